@@ -1,0 +1,224 @@
+//! The Q-Former: a post-norm BERT in which learned queries attend to image features (Li et al. 2023), and in InstructBLIP
+//! to the instruction as well (Dai et al. 2023).
+//!
+//! Self-attention runs over `[queries ; instruction]`; cross-attention to the image is for the queries only, in every
+//! `cross_attention_frequency`-th layer; queries and instruction have feed-forward layers of their own.
+
+use crate::config::{ModelKind, QFormerConfig, activation};
+use crate::error::{ModelError, Result};
+use crate::tap::Tap;
+use crate::weights::Scope;
+use candle_core::{DType, Tensor};
+use fwd_ops::{
+    Activation, AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer, FrozenLinear,
+    Norm, embedding,
+};
+
+/// A frozen Q-Former with its learned queries.
+#[derive(Debug, Clone)]
+pub struct QFormer {
+    /// `(1, n_queries, d)`.
+    queries: Tensor,
+    embedding_norm: Norm,
+    text: Option<TextEmbeddings>,
+    layers: Vec<Layer>,
+}
+
+#[derive(Debug, Clone)]
+struct TextEmbeddings {
+    words: Tensor,
+    positions: Tensor,
+}
+
+#[derive(Debug, Clone)]
+struct Layer {
+    attention: AttentionSublayer,
+    /// The cross-attention with its map from image features to keys and values.
+    cross: Option<(AttentionSublayer, FrozenLinear)>,
+    feed_forward_query: FeedForwardSublayer,
+    feed_forward_text: Option<FeedForwardSublayer>,
+}
+
+/// An instruction as the Q-Former reads it.
+#[derive(Debug, Clone)]
+pub struct QFormerText {
+    /// `(batch, tokens)`, i64.
+    pub ids: Tensor,
+    /// `(batch, tokens)`, 1 for a token and 0 for padding.
+    pub mask: Tensor,
+}
+
+impl QFormer {
+    /// `n_queries` learned queries; `image_width` is the width of the image features.
+    pub(crate) fn new(
+        kind: ModelKind,
+        config: &QFormerConfig,
+        n_queries: usize,
+        image_width: usize,
+        mut root: Scope<'_>,
+    ) -> Result<Self> {
+        let (d, eps) = (config.hidden_size, config.layer_norm_eps);
+        let queries = root.get_f32("query_tokens", &[1, n_queries, d])?;
+        let mut weights = root.at("qformer");
+        let (embedding_norm, text) = match kind {
+            ModelKind::Blip2 => (weights.layer_norm("layernorm", d, eps)?, None),
+            ModelKind::InstructBlip => {
+                let mut embeddings = weights.at("embeddings");
+                let words = embeddings.get("word_embeddings.weight", &[config.vocab_size, d])?;
+                let positions = embeddings.get("position_embeddings.weight", &[config.max_position_embeddings, d])?;
+                (embeddings.layer_norm("layernorm", d, eps)?, Some(TextEmbeddings { words, positions }))
+            }
+        };
+        let act = activation("qformer_config", &config.hidden_act)?;
+        let layers = (0..config.num_hidden_layers)
+            .map(|i| {
+                let mut layer = weights.at(&format!("encoder.layer.{i}"));
+                let attention = bert_self_attention(layer.at("attention"), config)?;
+                let cross = if i % config.cross_attention_frequency == 0 {
+                    Some(bert_cross_attention(layer.at("crossattention"), config, image_width)?)
+                } else {
+                    None
+                };
+                let feed_forward_text =
+                    if text.is_some() { Some(bert_feed_forward(&mut layer, config, act, "")?) } else { None };
+                let feed_forward_query = bert_feed_forward(&mut layer, config, act, "_query")?;
+                Ok(Layer { attention, cross, feed_forward_query, feed_forward_text })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { queries, embedding_norm, text, layers })
+    }
+
+    /// Whether an instruction must be given.
+    pub fn reads_text(&self) -> bool {
+        self.text.is_some()
+    }
+
+    /// The queries after all layers.
+    ///
+    /// # Shapes
+    /// `image_features (batch, n_image_tokens, image_width)`, `text` for InstructBLIP -> `(batch, n_queries, d)`.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] if an instruction is missing, superfluous or too long.
+    pub fn forward(&self, image_features: &Tensor, text: Option<&QFormerText>, tap: &mut Tap<'_>) -> Result<Tensor> {
+        let (batch, n_queries, d) = (image_features.dim(0)?, self.queries.dim(1)?, self.queries.dim(2)?);
+        let queries = self.queries.broadcast_as((batch, n_queries, d))?;
+        let (mut x, bias) = match (&self.text, text) {
+            (None, None) => (queries.contiguous()?, AttentionBias::none()),
+            (Some(embeddings), Some(text)) => {
+                let words = embeddings.forward(text)?;
+                let ones = Tensor::ones((batch, n_queries), DType::F32, text.mask.device())?;
+                let mask = Tensor::cat(&[&ones, &text.mask.to_dtype(DType::F32)?], 1)?;
+                (Tensor::cat(&[&queries, &words], 1)?, AttentionBias::none().with_padding_mask(&mask)?)
+            }
+            (Some(_), None) => return Err(ModelError::input("q-former", "InstructBLIP needs the instruction's tokens")),
+            (None, Some(_)) => return Err(ModelError::input("q-former", "the Q-Former of BLIP-2 reads no instruction")),
+        };
+        x = self.embedding_norm.forward(&x)?;
+        tap.see("qformer.embeddings", &x);
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(&x, n_queries, image_features, &bias)?;
+            tap.see_layer("qformer.layer", i, &x);
+        }
+        tap.see("qformer.last_hidden_state_full", &x);
+        let queries = x.narrow(1, 0, n_queries)?.contiguous()?;
+        tap.see("qformer.last_hidden_state", &queries);
+        Ok(queries)
+    }
+}
+
+impl TextEmbeddings {
+    /// Words plus positions; positions start at 0 for the first word, queries have none.
+    fn forward(&self, text: &QFormerText) -> Result<Tensor> {
+        let (_, n) = text.ids.dims2()?;
+        let longest = self.positions.dim(0)?;
+        if n > longest {
+            let what = format!("the instruction has {n} tokens, the Q-Former reads at most {longest}");
+            return Err(ModelError::input("q-former", what));
+        }
+        if text.mask.dims() != text.ids.dims() {
+            return Err(ModelError::input("q-former", "ids and mask must have one shape"));
+        }
+        let words = embedding(&self.words, &text.ids)?;
+        let positions = self.positions.narrow(0, 0, n)?.to_dtype(words.dtype())?;
+        Ok(words.broadcast_add(&positions)?)
+    }
+}
+
+impl Layer {
+    fn forward(&self, x: &Tensor, n_queries: usize, image: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
+        let x = self.attention.forward(x, bias)?;
+        let n_text = x.dim(1)? - n_queries;
+        let mut queries = if n_text == 0 { x.clone() } else { x.narrow(1, 0, n_queries)?.contiguous()? };
+        if let Some((cross, key_value)) = &self.cross {
+            queries = cross.forward_cross(&queries, &key_value.forward(image)?, &AttentionBias::none())?;
+        }
+        queries = self.feed_forward_query.forward(&queries)?;
+        match &self.feed_forward_text {
+            Some(feed_forward) if n_text > 0 => {
+                let text = feed_forward.forward(&x.narrow(1, n_queries, n_text)?.contiguous()?)?;
+                Ok(Tensor::cat(&[&queries, &text], 1)?)
+            }
+            _ => Ok(queries),
+        }
+    }
+}
+
+/// The self-attention of BERT.
+fn bert_self_attention(mut weights: Scope<'_>, config: &QFormerConfig) -> Result<AttentionSublayer> {
+    let d = config.hidden_size;
+    let [query, key, value] = bert_projections(&mut weights, d, d)?;
+    bert_attention(weights, config, FrozenLinear::stacked(&[&query, &key, &value])?)
+}
+
+/// The cross-attention of BERT and the map from image features to its keys and values.
+fn bert_cross_attention(
+    mut weights: Scope<'_>,
+    config: &QFormerConfig,
+    image_width: usize,
+) -> Result<(AttentionSublayer, FrozenLinear)> {
+    let [query, key, value] = bert_projections(&mut weights, config.hidden_size, image_width)?;
+    Ok((bert_attention(weights, config, query)?, FrozenLinear::stacked(&[&key, &value])?))
+}
+
+/// Query, key and value maps; keys and values read `key_width` channels.
+fn bert_projections(weights: &mut Scope<'_>, d: usize, key_width: usize) -> Result<[FrozenLinear; 3]> {
+    Ok([
+        weights.linear("attention.query", d, d, true)?,
+        weights.linear("attention.key", d, key_width, true)?,
+        weights.linear("attention.value", d, key_width, true)?,
+    ])
+}
+
+fn bert_attention(
+    mut weights: Scope<'_>,
+    config: &QFormerConfig,
+    projection: FrozenLinear,
+) -> Result<AttentionSublayer> {
+    let d = config.hidden_size;
+    Ok(AttentionSublayer::new(AttentionConfig {
+        pre: Norm::identity(),
+        projection,
+        output: weights.linear("output.dense", d, d, true)?,
+        post: weights.layer_norm("output.LayerNorm", d, config.layer_norm_eps)?,
+        n_heads: config.num_attention_heads,
+        scale: ((d / config.num_attention_heads) as f64).powf(-0.5),
+    })?)
+}
+
+fn bert_feed_forward(
+    layer: &mut Scope<'_>,
+    config: &QFormerConfig,
+    activation: Activation,
+    suffix: &str,
+) -> Result<FeedForwardSublayer> {
+    let (d, hidden) = (config.hidden_size, config.intermediate_size);
+    Ok(FeedForwardSublayer::new(FeedForwardConfig {
+        pre: Norm::identity(),
+        input: layer.linear(&format!("intermediate{suffix}.dense"), hidden, d, true)?,
+        activation,
+        gated: false,
+        output: layer.linear(&format!("output{suffix}.dense"), d, hidden, true)?,
+        post: layer.layer_norm(&format!("output{suffix}.LayerNorm"), d, config.layer_norm_eps)?,
+    })?)
+}

@@ -1,0 +1,339 @@
+//! T5 v1.1 / FlanT5, encoder and decoder, running from input embeddings (Raffel et al. 2020; Chung et al. 2022).
+//!
+//! Scores are not scaled; a relative-position bias, one table per stack, is added in every self-attention; norms are RMS
+//! norms; no linear map has a bias; the head is not tied to the embedding in FlanT5.
+
+use crate::config::T5Config;
+use crate::error::{ModelError, Result};
+use crate::relative::{Direction, buckets};
+use crate::tap::Tap;
+use crate::weights::Scope;
+use candle_core::{DType, Tensor};
+use fwd_ops::{
+    AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer, FrozenLinear,
+    IGNORE_INDEX, KvCache, Norm, cross_entropy, embedding, position_bias,
+};
+
+/// A frozen T5.
+#[derive(Debug, Clone)]
+pub struct T5 {
+    /// `(vocab, d_model)`.
+    shared: Tensor,
+    encoder: Stack,
+    decoder: Stack,
+    head: FrozenLinear,
+    /// `d_model^-0.5` where the configuration asks for it, else 1.
+    head_scale: f64,
+    decoder_start: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Stack {
+    direction: Direction,
+    /// `(n_buckets, n_heads)`.
+    position_table: Tensor,
+    max_distance: usize,
+    blocks: Vec<Block>,
+    final_norm: Norm,
+}
+
+#[derive(Debug, Clone)]
+struct Block {
+    attention: AttentionSublayer,
+    /// Decoder only: the cross-attention and its map from encoder states to keys and values.
+    cross: Option<(AttentionSublayer, FrozenLinear)>,
+    feed_forward: FeedForwardSublayer,
+}
+
+/// The input of the language model: embeddings and which of them are real.
+#[derive(Debug, Clone)]
+pub struct LanguageInput {
+    /// `(batch, tokens, d_model)`.
+    pub embeds: Tensor,
+    /// `(batch, tokens)` in f32, 1 for a token and 0 for padding.
+    pub mask: Tensor,
+}
+
+impl LanguageInput {
+    /// Puts soft prompts in front: `[prompt ; embeds]`.
+    ///
+    /// # Shapes
+    /// `prompt (prompt_len, d_model)`, shared by the batch, or `(batch, prompt_len, d_model)`.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] if the shapes do not fit.
+    pub fn with_prompt(&self, prompt: &Tensor) -> Result<Self> {
+        let (batch, _, d) = self.embeds.dims3()?;
+        let prompt = match prompt.dims() {
+            &[len, width] if width == d => prompt.unsqueeze(0)?.broadcast_as((batch, len, d))?,
+            &[b, _, width] if b == batch && width == d => prompt.clone(),
+            dims => {
+                let what = format!("a prompt of shape {dims:?} does not fit embeddings {:?}", self.embeds.shape());
+                return Err(ModelError::input("with_prompt", what));
+            }
+        };
+        let ones = Tensor::ones((batch, prompt.dim(1)?), DType::F32, self.mask.device())?;
+        Ok(Self {
+            embeds: Tensor::cat(&[&prompt, &self.embeds], 1)?,
+            mask: Tensor::cat(&[&ones, &self.mask], 1)?,
+        })
+    }
+}
+
+/// Encoder states with the mask that goes with them.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    /// `(batch, tokens, d_model)`.
+    pub states: Tensor,
+    /// `(batch, tokens)` in f32.
+    pub mask: Tensor,
+}
+
+/// Logits and loss of a batch with teacher forcing.
+#[derive(Debug, Clone)]
+pub struct Scored {
+    /// `(batch, label tokens, vocab)`.
+    pub logits: Tensor,
+    /// Mean negative log-likelihood of all labels that are not −100.
+    pub loss: Tensor,
+}
+
+/// The state of a decoder during generation: what it has seen, and the encoder's keys and values.
+#[derive(Debug, Clone)]
+pub struct DecoderState {
+    n_seen: usize,
+    blocks: Vec<(KvCache, Tensor)>,
+    bias: AttentionBias,
+}
+
+impl T5 {
+    pub(crate) fn new(config: &T5Config, mut weights: Scope<'_>) -> Result<Self> {
+        let (vocab, d) = (config.vocab_size, config.d_model);
+        let shared_name = ["shared.weight", "encoder.embed_tokens.weight"]
+            .into_iter()
+            .find(|name| weights.has(name))
+            .unwrap_or("shared.weight");
+        let shared = weights.get(shared_name, &[vocab, d])?;
+        let head =
+            if weights.has("lm_head.weight") { weights.get("lm_head.weight", &[vocab, d])? } else { shared.clone() };
+        Ok(Self {
+            shared,
+            encoder: Stack::new(config, config.num_layers, Direction::Both, weights.at("encoder"))?,
+            decoder: Stack::new(config, config.n_decoder_layers(), Direction::Back, weights.at("decoder"))?,
+            head: FrozenLinear::new(head, None)?,
+            head_scale: if config.scales_decoder_output() { (d as f64).powf(-0.5) } else { 1.0 },
+            decoder_start: config.decoder_start_token_id.unwrap_or(0),
+        })
+    }
+
+    /// Width of the embeddings.
+    pub fn d_model(&self) -> usize {
+        self.head.n_in()
+    }
+
+    /// Vocabulary size.
+    pub fn vocab_size(&self) -> usize {
+        self.head.n_out()
+    }
+
+    /// Embeddings of token ids, `(…)` integer -> `(…, d_model)`.
+    ///
+    /// # Errors
+    /// An id outside the vocabulary.
+    pub fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        Ok(embedding(&self.shared, ids)?)
+    }
+
+    /// Runs the encoder.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn encode(&self, input: &LanguageInput, tap: &mut Tap<'_>) -> Result<Encoded> {
+        let (_, n, _) = input.embeds.dims3()?;
+        let bias = self.encoder.position_bias(0, n, n)?.with_padding_mask(&input.mask)?;
+        tap.see("t5.inputs_embeds", &input.embeds);
+        let mut x = input.embeds.clone();
+        for (i, block) in self.encoder.blocks.iter().enumerate() {
+            x = block.feed_forward.forward(&block.attention.forward(&x, &bias)?)?;
+            tap.see_layer("t5.encoder.block", i, &x);
+        }
+        let states = self.encoder.final_norm.forward(&x)?;
+        tap.see("t5.encoder.last_hidden_state", &states);
+        Ok(Encoded { states, mask: input.mask.clone() })
+    }
+
+    /// Logits of every position of `decoder_ids (batch, tokens)`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, ids outside the vocabulary.
+    pub fn decode(&self, encoded: &Encoded, decoder_ids: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor> {
+        let (_, n) = decoder_ids.dims2()?;
+        let self_bias = self.decoder.position_bias(0, n, n)?.causal();
+        let cross_bias = AttentionBias::none().with_padding_mask(&encoded.mask)?;
+        tap.see("t5.decoder_input_ids", decoder_ids);
+        let mut x = self.embed(decoder_ids)?;
+        for (i, block) in self.decoder.blocks.iter().enumerate() {
+            x = block.attention.forward(&x, &self_bias)?;
+            if let Some((cross, key_value)) = &block.cross {
+                x = cross.forward_cross(&x, &key_value.forward(&encoded.states)?, &cross_bias)?;
+            }
+            x = block.feed_forward.forward(&x)?;
+            tap.see_layer("t5.decoder.block", i, &x);
+        }
+        let states = self.decoder.final_norm.forward(&x)?;
+        tap.see("t5.decoder.last_hidden_state", &states);
+        self.logits(&states)
+    }
+
+    /// Encoder, decoder and loss with teacher forcing.
+    ///
+    /// # Shapes
+    /// `labels (batch, tokens)`, i64, −100 where nothing is to be predicted.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, labels outside the vocabulary, a batch without labels.
+    pub fn score(&self, input: &LanguageInput, labels: &Tensor, tap: &mut Tap<'_>) -> Result<Scored> {
+        let encoded = self.encode(input, tap)?;
+        let logits = self.decode(&encoded, &self.shift_right(labels)?, tap)?;
+        let loss = cross_entropy(&logits, labels)?;
+        Ok(Scored { logits, loss })
+    }
+
+    /// Decoder inputs of labels: the start token in front, the last label dropped, −100 replaced by the padding id 0.
+    ///
+    /// # Errors
+    /// Labels that are not of rank 2.
+    pub fn shift_right(&self, labels: &Tensor) -> Result<Tensor> {
+        let rows: Vec<Vec<i64>> = labels.to_dtype(DType::I64)?.to_vec2()?;
+        let shifted: Vec<Vec<i64>> = rows
+            .iter()
+            .map(|row| {
+                let kept = row.iter().take(row.len().saturating_sub(1));
+                let kept = kept.map(|&id| if id == IGNORE_INDEX { 0 } else { id });
+                std::iter::once(i64::from(self.decoder_start)).chain(kept).take(row.len()).collect()
+            })
+            .collect();
+        Ok(Tensor::new(shifted, labels.device())?)
+    }
+
+    /// The state before the first generated token.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn start(&self, encoded: &Encoded) -> Result<DecoderState> {
+        let bias = AttentionBias::none().with_padding_mask(&encoded.mask)?;
+        let states = encoded.states.detach();
+        let mut blocks = Vec::with_capacity(self.decoder.blocks.len());
+        for block in &self.decoder.blocks {
+            let Some((_, key_value)) = &block.cross else { continue };
+            blocks.push((KvCache::default(), key_value.forward(&states)?));
+        }
+        Ok(DecoderState { n_seen: 0, blocks, bias })
+    }
+
+    /// Logits `(batch, vocab)` after one more token `ids (batch)` for every sequence.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, ids outside the vocabulary.
+    pub fn step(&self, state: &mut DecoderState, ids: &Tensor) -> Result<Tensor> {
+        let mut x = self.embed(&ids.unsqueeze(1)?)?;
+        let self_bias = self.decoder.position_bias(state.n_seen, 1, state.n_seen + 1)?;
+        for (block, (cache, key_value)) in self.decoder.blocks.iter().zip(&mut state.blocks) {
+            x = block.attention.step(&x, cache, &self_bias)?;
+            if let Some((cross, _)) = &block.cross {
+                x = cross.forward_cross(&x, key_value, &state.bias)?;
+            }
+            x = block.feed_forward.forward(&x)?;
+        }
+        state.n_seen += 1;
+        self.logits(&self.decoder.final_norm.forward(&x)?.squeeze(1)?)
+    }
+
+    fn logits(&self, states: &Tensor) -> Result<Tensor> {
+        if self.head_scale == 1.0 {
+            return Ok(self.head.forward(states)?);
+        }
+        Ok(self.head.forward(&(states * self.head_scale)?)?)
+    }
+}
+
+impl DecoderState {
+    /// Keeps the sequences `rows`, in that order: what every block has seen moves with them. The encoder side stays, so
+    /// rows must not cross samples.
+    ///
+    /// # Errors
+    /// An error of candle if a row does not exist.
+    pub(crate) fn reorder(&mut self, rows: &Tensor) -> Result<()> {
+        for (cache, _) in &mut self.blocks {
+            cache.select(rows)?;
+        }
+        Ok(())
+    }
+}
+
+impl Stack {
+    fn new(
+        config: &T5Config,
+        n_blocks: usize,
+        direction: Direction,
+        mut weights: Scope<'_>,
+    ) -> Result<Self> {
+        let table = "block.0.layer.0.SelfAttention.relative_attention_bias.weight";
+        let position_table = weights.get_f32(table, &[config.relative_attention_num_buckets, config.num_heads])?;
+        let blocks = (0..n_blocks)
+            .map(|i| Block::new(config, direction == Direction::Back, weights.at(&format!("block.{i}.layer"))))
+            .collect::<Result<Vec<_>>>()?;
+        let final_norm = weights.rms_norm("final_layer_norm", config.d_model, config.layer_norm_epsilon)?;
+        let max_distance = config.relative_attention_max_distance;
+        Ok(Self { direction, position_table, max_distance, blocks, final_norm })
+    }
+
+    fn position_bias(&self, first_query: usize, n_query: usize, n_key: usize) -> Result<AttentionBias> {
+        let n_buckets = self.position_table.dim(0)?;
+        let buckets = buckets(first_query, n_query, n_key, self.direction, n_buckets, self.max_distance);
+        let bias = position_bias(&self.position_table, &buckets, n_query, n_key)?;
+        Ok(AttentionBias::none().with_position(&bias)?)
+    }
+}
+
+impl Block {
+    fn new(config: &T5Config, is_decoder: bool, mut weights: Scope<'_>) -> Result<Self> {
+        let (d, width, eps) = (config.d_model, config.num_heads * config.d_kv, config.layer_norm_epsilon);
+        let mut attention_at = |layer: usize, name: &str| -> Result<(AttentionSublayer, FrozenLinear)> {
+            let mut weights = weights.at(&layer.to_string());
+            let query = weights.linear(&format!("{name}.q"), width, d, false)?;
+            let key = weights.linear(&format!("{name}.k"), width, d, false)?;
+            let value = weights.linear(&format!("{name}.v"), width, d, false)?;
+            let key_value = FrozenLinear::stacked(&[&key, &value])?;
+            let is_cross = layer == 1;
+            let sublayer = AttentionSublayer::new(AttentionConfig {
+                pre: weights.rms_norm("layer_norm", d, eps)?,
+                projection: if is_cross { query } else { FrozenLinear::stacked(&[&query, &key_value])? },
+                output: weights.linear(&format!("{name}.o"), d, width, false)?,
+                post: Norm::identity(),
+                n_heads: config.num_heads,
+                scale: 1.0,
+            })?;
+            Ok((sublayer, key_value))
+        };
+        let attention = attention_at(0, "SelfAttention")?.0;
+        let cross = if is_decoder { Some(attention_at(1, "EncDecAttention")?) } else { None };
+        let mut weights = weights.at(if is_decoder { "2" } else { "1" });
+        let gated = config.is_gated();
+        let input = if gated {
+            let gate = weights.linear("DenseReluDense.wi_0", config.d_ff, d, false)?;
+            FrozenLinear::stacked(&[&gate, &weights.linear("DenseReluDense.wi_1", config.d_ff, d, false)?])?
+        } else {
+            weights.linear("DenseReluDense.wi", config.d_ff, d, false)?
+        };
+        let feed_forward = FeedForwardSublayer::new(FeedForwardConfig {
+            pre: weights.rms_norm("layer_norm", d, eps)?,
+            input,
+            activation: config.activation()?,
+            gated,
+            output: weights.linear("DenseReluDense.wo", d, config.d_ff, false)?,
+            post: Norm::identity(),
+        })?;
+        Ok(Self { attention, cross, feed_forward })
+    }
+}

@@ -1,0 +1,39 @@
+//! Looking at intermediate activations: every model calls its tap with the name and the value of each stage.
+
+use candle_core::Tensor;
+
+type Look<'a> = dyn FnMut(&str, &Tensor) + 'a;
+
+/// Sees the stages of a forward pass, named after Hugging Face's modules (`vision.layer.3`, `t5.encoder.block.0` …).
+///
+/// ```
+/// let mut names = Vec::new();
+/// let mut look = |name: &str, _value: &candle_core::Tensor| names.push(name.to_string());
+/// let tap = fwd_models::Tap::new(&mut look);
+/// # drop(tap);
+/// ```
+pub struct Tap<'a>(Option<&'a mut Look<'a>>);
+
+impl<'a> Tap<'a> {
+    /// Calls `look` for every stage.
+    pub fn new(look: &'a mut Look<'a>) -> Self {
+        Self(Some(look))
+    }
+
+    /// Sees nothing and costs nothing.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    pub(crate) fn see(&mut self, name: &str, value: &Tensor) {
+        if let Some(look) = &mut self.0 {
+            look(name, value);
+        }
+    }
+
+    pub(crate) fn see_layer(&mut self, stack: &str, layer: usize, value: &Tensor) {
+        if let Some(look) = &mut self.0 {
+            look(&format!("{stack}.{layer}"), value);
+        }
+    }
+}

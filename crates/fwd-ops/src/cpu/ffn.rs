@@ -1,0 +1,151 @@
+//! The feed-forward sublayer of a transformer, run over blocks of rows that stay in cache:
+//! `y = post(x + W_out·act(W_in·pre(x)))`.
+
+use super::gelu::{Activation, activate, activate_backward, gate, gate_backward, with_act};
+use super::gemm::{LinearRef, Threads};
+use super::norm::{NormRef, norm_rows, norm_rows_backward_add, norm_rows_in_place};
+use super::{Elem, rows_per_task, simd};
+use faer::Accum;
+use rayon::prelude::*;
+
+/// A feed-forward sublayer in the element type of the computation.
+#[derive(Clone, Copy)]
+pub(crate) struct FfnRef<'a, E> {
+    pub(crate) pre: NormRef<'a, E>,
+    /// `(d_hidden, d)`, or `(2·d_hidden, d)` = `[gate ; up]` when gated.
+    pub(crate) w_in: LinearRef<'a, E>,
+    pub(crate) activation: Activation,
+    pub(crate) gated: bool,
+    /// `(d, d_hidden)`.
+    pub(crate) w_out: LinearRef<'a, E>,
+    pub(crate) post: NormRef<'a, E>,
+}
+
+/// What the backward pass needs from the forward pass.
+pub(crate) struct FfnSaved<E> {
+    /// `W_in·pre(x)`, `(m, w_in.n_out)`.
+    pub(crate) hidden: Vec<E>,
+    /// The sum before the post-norm, `(m, d)`; empty when there is none.
+    pub(crate) sum: Vec<E>,
+}
+
+impl<E: Elem> FfnRef<'_, E> {
+    fn act(&self, hidden: &[E], out: &mut [E]) {
+        let (n_in, n_out) = (self.w_in.n_out, self.w_out.n_in);
+        with_act!(self.activation, A => simd(|| {
+            if self.gated {
+                hidden.chunks_exact(n_in).zip(out.chunks_exact_mut(n_out)).for_each(|(h, y)| gate::<A, E>(h, y));
+            } else {
+                activate::<A, E>(hidden, out);
+            }
+        }));
+    }
+
+    fn act_backward(&self, hidden: &[E], d_act: &[E], d_hidden: &mut [E]) {
+        let (n_in, n_out) = (self.w_in.n_out, self.w_out.n_in);
+        with_act!(self.activation, A => simd(|| {
+            if self.gated {
+                for ((h, dy), dh) in hidden
+                    .chunks_exact(n_in)
+                    .zip(d_act.chunks_exact(n_out))
+                    .zip(d_hidden.chunks_exact_mut(n_in))
+                {
+                    gate_backward::<A, E>(h, dy, dh);
+                }
+            } else {
+                activate_backward::<A, E>(hidden, d_act, d_hidden);
+            }
+        }));
+    }
+
+    /// One block of rows. `sum` is written only when there is a post-norm.
+    fn forward_block(&self, x: &[E], y: &mut [E], hidden: &mut [E], sum: Option<&mut [E]>, threads: Threads) {
+        let d = self.w_in.n_in;
+        let m = x.len() / d;
+        let normed;
+        let input = if self.pre.is_identity() {
+            x
+        } else {
+            let mut buffer = vec![E::zero(); x.len()];
+            simd(|| norm_rows(self.pre, x, d, &mut buffer));
+            normed = buffer;
+            &normed
+        };
+        self.w_in.forward(input, m, hidden, Accum::Replace, threads);
+        let mut act = vec![E::zero(); m * self.w_out.n_in];
+        self.act(hidden, &mut act);
+        y.copy_from_slice(x);
+        self.w_out.forward(&act, m, y, Accum::Add, threads);
+        if !self.post.is_identity() {
+            if let Some(sum) = sum {
+                sum.copy_from_slice(y);
+            }
+            simd(|| norm_rows_in_place(self.post, y, d));
+        }
+    }
+
+    /// `y` for all rows of `x`; with `save` also what [`Self::backward`] needs.
+    pub(crate) fn forward(&self, x: &[E], save: bool) -> (Vec<E>, Option<FfnSaved<E>>) {
+        let (d, wide) = (self.w_in.n_in, self.w_in.n_out);
+        let m = x.len() / d;
+        let mut y = vec![E::zero(); x.len()];
+        let step = rows_per_task(m);
+        let mut hidden = vec![E::zero(); if save { m * wide } else { 0 }];
+        let mut sum = vec![E::zero(); if save && !self.post.is_identity() { m * d } else { 0 }];
+        if save {
+            let blocks = x.par_chunks(step * d).zip(y.par_chunks_mut(step * d)).zip(hidden.par_chunks_mut(step * wide));
+            if sum.is_empty() {
+                blocks.for_each(|((x, y), h)| self.forward_block(x, y, h, None, Threads::One));
+            } else {
+                blocks
+                    .zip(sum.par_chunks_mut(step * d))
+                    .for_each(|(((x, y), h), s)| self.forward_block(x, y, h, Some(s), Threads::One));
+            }
+            return (y, Some(FfnSaved { hidden, sum }));
+        }
+        if m < 16 * rayon::current_num_threads() {
+            // Too few rows to share out (decoding): the products share the weight instead.
+            hidden.resize(m * wide, E::zero());
+            self.forward_block(x, &mut y, &mut hidden, None, Threads::Pool);
+        } else {
+            x.par_chunks(step * d).zip(y.par_chunks_mut(step * d)).for_each_init(
+                || vec![E::zero(); step * wide],
+                |h, (x, y)| self.forward_block(x, y, &mut h[..x.len() / d * wide], None, Threads::One),
+            );
+        }
+        (y, None)
+    }
+
+    /// `dx` from `dy`, with the weights frozen.
+    pub(crate) fn backward(&self, x: &[E], saved: &FfnSaved<E>, dy: &[E]) -> Vec<E> {
+        let (d, wide) = (self.w_in.n_in, self.w_in.n_out);
+        let m = x.len() / d;
+        let step = rows_per_task(m);
+        let mut dx = vec![E::zero(); x.len()];
+        let one_block = |i: usize, dx: &mut [E]| {
+            let (from, to) = (i * step * d, i * step * d + dx.len());
+            let (x, m) = (&x[from..to], dx.len() / d);
+            // dx starts as the gradient of the sum x + ffn(x), which reaches x directly.
+            simd(|| {
+                if self.post.is_identity() {
+                    dx.copy_from_slice(&dy[from..to]);
+                } else {
+                    norm_rows_backward_add(self.post, &saved.sum[from..to], d, &dy[from..to], dx);
+                }
+            });
+            let mut d_act = vec![E::zero(); m * self.w_out.n_in];
+            self.w_out.backward(dx, m, &mut d_act, Accum::Replace, Threads::One);
+            let mut d_hidden = vec![E::zero(); m * wide];
+            self.act_backward(&saved.hidden[i * step * wide..][..m * wide], &d_act, &mut d_hidden);
+            if self.pre.is_identity() {
+                self.w_in.backward(&d_hidden, m, dx, Accum::Add, Threads::One);
+            } else {
+                let mut d_normed = vec![E::zero(); m * d];
+                self.w_in.backward(&d_hidden, m, &mut d_normed, Accum::Replace, Threads::One);
+                simd(|| norm_rows_backward_add(self.pre, x, d, &d_normed, dx));
+            }
+        };
+        dx.par_chunks_mut(step * d).enumerate().for_each(|(i, dx)| one_block(i, dx));
+        dx
+    }
+}

@@ -1,0 +1,144 @@
+//! The activations of BERT, EVA and T5: exact (erf) GELU, tanh GELU, ReLU, and their gated forms.
+//!
+//! ```text
+//! gelu(x)      = x·Φ(x) = x·(1 + erf(x/√2))/2
+//! gelu_tanh(x) = x·σ(2u),  u = √(2/π)·(x + 0.044715·x³)
+//! ```
+
+use super::{Elem, elem};
+
+/// Which activation a feed-forward layer applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x·Φ(x)` with the exact normal distribution function (`gelu` of Hugging Face).
+    GeluErf,
+    /// The tanh approximation (`gelu_new`, `gelu_pytorch_tanh`).
+    GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
+const CUBIC: f64 = 0.044_715;
+const INV_SQRT_2PI: f64 = 0.398_942_280_401_432_7;
+
+/// An activation as a type, so that the choice is made once per slice and the loop vectorises.
+pub(crate) trait Act {
+    /// `f(x)`.
+    fn value<E: Elem>(x: E) -> E;
+    /// `(f(x), f′(x))`.
+    fn value_and_slope<E: Elem>(x: E) -> (E, E);
+}
+
+pub(crate) struct GeluErf;
+pub(crate) struct GeluTanh;
+pub(crate) struct Relu;
+
+impl Act for GeluErf {
+    #[inline(always)]
+    fn value<E: Elem>(x: E) -> E {
+        Self::value_and_slope(x).0
+    }
+
+    #[inline(always)]
+    fn value_and_slope<E: Elem>(x: E) -> (E, E) {
+        let cdf = E::of(0.5) * (E::one() + Elem::erf(x * E::of(std::f64::consts::FRAC_1_SQRT_2)));
+        let pdf = E::of(INV_SQRT_2PI) * Elem::exp(-E::of(0.5) * x * x);
+        (x * cdf, cdf + x * pdf)
+    }
+}
+
+impl Act for GeluTanh {
+    #[inline(always)]
+    fn value<E: Elem>(x: E) -> E {
+        let u = E::of(SQRT_2_OVER_PI) * (x + E::of(CUBIC) * x * x * x);
+        x / (E::one() + Elem::exp(-(u + u)))
+    }
+
+    #[inline(always)]
+    fn value_and_slope<E: Elem>(x: E) -> (E, E) {
+        let u = E::of(SQRT_2_OVER_PI) * (x + E::of(CUBIC) * x * x * x);
+        let du = E::of(SQRT_2_OVER_PI) * (E::one() + E::of(3.0 * CUBIC) * x * x);
+        let s = E::one() / (E::one() + Elem::exp(-(u + u)));
+        (x * s, s + x * s * (E::one() - s) * (du + du))
+    }
+}
+
+impl Act for Relu {
+    #[inline(always)]
+    fn value<E: Elem>(x: E) -> E {
+        // Written so that NaN stays NaN.
+        if x < E::zero() { E::zero() } else { x }
+    }
+
+    #[inline(always)]
+    fn value_and_slope<E: Elem>(x: E) -> (E, E) {
+        (Self::value(x), if x > E::zero() { E::one() } else { E::zero() })
+    }
+}
+
+/// Calls `$body` with `$A` bound to the activation type.
+macro_rules! with_act {
+    ($act:expr, $A:ident => $body:expr) => {
+        match $act {
+            $crate::cpu::gelu::Activation::GeluErf => {
+                type $A = $crate::cpu::gelu::GeluErf;
+                $body
+            }
+            $crate::cpu::gelu::Activation::GeluTanh => {
+                type $A = $crate::cpu::gelu::GeluTanh;
+                $body
+            }
+            $crate::cpu::gelu::Activation::Relu => {
+                type $A = $crate::cpu::gelu::Relu;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_act;
+
+/// `y = f(x)`.
+#[inline(always)]
+pub(crate) fn activate<A: Act, E: Elem>(x: &[E], y: &mut [E]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = A::value(x);
+    }
+}
+
+/// `dx = dy·f′(x)`.
+#[inline(always)]
+pub(crate) fn activate_backward<A: Act, E: Elem>(x: &[E], dy: &[E], dx: &mut [E]) {
+    for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
+        *dx = dy * A::value_and_slope(x).1;
+    }
+}
+
+/// `y = f(h[..n])·h[n..]` for one row `h = [gate | up]` of width `2n`.
+#[inline(always)]
+pub(crate) fn gate<A: Act, E: Elem>(h: &[E], y: &mut [E]) {
+    let (gate, up) = h.split_at(y.len());
+    for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) {
+        *y = A::value(g) * u;
+    }
+}
+
+/// The gradient of [`gate`] for one row: `dh = [dy·u·f′(g) | dy·f(g)]`.
+#[inline(always)]
+pub(crate) fn gate_backward<A: Act, E: Elem>(h: &[E], dy: &[E], dh: &mut [E]) {
+    let n = dy.len();
+    let (gate, up) = h.split_at(n);
+    let (dgate, dup) = dh.split_at_mut(n);
+    for i in 0..n {
+        let (value, slope) = A::value_and_slope(gate[i]);
+        dgate[i] = dy[i] * up[i] * slope;
+        dup[i] = dy[i] * value;
+    }
+}
+
+/// Sum of products, for callers that need a plain dot product in the same lanes.
+#[inline(always)]
+pub(crate) fn dot<E: Elem>(a: &[E], b: &[E]) -> E {
+    let b = &b[..a.len()];
+    elem::sum_of(a.len(), |i| a[i] * b[i])
+}

@@ -1,0 +1,74 @@
+//! The error type of this crate.
+
+use candle_core::DType;
+
+/// What can go wrong in a tensor operation.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpError {
+    /// The arguments of an operation do not fit together.
+    #[error("{op}: {what}")]
+    Shape {
+        /// The operation.
+        op: &'static str,
+        /// Which argument is wrong, with the expected and the found shape.
+        what: String,
+    },
+    /// The operation does not exist for this element type.
+    #[error("{op}: dtype {dtype:?} is not supported, {supported}")]
+    DType {
+        /// The operation.
+        op: &'static str,
+        /// The element type that was given.
+        dtype: DType,
+        /// What would have been accepted.
+        supported: &'static str,
+    },
+    /// A label or token id lies outside its table.
+    #[error("{op}: id {id} at position {position} is outside 0..{limit}")]
+    IdOutOfRange {
+        /// The operation.
+        op: &'static str,
+        /// The offending id.
+        id: i64,
+        /// Its flat position in the id tensor.
+        position: usize,
+        /// The first id that is too large.
+        limit: usize,
+    },
+    /// The loss is NaN or infinite, so its gradient would mean nothing.
+    #[error("the loss is {value}, not a finite number")]
+    NonFiniteLoss {
+        /// The loss.
+        value: f64,
+    },
+    /// Some parameters got no gradient, or one with NaN or infinite entries.
+    #[error("backward: no gradient for [{}], non-finite gradient for [{}]", missing.join(", "), non_finite.join(", "))]
+    Gradients {
+        /// Names of the parameters that the loss does not depend on, or whose path has an operation without backward.
+        missing: Vec<String>,
+        /// Names of the parameters whose gradient holds NaN or an infinity.
+        non_finite: Vec<String>,
+    },
+    /// An error of candle.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl OpError {
+    pub(crate) fn shape(op: &'static str, what: impl Into<String>) -> Self {
+        Self::Shape { op, what: what.into() }
+    }
+}
+
+impl From<OpError> for candle_core::Error {
+    fn from(error: OpError) -> Self {
+        match error {
+            OpError::Candle(inner) => inner,
+            other => candle_core::Error::wrap(other),
+        }
+    }
+}
+
+/// Shorthand for a result with [`OpError`].
+pub type Result<T> = std::result::Result<T, OpError>;

@@ -1,0 +1,668 @@
+//! Whole sublayers of a frozen transformer as single operations.
+//!
+//! ```text
+//! attention:     y = post(x + W_o·attend(W_qkv·pre(x)))        feed-forward:  y = post(x + W_out·act(W_in·pre(x)))
+//! ```
+//! T5 and EVA use `pre` (RMS or layer norm), BERT uses `post`. One operation per sublayer keeps each block of rows in cache
+//! from the norm to the residual sum, and leaves one edge in candle's graph, where every edge costs an allocation and an
+//! addition in the backward pass. Only the input (and the memory of a cross-attention) gets a gradient.
+
+use crate::activation::Activation;
+use crate::attention::{AttentionBias, BiasValues, attention};
+use crate::cpu::attention::{HeadShape, Tokens, attend, attend_backward};
+use crate::cpu::ffn::{FfnRef, FfnSaved};
+use crate::cpu::gemm::{LinearRef, Threads, rows_mut};
+use crate::cpu::norm::{NormRef, norm_rows, norm_rows_backward_add, norm_rows_in_place};
+use crate::cpu::{Elem, rows_per_task, simd};
+use crate::dispatch::{Kernel, Read, View, apply1, apply2, apply3};
+use crate::error::{OpError, Result};
+use crate::linear::{FrozenLinear, check_last_dim};
+use crate::norm::Norm;
+use candle_core::{Device, Shape, Tensor};
+use faer::Accum;
+use rayon::prelude::*;
+use std::sync::{Arc, OnceLock};
+
+/// The parts of an attention sublayer.
+#[derive(Debug, Clone)]
+pub struct AttentionConfig {
+    /// Applied to the input before the projection.
+    pub pre: Norm,
+    /// Self-attention: `(3·n_heads·d_head, d)`, rows `[q ; k ; v]`. Cross-attention: `(n_heads·d_head, d)`, the queries.
+    pub projection: FrozenLinear,
+    /// `(d, n_heads·d_head)`.
+    pub output: FrozenLinear,
+    /// Applied to the sum of input and attention.
+    pub post: Norm,
+    /// Number of heads.
+    pub n_heads: usize,
+    /// Factor of the scores: `1/sqrt(d_head)`, or 1 for T5.
+    pub scale: f64,
+}
+
+/// An attention sublayer with its norms and residual connection, all parameters frozen.
+#[derive(Debug, Clone)]
+pub struct AttentionSublayer(Arc<AttentionConfig>);
+
+/// The keys and values that a self-attention has seen so far during generation.
+#[derive(Debug, Clone, Default)]
+pub struct KvCache(Option<Tensor>);
+
+impl KvCache {
+    /// Keeps the batch entries `rows`, in that order (beam search).
+    ///
+    /// # Errors
+    /// An error of candle if a row does not exist.
+    pub fn select(&mut self, rows: &Tensor) -> Result<()> {
+        if let Some(cache) = &self.0 {
+            self.0 = Some(cache.index_select(rows, 0)?);
+        }
+        Ok(())
+    }
+}
+
+impl AttentionSublayer {
+    /// # Errors
+    /// [`OpError::Shape`] if the widths of the parts do not fit.
+    pub fn new(config: AttentionConfig) -> Result<Self> {
+        let (d, width) = (config.projection.n_in(), config.output.n_in());
+        let fits = config.n_heads > 0
+            && width % config.n_heads == 0
+            && (config.projection.n_out() == 3 * width || config.projection.n_out() == width)
+            && config.output.n_out() == d
+            && config.pre.width().is_none_or(|w| w == d)
+            && config.post.width().is_none_or(|w| w == d);
+        if fits {
+            return Ok(Self(Arc::new(config)));
+        }
+        let what = format!(
+            "projection {}x{}, output {}x{}, {} heads do not fit together",
+            config.projection.n_out(),
+            d,
+            config.output.n_out(),
+            width,
+            config.n_heads
+        );
+        Err(OpError::shape("attention_sublayer", what))
+    }
+
+    /// Self-attention over the tokens of `x`.
+    ///
+    /// # Shapes
+    /// `x (batch, tokens, d)`, f32 or f64 -> the same.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if `x` or the bias does not fit, or the projection is one of queries only.
+    pub fn forward(&self, x: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
+        let sizes = self.sizes(x, None, bias)?;
+        let kernel = Attention { layer: self.clone(), sizes, bias: bias.clone(), keep: x.track_op(), saved: OnceLock::new() };
+        apply1(kernel, x)
+    }
+
+    /// Cross-attention: queries from `x`, keys and values given.
+    ///
+    /// # Shapes
+    /// `x (batch, t_q, d)`, `key_value (batch, t_k, 2·n_heads·d_head)` with rows `[k ; v]` -> as `x`.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if an argument does not fit, or the projection is one of queries, keys and values.
+    pub fn forward_cross(&self, x: &Tensor, key_value: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
+        let sizes = self.sizes(x, Some(key_value), bias)?;
+        let keep = x.track_op() || key_value.track_op();
+        apply2(Attention { layer: self.clone(), sizes, bias: bias.clone(), keep, saved: OnceLock::new() }, x, key_value)
+    }
+
+    /// One generation step: self-attention of the new tokens over themselves and everything in `cache`, to which they are
+    /// added. Records no gradient.
+    ///
+    /// # Shapes
+    /// `x (batch, t_new, d)` -> the same; the bias is for `t_q = t_new` and all keys.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn step(&self, x: &Tensor, cache: &mut KvCache, bias: &AttentionBias) -> Result<Tensor> {
+        let layer = &*self.0;
+        let width = layer.output.n_in();
+        self.check_projection(3)?;
+        let x = x.detach();
+        let projected = layer.projection.forward(&layer.pre.forward(&x)?)?;
+        let new = projected.narrow(2, width, 2 * width)?.contiguous()?;
+        let all = match &cache.0 {
+            Some(old) => Tensor::cat(&[old, &new], 1)?,
+            None => new,
+        };
+        let (q, k, v) = (projected.narrow(2, 0, width)?, all.narrow(2, 0, width)?, all.narrow(2, width, width)?);
+        let context = attention(&q, &k, &v, layer.n_heads, layer.scale, bias)?;
+        cache.0 = Some(all);
+        layer.post.forward(&(x + layer.output.forward(&context)?)?)
+    }
+
+    /// The parts.
+    pub fn config(&self) -> &AttentionConfig {
+        &self.0
+    }
+
+    fn check_projection(&self, parts: usize) -> Result<()> {
+        let (n_out, width) = (self.0.projection.n_out(), self.0.output.n_in());
+        if n_out == parts * width {
+            return Ok(());
+        }
+        Err(OpError::shape("attention_sublayer", format!("the projection has {n_out} rows, {} needed", parts * width)))
+    }
+
+    fn sizes(&self, x: &Tensor, key_value: Option<&Tensor>, bias: &AttentionBias) -> Result<Sizes> {
+        let layer = &*self.0;
+        let width = layer.output.n_in();
+        let (batch, t_q, _) = x
+            .dims3()
+            .map_err(|_| OpError::shape("attention_sublayer", format!("x must be (b, t, d), got {:?}", x.shape())))?;
+        check_last_dim("attention_sublayer", x, layer.projection.n_in())?;
+        self.check_projection(if key_value.is_some() { 1 } else { 3 })?;
+        let t_k = match key_value {
+            None => t_q,
+            Some(kv) => match kv.dims() {
+                &[b, t_k, w] if b == batch && w == 2 * width => t_k,
+                dims => {
+                    let what = format!("keys and values must be ({batch}, t_k, {}), got {dims:?}", 2 * width);
+                    return Err(OpError::shape("attention_sublayer", what));
+                }
+            },
+        };
+        bias.check("attention_sublayer", batch, layer.n_heads, t_q, t_k)?;
+        Ok(Sizes { batch, shape: HeadShape { n_heads: layer.n_heads, d_head: width / layer.n_heads, t_q, t_k } })
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Sizes {
+    batch: usize,
+    shape: HeadShape,
+}
+
+impl Sizes {
+    /// Batch entries per task, and whether a task must use the thread pool itself because there are too few tasks.
+    fn plan(&self) -> (usize, Threads) {
+        let Self { batch, shape } = *self;
+        let threads = rayon::current_num_threads();
+        if batch < threads || batch * shape.t_q < 16 * threads {
+            return (batch, Threads::Pool);
+        }
+        let entries = (rows_per_task(batch * shape.t_q) / shape.t_q.max(1)).max(1);
+        (entries.min(batch.div_ceil(threads)), Threads::One)
+    }
+}
+
+/// What the backward pass needs from the forward pass.
+#[derive(Clone)]
+struct SavedAttention {
+    projected: Tensor,
+    probs: Tensor,
+    /// The sum before the post-norm; empty when there is none.
+    sum: Tensor,
+}
+
+struct Attention {
+    layer: AttentionSublayer,
+    sizes: Sizes,
+    bias: AttentionBias,
+    keep: bool,
+    saved: OnceLock<SavedAttention>,
+}
+
+/// The parameters of the sublayer in one element type.
+#[derive(Clone, Copy)]
+struct Parts<'a, E> {
+    pre: NormRef<'a, E>,
+    projection: LinearRef<'a, E>,
+    output: LinearRef<'a, E>,
+    post: NormRef<'a, E>,
+    scale: f64,
+    shape: HeadShape,
+}
+
+/// One task's share of the buffers of a forward pass.
+struct Block<'a, E> {
+    first_entry: usize,
+    x: &'a [E],
+    y: &'a mut [E],
+    projected: &'a mut [E],
+    probs: &'a mut [E],
+    sum: &'a mut [E],
+}
+
+/// Queries, keys and values of one batch entry, from the packed projection or the given memory.
+fn qkv<'a, E: Elem>(shape: HeadShape, projected: &'a [E], memory: Option<&'a [E]>, entry: usize) -> [Tokens<'a, E>; 3] {
+    let w = shape.width();
+    match memory {
+        None => {
+            let data = &projected[entry * shape.t_q * 3 * w..];
+            [0, w, 2 * w].map(|at| Tokens { data: &data[at..], stride: 3 * w })
+        }
+        Some(memory) => {
+            let data = &memory[entry * shape.t_k * 2 * w..];
+            let queries = Tokens { data: &projected[entry * shape.t_q * w..], stride: w };
+            [queries, Tokens { data, stride: 2 * w }, Tokens { data: &data[w..], stride: 2 * w }]
+        }
+    }
+}
+
+impl<E: Elem> Parts<'_, E> {
+    fn forward_block(&self, block: Block<'_, E>, memory: Option<&[E]>, bias: &BiasValues<'_, E>, threads: Threads) {
+        let Block { first_entry, x, y, projected, probs, sum } = block;
+        let (d, shape) = (self.projection.n_in, self.shape);
+        let (m, per_entry) = (x.len() / d, shape.t_q * shape.width());
+        let normed;
+        let input = if self.pre.is_identity() {
+            x
+        } else {
+            let mut buffer = vec![E::zero(); x.len()];
+            simd(|| norm_rows(self.pre, x, d, &mut buffer));
+            normed = buffer;
+            &normed
+        };
+        self.projection.forward(input, m, projected, Accum::Replace, threads);
+        let projected = &*projected;
+        let mut context = vec![E::zero(); m * shape.width()];
+        let one_entry = |i: usize, probs: &mut [E], context: &mut [E], threads: Threads| {
+            let context = rows_mut(context, shape.t_q, shape.width(), shape.width());
+            let terms = bias.terms(first_entry + i, shape.t_k, self.scale);
+            let memory = memory.map(|m| &m[first_entry * shape.t_k * 2 * shape.width()..]);
+            attend(shape, &terms, qkv(shape, projected, memory, i), probs, context, threads);
+        };
+        if shape.n_probs() > 0 {
+            if threads.count() > 1 && m / shape.t_q >= threads.count() {
+                probs
+                    .par_chunks_mut(shape.n_probs())
+                    .zip(context.par_chunks_mut(per_entry))
+                    .enumerate()
+                    .for_each(|(i, (probs, context))| one_entry(i, probs, context, Threads::One));
+            } else {
+                let entries = probs.chunks_mut(shape.n_probs()).zip(context.chunks_mut(per_entry));
+                entries.enumerate().for_each(|(i, (probs, context))| one_entry(i, probs, context, threads));
+            }
+        }
+        y.copy_from_slice(x);
+        self.output.forward(&context, m, y, Accum::Add, threads);
+        if !self.post.is_identity() {
+            if !sum.is_empty() {
+                sum.copy_from_slice(y);
+            }
+            simd(|| norm_rows_in_place(self.post, y, d));
+        }
+    }
+
+    /// One task of the backward pass: `dx` (or empty if not wanted) and, for a cross-attention, `d_memory`.
+    fn backward_block(&self, saved: SavedRef<'_, E>, dx: &mut [E], d_memory: Option<&mut [E]>, threads: Threads) {
+        let (d, shape) = (self.projection.n_in, self.shape);
+        let w = shape.width();
+        let SavedRef { first_entry, n_entries, x, dy, projected, probs, sum, memory } = saved;
+        let m = n_entries * shape.t_q;
+        // The gradient of the sum x + attention(x), which reaches x directly.
+        let mut d_sum = vec![E::zero(); m * d];
+        simd(|| {
+            if self.post.is_identity() {
+                d_sum.copy_from_slice(dy);
+            } else {
+                norm_rows_backward_add(self.post, sum, d, dy, &mut d_sum);
+            }
+        });
+        let mut d_context = vec![E::zero(); m * w];
+        self.output.backward(&d_sum, m, &mut d_context, Accum::Replace, threads);
+        let wide = self.projection.n_out;
+        let mut d_projected = vec![E::zero(); m * wide];
+        let mut d_memory = d_memory;
+        for (i, d_projected) in d_projected.chunks_mut(shape.t_q * wide).enumerate() {
+            let probs = &probs[i * shape.n_probs()..][..shape.n_probs()];
+            let d_context = Tokens { data: &d_context[i * shape.t_q * w..], stride: w };
+            let memory = memory.map(|m| &m[first_entry * shape.t_k * 2 * w..]);
+            let [dq, dk, dv] = match &mut d_memory {
+                None => {
+                    let all = rows_mut(d_projected, shape.t_q, 3 * w, 3 * w);
+                    let (dq, dkv) = all.split_at_col_mut(w);
+                    let (dk, dv) = dkv.split_at_col_mut(w);
+                    [dq, dk, dv]
+                }
+                Some(d_memory) => {
+                    let d_memory = &mut d_memory[i * shape.t_k * 2 * w..][..shape.t_k * 2 * w];
+                    let (dk, dv) = rows_mut(d_memory, shape.t_k, 2 * w, 2 * w).split_at_col_mut(w);
+                    [rows_mut(d_projected, shape.t_q, w, w), dk, dv]
+                }
+            };
+            attend_backward(shape, self.scale, qkv(shape, projected, memory, i), probs, d_context, [dq, dk, dv], threads);
+        }
+        if dx.is_empty() {
+            return;
+        }
+        dx.copy_from_slice(&d_sum);
+        if self.pre.is_identity() {
+            self.projection.backward(&d_projected, m, dx, Accum::Add, threads);
+        } else {
+            let mut d_normed = vec![E::zero(); m * d];
+            self.projection.backward(&d_projected, m, &mut d_normed, Accum::Replace, threads);
+            simd(|| norm_rows_backward_add(self.pre, x, d, &d_normed, dx));
+        }
+    }
+}
+
+/// One task's share of what a backward pass reads.
+struct SavedRef<'a, E> {
+    first_entry: usize,
+    n_entries: usize,
+    x: &'a [E],
+    dy: &'a [E],
+    projected: &'a [E],
+    probs: &'a [E],
+    sum: &'a [E],
+    /// The whole memory, not only this task's entries.
+    memory: Option<&'a [E]>,
+}
+
+/// Calls `$body` with `$parts` bound to the sublayer's parameters as `Parts<E>`.
+macro_rules! with_parts {
+    ($layer:expr, $shape:expr, $E:ty, $parts:ident => $body:expr) => {{
+        let layer = &*$layer.0;
+        let read = (layer.pre.read(), layer.projection.read(), layer.output.read(), layer.post.read());
+        let values =
+            (read.0.values::<$E>()?, read.1.values::<$E>()?, read.2.values::<$E>()?, read.3.values::<$E>()?);
+        let $parts = Parts {
+            pre: values.0.as_ref(),
+            projection: values.1.as_ref(),
+            output: values.2.as_ref(),
+            post: values.3.as_ref(),
+            scale: layer.scale,
+            shape: $shape,
+        };
+        $body
+    }};
+}
+
+impl Attention {
+    fn run<E: Elem>(&self, x: &View<'_, E>, memory: Option<&[E]>) -> candle_core::Result<(Vec<E>, Shape)> {
+        let Sizes { batch, shape } = self.sizes;
+        let (entries, threads) = self.sizes.plan();
+        let mut y = vec![E::zero(); x.data.len()];
+        if y.is_empty() {
+            return Ok((y, Shape::from_dims(x.dims)));
+        }
+        let read = self.bias.read();
+        let bias = read.values::<E>()?;
+        with_parts!(self.layer, shape, E, parts => {
+            let (d, wide) = (parts.projection.n_in, parts.projection.n_out);
+            let (row, proj, prob) = (shape.t_q * d, shape.t_q * wide, shape.n_probs());
+            let mut projected = vec![E::zero(); batch * proj];
+            let mut probs = vec![E::zero(); batch * prob];
+            let mut sum = vec![E::zero(); if self.keep && !parts.post.is_identity() { batch * row } else { 0 }];
+            // Buffers that may be empty are cut by hand: chunking an empty slice would give no task at all.
+            let sums: Vec<&mut [E]> = if sum.is_empty() {
+                (0..batch.div_ceil(entries)).map(|_| &mut [][..]).collect()
+            } else {
+                sum.chunks_mut(entries * row).collect()
+            };
+            let prob_blocks: Vec<&mut [E]> = if prob == 0 {
+                (0..batch.div_ceil(entries)).map(|_| &mut [][..]).collect()
+            } else {
+                probs.chunks_mut(entries * prob).collect()
+            };
+            let blocks: Vec<Block<'_, E>> = x.data.chunks(entries * row)
+                .zip(y.chunks_mut(entries * row))
+                .zip(projected.chunks_mut(entries * proj))
+                .zip(prob_blocks)
+                .zip(sums)
+                .enumerate()
+                .map(|(i, ((((x, y), projected), probs), sum))| Block { first_entry: i * entries, x, y, projected, probs, sum })
+                .collect();
+            if threads == Threads::One {
+                blocks.into_par_iter().for_each(|block| parts.forward_block(block, memory, &bias, threads));
+            } else {
+                blocks.into_iter().for_each(|block| parts.forward_block(block, memory, &bias, threads));
+            }
+            if self.keep {
+                let tensor = |data: Vec<E>| { let n = data.len(); Tensor::from_vec(data, n, &Device::Cpu) };
+                let saved = SavedAttention { projected: tensor(projected)?, probs: tensor(probs)?, sum: tensor(sum)? };
+                let _ = self.saved.set(saved);
+            }
+        });
+        Ok((y, Shape::from_dims(x.dims)))
+    }
+
+    fn saved(&self) -> candle_core::Result<SavedAttention> {
+        self.saved.get().cloned().ok_or_else(|| candle_core::Error::Msg("attention_sublayer: nothing was saved".into()))
+    }
+}
+
+impl Kernel<1> for Attention {
+    fn name(&self) -> &'static str {
+        "attention_sublayer"
+    }
+
+    fn cpu<E: Elem>(&self, [x]: [View<'_, E>; 1]) -> candle_core::Result<(Vec<E>, Shape)> {
+        self.run(&x, None)
+    }
+
+    fn backward(&self, [x]: [&Tensor; 1], _: &Tensor, dy: &Tensor) -> candle_core::Result<[Option<Tensor>; 1]> {
+        let kernel =
+            AttentionBackward { layer: self.layer.clone(), sizes: self.sizes, saved: self.saved()?, want: [true, false] };
+        Ok([Some(apply2(kernel, x, dy)?)])
+    }
+}
+
+impl Kernel<2> for Attention {
+    fn name(&self) -> &'static str {
+        "cross_attention_sublayer"
+    }
+
+    fn cpu<E: Elem>(&self, [x, memory]: [View<'_, E>; 2]) -> candle_core::Result<(Vec<E>, Shape)> {
+        self.run(&x, Some(memory.data))
+    }
+
+    fn backward(&self, [x, memory]: [&Tensor; 2], _: &Tensor, dy: &Tensor) -> candle_core::Result<[Option<Tensor>; 2]> {
+        let want = [x.track_op(), memory.track_op()];
+        let kernel = AttentionBackward { layer: self.layer.clone(), sizes: self.sizes, saved: self.saved()?, want };
+        let flat = apply3(kernel, x, memory, dy)?;
+        let n_x = if want[0] { x.elem_count() } else { 0 };
+        let part = |wanted: bool, at: usize, like: &Tensor| {
+            wanted.then(|| flat.narrow(0, at, like.elem_count())?.reshape(like.shape())).transpose()
+        };
+        Ok([part(want[0], 0, x)?, part(want[1], n_x, memory)?])
+    }
+}
+
+struct AttentionBackward {
+    layer: AttentionSublayer,
+    sizes: Sizes,
+    saved: SavedAttention,
+    /// Whether the gradients of the input and of the memory are wanted.
+    want: [bool; 2],
+}
+
+impl AttentionBackward {
+    /// `[dx if wanted | d_memory if there is one]`, flat.
+    fn run<E: Elem>(&self, x: &[E], memory: Option<&[E]>, dy: &[E]) -> candle_core::Result<Vec<E>> {
+        let Sizes { batch, shape } = self.sizes;
+        let (entries, threads) = self.sizes.plan();
+        let read = (Read::new(&self.saved.projected), Read::new(&self.saved.probs), Read::new(&self.saved.sum));
+        let (projected, probs, sum) = (read.0.values::<E>()?, read.1.values::<E>()?, read.2.values::<E>()?);
+        let n_x = if self.want[0] { x.len() } else { 0 };
+        let mut flat = vec![E::zero(); n_x + memory.map_or(0, <[E]>::len)];
+        if x.is_empty() {
+            return Ok(flat);
+        }
+        with_parts!(self.layer, shape, E, parts => {
+            let (row, proj) = (shape.t_q * parts.projection.n_in, shape.t_q * parts.projection.n_out);
+            let mem = shape.t_k * 2 * shape.width();
+            let (mut dx, mut d_memory) = flat.split_at_mut(n_x);
+            let mut tasks = Vec::new();
+            for first_entry in (0..batch).step_by(entries) {
+                let n = entries.min(batch - first_entry);
+                let cut = |data: &'_ [E], width: usize| -> std::ops::Range<usize> {
+                    if data.is_empty() { 0..0 } else { first_entry * width..(first_entry + n) * width }
+                };
+                let saved = SavedRef {
+                    first_entry,
+                    n_entries: n,
+                    x: &x[cut(x, row)],
+                    dy: &dy[cut(dy, row)],
+                    projected: &projected[cut(&projected, proj)],
+                    probs: &probs[cut(&probs, shape.n_probs())],
+                    sum: &sum[cut(&sum, row)],
+                    memory,
+                };
+                let dx_part = dx.split_off_mut(..if self.want[0] { n * row } else { 0 }).unwrap_or_default();
+                let mem_part = memory.map(|_| d_memory.split_off_mut(..n * mem).unwrap_or_default());
+                tasks.push((saved, dx_part, mem_part));
+            }
+            if threads == Threads::One {
+                tasks.into_par_iter().for_each(|(s, dx, dm)| parts.backward_block(s, dx, dm, threads));
+            } else {
+                tasks.into_iter().for_each(|(s, dx, dm)| parts.backward_block(s, dx, dm, threads));
+            }
+        });
+        Ok(flat)
+    }
+}
+
+impl Kernel<2> for AttentionBackward {
+    fn name(&self) -> &'static str {
+        "attention_sublayer_backward"
+    }
+
+    fn cpu<E: Elem>(&self, [x, dy]: [View<'_, E>; 2]) -> candle_core::Result<(Vec<E>, Shape)> {
+        Ok((self.run(x.data, None, dy.data)?, Shape::from_dims(x.dims)))
+    }
+}
+
+impl Kernel<3> for AttentionBackward {
+    fn name(&self) -> &'static str {
+        "cross_attention_sublayer_backward"
+    }
+
+    fn cpu<E: Elem>(&self, [x, memory, dy]: [View<'_, E>; 3]) -> candle_core::Result<(Vec<E>, Shape)> {
+        let flat = self.run(x.data, Some(memory.data), dy.data)?;
+        let n = flat.len();
+        Ok((flat, Shape::from(n)))
+    }
+}
+
+/// The parts of a feed-forward sublayer.
+#[derive(Debug, Clone)]
+pub struct FeedForwardConfig {
+    /// Applied to the input before the first map.
+    pub pre: Norm,
+    /// `(d_hidden, d)`, or `(2·d_hidden, d)` with rows `[gate ; up]` when gated.
+    pub input: FrozenLinear,
+    /// The activation.
+    pub activation: Activation,
+    /// Whether `input` holds a gate (T5 v1.1, FlanT5).
+    pub gated: bool,
+    /// `(d, d_hidden)`.
+    pub output: FrozenLinear,
+    /// Applied to the sum of input and result.
+    pub post: Norm,
+}
+
+/// A feed-forward sublayer with its norms and residual connection, all parameters frozen.
+#[derive(Debug, Clone)]
+pub struct FeedForwardSublayer(Arc<FeedForwardConfig>);
+
+impl FeedForwardSublayer {
+    /// # Errors
+    /// [`OpError::Shape`] if the widths of the parts do not fit.
+    pub fn new(config: FeedForwardConfig) -> Result<Self> {
+        let d = config.input.n_in();
+        let hidden = config.output.n_in() * if config.gated { 2 } else { 1 };
+        let fits = config.input.n_out() == hidden
+            && config.output.n_out() == d
+            && config.pre.width().is_none_or(|w| w == d)
+            && config.post.width().is_none_or(|w| w == d);
+        if fits {
+            return Ok(Self(Arc::new(config)));
+        }
+        let what = format!(
+            "input {}x{d} and output {}x{} (gated: {}) do not fit together",
+            config.input.n_out(),
+            config.output.n_out(),
+            config.output.n_in(),
+            config.gated
+        );
+        Err(OpError::shape("feed_forward", what))
+    }
+
+    /// `y = post(x + W_out·act(W_in·pre(x)))`.
+    ///
+    /// # Shapes
+    /// `x (…, d)`, f32 or f64 -> the same.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if the last dimension of `x` is not `d`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        check_last_dim("feed_forward", x, self.0.input.n_in())?;
+        apply1(FeedForward { layer: self.clone(), keep: x.track_op(), saved: OnceLock::new() }, x)
+    }
+}
+
+/// Calls `$body` with `$ffn` bound to the sublayer's parameters as `FfnRef<E>`.
+macro_rules! with_ffn {
+    ($layer:expr, $E:ty, $ffn:ident => $body:expr) => {{
+        let layer = &*$layer.0;
+        let read = (layer.pre.read(), layer.input.read(), layer.output.read(), layer.post.read());
+        let values =
+            (read.0.values::<$E>()?, read.1.values::<$E>()?, read.2.values::<$E>()?, read.3.values::<$E>()?);
+        let $ffn = FfnRef {
+            pre: values.0.as_ref(),
+            w_in: values.1.as_ref(),
+            activation: layer.activation,
+            gated: layer.gated,
+            w_out: values.2.as_ref(),
+            post: values.3.as_ref(),
+        };
+        $body
+    }};
+}
+
+struct FeedForward {
+    layer: FeedForwardSublayer,
+    keep: bool,
+    saved: OnceLock<[Tensor; 2]>,
+}
+
+struct FeedForwardBackward {
+    layer: FeedForwardSublayer,
+    saved: [Tensor; 2],
+}
+
+impl Kernel<1> for FeedForward {
+    fn name(&self) -> &'static str {
+        "feed_forward"
+    }
+
+    fn cpu<E: Elem>(&self, [x]: [View<'_, E>; 1]) -> candle_core::Result<(Vec<E>, Shape)> {
+        let (y, saved) = with_ffn!(self.layer, E, ffn => ffn.forward(x.data, self.keep));
+        if let Some(FfnSaved { hidden, sum }) = saved {
+            let tensor = |data: Vec<E>| {
+                let n = data.len();
+                Tensor::from_vec(data, n, &Device::Cpu)
+            };
+            let _ = self.saved.set([tensor(hidden)?, tensor(sum)?]);
+        }
+        Ok((y, Shape::from_dims(x.dims)))
+    }
+
+    fn backward(&self, [x]: [&Tensor; 1], _: &Tensor, dy: &Tensor) -> candle_core::Result<[Option<Tensor>; 1]> {
+        let Some(saved) = self.saved.get().cloned() else { candle_core::bail!("feed_forward: nothing was saved") };
+        Ok([Some(apply2(FeedForwardBackward { layer: self.layer.clone(), saved }, x, dy)?)])
+    }
+}
+
+impl Kernel<2> for FeedForwardBackward {
+    fn name(&self) -> &'static str {
+        "feed_forward_backward"
+    }
+
+    fn cpu<E: Elem>(&self, [x, dy]: [View<'_, E>; 2]) -> candle_core::Result<(Vec<E>, Shape)> {
+        let read = (Read::new(&self.saved[0]), Read::new(&self.saved[1]));
+        let (hidden, sum) = (read.0.values::<E>()?, read.1.values::<E>()?);
+        let saved = FfnSaved { hidden: hidden.into_owned(), sum: sum.into_owned() };
+        let dx = with_ffn!(self.layer, E, ffn => ffn.backward(x.data, &saved, dy.data));
+        Ok((dx, Shape::from_dims(x.dims)))
+    }
+}
