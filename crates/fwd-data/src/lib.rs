@@ -1,1 +1,16 @@
-//! wip
+//! Images and texts as BLIP-2 and InstructBLIP read them, equal to Hugging Face's processors: Pillow's bicubic resize to
+//! the bit, CLIP normalisation, `tokenizer.json` files.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod image_file;
+mod processor;
+mod resize;
+mod text;
+
+pub use error::{DataError, Result};
+pub use image_file::{ImageLimits, RgbImage};
+pub use processor::{ImageProcessor, Processor};
+pub use resize::resize_bicubic;
+pub use text::{TextTokenizer, TokenBatch};

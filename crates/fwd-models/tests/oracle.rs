@@ -170,8 +170,8 @@ fn check_generation(set: &Set, model: &Blip, report: &mut Report) {
         }
         let scores: Vec<Vec<f32>> = rows.iter().map(|r| r.iter().map(|h| h.score).collect()).collect();
         let scores = Tensor::new(scores, &Device::Cpu).unwrap();
-        // With length penalty −1 the score is the sum times the length: 8 times the error.
-        let tolerance = if length_penalty < 0.0 { 4.0 * ACTIVATION } else { ACTIVATION };
+        // With length penalty −1 the score is the sum of n errors times the length n, not over it.
+        let tolerance = if length_penalty < 0.0 { n as f64 * ACTIVATION } else { ACTIVATION };
         report.close(&format!("{name}.all_scores"), &scores, &set.io(&format!("{name}.all_scores")), tolerance);
         let best = scores.narrow(1, 0, 1).unwrap().squeeze(1).unwrap();
         report.close(&format!("{name}.scores"), &best, &set.io(&format!("{name}.scores")), tolerance);
@@ -209,8 +209,15 @@ fn greedy_and_beam_search_agree() {
 
 #[test]
 fn the_config_of_transformers_4_gives_the_same_model() {
+    let (with_file, without): (Vec<Set>, Vec<Set>) =
+        sets().into_iter().partition(|set| set.dir.join("config_hf4.json").exists());
+    // A folder of one's own may come from one generation of transformers only.
+    if std::env::var_os("FWD_ORACLE_DIR").is_some() && with_file.is_empty() {
+        return;
+    }
+    assert!(std::env::var_os("FWD_ORACLE_DIR").is_some() || without.is_empty());
     let mut report = Report::default();
-    for set in sets() {
+    for set in with_file {
         report.enter(&format!("{} (config_hf4.json)", set.name));
         let model = set.model("config_hf4.json");
         check_stages(&set, &model, &mut report);

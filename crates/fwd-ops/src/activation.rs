@@ -70,11 +70,16 @@ impl Kernel<1> for Forward {
         with_act!(self.0, A => x.data
             .par_chunks(BLOCK)
             .zip(y.par_chunks_mut(BLOCK))
-            .for_each(|(x, y)| simd(|| activate::<A, E>(x, y))));
+            .for_each(|(x, y)| simd(#[inline(always)] || activate::<A, E>(x, y))));
         Ok((y, Shape::from_dims(x.dims)))
     }
 
-    fn backward(&self, [x]: [&Tensor; 1], _: &Tensor, dy: &Tensor) -> candle_core::Result<[Option<Tensor>; 1]> {
+    fn backward(
+        &self,
+        [x]: [&Tensor; 1],
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<[Option<Tensor>; 1]> {
         Ok([Some(apply2(Backward(self.0), x, dy)?)])
     }
 }
@@ -90,7 +95,7 @@ impl Kernel<2> for Backward {
             .par_chunks(BLOCK)
             .zip(dy.data.par_chunks(BLOCK))
             .zip(dx.par_chunks_mut(BLOCK))
-            .for_each(|((x, dy), dx)| simd(|| activate_backward::<A, E>(x, dy, dx))));
+            .for_each(|((x, dy), dx)| simd(#[inline(always)] || activate_backward::<A, E>(x, dy, dx))));
         Ok((dx, Shape::from_dims(x.dims)))
     }
 }
@@ -106,13 +111,18 @@ impl Kernel<1> for Gate {
         if n > 0 {
             let step = rows_per_task(h.data.len() / wide);
             with_act!(self.0, A => h.data.par_chunks(step * wide).zip(y.par_chunks_mut(step * n)).for_each(|(h, y)| {
-                simd(|| h.chunks_exact(wide).zip(y.chunks_exact_mut(n)).for_each(|(h, y)| gate::<A, E>(h, y)));
+                simd(#[inline(always)] || h.chunks_exact(wide).zip(y.chunks_exact_mut(n)).for_each(|(h, y)| gate::<A, E>(h, y)));
             }));
         }
         Ok((y, with_last_dim(h.dims, n)))
     }
 
-    fn backward(&self, [h]: [&Tensor; 1], _: &Tensor, dy: &Tensor) -> candle_core::Result<[Option<Tensor>; 1]> {
+    fn backward(
+        &self,
+        [h]: [&Tensor; 1],
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<[Option<Tensor>; 1]> {
         Ok([Some(apply2(GateBackward(self.0), h, dy)?)])
     }
 }
@@ -128,15 +138,15 @@ impl Kernel<2> for GateBackward {
         if n > 0 {
             let step = rows_per_task(h.data.len() / wide);
             with_act!(self.0, A => h
-                .data
-                .par_chunks(step * wide)
-                .zip(dy.data.par_chunks(step * n))
-                .zip(dh.par_chunks_mut(step * wide))
-                .for_each(|((h, dy), dh)| simd(|| {
-                    for ((h, dy), dh) in h.chunks_exact(wide).zip(dy.chunks_exact(n)).zip(dh.chunks_exact_mut(wide)) {
-                        gate_backward::<A, E>(h, dy, dh);
-                    }
-                })));
+            .data
+            .par_chunks(step * wide)
+            .zip(dy.data.par_chunks(step * n))
+            .zip(dh.par_chunks_mut(step * wide))
+            .for_each(|((h, dy), dh)| simd(#[inline(always)] || {
+                for ((h, dy), dh) in h.chunks_exact(wide).zip(dy.chunks_exact(n)).zip(dh.chunks_exact_mut(wide)) {
+                    gate_backward::<A, E>(h, dy, dh);
+                }
+            })));
         }
         Ok((dh, Shape::from_dims(h.dims)))
     }

@@ -3,9 +3,9 @@
 //!
 //! T5 uses `scale = 1`, BERT and EVA `1/sqrt(d_head)`. Everything stays token-major `(batch, tokens, n_heads·d_head)`.
 
+use crate::cpu::Elem;
 use crate::cpu::attention::{HeadShape, ScoreTerms, Tokens, attend, attend_backward};
 use crate::cpu::gemm::{Threads, rows_mut};
-use crate::cpu::Elem;
 use crate::dispatch::{Kernel, Read, View, apply1, apply3};
 use crate::error::{OpError, Result};
 use candle_core::{DType, Device, Shape, Tensor};
@@ -33,7 +33,10 @@ impl AttentionBias {
     /// [`OpError::Shape`] if it is not of rank 3 or is tracked for gradients, which it would not get.
     pub fn with_position(mut self, position: &Tensor) -> Result<Self> {
         if position.rank() != 3 || position.track_op() {
-            let what = format!("the position bias must be an untracked (heads, t_q, t_k), got {:?}", position.shape());
+            let what = format!(
+                "the position bias must be an untracked (heads, t_q, t_k), got {:?}",
+                position.shape()
+            );
             return Err(OpError::shape("attention", what));
         }
         self.position = Some(position.contiguous()?);
@@ -45,13 +48,22 @@ impl AttentionBias {
     /// # Errors
     /// [`OpError::Shape`] if it is not of rank 2.
     pub fn with_padding_mask(mut self, mask: &Tensor) -> Result<Self> {
-        let (batch, t_k) = mask
-            .dims2()
-            .map_err(|_| OpError::shape("attention", format!("the mask must be (b, t_k), got {:?}", mask.shape())))?;
+        let (batch, t_k) = mask.dims2().map_err(|_| {
+            OpError::shape("attention", format!("the mask must be (b, t_k), got {:?}", mask.shape()))
+        })?;
         let seen = mask.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
         let added: Vec<f32> = seen.iter().map(|&s| if s == 0.0 { f32::NEG_INFINITY } else { 0.0 }).collect();
         self.keys = Some(Tensor::from_vec(added, (batch, t_k), mask.device())?);
         Ok(self)
+    }
+
+    /// The same bias for activations of another type (f32 or f64).
+    ///
+    /// # Errors
+    /// An error of candle.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        let cast = |t: &Option<Tensor>| t.as_ref().map(|t| t.to_dtype(dtype)).transpose();
+        Ok(Self { position: cast(&self.position)?, keys: cast(&self.keys)?, causal: self.causal })
     }
 
     /// Query `i` sees keys `0 ..= i + t_k − t_q`.
@@ -61,12 +73,21 @@ impl AttentionBias {
     }
 
     /// [`OpError::Shape`] unless bias and mask fit the sizes of an attention.
-    pub(crate) fn check(&self, op: &'static str, batch: usize, n_heads: usize, t_q: usize, t_k: usize) -> Result<()> {
+    pub(crate) fn check(
+        &self,
+        op: &'static str,
+        batch: usize,
+        n_heads: usize,
+        t_q: usize,
+        t_k: usize,
+    ) -> Result<()> {
         let misfit = |what: &str, want: &[usize], got: &Tensor| {
             Err(OpError::shape(op, format!("{what} must be {want:?}, got {:?}", got.shape())))
         };
         match (&self.position, &self.keys) {
-            (Some(p), _) if p.dims() != [n_heads, t_q, t_k] => misfit("position bias", &[n_heads, t_q, t_k], p),
+            (Some(p), _) if p.dims() != [n_heads, t_q, t_k] => {
+                misfit("position bias", &[n_heads, t_q, t_k], p)
+            }
             (_, Some(k)) if k.dims() != [batch, t_k] => misfit("padding mask", &[batch, t_k], k),
             _ => Ok(()),
         }
@@ -125,7 +146,14 @@ impl<E: Elem> BiasValues<'_, E> {
 ///
 /// # Errors
 /// [`OpError::Shape`] if the shapes or the bias do not fit.
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, n_heads: usize, scale: f64, bias: &AttentionBias) -> Result<Tensor> {
+pub fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    n_heads: usize,
+    scale: f64,
+    bias: &AttentionBias,
+) -> Result<Tensor> {
     let shapes = || format!("q {:?}, k {:?}, v {:?}, {n_heads} heads", q.shape(), k.shape(), v.shape());
     let (Ok((batch, t_q, width)), Ok((b_k, t_k, w_k))) = (q.dims3(), k.dims3()) else {
         return Err(OpError::shape("attention", format!("rank 3 expected: {}", shapes())));
@@ -201,7 +229,12 @@ impl Kernel<3> for Forward {
         Ok((context, Shape::from((batch, t_q, width))))
     }
 
-    fn backward(&self, [q, k, v]: [&Tensor; 3], _: &Tensor, dy: &Tensor) -> candle_core::Result<[Option<Tensor>; 3]> {
+    fn backward(
+        &self,
+        [q, k, v]: [&Tensor; 3],
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<[Option<Tensor>; 3]> {
         let Some(probs) = self.probs.get().cloned() else {
             candle_core::bail!("attention: backward before forward");
         };
@@ -234,8 +267,11 @@ impl Kernel<1> for Backward {
         if n_q > 0 && n_k > 0 {
             let (dq, dkv) = flat.split_at_mut(batch * n_q);
             let (dk, dv) = dkv.split_at_mut(batch * n_k);
-            dq.par_chunks_mut(n_q).zip(dk.par_chunks_mut(n_k)).zip(dv.par_chunks_mut(n_k)).enumerate().for_each(
-                |(b, ((dq, dk), dv))| {
+            dq.par_chunks_mut(n_q)
+                .zip(dk.par_chunks_mut(n_k))
+                .zip(dv.par_chunks_mut(n_k))
+                .enumerate()
+                .for_each(|(b, ((dq, dk), dv))| {
                     let tokens = |data, n| tokens_of(data, b * n, width);
                     attend_backward(
                         shape,
@@ -250,8 +286,7 @@ impl Kernel<1> for Backward {
                         ],
                         Threads::One,
                     );
-                },
-            );
+                });
         }
         let n = flat.len();
         Ok((flat, Shape::from(n)))
@@ -268,7 +303,10 @@ impl Kernel<1> for Backward {
 pub fn position_bias(table: &Tensor, buckets: &[u32], t_q: usize, t_k: usize) -> Result<Tensor> {
     let (_, n_heads) = table.dims2()?;
     if buckets.len() != t_q * t_k {
-        return Err(OpError::shape("position_bias", format!("{} buckets for {t_q}·{t_k} pairs", buckets.len())));
+        return Err(OpError::shape(
+            "position_bias",
+            format!("{} buckets for {t_q}·{t_k} pairs", buckets.len()),
+        ));
     }
     let ids = Tensor::from_slice(buckets, buckets.len(), table.device())?;
     let rows = crate::embedding(table, &ids)?;

@@ -61,7 +61,10 @@ impl DepthwiseConv {
     fn shape(&self, x: &Tensor) -> Result<DepthwiseShape> {
         let (channels, kernel_hw) = (self.weight.dims()[0], [self.weight.dims()[2], self.weight.dims()[3]]);
         let misfit = || {
-            OpError::shape("depthwise_conv", format!("x {:?} does not fit filters {:?}", x.shape(), self.weight.shape()))
+            OpError::shape(
+                "depthwise_conv",
+                format!("x {:?} does not fit filters {:?}", x.shape(), self.weight.shape()),
+            )
         };
         let &[_, c, h, w] = x.dims() else { return Err(misfit()) };
         let in_hw = [h, w];

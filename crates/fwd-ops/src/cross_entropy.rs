@@ -53,12 +53,17 @@ pub fn token_nll(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
 fn check_labels(logits: &Tensor, labels: &Tensor) -> Result<Arc<[i64]>> {
     let dims = logits.dims();
     if dims.is_empty() || dims[..dims.len() - 1] != *labels.dims() {
-        let what = format!("labels {:?} must have the shape of logits {:?} less the last", labels.shape(), logits.shape());
+        let what = format!(
+            "labels {:?} must have the shape of logits {:?} less the last",
+            labels.shape(),
+            logits.shape()
+        );
         return Err(OpError::shape("cross_entropy", what));
     }
     let n_classes = dims[dims.len() - 1];
     let values = int_values("cross_entropy", labels)?;
-    let outside = |&(_, &label): &(usize, &i64)| label != IGNORE_INDEX && !(0..n_classes as i64).contains(&label);
+    let outside =
+        |&(_, &label): &(usize, &i64)| label != IGNORE_INDEX && !(0..n_classes as i64).contains(&label);
     if let Some((position, &id)) = values.iter().enumerate().find(outside) {
         return Err(OpError::IdOutOfRange { op: "cross_entropy", id, position, limit: n_classes });
     }
@@ -76,7 +81,10 @@ fn nll<E: Elem>(row: &[E], label: i64) -> E {
     if label == IGNORE_INDEX {
         return E::zero();
     }
-    let (max, sum) = simd(|| max_and_sum(row));
+    let (max, sum) = simd(
+        #[inline(always)]
+        || max_and_sum(row),
+    );
     Elem::ln(sum) + max - row[label as usize]
 }
 
@@ -118,7 +126,12 @@ impl Kernel<1> for Loss {
         Ok((vec![E::of(mean)], Shape::from(())))
     }
 
-    fn backward(&self, [logits]: [&Tensor; 1], _: &Tensor, dy: &Tensor) -> candle_core::Result<[Option<Tensor>; 1]> {
+    fn backward(
+        &self,
+        [logits]: [&Tensor; 1],
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<[Option<Tensor>; 1]> {
         let kernel = LossBackward { labels: self.labels.clone(), count: self.count };
         Ok([Some(apply2(kernel, logits, dy)?)])
     }
@@ -144,11 +157,14 @@ impl Kernel<2> for LossBackward {
                     if label == IGNORE_INDEX {
                         continue;
                     }
-                    simd(|| {
-                        let (max, sum) = max_and_sum(row);
-                        let scale = weight / sum;
-                        out.iter_mut().zip(row).for_each(|(o, &z)| *o = Elem::exp(z - max) * scale);
-                    });
+                    simd(
+                        #[inline(always)]
+                        || {
+                            let (max, sum) = max_and_sum(row);
+                            let scale = weight / sum;
+                            out.iter_mut().zip(row).for_each(|(o, &z)| *o = Elem::exp(z - max) * scale);
+                        },
+                    );
                     out[label as usize] -= weight;
                 }
             });

@@ -41,7 +41,12 @@ pub(crate) trait Kernel<const N: usize>: Send + Sync + 'static {
     fn cpu<E: Elem>(&self, args: [View<'_, E>; N]) -> candle_core::Result<(Vec<E>, Shape)>;
 
     /// Gradients of the arguments; `None` for one that has none.
-    fn backward(&self, _args: [&Tensor; N], _y: &Tensor, _dy: &Tensor) -> candle_core::Result<[Option<Tensor>; N]> {
+    fn backward(
+        &self,
+        _args: [&Tensor; N],
+        _y: &Tensor,
+        _dy: &Tensor,
+    ) -> candle_core::Result<[Option<Tensor>; N]> {
         Err(candle_core::Error::BackwardNotSupported { op: self.name() })
     }
 }
@@ -67,7 +72,10 @@ fn run<const N: usize, K: Kernel<N>>(
     match args[0].0.dtype() {
         DType::F32 => typed::<N, K, f32>(kernel, args),
         DType::F64 => typed::<N, K, f64>(kernel, args),
-        dtype => Err(crate::OpError::DType { op: kernel.name(), dtype, supported: "activations are f32 or f64" }.into()),
+        dtype => {
+            Err(crate::OpError::DType { op: kernel.name(), dtype, supported: "activations are f32 or f64" }
+                .into())
+        }
     }
 }
 
@@ -177,7 +185,10 @@ impl<'a> Read<'a> {
     pub(crate) fn values<E: Elem>(&self) -> candle_core::Result<Cow<'_, [E]>> {
         match &*self.storage {
             Storage::Cpu(storage) => widen(storage, self.tensor),
-            _ => candle_core::bail!("a parameter on {:?} was given to a CPU kernel", self.tensor.device().location()),
+            _ => candle_core::bail!(
+                "a parameter on {:?} was given to a CPU kernel",
+                self.tensor.device().location()
+            ),
         }
     }
 }

@@ -45,6 +45,4 @@ pub use error::{OpError, Result};
 pub use linear::FrozenLinear;
 pub use norm::Norm;
 pub use softmax::softmax;
-pub use sublayer::{
-    AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer, KvCache,
-};
+pub use sublayer::{AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer, KvCache};

@@ -30,12 +30,18 @@ impl FrozenLinear {
     /// [`OpError::Shape`] if the shapes do not fit, [`OpError::DType`] if a tensor is not of a float type.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         let &[n_out, n_in] = weight.dims() else {
-            return Err(OpError::shape("frozen_linear", format!("weight must be (n_out, n_in), got {:?}", weight.shape())));
+            return Err(OpError::shape(
+                "frozen_linear",
+                format!("weight must be (n_out, n_in), got {:?}", weight.shape()),
+            ));
         };
         if let Some(bias) = &bias
             && bias.dims() != [n_out]
         {
-            return Err(OpError::shape("frozen_linear", format!("bias must be ({n_out}), got {:?}", bias.shape())));
+            return Err(OpError::shape(
+                "frozen_linear",
+                format!("bias must be ({n_out}), got {:?}", bias.shape()),
+            ));
         }
         for tensor in bias.iter().chain([&weight]) {
             frozen_dtype("frozen_linear", tensor)?;

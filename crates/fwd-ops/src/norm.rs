@@ -104,7 +104,10 @@ impl Norm {
 fn check_vector(op: &'static str, tensor: &Tensor) -> Result<()> {
     frozen_dtype(op, tensor)?;
     if tensor.rank() != 1 || tensor.elem_count() == 0 {
-        return Err(OpError::shape(op, format!("parameters must be non-empty vectors, got {:?}", tensor.shape())));
+        return Err(OpError::shape(
+            op,
+            format!("parameters must be non-empty vectors, got {:?}", tensor.shape()),
+        ));
     }
     Ok(())
 }
@@ -157,11 +160,21 @@ impl Kernel<1> for Forward {
         let (norm, d) = (values.as_ref(), x.last_dim());
         let mut y = vec![E::zero(); x.data.len()];
         let step = rows_per_task(x.data.len() / d) * d;
-        x.data.par_chunks(step).zip(y.par_chunks_mut(step)).for_each(|(x, y)| simd(|| norm_rows(norm, x, d, y)));
+        x.data.par_chunks(step).zip(y.par_chunks_mut(step)).for_each(|(x, y)| {
+            simd(
+                #[inline(always)]
+                || norm_rows(norm, x, d, y),
+            )
+        });
         Ok((y, Shape::from_dims(x.dims)))
     }
 
-    fn backward(&self, [x]: [&Tensor; 1], _: &Tensor, dy: &Tensor) -> candle_core::Result<[Option<Tensor>; 1]> {
+    fn backward(
+        &self,
+        [x]: [&Tensor; 1],
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<[Option<Tensor>; 1]> {
         Ok([Some(apply2(Backward(self.0.clone()), x, dy)?)])
     }
 }
@@ -177,11 +190,14 @@ impl Kernel<2> for Backward {
         let (norm, d) = (values.as_ref(), x.last_dim());
         let mut dx = vec![E::zero(); x.data.len()];
         let step = rows_per_task(x.data.len() / d) * d;
-        x.data
-            .par_chunks(step)
-            .zip(dy.data.par_chunks(step))
-            .zip(dx.par_chunks_mut(step))
-            .for_each(|((x, dy), dx)| simd(|| norm_rows_backward_add(norm, x, d, dy, dx)));
+        x.data.par_chunks(step).zip(dy.data.par_chunks(step)).zip(dx.par_chunks_mut(step)).for_each(
+            |((x, dy), dx)| {
+                simd(
+                    #[inline(always)]
+                    || norm_rows_backward_add(norm, x, d, dy, dx),
+                )
+            },
+        );
         Ok((dx, Shape::from_dims(x.dims)))
     }
 }

@@ -20,7 +20,10 @@ use rayon::prelude::*;
 /// [`OpError::Shape`] if the bias does not fit the scores.
 pub fn softmax(scores: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
     let &[batch, n_heads, t_q, t_k] = scores.dims() else {
-        return Err(OpError::shape("softmax", format!("scores must be (b, h, t_q, t_k), got {:?}", scores.shape())));
+        return Err(OpError::shape(
+            "softmax",
+            format!("scores must be (b, h, t_q, t_k), got {:?}", scores.shape()),
+        ));
     };
     bias.check("softmax", batch, n_heads, t_q, t_k)?;
     apply1(Forward(bias.clone()), scores)
@@ -42,7 +45,10 @@ impl Kernel<1> for Forward {
             let bias = read.values()?;
             probs.par_chunks_mut(t_q * t_k).enumerate().for_each(|(tile, scores)| {
                 let terms = bias.terms(tile / n_heads, t_k, 1.0);
-                simd(|| crate::cpu::attention::scores_to_probs(t_q, t_k, &terms, tile % n_heads, scores));
+                simd(
+                    #[inline(always)]
+                    || crate::cpu::attention::scores_to_probs(t_q, t_k, &terms, tile % n_heads, scores),
+                );
             });
         }
         Ok((probs, Shape::from_dims(scores.dims)))
@@ -64,10 +70,16 @@ impl Kernel<2> for Backward {
         if t_k > 0 {
             let step = rows_per_task(ds.len() / t_k) * t_k;
             ds.par_chunks_mut(step).zip(p.data.par_chunks(step)).for_each(|(ds, p)| {
-                simd(|| p.chunks_exact(t_k).zip(ds.chunks_exact_mut(t_k)).for_each(|(p, ds)| softmax_row_backward(p, ds)));
+                simd(
+                    #[inline(always)]
+                    || {
+                        p.chunks_exact(t_k)
+                            .zip(ds.chunks_exact_mut(t_k))
+                            .for_each(|(p, ds)| softmax_row_backward(p, ds))
+                    },
+                );
             });
         }
         Ok((ds, Shape::from_dims(p.dims)))
     }
 }
-

@@ -95,7 +95,13 @@ impl AttentionSublayer {
     /// [`OpError::Shape`] if `x` or the bias does not fit, or the projection is one of queries only.
     pub fn forward(&self, x: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
         let sizes = self.sizes(x, None, bias)?;
-        let kernel = Attention { layer: self.clone(), sizes, bias: bias.clone(), keep: x.track_op(), saved: OnceLock::new() };
+        let kernel = Attention {
+            layer: self.clone(),
+            sizes,
+            bias: bias.clone(),
+            keep: x.track_op(),
+            saved: OnceLock::new(),
+        };
         apply1(kernel, x)
     }
 
@@ -109,7 +115,11 @@ impl AttentionSublayer {
     pub fn forward_cross(&self, x: &Tensor, key_value: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
         let sizes = self.sizes(x, Some(key_value), bias)?;
         let keep = x.track_op() || key_value.track_op();
-        apply2(Attention { layer: self.clone(), sizes, bias: bias.clone(), keep, saved: OnceLock::new() }, x, key_value)
+        apply2(
+            Attention { layer: self.clone(), sizes, bias: bias.clone(), keep, saved: OnceLock::new() },
+            x,
+            key_value,
+        )
     }
 
     /// One generation step: self-attention of the new tokens over themselves and everything in `cache`, to which they are
@@ -131,7 +141,8 @@ impl AttentionSublayer {
             Some(old) => Tensor::cat(&[old, &new], 1)?,
             None => new,
         };
-        let (q, k, v) = (projected.narrow(2, 0, width)?, all.narrow(2, 0, width)?, all.narrow(2, width, width)?);
+        let (q, k, v) =
+            (projected.narrow(2, 0, width)?, all.narrow(2, 0, width)?, all.narrow(2, width, width)?);
         let context = attention(&q, &k, &v, layer.n_heads, layer.scale, bias)?;
         cache.0 = Some(all);
         layer.post.forward(&(x + layer.output.forward(&context)?)?)
@@ -147,15 +158,18 @@ impl AttentionSublayer {
         if n_out == parts * width {
             return Ok(());
         }
-        Err(OpError::shape("attention_sublayer", format!("the projection has {n_out} rows, {} needed", parts * width)))
+        Err(OpError::shape(
+            "attention_sublayer",
+            format!("the projection has {n_out} rows, {} needed", parts * width),
+        ))
     }
 
     fn sizes(&self, x: &Tensor, key_value: Option<&Tensor>, bias: &AttentionBias) -> Result<Sizes> {
         let layer = &*self.0;
         let width = layer.output.n_in();
-        let (batch, t_q, _) = x
-            .dims3()
-            .map_err(|_| OpError::shape("attention_sublayer", format!("x must be (b, t, d), got {:?}", x.shape())))?;
+        let (batch, t_q, _) = x.dims3().map_err(|_| {
+            OpError::shape("attention_sublayer", format!("x must be (b, t, d), got {:?}", x.shape()))
+        })?;
         check_last_dim("attention_sublayer", x, layer.projection.n_in())?;
         self.check_projection(if key_value.is_some() { 1 } else { 3 })?;
         let t_k = match key_value {
@@ -169,7 +183,10 @@ impl AttentionSublayer {
             },
         };
         bias.check("attention_sublayer", batch, layer.n_heads, t_q, t_k)?;
-        Ok(Sizes { batch, shape: HeadShape { n_heads: layer.n_heads, d_head: width / layer.n_heads, t_q, t_k } })
+        Ok(Sizes {
+            batch,
+            shape: HeadShape { n_heads: layer.n_heads, d_head: width / layer.n_heads, t_q, t_k },
+        })
     }
 }
 
@@ -187,8 +204,10 @@ impl Sizes {
         if batch < threads || batch * shape.t_q < 16 * threads {
             return (batch, Threads::Pool);
         }
-        let entries = (rows_per_task(batch * shape.t_q) / shape.t_q.max(1)).max(1);
-        (entries.min(batch.div_ceil(threads)), Threads::One)
+        // Whole entries only: as many rows as fit, rounded so that all threads get the same number of tasks.
+        let per_thread = batch.div_ceil(threads);
+        let tasks = (per_thread * shape.t_q).div_ceil(rows_per_task(batch * shape.t_q));
+        (per_thread.div_ceil(tasks.max(1)), Threads::One)
     }
 }
 
@@ -231,7 +250,12 @@ struct Block<'a, E> {
 }
 
 /// Queries, keys and values of one batch entry, from the packed projection or the given memory.
-fn qkv<'a, E: Elem>(shape: HeadShape, projected: &'a [E], memory: Option<&'a [E]>, entry: usize) -> [Tokens<'a, E>; 3] {
+fn qkv<'a, E: Elem>(
+    shape: HeadShape,
+    projected: &'a [E],
+    memory: Option<&'a [E]>,
+    entry: usize,
+) -> [Tokens<'a, E>; 3] {
     let w = shape.width();
     match memory {
         None => {
@@ -247,7 +271,13 @@ fn qkv<'a, E: Elem>(shape: HeadShape, projected: &'a [E], memory: Option<&'a [E]
 }
 
 impl<E: Elem> Parts<'_, E> {
-    fn forward_block(&self, block: Block<'_, E>, memory: Option<&[E]>, bias: &BiasValues<'_, E>, threads: Threads) {
+    fn forward_block(
+        &self,
+        block: Block<'_, E>,
+        memory: Option<&[E]>,
+        bias: &BiasValues<'_, E>,
+        threads: Threads,
+    ) {
         let Block { first_entry, x, y, projected, probs, sum } = block;
         let (d, shape) = (self.projection.n_in, self.shape);
         let (m, per_entry) = (x.len() / d, shape.t_q * shape.width());
@@ -256,7 +286,10 @@ impl<E: Elem> Parts<'_, E> {
             x
         } else {
             let mut buffer = vec![E::zero(); x.len()];
-            simd(|| norm_rows(self.pre, x, d, &mut buffer));
+            simd(
+                #[inline(always)]
+                || norm_rows(self.pre, x, d, &mut buffer),
+            );
             normed = buffer;
             &normed
         };
@@ -287,25 +320,37 @@ impl<E: Elem> Parts<'_, E> {
             if !sum.is_empty() {
                 sum.copy_from_slice(y);
             }
-            simd(|| norm_rows_in_place(self.post, y, d));
+            simd(
+                #[inline(always)]
+                || norm_rows_in_place(self.post, y, d),
+            );
         }
     }
 
     /// One task of the backward pass: `dx` (or empty if not wanted) and, for a cross-attention, `d_memory`.
-    fn backward_block(&self, saved: SavedRef<'_, E>, dx: &mut [E], d_memory: Option<&mut [E]>, threads: Threads) {
+    fn backward_block(
+        &self,
+        saved: SavedRef<'_, E>,
+        dx: &mut [E],
+        d_memory: Option<&mut [E]>,
+        threads: Threads,
+    ) {
         let (d, shape) = (self.projection.n_in, self.shape);
         let w = shape.width();
         let SavedRef { first_entry, n_entries, x, dy, projected, probs, sum, memory } = saved;
         let m = n_entries * shape.t_q;
         // The gradient of the sum x + attention(x), which reaches x directly.
         let mut d_sum = vec![E::zero(); m * d];
-        simd(|| {
-            if self.post.is_identity() {
-                d_sum.copy_from_slice(dy);
-            } else {
-                norm_rows_backward_add(self.post, sum, d, dy, &mut d_sum);
-            }
-        });
+        simd(
+            #[inline(always)]
+            || {
+                if self.post.is_identity() {
+                    d_sum.copy_from_slice(dy);
+                } else {
+                    norm_rows_backward_add(self.post, sum, d, dy, &mut d_sum);
+                }
+            },
+        );
         let mut d_context = vec![E::zero(); m * w];
         self.output.backward(&d_sum, m, &mut d_context, Accum::Replace, threads);
         let wide = self.projection.n_out;
@@ -328,7 +373,15 @@ impl<E: Elem> Parts<'_, E> {
                     [rows_mut(d_projected, shape.t_q, w, w), dk, dv]
                 }
             };
-            attend_backward(shape, self.scale, qkv(shape, projected, memory, i), probs, d_context, [dq, dk, dv], threads);
+            attend_backward(
+                shape,
+                self.scale,
+                qkv(shape, projected, memory, i),
+                probs,
+                d_context,
+                [dq, dk, dv],
+                threads,
+            );
         }
         if dx.is_empty() {
             return;
@@ -339,7 +392,10 @@ impl<E: Elem> Parts<'_, E> {
         } else {
             let mut d_normed = vec![E::zero(); m * d];
             self.projection.backward(&d_projected, m, &mut d_normed, Accum::Replace, threads);
-            simd(|| norm_rows_backward_add(self.pre, x, d, &d_normed, dx));
+            simd(
+                #[inline(always)]
+                || norm_rows_backward_add(self.pre, x, d, &d_normed, dx),
+            );
         }
     }
 }
@@ -426,7 +482,10 @@ impl Attention {
     }
 
     fn saved(&self) -> candle_core::Result<SavedAttention> {
-        self.saved.get().cloned().ok_or_else(|| candle_core::Error::Msg("attention_sublayer: nothing was saved".into()))
+        self.saved
+            .get()
+            .cloned()
+            .ok_or_else(|| candle_core::Error::Msg("attention_sublayer: nothing was saved".into()))
     }
 }
 
@@ -439,9 +498,18 @@ impl Kernel<1> for Attention {
         self.run(&x, None)
     }
 
-    fn backward(&self, [x]: [&Tensor; 1], _: &Tensor, dy: &Tensor) -> candle_core::Result<[Option<Tensor>; 1]> {
-        let kernel =
-            AttentionBackward { layer: self.layer.clone(), sizes: self.sizes, saved: self.saved()?, want: [true, false] };
+    fn backward(
+        &self,
+        [x]: [&Tensor; 1],
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<[Option<Tensor>; 1]> {
+        let kernel = AttentionBackward {
+            layer: self.layer.clone(),
+            sizes: self.sizes,
+            saved: self.saved()?,
+            want: [true, false],
+        };
         Ok([Some(apply2(kernel, x, dy)?)])
     }
 }
@@ -455,9 +523,15 @@ impl Kernel<2> for Attention {
         self.run(&x, Some(memory.data))
     }
 
-    fn backward(&self, [x, memory]: [&Tensor; 2], _: &Tensor, dy: &Tensor) -> candle_core::Result<[Option<Tensor>; 2]> {
+    fn backward(
+        &self,
+        [x, memory]: [&Tensor; 2],
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<[Option<Tensor>; 2]> {
         let want = [x.track_op(), memory.track_op()];
-        let kernel = AttentionBackward { layer: self.layer.clone(), sizes: self.sizes, saved: self.saved()?, want };
+        let kernel =
+            AttentionBackward { layer: self.layer.clone(), sizes: self.sizes, saved: self.saved()?, want };
         let flat = apply3(kernel, x, memory, dy)?;
         let n_x = if want[0] { x.elem_count() } else { 0 };
         let part = |wanted: bool, at: usize, like: &Tensor| {
@@ -480,7 +554,8 @@ impl AttentionBackward {
     fn run<E: Elem>(&self, x: &[E], memory: Option<&[E]>, dy: &[E]) -> candle_core::Result<Vec<E>> {
         let Sizes { batch, shape } = self.sizes;
         let (entries, threads) = self.sizes.plan();
-        let read = (Read::new(&self.saved.projected), Read::new(&self.saved.probs), Read::new(&self.saved.sum));
+        let read =
+            (Read::new(&self.saved.projected), Read::new(&self.saved.probs), Read::new(&self.saved.sum));
         let (projected, probs, sum) = (read.0.values::<E>()?, read.1.values::<E>()?, read.2.values::<E>()?);
         let n_x = if self.want[0] { x.len() } else { 0 };
         let mut flat = vec![E::zero(); n_x + memory.map_or(0, <[E]>::len)];
@@ -647,8 +722,15 @@ impl Kernel<1> for FeedForward {
         Ok((y, Shape::from_dims(x.dims)))
     }
 
-    fn backward(&self, [x]: [&Tensor; 1], _: &Tensor, dy: &Tensor) -> candle_core::Result<[Option<Tensor>; 1]> {
-        let Some(saved) = self.saved.get().cloned() else { candle_core::bail!("feed_forward: nothing was saved") };
+    fn backward(
+        &self,
+        [x]: [&Tensor; 1],
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<[Option<Tensor>; 1]> {
+        let Some(saved) = self.saved.get().cloned() else {
+            candle_core::bail!("feed_forward: nothing was saved")
+        };
         Ok([Some(apply2(FeedForwardBackward { layer: self.layer.clone(), saved }, x, dy)?)])
     }
 }

@@ -136,7 +136,10 @@ pub(crate) fn attend<E: Elem>(
             let mut out = [E::zero(); MAX_STACK_HEAD];
             if d_head <= MAX_STACK_HEAD {
                 let out = &mut out[..d_head];
-                simd(|| attend_one(shape, terms, head, [q, k, v], probs, out));
+                simd(
+                    #[inline(always)]
+                    || attend_one(shape, terms, head, [q, k, v], probs, out),
+                );
                 for (i, &value) in out.iter().enumerate() {
                     context[(0, i)] = value;
                 }
@@ -146,7 +149,10 @@ pub(crate) fn attend<E: Elem>(
         let scores = super::gemm::rows_mut(probs, t_q, t_k, t_k);
         let (q, k) = (q.head(head, d_head, t_q), k.head(head, d_head, t_k));
         E::gemm(scores, Accum::Replace, q, k.transpose(), E::of(terms.scale));
-        simd(|| scores_to_probs(t_q, t_k, terms, head, probs));
+        simd(
+            #[inline(always)]
+            || scores_to_probs(t_q, t_k, terms, head, probs),
+        );
         E::gemm(context, Accum::Replace, rows(probs, t_q, t_k, t_k), v.head(head, d_head, t_k), E::one());
     });
 }
@@ -189,22 +195,26 @@ pub(crate) fn attend_backward<E: Elem>(
     let HeadShape { n_heads, d_head, t_q, t_k } = shape;
     let scale = E::of(scale);
     let tile = t_q * t_k;
-    let one_head = |head: usize, dq: MatMut<'_, E>, dk: MatMut<'_, E>, dv: MatMut<'_, E>, d_scores: &mut [E]| {
-        let probs = &probs[head * tile..][..tile];
-        let d_context = d_context.head(head, d_head, t_q);
-        let p = rows(probs, t_q, t_k, t_k);
-        E::gemm(dv, Accum::Replace, p.transpose(), d_context, E::one());
-        let d_probs = super::gemm::rows_mut(d_scores, t_q, t_k, t_k);
-        E::gemm(d_probs, Accum::Replace, d_context, v.head(head, d_head, t_k).transpose(), E::one());
-        simd(|| {
-            for (p, d) in probs.chunks_exact(t_k).zip(d_scores.chunks_exact_mut(t_k)) {
-                softmax_row_backward(p, d);
-            }
-        });
-        let d_scores = rows(d_scores, t_q, t_k, t_k);
-        E::gemm(dq, Accum::Replace, d_scores, k.head(head, d_head, t_k), scale);
-        E::gemm(dk, Accum::Replace, d_scores.transpose(), q.head(head, d_head, t_q), scale);
-    };
+    let one_head =
+        |head: usize, dq: MatMut<'_, E>, dk: MatMut<'_, E>, dv: MatMut<'_, E>, d_scores: &mut [E]| {
+            let probs = &probs[head * tile..][..tile];
+            let d_context = d_context.head(head, d_head, t_q);
+            let p = rows(probs, t_q, t_k, t_k);
+            E::gemm(dv, Accum::Replace, p.transpose(), d_context, E::one());
+            let d_probs = super::gemm::rows_mut(d_scores, t_q, t_k, t_k);
+            E::gemm(d_probs, Accum::Replace, d_context, v.head(head, d_head, t_k).transpose(), E::one());
+            simd(
+                #[inline(always)]
+                || {
+                    for (p, d) in probs.chunks_exact(t_k).zip(d_scores.chunks_exact_mut(t_k)) {
+                        softmax_row_backward(p, d);
+                    }
+                },
+            );
+            let d_scores = rows(d_scores, t_q, t_k, t_k);
+            E::gemm(dq, Accum::Replace, d_scores, k.head(head, d_head, t_k), scale);
+            E::gemm(dk, Accum::Replace, d_scores.transpose(), q.head(head, d_head, t_q), scale);
+        };
     match threads {
         Threads::One => {
             let (mut dq, mut dk, mut dv) = (dq, dk, dv);

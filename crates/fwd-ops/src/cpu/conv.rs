@@ -33,53 +33,65 @@ impl DepthwiseShape {
 pub(crate) fn depthwise<E: Elem>(s: DepthwiseShape, x: &[E], weight: &[E], bias: Option<&[E]>, y: &mut [E]) {
     let (plane_in, plane_out) = (s.in_hw[0] * s.in_hw[1], s.out_hw[0] * s.out_hw[1]);
     let taps = s.kernel_hw[0] * s.kernel_hw[1];
-    x.par_chunks_exact(plane_in).zip(y.par_chunks_exact_mut(plane_out)).enumerate().for_each(|(plane, (x, y))| {
-        let channel = plane % s.channels;
-        let weight = &weight[channel * taps..][..taps];
-        y.fill(bias.map_or(E::zero(), |b| b[channel]));
-        simd(|| {
-            for ky in 0..s.kernel_hw[0] {
-                let (row_lo, row_hi, row_in) = s.span(0, ky);
-                for kx in 0..s.kernel_hw[1] {
-                    let (lo, hi, col_in) = s.span(1, kx);
-                    let w = weight[ky * s.kernel_hw[1] + kx];
-                    for oy in row_lo..row_hi {
-                        let x = &x[(row_in + (oy - row_lo) * s.stride) * s.in_hw[1] + col_in..];
-                        let y = &mut y[oy * s.out_hw[1] + lo..oy * s.out_hw[1] + hi];
-                        if s.stride == 1 {
-                            y.iter_mut().zip(x).for_each(|(y, &x)| *y += w * x);
-                        } else {
-                            y.iter_mut().zip(x.iter().step_by(s.stride)).for_each(|(y, &x)| *y += w * x);
+    x.par_chunks_exact(plane_in).zip(y.par_chunks_exact_mut(plane_out)).enumerate().for_each(
+        |(plane, (x, y))| {
+            let channel = plane % s.channels;
+            let weight = &weight[channel * taps..][..taps];
+            y.fill(bias.map_or(E::zero(), |b| b[channel]));
+            simd(
+                #[inline(always)]
+                || {
+                    for ky in 0..s.kernel_hw[0] {
+                        let (row_lo, row_hi, row_in) = s.span(0, ky);
+                        for kx in 0..s.kernel_hw[1] {
+                            let (lo, hi, col_in) = s.span(1, kx);
+                            let w = weight[ky * s.kernel_hw[1] + kx];
+                            for oy in row_lo..row_hi {
+                                let x = &x[(row_in + (oy - row_lo) * s.stride) * s.in_hw[1] + col_in..];
+                                let y = &mut y[oy * s.out_hw[1] + lo..oy * s.out_hw[1] + hi];
+                                if s.stride == 1 {
+                                    y.iter_mut().zip(x).for_each(|(y, &x)| *y += w * x);
+                                } else {
+                                    y.iter_mut()
+                                        .zip(x.iter().step_by(s.stride))
+                                        .for_each(|(y, &x)| *y += w * x);
+                                }
+                            }
                         }
                     }
-                }
-            }
-        });
-    });
+                },
+            );
+        },
+    );
 }
 
 /// The input gradient of [`depthwise`].
 pub(crate) fn depthwise_backward<E: Elem>(s: DepthwiseShape, dy: &[E], weight: &[E], dx: &mut [E]) {
     let (plane_in, plane_out) = (s.in_hw[0] * s.in_hw[1], s.out_hw[0] * s.out_hw[1]);
     let taps = s.kernel_hw[0] * s.kernel_hw[1];
-    dx.par_chunks_exact_mut(plane_in).zip(dy.par_chunks_exact(plane_out)).enumerate().for_each(|(plane, (dx, dy))| {
-        let weight = &weight[plane % s.channels * taps..][..taps];
-        dx.fill(E::zero());
-        simd(|| {
-            for ky in 0..s.kernel_hw[0] {
-                let (row_lo, row_hi, row_in) = s.span(0, ky);
-                for kx in 0..s.kernel_hw[1] {
-                    let (lo, hi, col_in) = s.span(1, kx);
-                    let w = weight[ky * s.kernel_hw[1] + kx];
-                    for oy in row_lo..row_hi {
-                        let dx = &mut dx[(row_in + (oy - row_lo) * s.stride) * s.in_hw[1] + col_in..];
-                        let dy = &dy[oy * s.out_hw[1] + lo..oy * s.out_hw[1] + hi];
-                        dx.iter_mut().step_by(s.stride).zip(dy).for_each(|(dx, &dy)| *dx += w * dy);
+    dx.par_chunks_exact_mut(plane_in).zip(dy.par_chunks_exact(plane_out)).enumerate().for_each(
+        |(plane, (dx, dy))| {
+            let weight = &weight[plane % s.channels * taps..][..taps];
+            dx.fill(E::zero());
+            simd(
+                #[inline(always)]
+                || {
+                    for ky in 0..s.kernel_hw[0] {
+                        let (row_lo, row_hi, row_in) = s.span(0, ky);
+                        for kx in 0..s.kernel_hw[1] {
+                            let (lo, hi, col_in) = s.span(1, kx);
+                            let w = weight[ky * s.kernel_hw[1] + kx];
+                            for oy in row_lo..row_hi {
+                                let dx = &mut dx[(row_in + (oy - row_lo) * s.stride) * s.in_hw[1] + col_in..];
+                                let dy = &dy[oy * s.out_hw[1] + lo..oy * s.out_hw[1] + hi];
+                                dx.iter_mut().step_by(s.stride).zip(dy).for_each(|(dx, &dy)| *dx += w * dy);
+                            }
+                        }
                     }
-                }
-            }
-        });
-    });
+                },
+            );
+        },
+    );
 }
 
 /// `y (n_out, pixels) = W·x (n_in, pixels) + b` for every image.
@@ -94,16 +106,24 @@ pub(crate) fn pointwise<E: Elem>(linear: LinearRef<'_, E>, n_pixels: usize, x: &
             None => Accum::Replace,
         };
         let weight = rows(linear.weight, n_out, n_in, n_in);
-        E::gemm(rows_mut(y, n_out, n_pixels, n_pixels), accum, weight, rows(x, n_in, n_pixels, n_pixels), E::one());
+        E::gemm(
+            rows_mut(y, n_out, n_pixels, n_pixels),
+            accum,
+            weight,
+            rows(x, n_in, n_pixels, n_pixels),
+            E::one(),
+        );
     });
 }
 
 /// The input gradient of [`pointwise`]: `dx = Wᵀ·dy`.
 pub(crate) fn pointwise_backward<E: Elem>(linear: LinearRef<'_, E>, n_pixels: usize, dy: &[E], dx: &mut [E]) {
     let (n_in, n_out) = (linear.n_in, linear.n_out);
-    dx.par_chunks_exact_mut(n_in * n_pixels).zip(dy.par_chunks_exact(n_out * n_pixels)).for_each(|(dx, dy)| {
-        let weight = rows(linear.weight, n_out, n_in, n_in).transpose();
-        let dy = rows(dy, n_out, n_pixels, n_pixels);
-        E::gemm(rows_mut(dx, n_in, n_pixels, n_pixels), Accum::Replace, weight, dy, E::one());
-    });
+    dx.par_chunks_exact_mut(n_in * n_pixels).zip(dy.par_chunks_exact(n_out * n_pixels)).for_each(
+        |(dx, dy)| {
+            let weight = rows(linear.weight, n_out, n_in, n_in).transpose();
+            let dy = rows(dy, n_out, n_pixels, n_pixels);
+            E::gemm(rows_mut(dx, n_in, n_pixels, n_pixels), Accum::Replace, weight, dy, E::one());
+        },
+    );
 }

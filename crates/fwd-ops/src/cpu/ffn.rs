@@ -32,7 +32,7 @@ pub(crate) struct FfnSaved<E> {
 impl<E: Elem> FfnRef<'_, E> {
     fn act(&self, hidden: &[E], out: &mut [E]) {
         let (n_in, n_out) = (self.w_in.n_out, self.w_out.n_in);
-        with_act!(self.activation, A => simd(|| {
+        with_act!(self.activation, A => simd(#[inline(always)] || {
             if self.gated {
                 hidden.chunks_exact(n_in).zip(out.chunks_exact_mut(n_out)).for_each(|(h, y)| gate::<A, E>(h, y));
             } else {
@@ -43,7 +43,7 @@ impl<E: Elem> FfnRef<'_, E> {
 
     fn act_backward(&self, hidden: &[E], d_act: &[E], d_hidden: &mut [E]) {
         let (n_in, n_out) = (self.w_in.n_out, self.w_out.n_in);
-        with_act!(self.activation, A => simd(|| {
+        with_act!(self.activation, A => simd(#[inline(always)] || {
             if self.gated {
                 for ((h, dy), dh) in hidden
                     .chunks_exact(n_in)
@@ -67,7 +67,10 @@ impl<E: Elem> FfnRef<'_, E> {
             x
         } else {
             let mut buffer = vec![E::zero(); x.len()];
-            simd(|| norm_rows(self.pre, x, d, &mut buffer));
+            simd(
+                #[inline(always)]
+                || norm_rows(self.pre, x, d, &mut buffer),
+            );
             normed = buffer;
             &normed
         };
@@ -80,7 +83,10 @@ impl<E: Elem> FfnRef<'_, E> {
             if let Some(sum) = sum {
                 sum.copy_from_slice(y);
             }
-            simd(|| norm_rows_in_place(self.post, y, d));
+            simd(
+                #[inline(always)]
+                || norm_rows_in_place(self.post, y, d),
+            );
         }
     }
 
@@ -93,7 +99,10 @@ impl<E: Elem> FfnRef<'_, E> {
         let mut hidden = vec![E::zero(); if save { m * wide } else { 0 }];
         let mut sum = vec![E::zero(); if save && !self.post.is_identity() { m * d } else { 0 }];
         if save {
-            let blocks = x.par_chunks(step * d).zip(y.par_chunks_mut(step * d)).zip(hidden.par_chunks_mut(step * wide));
+            let blocks = x
+                .par_chunks(step * d)
+                .zip(y.par_chunks_mut(step * d))
+                .zip(hidden.par_chunks_mut(step * wide));
             if sum.is_empty() {
                 blocks.for_each(|((x, y), h)| self.forward_block(x, y, h, None, Threads::One));
             } else {
@@ -126,13 +135,16 @@ impl<E: Elem> FfnRef<'_, E> {
             let (from, to) = (i * step * d, i * step * d + dx.len());
             let (x, m) = (&x[from..to], dx.len() / d);
             // dx starts as the gradient of the sum x + ffn(x), which reaches x directly.
-            simd(|| {
-                if self.post.is_identity() {
-                    dx.copy_from_slice(&dy[from..to]);
-                } else {
-                    norm_rows_backward_add(self.post, &saved.sum[from..to], d, &dy[from..to], dx);
-                }
-            });
+            simd(
+                #[inline(always)]
+                || {
+                    if self.post.is_identity() {
+                        dx.copy_from_slice(&dy[from..to]);
+                    } else {
+                        norm_rows_backward_add(self.post, &saved.sum[from..to], d, &dy[from..to], dx);
+                    }
+                },
+            );
             let mut d_act = vec![E::zero(); m * self.w_out.n_in];
             self.w_out.backward(dx, m, &mut d_act, Accum::Replace, Threads::One);
             let mut d_hidden = vec![E::zero(); m * wide];
@@ -142,7 +154,10 @@ impl<E: Elem> FfnRef<'_, E> {
             } else {
                 let mut d_normed = vec![E::zero(); m * d];
                 self.w_in.backward(&d_hidden, m, &mut d_normed, Accum::Replace, Threads::One);
-                simd(|| norm_rows_backward_add(self.pre, x, d, &d_normed, dx));
+                simd(
+                    #[inline(always)]
+                    || norm_rows_backward_add(self.pre, x, d, &d_normed, dx),
+                );
             }
         };
         dx.par_chunks_mut(step * d).enumerate().for_each(|(i, dx)| one_block(i, dx));

@@ -84,22 +84,37 @@ impl<E: Elem> LinearRef<'_, E> {
     /// `y = x·Wᵀ + b` for `m` rows, or `y += …`.
     pub(crate) fn forward(&self, x: &[E], m: usize, y: &mut [E], accum: Accum, threads: Threads) {
         let weight = rows(self.weight, self.n_out, self.n_in, self.n_in).transpose();
-        gemm(rows_mut(y, m, self.n_out, self.n_out), accum, rows(x, m, self.n_in, self.n_in), weight, threads);
+        gemm(
+            rows_mut(y, m, self.n_out, self.n_out),
+            accum,
+            rows(x, m, self.n_in, self.n_in),
+            weight,
+            threads,
+        );
         if let Some(bias) = self.bias {
-            super::simd(|| {
-                for row in y.chunks_exact_mut(self.n_out) {
-                    for (y, &b) in row.iter_mut().zip(bias) {
-                        *y += b;
+            super::simd(
+                #[inline(always)]
+                || {
+                    for row in y.chunks_exact_mut(self.n_out) {
+                        for (y, &b) in row.iter_mut().zip(bias) {
+                            *y += b;
+                        }
                     }
-                }
-            });
+                },
+            );
         }
     }
 
     /// `dx = dy·W` for `m` rows, or `dx += …`.
     pub(crate) fn backward(&self, dy: &[E], m: usize, dx: &mut [E], accum: Accum, threads: Threads) {
         let weight = rows(self.weight, self.n_out, self.n_in, self.n_in);
-        gemm(rows_mut(dx, m, self.n_in, self.n_in), accum, rows(dy, m, self.n_out, self.n_out), weight, threads);
+        gemm(
+            rows_mut(dx, m, self.n_in, self.n_in),
+            accum,
+            rows(dy, m, self.n_out, self.n_out),
+            weight,
+            threads,
+        );
     }
 }
 
@@ -107,7 +122,10 @@ impl<E: Elem> LinearRef<'_, E> {
 ///
 /// A half-precision weight is widened as a whole (in parallel) each time it is used: the memory it saves is the memory at
 /// rest, and the cost is one pass over the weight against `2·m` operations on each of its elements.
-pub(crate) fn widen<'a, E: Elem>(storage: &'a CpuStorage, tensor: &Tensor) -> candle_core::Result<Cow<'a, [E]>> {
+pub(crate) fn widen<'a, E: Elem>(
+    storage: &'a CpuStorage,
+    tensor: &Tensor,
+) -> candle_core::Result<Cow<'a, [E]>> {
     let layout = tensor.layout();
     let Some((start, end)) = layout.contiguous_offsets() else {
         candle_core::bail!("a frozen parameter must be contiguous, got {layout:?}");
@@ -134,7 +152,9 @@ pub(crate) fn widen<'a, E: Elem>(storage: &'a CpuStorage, tensor: &Tensor) -> ca
         CpuStorage::F32(values) => block_pairs(&mut out, &|at, out| {
             out.iter_mut().zip(&values[at..]).for_each(|(o, &w)| *o = E::of(f64::from(w)));
         }),
-        other => candle_core::bail!("a frozen parameter must be f32, f64, bf16 or f16, got {:?}", other.dtype()),
+        other => {
+            candle_core::bail!("a frozen parameter must be f32, f64, bf16 or f16, got {:?}", other.dtype())
+        }
     }
     Ok(Cow::Owned(out))
 }

@@ -98,7 +98,13 @@ pub(crate) fn norm_rows_in_place<E: Elem>(norm: NormRef<'_, E>, x: &mut [E], d: 
 /// With `x̂` the normalised row and `g = w·dy`: RMS `dx = r·(g − x̂·mean(g·x̂))`, layer norm the same with `mean(g)`
 /// subtracted too.
 #[inline(always)]
-pub(crate) fn norm_rows_backward_add<E: Elem>(norm: NormRef<'_, E>, x: &[E], d: usize, dy: &[E], dx: &mut [E]) {
+pub(crate) fn norm_rows_backward_add<E: Elem>(
+    norm: NormRef<'_, E>,
+    x: &[E],
+    d: usize,
+    dy: &[E],
+    dx: &mut [E],
+) {
     let n = E::of(d as f64);
     match norm {
         NormRef::Identity => {

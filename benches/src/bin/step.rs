@@ -1,0 +1,108 @@
+//! Times the four things a researcher waits for, in one process: medians over `--iters` runs after `--warmup`.
+
+#![forbid(unsafe_code)]
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+use fwd_benches::{BATCH, Bench, Kind, NEW_TOKENS, Size};
+use serde_json::{Map, Value, json};
+use std::hint::black_box;
+use std::time::Instant;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Parser)]
+#[command(about)]
+struct Args {
+    /// Size of the model.
+    #[arg(long, value_enum, default_value = "small")]
+    config: Size,
+    /// Which model.
+    #[arg(long, value_enum, default_value = "blip2")]
+    kind: Kind,
+    /// Timed runs of each row.
+    #[arg(long, default_value_t = 20)]
+    iters: usize,
+    /// Runs before the clock starts.
+    #[arg(long, default_value_t = 5)]
+    warmup: usize,
+    /// Threads.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Seed of weights and data.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    ensure!(args.iters > 0, "--iters must be at least 1");
+    rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global()?;
+    let mut bench = Bench::new(args.config, args.kind, args.seed)?;
+    ensure!(bench.generate()? == BATCH * NEW_TOKENS, "every sequence must have {NEW_TOKENS} tokens");
+    let mut rows = Map::new();
+    let mut time = |name: &str, run: &mut dyn FnMut() -> Result<()>| -> Result<()> {
+        for _ in 0..args.warmup {
+            run()?;
+        }
+        let mut ms = Vec::with_capacity(args.iters);
+        for _ in 0..args.iters {
+            let start = Instant::now();
+            run()?;
+            ms.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+        ms.sort_by(f64::total_cmp);
+        rows.insert(name.into(), json!({ "median": ms[ms.len() / 2], "min": ms[0], "p90": ms[(ms.len() - 1) * 9 / 10] }));
+        Ok(())
+    };
+    time("vision", &mut || {
+        black_box(bench.features()?);
+        Ok(())
+    })?;
+    time("train_cached", &mut || {
+        black_box(bench.step_cached()?);
+        Ok(())
+    })?;
+    time("train_full", &mut || {
+        black_box(bench.step_full()?);
+        Ok(())
+    })?;
+    time("generate", &mut || {
+        black_box(bench.generate()?);
+        Ok(())
+    })?;
+    let report = json!({
+        "config": format!("{:?}", args.config).to_lowercase(),
+        "kind": format!("{:?}", args.kind).to_lowercase(),
+        "threads": args.threads,
+        "iters": args.iters,
+        "ms": Value::Object(rows),
+        "peak_rss_mib": peak_rss_mib(),
+    });
+    print_report(&report, args.json)
+}
+
+#[allow(clippy::print_stdout)]
+fn print_report(report: &Value, as_json: bool) -> Result<()> {
+    if as_json {
+        println!("{report}");
+        return Ok(());
+    }
+    println!("{} {} ({} threads), ms", report["kind"], report["config"], report["threads"]);
+    for (name, row) in report["ms"].as_object().into_iter().flatten() {
+        println!("{name:13} median {:9.2}   min {:9.2}   p90 {:9.2}", row["median"], row["min"], row["p90"]);
+    }
+    println!("peak memory {} MiB", report["peak_rss_mib"]);
+    Ok(())
+}
+
+/// The high-water mark of the process' memory, where the system tells it.
+fn peak_rss_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib / 1024)
+}

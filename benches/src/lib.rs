@@ -1,0 +1,200 @@
+//! The work that the benchmarks time: a BLIP-2 or InstructBLIP with random weights in the sizes of the PyTorch benchmark
+//! (`benches/torch/bench_torch.py`), one batch, and the four things a researcher waits for.
+
+#![forbid(unsafe_code)]
+
+use candle_core::{Device, Tensor, Var};
+use clap::ValueEnum;
+use fwd_linalg::{AdamW, AdamWState};
+use fwd_models::{
+    Blip, FrozenFeatures, GenerationConfig, Instructions, LanguageInput, ModelConfig, QFormerText, Result, Tap, Weights,
+};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use rand_distr::StandardNormal;
+
+/// The sizes of the PyTorch benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Size {
+    /// 0.5 million parameters.
+    Small,
+    /// 13 million parameters.
+    Base,
+}
+
+/// Which model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// BLIP-2.
+    Blip2,
+    /// InstructBLIP.
+    Instructblip,
+}
+
+/// How many samples a batch has.
+pub const BATCH: usize = 16;
+/// Soft-prompt tokens.
+pub const PROMPT_LEN: usize = 16;
+/// Queries and text tokens.
+pub const ENCODER_LEN: usize = 32;
+/// Label tokens, `</s>` included.
+pub const LABEL_LEN: usize = 8;
+/// Tokens of the instruction for the Q-Former.
+pub const QFORMER_TEXT_LEN: usize = 16;
+/// Generated tokens.
+pub const NEW_TOKENS: usize = 8;
+
+/// The configuration of a model of the benchmark.
+pub fn config(size: Size, kind: Kind) -> ModelConfig {
+    let (vision, qformer, text, n_queries) = match size {
+        Size::Small => (
+            r#"{"hidden_size":64,"intermediate_size":80,"num_hidden_layers":4,"num_attention_heads":4,"image_size":56,"patch_size":14}"#,
+            r#"{"hidden_size":64,"intermediate_size":64,"num_hidden_layers":4,"num_attention_heads":4,"vocab_size":256,"max_position_embeddings":64}"#,
+            r#"{"vocab_size":512,"d_model":64,"d_kv":8,"d_ff":48,"num_layers":4,"num_heads":4"#,
+            8,
+        ),
+        Size::Base => (
+            r#"{"hidden_size":192,"intermediate_size":768,"num_hidden_layers":6,"num_attention_heads":6,"image_size":96,"patch_size":16}"#,
+            r#"{"hidden_size":192,"intermediate_size":768,"num_hidden_layers":4,"num_attention_heads":6,"vocab_size":1000,"max_position_embeddings":128}"#,
+            r#"{"vocab_size":4096,"d_model":256,"d_kv":32,"d_ff":512,"num_layers":4,"num_heads":8"#,
+            16,
+        ),
+    };
+    let model_type = match kind {
+        Kind::Blip2 => "blip-2",
+        Kind::Instructblip => "instructblip",
+    };
+    let text = format!(r#"{text},"feed_forward_proj":"gated-gelu","scale_decoder_outputs":false}}"#);
+    let json = format!(
+        r#"{{"model_type":"{model_type}","num_query_tokens":{n_queries},"vision_config":{vision},"qformer_config":{qformer},"text_config":{text}}}"#
+    );
+    match serde_json::from_str(&json) {
+        Ok(config) => config,
+        Err(error) => unreachable!("the configurations above parse: {error}"),
+    }
+}
+
+/// Random weights of sane size: normal with variance 1/fan_in, norm weights 1.
+struct RandomWeights(StdRng);
+
+impl Weights for RandomWeights {
+    fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let n: usize = shape.iter().product();
+        let norm_weight = name.to_lowercase().contains("norm") && name.ends_with("weight");
+        let scale = if shape.len() < 2 { 0.1 } else { ((n / shape[0]) as f32).powf(-0.5) };
+        let rng = &mut self.0;
+        let values: Vec<f32> = (0..n)
+            .map(|_| if norm_weight { 1.0 } else { scale * rng.sample::<f32, _>(StandardNormal) })
+            .collect();
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    }
+
+    fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.get(name, shape)
+    }
+
+    fn has(&self, _: &str) -> bool {
+        true
+    }
+}
+
+/// A model with one batch of random data.
+pub struct Bench {
+    model: Blip,
+    pixels: Tensor,
+    instructions: Instructions,
+    labels: Tensor,
+    cached: LanguageInput,
+    prompt: Vec<f32>,
+    optimiser: AdamWState,
+}
+
+impl Bench {
+    /// Builds model and batch from a seed.
+    ///
+    /// # Errors
+    /// An error of the model.
+    pub fn new(size: Size, kind: Kind, seed: u64) -> Result<Self> {
+        let config = config(size, kind);
+        let mut rng = StdRng::seed_from_u64(seed);
+        let model = Blip::new(config.clone(), &mut RandomWeights(StdRng::seed_from_u64(seed + 1)))?;
+        let side = config.vision.image_size;
+        let device = &Device::Cpu;
+        let mut ids = |n: usize, limit: usize| -> Result<Tensor> {
+            let values: Vec<i64> = (0..BATCH * n).map(|_| rng.random_range(3..limit as i64)).collect();
+            Ok(Tensor::from_vec(values, (BATCH, n), device)?)
+        };
+        let n_text = ENCODER_LEN - config.num_query_tokens;
+        let instructions = Instructions {
+            ids: ids(n_text, config.text.vocab_size - 12)?,
+            mask: Tensor::ones((BATCH, n_text), candle_core::DType::F32, device)?,
+            qformer: match kind {
+                Kind::Blip2 => None,
+                Kind::Instructblip => Some(QFormerText {
+                    ids: ids(QFORMER_TEXT_LEN, config.qformer.vocab_size)?,
+                    mask: Tensor::ones((BATCH, QFORMER_TEXT_LEN), candle_core::DType::F32, device)?,
+                }),
+            },
+        };
+        let labels = ids(LABEL_LEN, config.text.vocab_size - 12)?;
+        let pixels: Vec<f32> = (0..BATCH * 3 * side * side).map(|_| rng.sample(StandardNormal)).collect();
+        let pixels = Tensor::from_vec(pixels, (BATCH, 3, side, side), device)?;
+        let prompt: Vec<f32> = (0..PROMPT_LEN * config.text.d_model).map(|_| rng.sample(StandardNormal)).collect();
+        let cached = model.features(&pixels, &instructions, &mut Tap::none())?.input()?;
+        let optimiser = AdamWState::new(prompt.len());
+        Ok(Self { model, pixels, instructions, labels, cached, prompt, optimiser })
+    }
+
+    /// Vision tower, Q-Former, projection and text embedding.
+    ///
+    /// # Errors
+    /// An error of the model.
+    pub fn features(&self) -> Result<FrozenFeatures> {
+        self.model.features(&self.pixels, &self.instructions, &mut Tap::none())
+    }
+
+    fn step(&mut self, input: &LanguageInput) -> Result<f32> {
+        let shape = (PROMPT_LEN, self.model.language().d_model());
+        let prompt = Var::from_slice(&self.prompt, shape, &Device::Cpu)?;
+        let input = input.with_prompt(&prompt)?;
+        let loss = self.model.language().score(&input, &self.labels, &mut Tap::none())?.loss;
+        let gradient = fwd_ops::backward(&loss, &[("prompt", &prompt)])?;
+        let gradient: Vec<f32> = gradient[0].flatten_all()?.to_vec1()?;
+        if let Err(error) = AdamW::default().step(&mut self.optimiser, &mut self.prompt, &gradient) {
+            unreachable!("the lengths agree: {error}");
+        }
+        Ok(loss.to_scalar()?)
+    }
+
+    /// One prompt-tuning step with the frozen features at hand: forward, backward to the shared prompt, AdamW.
+    ///
+    /// # Errors
+    /// An error of the model.
+    pub fn step_cached(&mut self) -> Result<f32> {
+        let input = self.cached.clone();
+        self.step(&input)
+    }
+
+    /// One prompt-tuning step from the pixels.
+    ///
+    /// # Errors
+    /// An error of the model.
+    pub fn step_full(&mut self) -> Result<f32> {
+        let input = self.features()?.input()?;
+        self.step(&input)
+    }
+
+    /// Exactly [`NEW_TOKENS`] tokens, greedy, with the prompt in front and the frozen features at hand.
+    ///
+    /// # Errors
+    /// An error of the model.
+    pub fn generate(&self) -> Result<usize> {
+        let shape = (PROMPT_LEN, self.model.language().d_model());
+        let prompt = Tensor::from_slice(&self.prompt, shape, &Device::Cpu)?;
+        let encoded = self.model.language().encode(&self.cached.with_prompt(&prompt)?, &mut Tap::none())?;
+        let greedy = GenerationConfig::greedy(NEW_TOKENS, self.model.special_tokens().clone());
+        let config = GenerationConfig { min_new_tokens: NEW_TOKENS, ..greedy };
+        let rows = self.model.language().generate(&encoded, &config, None)?;
+        Ok(rows.iter().map(|r| r[0].ids.len()).sum())
+    }
+}

@@ -1,0 +1,152 @@
+//! The processor files of a Hugging Face directory: `preprocessor_config.json` (or the `image_processor` part of
+//! `processor_config.json`), `tokenizer.json`, and for InstructBLIP `qformer_tokenizer/tokenizer.json`.
+
+use crate::error::{DataError, Result};
+use crate::image_file::RgbImage;
+use crate::resize::resize_bicubic;
+use crate::text::TextTokenizer;
+use serde::Deserialize;
+use std::fs;
+use std::path::Path;
+
+/// Resize, rescale and normalise, as `BlipImageProcessor` on Pillow.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageProcessor {
+    /// Rows of the result.
+    pub height: usize,
+    /// Columns of the result.
+    pub width: usize,
+    /// Factor of the bytes, `1/255`.
+    pub rescale: f64,
+    /// Mean per channel, taken off.
+    pub mean: [f32; 3],
+    /// Standard deviation per channel, divided by.
+    pub std: [f32; 3],
+}
+
+const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+
+#[derive(Deserialize)]
+struct RawProcessor {
+    #[serde(default = "yes")]
+    do_resize: bool,
+    #[serde(default = "yes")]
+    do_rescale: bool,
+    #[serde(default = "yes")]
+    do_normalize: bool,
+    size: RawSize,
+    resample: Option<u32>,
+    rescale_factor: Option<f64>,
+    image_mean: Option<[f32; 3]>,
+    image_std: Option<[f32; 3]>,
+}
+
+#[derive(Deserialize)]
+struct RawCombined {
+    image_processor: RawProcessor,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawSize {
+    Sides { height: usize, width: usize },
+    Side(usize),
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl ImageProcessor {
+    /// CLIP's normalisation at `size × size`.
+    pub fn clip(size: usize) -> Self {
+        Self { height: size, width: size, rescale: 1.0 / 255.0, mean: CLIP_MEAN, std: CLIP_STD }
+    }
+
+    /// Reads `preprocessor_config.json`, or where a directory has none the `image_processor` part of
+    /// `processor_config.json`.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] or [`DataError::Config`] naming the file; a resampling other than bicubic is refused.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let (own, combined) = (dir.join("preprocessor_config.json"), dir.join("processor_config.json"));
+        let is_combined = !own.exists() && combined.exists();
+        let path = if is_combined { combined } else { own };
+        let text = fs::read(&path).map_err(|source| DataError::Io { path: path.clone(), source })?;
+        let raw = if is_combined {
+            serde_json::from_slice(&text).map(|c: RawCombined| c.image_processor)
+        } else {
+            serde_json::from_slice(&text)
+        };
+        let fail = |what: String| DataError::Config { path: path.clone(), what };
+        let raw: RawProcessor = raw.map_err(|e| fail(e.to_string()))?;
+        const BICUBIC: u32 = 3;
+        if !raw.do_resize || raw.resample.is_some_and(|r| r != BICUBIC) {
+            return Err(fail("only a bicubic resize (resample 3) is supported".into()));
+        }
+        let (height, width) = match raw.size {
+            RawSize::Sides { height, width } => (height, width),
+            RawSize::Side(side) => (side, side),
+        };
+        if height == 0 || width == 0 {
+            return Err(fail(format!("size {height}x{width} is empty")));
+        }
+        let rescale = if raw.do_rescale { raw.rescale_factor.unwrap_or(1.0 / 255.0) } else { 1.0 };
+        let (mean, std) = if raw.do_normalize {
+            (raw.image_mean.unwrap_or(CLIP_MEAN), raw.image_std.unwrap_or(CLIP_STD))
+        } else {
+            ([0.0; 3], [1.0; 3])
+        };
+        if std.iter().any(|&s| s <= 0.0 || !s.is_finite()) {
+            return Err(fail(format!("image_std {std:?} must be positive")));
+        }
+        Ok(Self { height, width, rescale, mean, std })
+    }
+
+    /// Pixel values of an image.
+    ///
+    /// # Shapes
+    /// -> `(3, height, width)`, row-major, f32.
+    pub fn process(&self, image: &RgbImage) -> Vec<f32> {
+        let resized = resize_bicubic(image, self.width, self.height);
+        // A byte has 256 values: the arithmetic of transformers, once for each.
+        let tables: [[f32; 256]; 3] = std::array::from_fn(|channel| {
+            std::array::from_fn(|byte| {
+                let rescaled = (byte as f64 * self.rescale) as f32;
+                (rescaled - self.mean[channel]) / self.std[channel]
+            })
+        });
+        let mut out = Vec::with_capacity(resized.data.len());
+        for (channel, table) in tables.iter().enumerate() {
+            out.extend(resized.data.as_chunks::<3>().0.iter().map(|pixel| table[usize::from(pixel[channel])]));
+        }
+        out
+    }
+}
+
+/// Everything that turns an image and an instruction into a model's input.
+#[derive(Debug, Clone)]
+pub struct Processor {
+    /// For the image.
+    pub image: ImageProcessor,
+    /// For the language model.
+    pub text: TextTokenizer,
+    /// For the Q-Former of InstructBLIP.
+    pub qformer: Option<TextTokenizer>,
+}
+
+impl Processor {
+    /// Reads the processor files of a Hugging Face directory.
+    ///
+    /// # Errors
+    /// An error naming the file that is missing or damaged; the Q-Former's tokenizer may be absent.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let qformer = dir.join("qformer_tokenizer/tokenizer.json");
+        Ok(Self {
+            image: ImageProcessor::open(dir)?,
+            text: TextTokenizer::open(&dir.join("tokenizer.json"))?,
+            qformer: if qformer.exists() { Some(TextTokenizer::open(&qformer)?) } else { None },
+        })
+    }
+}

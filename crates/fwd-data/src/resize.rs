@@ -1,0 +1,133 @@
+//! Pillow's 8-bit bicubic resize, to the bit.
+//!
+//! Keys' cubic with `a = −1/2`, its support widened by the shrink factor (antialiasing); coefficients normalised, then
+//! rounded to 22-bit fixed point; horizontal pass first, its result rounded and clipped to 8 bits, then the vertical pass.
+//!
+//! # Source
+//! Keys, "Cubic convolution interpolation for digital image processing", 1981; the fixed-point scheme is Pillow's
+//! `ImagingResample` for 8-bit channels.
+
+use crate::image_file::RgbImage;
+
+/// 32 bits less 8 of the pixel and 2 of headroom for negative lobes.
+const PRECISION_BITS: u32 = 32 - 8 - 2;
+
+/// Resizes without keeping the aspect ratio; the same size is a copy.
+///
+/// # Examples
+/// ```
+/// use fwd_data::{RgbImage, resize_bicubic};
+/// let grey = RgbImage { width: 2, height: 2, data: vec![100; 12] };
+/// assert_eq!(resize_bicubic(&grey, 5, 3).data, vec![100; 45]);
+/// ```
+pub fn resize_bicubic(image: &RgbImage, width: usize, height: usize) -> RgbImage {
+    if image.width == 0 || image.height == 0 || width == 0 || height == 0 {
+        return RgbImage { width, height, data: vec![0; width * height * 3] };
+    }
+    let narrowed = if width == image.width { image.data.clone() } else { horizontal(image, width) };
+    let data = if height == image.height { narrowed } else { vertical(&narrowed, width, image.height, height) };
+    RgbImage { width, height, data }
+}
+
+/// The source pixels that make up one output pixel: the first one and the weights.
+struct Taps {
+    first: usize,
+    weights: Vec<i32>,
+}
+
+fn cubic(x: f64) -> f64 {
+    const A: f64 = -0.5;
+    let x = x.abs();
+    if x < 1.0 {
+        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        (((x - 5.0) * x + 8.0) * x - 4.0) * A
+    } else {
+        0.0
+    }
+}
+
+fn taps(n_in: usize, n_out: usize) -> Vec<Taps> {
+    let scale = n_in as f64 / n_out as f64;
+    let widen = scale.max(1.0);
+    let support = 2.0 * widen;
+    (0..n_out)
+        .map(|out| {
+            let center = (out as f64 + 0.5) * scale;
+            let first = ((center - support + 0.5) as i64).max(0) as usize;
+            let end = ((center + support + 0.5) as i64).min(n_in as i64) as usize;
+            let weights: Vec<f64> = (first..end).map(|i| cubic((i as f64 - center + 0.5) / widen)).collect();
+            let sum: f64 = weights.iter().sum();
+            let fixed = |w: f64| {
+                let w = w / sum * f64::from(1u32 << PRECISION_BITS);
+                // Rounds half away from zero, as Pillow does.
+                (if w < 0.0 { w - 0.5 } else { w + 0.5 }) as i32
+            };
+            Taps { first, weights: weights.into_iter().map(fixed).collect() }
+        })
+        .collect()
+}
+
+const HALF: i32 = 1 << (PRECISION_BITS - 1);
+
+fn to_u8(fixed: i32) -> u8 {
+    (fixed >> PRECISION_BITS).clamp(0, 255) as u8
+}
+
+fn horizontal(image: &RgbImage, width: usize) -> Vec<u8> {
+    let taps = taps(image.width, width);
+    let mut out = Vec::with_capacity(width * image.height * 3);
+    for row in image.data.chunks_exact(image.width * 3) {
+        for Taps { first, weights } in &taps {
+            let mut sums = [HALF; 3];
+            for (pixel, &weight) in row[first * 3..].as_chunks::<3>().0.iter().zip(weights) {
+                for channel in 0..3 {
+                    sums[channel] += i32::from(pixel[channel]) * weight;
+                }
+            }
+            out.extend(sums.map(to_u8));
+        }
+    }
+    out
+}
+
+fn vertical(data: &[u8], width: usize, height_in: usize, height: usize) -> Vec<u8> {
+    let stride = width * 3;
+    let mut out = Vec::with_capacity(stride * height);
+    let mut sums = vec![HALF; stride];
+    for Taps { first, weights } in taps(height_in, height) {
+        sums.fill(HALF);
+        for (row, &weight) in data[first * stride..].chunks_exact(stride).zip(&weights) {
+            for (sum, &value) in sums.iter_mut().zip(row) {
+                *sum += i32::from(value) * weight;
+            }
+        }
+        out.extend(sums.iter().map(|&s| to_u8(s)));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_of_every_output_pixel_sum_to_one() {
+        for (n_in, n_out) in [(1, 7), (7, 1), (200, 224), (400, 224), (3, 3), (1000, 56)] {
+            for taps in taps(n_in, n_out) {
+                let sum: i32 = taps.weights.iter().sum();
+                let one = 1 << PRECISION_BITS;
+                assert!((sum - one).unsigned_abs() as usize <= taps.weights.len(), "{n_in} -> {n_out}: {sum}");
+                assert!(taps.first + taps.weights.len() <= n_in);
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_size_is_a_copy_and_nothing_stays_nothing() {
+        let image = RgbImage { width: 2, height: 1, data: vec![1, 2, 3, 4, 5, 6] };
+        assert_eq!(resize_bicubic(&image, 2, 1), image);
+        let none = RgbImage { width: 0, height: 0, data: vec![] };
+        assert_eq!(resize_bicubic(&none, 2, 1).data, vec![0; 6]);
+    }
+}

@@ -1,0 +1,168 @@
+//! Parity with Pillow, transformers' image processor and tokenizers; how the fixtures were made is told in
+//! `tests/fixtures/README.md`.
+
+use fwd_data::{DataError, ImageLimits, ImageProcessor, Processor, RgbImage, TextTokenizer, resize_bicubic};
+use safetensors::SafeTensors;
+use serde::Deserialize;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn fixtures(part: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(part)
+}
+
+fn open(name: &str) -> RgbImage {
+    RgbImage::open(&fixtures("images").join(name), ImageLimits::default()).unwrap()
+}
+
+#[test]
+fn decoding_resizing_and_normalising_png_is_exact() {
+    let buffer = fs::read(fixtures("images/images.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&buffer).unwrap();
+    let mut n_images = 0;
+    for (name, decoded) in tensors.tensors() {
+        let Some(file) = name.strip_suffix(".decoded_u8") else { continue };
+        n_images += 1;
+        let image = open(file);
+        assert_eq!([image.height, image.width], decoded.shape()[..2], "{file}");
+        assert!(image.data == decoded.data(), "{file}: decoded pixels differ");
+        let resized = tensors.tensor(&format!("{file}.resized_u8")).unwrap();
+        let (height, width) = (resized.shape()[0], resized.shape()[1]);
+        let ours = resize_bicubic(&image, width, height);
+        let differing = ours.data.iter().zip(resized.data()).filter(|(a, b)| a != b).count();
+        assert_eq!(differing, 0, "{file}: {differing} bytes of the resized image differ");
+        if let Ok(want) = tensors.tensor(&format!("{file}.pixel_values")) {
+            let want: Vec<f32> = want.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+            let ours = ImageProcessor::open(&fixtures("images")).unwrap().process(&image);
+            assert!(ours == want, "{file}: pixel values differ");
+        }
+    }
+    assert_eq!(n_images, 3);
+}
+
+#[test]
+fn grey_is_repeated_and_alpha_dropped() {
+    let grey = open("camera_gray_150.png");
+    assert!(grey.data.as_chunks::<3>().0.iter().all(|p| p[0] == p[1] && p[1] == p[2]));
+    let logo = open("logo_rgba_120.png");
+    assert_eq!(logo.data.len(), logo.width * logo.height * 3);
+}
+
+fn encoded(format: image::ImageFormat) -> Vec<u8> {
+    let image = open("coffee_200.png");
+    let buffer = image::RgbImage::from_raw(image.width as u32, image.height as u32, image.data).unwrap();
+    let mut out = std::io::Cursor::new(Vec::new());
+    image::DynamicImage::ImageRgb8(buffer).write_to(&mut out, format).unwrap();
+    out.into_inner()
+}
+
+#[test]
+fn webp_is_lossless_and_jpeg_close() {
+    let original = open("coffee_200.png");
+    let webp = RgbImage::decode(&encoded(image::ImageFormat::WebP), "webp", ImageLimits::default()).unwrap();
+    assert_eq!(webp, original);
+    let jpeg = RgbImage::decode(&encoded(image::ImageFormat::Jpeg), "jpeg", ImageLimits::default()).unwrap();
+    let off: f64 = jpeg.data.iter().zip(&original.data).map(|(&a, &b)| f64::from(a.abs_diff(b))).sum();
+    let mean = off / original.data.len() as f64;
+    // What compression at quality 75 costs on this photograph; wrong channels or rows cost more than 30.
+    assert!(mean < 6.0, "{mean}");
+}
+
+#[test]
+fn damaged_truncated_and_huge_images_are_errors_that_name_the_record() {
+    let fail = |bytes: &[u8], limits| match RgbImage::decode(bytes, "record 7", limits) {
+        Err(DataError::Image { origin, what }) => {
+            assert_eq!(origin, "record 7");
+            what
+        }
+        other => panic!("expected an image error, got {other:?}"),
+    };
+    let limits = ImageLimits::default();
+    for format in [image::ImageFormat::Png, image::ImageFormat::Jpeg, image::ImageFormat::WebP] {
+        let bytes = encoded(format);
+        for cut in [bytes.len() / 2, bytes.len() - 20] {
+            fail(&bytes[..cut], limits);
+        }
+    }
+    assert_eq!(fail(b"not an image", limits), "neither PNG, JPEG nor WebP");
+    assert_eq!(fail(b"", limits), "neither PNG, JPEG nor WebP");
+    let png = encoded(image::ImageFormat::Png);
+    fail(&png, ImageLimits { max_side: 100, ..limits });
+    fail(&png, ImageLimits { max_bytes: 1000, ..limits });
+    let missing = RgbImage::open(Path::new("no/such.png"), limits).unwrap_err();
+    assert!(missing.to_string().starts_with("no/such.png: "), "{missing}");
+}
+
+/// A PNG header that promises 60000 × 60000 pixels in a file of a hundred bytes.
+#[test]
+fn a_decompression_bomb_is_refused_before_it_unfolds() {
+    let mut png = encoded(image::ImageFormat::Png);
+    png[16..20].copy_from_slice(&60_000u32.to_be_bytes());
+    png[20..24].copy_from_slice(&60_000u32.to_be_bytes());
+    let error = RgbImage::decode(&png, "bomb.png", ImageLimits::default()).unwrap_err().to_string();
+    assert!(error.starts_with("bomb.png: "), "{error}");
+}
+
+#[derive(Deserialize)]
+struct Pairs {
+    pairs: Vec<Pair>,
+}
+
+#[derive(Deserialize)]
+struct Pair {
+    text: String,
+    ids: Vec<u32>,
+    ids_no_special: Vec<u32>,
+    decoded: String,
+    decoded_keep: String,
+}
+
+#[test]
+fn tokenizers_agree_on_every_pair() {
+    for name in ["t5_unigram", "t5_spm", "bert_wordpiece"] {
+        let dir = fixtures("tokenizers").join(name);
+        let tokenizer = TextTokenizer::open(&dir.join("tokenizer.json")).unwrap();
+        let Pairs { pairs } = serde_json::from_slice(&fs::read(dir.join("pairs.json")).unwrap()).unwrap();
+        assert_eq!(pairs.len(), 50, "{name}");
+        for pair in pairs {
+            assert_eq!(tokenizer.encode(&pair.text).unwrap(), pair.ids, "{name}: {:?}", pair.text);
+            assert_eq!(tokenizer.encode_plain(&pair.text).unwrap(), pair.ids_no_special, "{name}: {:?}", pair.text);
+            assert_eq!(tokenizer.decode(&pair.ids).unwrap(), pair.decoded, "{name}: {:?}", pair.text);
+            assert_eq!(tokenizer.decode_with_special(&pair.ids).unwrap(), pair.decoded_keep, "{name}: {:?}", pair.text);
+        }
+    }
+}
+
+#[test]
+fn batches_are_filled_up_on_the_right() {
+    let tokenizer = TextTokenizer::open(&fixtures("tokenizers/t5_unigram/tokenizer.json")).unwrap();
+    let batch = tokenizer.encode_batch(&["What is in the image?", ""]).unwrap();
+    assert_eq!(batch.ids.len(), 2 * batch.width);
+    assert_eq!(batch.ids[batch.width..], [vec![1], vec![0; batch.width - 1]].concat());
+    assert_eq!(batch.mask[batch.width..].iter().sum::<i64>(), 1);
+    assert_eq!(batch.labels(-100)[batch.width..], [vec![1], vec![-100; batch.width - 1]].concat());
+}
+
+#[test]
+fn a_processor_directory_is_read_whole_and_errors_name_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = Processor::open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("preprocessor_config.json"), "{error}");
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    write("preprocessor_config.json", "{\"size\": {\"height\": 56, \"width\": 56}, \"resample\": 2}");
+    assert!(Processor::open(dir.path()).unwrap_err().to_string().contains("only a bicubic resize"));
+    fs::remove_file(dir.path().join("preprocessor_config.json")).unwrap();
+    write("processor_config.json", "{\"image_processor\": {\"size\": {\"height\": 56, \"width\": 56}, \"resample\": 3}}");
+    assert_eq!(ImageProcessor::open(dir.path()).unwrap(), ImageProcessor::clip(56));
+    write("tokenizer.json", "{\"version\": ");
+    assert!(Processor::open(dir.path()).unwrap_err().to_string().contains("tokenizer.json"));
+    fs::copy(fixtures("tokenizers/t5_unigram/tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
+    assert!(Processor::open(dir.path()).unwrap().qformer.is_none());
+    fs::create_dir(dir.path().join("qformer_tokenizer")).unwrap();
+    fs::copy(
+        fixtures("tokenizers/bert_wordpiece/tokenizer.json"),
+        dir.path().join("qformer_tokenizer/tokenizer.json"),
+    )
+    .unwrap();
+    assert!(Processor::open(dir.path()).unwrap().qformer.is_some());
+}
