@@ -1,1 +1,34 @@
-fn main() {}
+//! The four things a researcher waits for, under criterion; `cargo xtask bench step` times them beside PyTorch.
+
+#![allow(missing_docs, clippy::unwrap_used)] // criterion's macros, and a benchmark that cannot run may panic
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use fwd_benches::{Bench, Kind, Size};
+use std::hint::black_box;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn steps(c: &mut Criterion) {
+    for (size, name) in [(Size::Small, "small"), (Size::Base, "base")] {
+        let mut bench = Bench::new(size, Kind::Blip2, 1).unwrap();
+        let mut group = c.benchmark_group("step");
+        group.sample_size(20);
+        group.bench_function(BenchmarkId::new("vision", name), |b| {
+            b.iter(|| black_box(bench.features().unwrap()))
+        });
+        group.bench_function(BenchmarkId::new("train_cached", name), |b| {
+            b.iter(|| black_box(bench.step_cached().unwrap()));
+        });
+        group.bench_function(BenchmarkId::new("train_full", name), |b| {
+            b.iter(|| black_box(bench.step_full().unwrap()));
+        });
+        group.bench_function(BenchmarkId::new("generate", name), |b| {
+            b.iter(|| black_box(bench.generate().unwrap()))
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, steps);
+criterion_main!(benches);

@@ -7,7 +7,8 @@ use candle_core::{Device, Tensor, Var};
 use clap::ValueEnum;
 use fwd_linalg::{AdamW, AdamWState};
 use fwd_models::{
-    Blip, FrozenFeatures, GenerationConfig, Instructions, LanguageInput, ModelConfig, QFormerText, Result, Tap, Weights,
+    Blip, FrozenFeatures, GenerationConfig, Instructions, LanguageInput, ModelConfig, QFormerText, Result,
+    Tap, Weights,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -139,7 +140,8 @@ impl Bench {
         let labels = ids(LABEL_LEN, config.text.vocab_size - 12)?;
         let pixels: Vec<f32> = (0..BATCH * 3 * side * side).map(|_| rng.sample(StandardNormal)).collect();
         let pixels = Tensor::from_vec(pixels, (BATCH, 3, side, side), device)?;
-        let prompt: Vec<f32> = (0..PROMPT_LEN * config.text.d_model).map(|_| rng.sample(StandardNormal)).collect();
+        let prompt: Vec<f32> =
+            (0..PROMPT_LEN * config.text.d_model).map(|_| rng.sample(StandardNormal)).collect();
         let cached = model.features(&pixels, &instructions, &mut Tap::none())?.input()?;
         let optimiser = AdamWState::new(prompt.len());
         Ok(Self { model, pixels, instructions, labels, cached, prompt, optimiser })

@@ -12,6 +12,8 @@ use std::time::Instant;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const ROWS: [&str; 4] = ["vision", "train_cached", "train_full", "generate"];
+
 #[derive(Parser)]
 #[command(about)]
 struct Args {
@@ -33,6 +35,9 @@ struct Args {
     /// Seed of weights and data.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Time these rows only (for profilers).
+    #[arg(long, value_delimiter = ',', value_parser = ROWS)]
+    rows: Vec<String>,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -46,6 +51,9 @@ fn main() -> Result<()> {
     ensure!(bench.generate()? == BATCH * NEW_TOKENS, "every sequence must have {NEW_TOKENS} tokens");
     let mut rows = Map::new();
     let mut time = |name: &str, run: &mut dyn FnMut() -> Result<()>| -> Result<()> {
+        if !args.rows.is_empty() && !args.rows.iter().any(|row| row == name) {
+            return Ok(());
+        }
         for _ in 0..args.warmup {
             run()?;
         }
@@ -56,7 +64,10 @@ fn main() -> Result<()> {
             ms.push(start.elapsed().as_secs_f64() * 1e3);
         }
         ms.sort_by(f64::total_cmp);
-        rows.insert(name.into(), json!({ "median": ms[ms.len() / 2], "min": ms[0], "p90": ms[(ms.len() - 1) * 9 / 10] }));
+        rows.insert(
+            name.into(),
+            json!({ "median": ms[ms.len() / 2], "min": ms[0], "p90": ms[(ms.len() - 1) * 9 / 10] }),
+        );
         Ok(())
     };
     time("vision", &mut || {

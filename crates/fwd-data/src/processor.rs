@@ -119,7 +119,9 @@ impl ImageProcessor {
         });
         let mut out = Vec::with_capacity(resized.data.len());
         for (channel, table) in tables.iter().enumerate() {
-            out.extend(resized.data.as_chunks::<3>().0.iter().map(|pixel| table[usize::from(pixel[channel])]));
+            out.extend(
+                resized.data.as_chunks::<3>().0.iter().map(|pixel| table[usize::from(pixel[channel])]),
+            );
         }
         out
     }

@@ -25,7 +25,8 @@ pub fn resize_bicubic(image: &RgbImage, width: usize, height: usize) -> RgbImage
         return RgbImage { width, height, data: vec![0; width * height * 3] };
     }
     let narrowed = if width == image.width { image.data.clone() } else { horizontal(image, width) };
-    let data = if height == image.height { narrowed } else { vertical(&narrowed, width, image.height, height) };
+    let data =
+        if height == image.height { narrowed } else { vertical(&narrowed, width, image.height, height) };
     RgbImage { width, height, data }
 }
 
@@ -117,7 +118,10 @@ mod tests {
             for taps in taps(n_in, n_out) {
                 let sum: i32 = taps.weights.iter().sum();
                 let one = 1 << PRECISION_BITS;
-                assert!((sum - one).unsigned_abs() as usize <= taps.weights.len(), "{n_in} -> {n_out}: {sum}");
+                assert!(
+                    (sum - one).unsigned_abs() as usize <= taps.weights.len(),
+                    "{n_in} -> {n_out}: {sum}"
+                );
                 assert!(taps.first + taps.weights.len() <= n_in);
             }
         }

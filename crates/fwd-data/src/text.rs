@@ -59,10 +59,10 @@ impl TextTokenizer {
     }
 
     fn encode_with(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode(text, special)
-            .map_err(|e| DataError::Tokenizer { origin: self.origin.clone(), what: format!("{text:?}: {e}") })?;
+        let encoding = self.inner.encode(text, special).map_err(|e| DataError::Tokenizer {
+            origin: self.origin.clone(),
+            what: format!("{text:?}: {e}"),
+        })?;
         Ok(encoding.get_ids().to_vec())
     }
 

@@ -1,6 +1,8 @@
 //! Parity with Pillow, transformers' image processor and tokenizers; how the fixtures were made is told in
 //! `tests/fixtures/README.md`.
 
+#![allow(clippy::unwrap_used)] // A helper of a test may panic.
+
 use fwd_data::{DataError, ImageLimits, ImageProcessor, Processor, RgbImage, TextTokenizer, resize_bicubic};
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -32,7 +34,8 @@ fn decoding_resizing_and_normalising_png_is_exact() {
         let differing = ours.data.iter().zip(resized.data()).filter(|(a, b)| a != b).count();
         assert_eq!(differing, 0, "{file}: {differing} bytes of the resized image differ");
         if let Ok(want) = tensors.tensor(&format!("{file}.pixel_values")) {
-            let want: Vec<f32> = want.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+            let want: Vec<f32> =
+                want.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
             let ours = ImageProcessor::open(&fixtures("images")).unwrap().process(&image);
             assert!(ours == want, "{file}: pixel values differ");
         }
@@ -126,9 +129,19 @@ fn tokenizers_agree_on_every_pair() {
         assert_eq!(pairs.len(), 50, "{name}");
         for pair in pairs {
             assert_eq!(tokenizer.encode(&pair.text).unwrap(), pair.ids, "{name}: {:?}", pair.text);
-            assert_eq!(tokenizer.encode_plain(&pair.text).unwrap(), pair.ids_no_special, "{name}: {:?}", pair.text);
+            assert_eq!(
+                tokenizer.encode_plain(&pair.text).unwrap(),
+                pair.ids_no_special,
+                "{name}: {:?}",
+                pair.text
+            );
             assert_eq!(tokenizer.decode(&pair.ids).unwrap(), pair.decoded, "{name}: {:?}", pair.text);
-            assert_eq!(tokenizer.decode_with_special(&pair.ids).unwrap(), pair.decoded_keep, "{name}: {:?}", pair.text);
+            assert_eq!(
+                tokenizer.decode_with_special(&pair.ids).unwrap(),
+                pair.decoded_keep,
+                "{name}: {:?}",
+                pair.text
+            );
         }
     }
 }
@@ -152,7 +165,10 @@ fn a_processor_directory_is_read_whole_and_errors_name_the_file() {
     write("preprocessor_config.json", "{\"size\": {\"height\": 56, \"width\": 56}, \"resample\": 2}");
     assert!(Processor::open(dir.path()).unwrap_err().to_string().contains("only a bicubic resize"));
     fs::remove_file(dir.path().join("preprocessor_config.json")).unwrap();
-    write("processor_config.json", "{\"image_processor\": {\"size\": {\"height\": 56, \"width\": 56}, \"resample\": 3}}");
+    write(
+        "processor_config.json",
+        "{\"image_processor\": {\"size\": {\"height\": 56, \"width\": 56}, \"resample\": 3}}",
+    );
     assert_eq!(ImageProcessor::open(dir.path()).unwrap(), ImageProcessor::clip(56));
     write("tokenizer.json", "{\"version\": ");
     assert!(Processor::open(dir.path()).unwrap_err().to_string().contains("tokenizer.json"));

@@ -74,7 +74,12 @@ impl AdamW {
     /// assert!((p[0] - 0.9).abs() < 1e-6 && (p[1] + 0.9).abs() < 1e-6);
     /// # Ok::<(), fwd_linalg::LengthError>(())
     /// ```
-    pub fn step(&self, state: &mut AdamWState, parameter: &mut [f32], gradient: &[f32]) -> Result<(), LengthError> {
+    pub fn step(
+        &self,
+        state: &mut AdamWState,
+        parameter: &mut [f32],
+        gradient: &[f32],
+    ) -> Result<(), LengthError> {
         let n = parameter.len();
         if gradient.len() != n || state.first.len() != n {
             return Err(LengthError { parameter: n, gradient: gradient.len(), state: state.first.len() });
@@ -87,7 +92,9 @@ impl AdamW {
         let (b1, b2, eps) = (self.beta1 as f32, self.beta2 as f32, self.eps as f32);
         let (a1, a2) = ((1.0 - self.beta1) as f32, (1.0 - self.beta2) as f32);
         let keep = (1.0 - self.lr * self.weight_decay) as f32;
-        for (((p, &g), m), v) in parameter.iter_mut().zip(gradient).zip(&mut state.first).zip(&mut state.second) {
+        for (((p, &g), m), v) in
+            parameter.iter_mut().zip(gradient).zip(&mut state.first).zip(&mut state.second)
+        {
             *m = b1 * *m + a1 * g;
             *v = b2 * *v + a2 * g * g;
             *p = *p * keep - step * *m / (v.sqrt() * root + eps);

@@ -151,7 +151,12 @@ impl Blip {
     ///
     /// # Errors
     /// As [`Self::visual_tokens`], or ids outside the vocabulary.
-    pub fn features(&self, pixels: &Tensor, instructions: &Instructions, tap: &mut Tap<'_>) -> Result<FrozenFeatures> {
+    pub fn features(
+        &self,
+        pixels: &Tensor,
+        instructions: &Instructions,
+        tap: &mut Tap<'_>,
+    ) -> Result<FrozenFeatures> {
         let (batch, tokens) = instructions.ids.dims2()?;
         if instructions.mask.dims() != [batch, tokens] || pixels.dim(0)? != batch {
             let what = format!(
@@ -166,7 +171,8 @@ impl Blip {
         let text_embeds = self.language.embed(&instructions.ids)?;
         let text_mask = instructions.mask.to_dtype(DType::F32)?;
         let count = text_mask.sum_keepdim(1)?.maximum(1f32)?;
-        let text_query = text_embeds.broadcast_mul(&text_mask.unsqueeze(2)?)?.sum(1)?.broadcast_div(&count)?;
+        let text_query =
+            text_embeds.broadcast_mul(&text_mask.unsqueeze(2)?)?.sum(1)?.broadcast_div(&count)?;
         Ok(FrozenFeatures { visual_tokens, text_embeds, text_mask, image_query, text_query })
     }
 
@@ -174,7 +180,12 @@ impl Blip {
     ///
     /// # Errors
     /// An error of candle.
-    pub fn empty_instructions(&self, batch: usize, qformer: Option<QFormerText>, device: &Device) -> Result<Instructions> {
+    pub fn empty_instructions(
+        &self,
+        batch: usize,
+        qformer: Option<QFormerText>,
+        device: &Device,
+    ) -> Result<Instructions> {
         let ids = Tensor::full(i64::from(self.tokens.bos), (batch, 1), device)?;
         Ok(Instructions { ids, mask: Tensor::ones((batch, 1), DType::F32, device)?, qformer })
     }

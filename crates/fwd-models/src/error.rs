@@ -45,7 +45,7 @@ pub enum ModelError {
         /// The directory of the checkpoint.
         path: PathBuf,
         /// All of them.
-        problems: TensorProblems,
+        problems: Box<TensorProblems>,
     },
     /// The arguments of a call do not fit the model.
     #[error("{op}: {what}")]

@@ -108,11 +108,19 @@ fn logit_rows(logits: &Tensor, config: &GenerationConfig, n_generated: usize) ->
 
 /// The first index of the largest value.
 fn argmax(row: &[f32]) -> u32 {
-    let best = row.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &z)| if z > best.1 { (i, z) } else { best });
+    let best = row
+        .iter()
+        .enumerate()
+        .fold((0, f32::NEG_INFINITY), |best, (i, &z)| if z > best.1 { (i, z) } else { best });
     best.0 as u32
 }
 
-fn greedy(model: &T5, encoded: &Encoded, config: &GenerationConfig, on_step: OnStep<'_>) -> Result<Vec<Vec<u32>>> {
+fn greedy(
+    model: &T5,
+    encoded: &Encoded,
+    config: &GenerationConfig,
+    on_step: OnStep<'_>,
+) -> Result<Vec<Vec<u32>>> {
     let batch = encoded.states.dim(0)?;
     let mut state = model.start(encoded)?;
     let mut sequences = vec![Vec::new(); batch];
@@ -181,7 +189,8 @@ fn beam(
         .collect();
     for step in 1..=config.max_new_tokens {
         let last = samples.iter().flat_map(|s| &s.running);
-        let last: Vec<u32> = last.map(|(_, ids)| ids.last().copied().unwrap_or(config.tokens.decoder_start)).collect();
+        let last: Vec<u32> =
+            last.map(|(_, ids)| ids.last().copied().unwrap_or(config.tokens.decoder_start)).collect();
         let logits = model.step(&mut state, &Tensor::from_vec(last, batch * k, device)?)?;
         on_step(&logits);
         let rows = logit_rows(&logits, config, step - 1)?;

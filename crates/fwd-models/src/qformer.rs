@@ -10,8 +10,8 @@ use crate::tap::Tap;
 use crate::weights::Scope;
 use candle_core::{DType, Tensor};
 use fwd_ops::{
-    Activation, AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer, FrozenLinear,
-    Norm, embedding,
+    Activation, AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer,
+    FrozenLinear, Norm, embedding,
 };
 
 /// A frozen Q-Former with its learned queries.
@@ -65,7 +65,8 @@ impl QFormer {
             ModelKind::InstructBlip => {
                 let mut embeddings = weights.at("embeddings");
                 let words = embeddings.get("word_embeddings.weight", &[config.vocab_size, d])?;
-                let positions = embeddings.get("position_embeddings.weight", &[config.max_position_embeddings, d])?;
+                let positions =
+                    embeddings.get("position_embeddings.weight", &[config.max_position_embeddings, d])?;
                 (embeddings.layer_norm("layernorm", d, eps)?, Some(TextEmbeddings { words, positions }))
             }
         };
@@ -100,7 +101,12 @@ impl QFormer {
     ///
     /// # Errors
     /// [`ModelError::Input`] if an instruction is missing, superfluous or too long.
-    pub fn forward(&self, image_features: &Tensor, text: Option<&QFormerText>, tap: &mut Tap<'_>) -> Result<Tensor> {
+    pub fn forward(
+        &self,
+        image_features: &Tensor,
+        text: Option<&QFormerText>,
+        tap: &mut Tap<'_>,
+    ) -> Result<Tensor> {
         let (batch, n_queries, d) = (image_features.dim(0)?, self.queries.dim(1)?, self.queries.dim(2)?);
         let queries = self.queries.broadcast_as((batch, n_queries, d))?;
         let (mut x, bias) = match (&self.text, text) {
@@ -111,8 +117,12 @@ impl QFormer {
                 let mask = Tensor::cat(&[&ones, &text.mask.to_dtype(DType::F32)?], 1)?;
                 (Tensor::cat(&[&queries, &words], 1)?, AttentionBias::none().with_padding_mask(&mask)?)
             }
-            (Some(_), None) => return Err(ModelError::input("q-former", "InstructBLIP needs the instruction's tokens")),
-            (None, Some(_)) => return Err(ModelError::input("q-former", "the Q-Former of BLIP-2 reads no instruction")),
+            (Some(_), None) => {
+                return Err(ModelError::input("q-former", "InstructBLIP needs the instruction's tokens"));
+            }
+            (None, Some(_)) => {
+                return Err(ModelError::input("q-former", "the Q-Former of BLIP-2 reads no instruction"));
+            }
         };
         x = self.embedding_norm.forward(&x)?;
         tap.see("qformer.embeddings", &x);

@@ -68,7 +68,8 @@ impl LanguageInput {
             &[len, width] if width == d => prompt.unsqueeze(0)?.broadcast_as((batch, len, d))?,
             &[b, _, width] if b == batch && width == d => prompt.clone(),
             dims => {
-                let what = format!("a prompt of shape {dims:?} does not fit embeddings {:?}", self.embeds.shape());
+                let what =
+                    format!("a prompt of shape {dims:?} does not fit embeddings {:?}", self.embeds.shape());
                 return Err(ModelError::input("with_prompt", what));
             }
         };
@@ -114,8 +115,11 @@ impl T5 {
             .find(|name| weights.has(name))
             .unwrap_or("shared.weight");
         let shared = weights.get(shared_name, &[vocab, d])?;
-        let head =
-            if weights.has("lm_head.weight") { weights.get("lm_head.weight", &[vocab, d])? } else { shared.clone() };
+        let head = if weights.has("lm_head.weight") {
+            weights.get("lm_head.weight", &[vocab, d])?
+        } else {
+            shared.clone()
+        };
         Ok(Self {
             shared,
             encoder: Stack::new(config, config.num_layers, Direction::Both, weights.at("encoder"))?,
@@ -272,16 +276,14 @@ impl DecoderState {
 }
 
 impl Stack {
-    fn new(
-        config: &T5Config,
-        n_blocks: usize,
-        direction: Direction,
-        mut weights: Scope<'_>,
-    ) -> Result<Self> {
+    fn new(config: &T5Config, n_blocks: usize, direction: Direction, mut weights: Scope<'_>) -> Result<Self> {
         let table = "block.0.layer.0.SelfAttention.relative_attention_bias.weight";
-        let position_table = weights.get_f32(table, &[config.relative_attention_num_buckets, config.num_heads])?;
+        let position_table =
+            weights.get_f32(table, &[config.relative_attention_num_buckets, config.num_heads])?;
         let blocks = (0..n_blocks)
-            .map(|i| Block::new(config, direction == Direction::Back, weights.at(&format!("block.{i}.layer"))))
+            .map(|i| {
+                Block::new(config, direction == Direction::Back, weights.at(&format!("block.{i}.layer")))
+            })
             .collect::<Result<Vec<_>>>()?;
         let final_norm = weights.rms_norm("final_layer_norm", config.d_model, config.layer_norm_epsilon)?;
         let max_distance = config.relative_attention_max_distance;

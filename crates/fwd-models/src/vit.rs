@@ -9,7 +9,8 @@ use crate::tap::Tap;
 use crate::weights::Scope;
 use candle_core::Tensor;
 use fwd_ops::{
-    AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer, FrozenLinear, Norm,
+    AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer, FrozenLinear,
+    Norm,
 };
 
 /// A frozen vision tower.
@@ -33,7 +34,9 @@ impl VisionTransformer {
         let n_tokens = (config.image_size / patch).pow(2) + 1;
         let act = activation("vision_config", &config.hidden_act)?;
         let mut embeddings = weights.at("embeddings");
-        let kernel = embeddings.get("patch_embedding.weight", &[d, 3, patch, patch])?.reshape((d, 3 * patch * patch))?;
+        let kernel = embeddings
+            .get("patch_embedding.weight", &[d, 3, patch, patch])?
+            .reshape((d, 3 * patch * patch))?;
         let patch_map = FrozenLinear::new(kernel, Some(embeddings.get("patch_embedding.bias", &[d])?))?;
         let class_token = embeddings.get_f32("class_embedding", &[1, 1, d])?;
         let positions = embeddings.get_f32("position_embedding", &[1, n_tokens, d])?;

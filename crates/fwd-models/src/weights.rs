@@ -111,8 +111,9 @@ impl Checkpoint {
 
     fn map(&mut self, path: &Path) -> Result<()> {
         let buffer = FileBuffer::open(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
-        let (header_len, metadata) = SafeTensors::read_metadata(&buffer)
-            .map_err(|e| ModelError::WeightFile { path: path.into(), what: format!("not a valid safetensors file: {e}") })?;
+        let (header_len, metadata) = SafeTensors::read_metadata(&buffer).map_err(|e| {
+            ModelError::WeightFile { path: path.into(), what: format!("not a valid safetensors file: {e}") }
+        })?;
         let start = header_len + size_of::<u64>();
         for (name, info) in metadata.tensors() {
             let bytes = (start + info.data_offsets.0, start + info.data_offsets.1);
@@ -138,7 +139,7 @@ impl Checkpoint {
         if self.problems.is_empty() {
             return Ok(());
         }
-        Err(ModelError::Tensors { path: self.dir, problems: self.problems })
+        Err(ModelError::Tensors { path: self.dir, problems: Box::new(self.problems) })
     }
 
     fn read(&mut self, name: &str, shape: &[usize], dtype: WeightDtype) -> Result<Tensor> {
@@ -251,7 +252,13 @@ impl<'a> Scope<'a> {
     }
 
     /// `{name}.weight (n_out, n_in)`, and `{name}.bias (n_out)` if wanted.
-    pub(crate) fn linear(&mut self, name: &str, n_out: usize, n_in: usize, bias: bool) -> Result<fwd_ops::FrozenLinear> {
+    pub(crate) fn linear(
+        &mut self,
+        name: &str,
+        n_out: usize,
+        n_in: usize,
+        bias: bool,
+    ) -> Result<fwd_ops::FrozenLinear> {
         let weight = self.get(&format!("{name}.weight"), &[n_out, n_in])?;
         let bias = if bias { Some(self.get(&format!("{name}.bias"), &[n_out])?) } else { None };
         Ok(fwd_ops::FrozenLinear::new(weight, bias)?)

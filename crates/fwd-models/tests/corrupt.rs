@@ -1,5 +1,7 @@
 //! Damaged checkpoints: each gives an error that says which file or tensor and what is wrong with it, and none a panic.
 
+#![allow(clippy::unwrap_used)] // A helper of a test may panic.
+
 mod common;
 
 use candle_core::{DType, Device, Tensor, safetensors};
@@ -48,7 +50,7 @@ impl Copy {
 
     /// The error's text, in which `expected` must stand.
     fn fails_with(&self, expected: &[&str]) {
-        let error = self.load().err().expect("a damaged checkpoint must not load").to_string();
+        let error = self.load().expect_err("a damaged checkpoint must not load").to_string();
         for part in expected {
             assert!(error.contains(part), "`{part}` is missing in: {error}");
         }
@@ -239,15 +241,22 @@ fn inputs_that_do_not_fit_are_named() {
     let zeros = |dims: &[usize], dtype| Tensor::zeros(dims, dtype, &Device::Cpu).unwrap();
     let text = fwd_models::QFormerText { ids: zeros(&[1, 4], DType::I64), mask: zeros(&[1, 4], DType::F32) };
     let mut tap = fwd_models::Tap::none();
-    let error = model.visual_tokens(&zeros(&[1, 3, 30, 30], DType::F32), Some(&text), &mut tap).unwrap_err().to_string();
+    let error = model
+        .visual_tokens(&zeros(&[1, 3, 30, 30], DType::F32), Some(&text), &mut tap)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("the images are 30x30, the model was trained on 28x28"), "{error}");
     let pixels = zeros(&[1, 3, 28, 28], DType::F32);
     let error = model.visual_tokens(&pixels, None, &mut tap).unwrap_err().to_string();
     assert!(error.contains("InstructBLIP needs the instruction's tokens"), "{error}");
-    let long = fwd_models::QFormerText { ids: zeros(&[1, 33], DType::I64), mask: zeros(&[1, 33], DType::F32) };
+    let long =
+        fwd_models::QFormerText { ids: zeros(&[1, 33], DType::I64), mask: zeros(&[1, 33], DType::F32) };
     let error = model.visual_tokens(&pixels, Some(&long), &mut tap).unwrap_err().to_string();
     assert!(error.contains("the instruction has 33 tokens, the Q-Former reads at most 32"), "{error}");
     let ids = Tensor::new(&[[120i64, 120, 120, 5, 120]], &Device::Cpu).unwrap();
     let error = model.without_placeholders(&ids, &ids).unwrap_err().to_string();
-    assert!(error.contains("row 0 has 4 image placeholders (120), 3 of them in front; 4 in front expected"), "{error}");
+    assert!(
+        error.contains("row 0 has 4 image placeholders (120), 3 of them in front; 4 in front expected"),
+        "{error}"
+    );
 }

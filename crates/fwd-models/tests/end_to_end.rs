@@ -1,5 +1,7 @@
 //! Image file and question to text, through the processors and the whole model, as transformers does it.
 
+#![allow(clippy::unwrap_used)] // A helper of a test may panic.
+
 mod common;
 
 use candle_core::{Device, Tensor, safetensors};
@@ -67,7 +69,8 @@ fn check(kind: &str) {
     let labels = tensor(&answers.labels(fwd_ops::IGNORE_INDEX), &answers);
     report.close("labels", &labels, &io["labels"], 0.0);
 
-    let instructions = Instructions { ids: tensor(&text.ids, &text), mask: tensor(&text.mask, &text), qformer };
+    let instructions =
+        Instructions { ids: tensor(&text.ids, &text), mask: tensor(&text.mask, &text), qformer };
     let input = model.features(&pixels, &instructions, &mut Tap::none()).unwrap().input().unwrap();
     let scored = model.language().score(&input, &labels, &mut Tap::none()).unwrap();
     report.close("logits", &scored.logits, &io["logits"], 1e-4);

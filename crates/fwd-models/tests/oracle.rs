@@ -1,13 +1,16 @@
 //! Parity with Hugging Face transformers: every tensor of every reference set in `tests/fixtures/sets`, or in the folder
 //! that `FWD_ORACLE_DIR` names. How the sets were made is told in `tests/fixtures/README.md`.
 
+#![allow(clippy::unwrap_used)] // A helper of a test may panic.
+
 mod common;
 
 use candle_core::{DType, Device, Tensor, Var};
 use common::{Report, Set, sets};
 use fwd_linalg::{AdamW, AdamWState};
 use fwd_models::{
-    Blip, EarlyStopping, FrozenFeatures, GenerationConfig, Hypothesis, Instructions, LanguageInput, QFormerText, Tap,
+    Blip, EarlyStopping, FrozenFeatures, GenerationConfig, Hypothesis, Instructions, LanguageInput,
+    QFormerText, Tap,
 };
 use std::collections::BTreeMap;
 
@@ -42,7 +45,6 @@ fn check_stages(set: &Set, model: &Blip, report: &mut Report) {
     let input = features.input().unwrap();
     let labels = set.io("labels");
     let scored = model.language().score(&input, &labels, &mut tap).unwrap();
-    drop(tap);
     stages.insert("t5.attention_mask".into(), input.mask);
     stages.insert("logits".into(), scored.logits.clone());
     stages.insert("token_nll".into(), fwd_ops::token_nll(&scored.logits, &labels).unwrap());
@@ -70,7 +72,12 @@ fn check_prompts(set: &Set, model: &Blip, report: &mut Report) {
     let with_prompt = input.with_prompt(&prompt).unwrap();
     let mut look = |name: &str, value: &Tensor| {
         if name == "t5.encoder.last_hidden_state" {
-            report.close("soft.encoder_last_hidden_state", value, &set.io("soft.encoder_last_hidden_state"), ACTIVATION);
+            report.close(
+                "soft.encoder_last_hidden_state",
+                value,
+                &set.io("soft.encoder_last_hidden_state"),
+                ACTIVATION,
+            );
         }
     };
     let scored = model.language().score(&with_prompt, &labels, &mut Tap::new(&mut look)).unwrap();
@@ -80,7 +87,12 @@ fn check_prompts(set: &Set, model: &Blip, report: &mut Report) {
     for name in ["soft", "soft_shared"] {
         let prompt = Var::from_tensor(&set.io(&format!("{name}.prompt"))).unwrap();
         let (loss, gradient) = loss_and_gradient(model, &input, &prompt, &labels);
-        report.close(&format!("{name}.loss"), &loss.unsqueeze(0).unwrap(), &set.io(&format!("{name}.loss")), LOSS);
+        report.close(
+            &format!("{name}.loss"),
+            &loss.unsqueeze(0).unwrap(),
+            &set.io(&format!("{name}.loss")),
+            LOSS,
+        );
         let want = set.io(&format!("{name}.grad"));
         report.close(&format!("{name}.grad"), &gradient, &want, GRADIENT * common::abs_max(&want));
     }
@@ -104,9 +116,19 @@ fn check_training(set: &Set, model: &Blip, report: &mut Report) {
                 optimiser.step(&mut state, &mut values, &gradient).unwrap();
             }
         }
-        report.close(&format!("{name}.losses"), &Tensor::new(losses, &Device::Cpu).unwrap(), &want, 5.0 * LOSS);
+        report.close(
+            &format!("{name}.losses"),
+            &Tensor::new(losses, &Device::Cpu).unwrap(),
+            &want,
+            5.0 * LOSS,
+        );
         let last = Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
-        report.close(&format!("{name}.final_prompt"), &last, &set.io(&format!("{name}.final_prompt")), ACTIVATION);
+        report.close(
+            &format!("{name}.final_prompt"),
+            &last,
+            &set.io(&format!("{name}.final_prompt")),
+            ACTIVATION,
+        );
     }
 }
 
@@ -128,7 +150,9 @@ fn check_greedy(set: &Set, model: &Blip, input: &LanguageInput, name: &str, repo
     let ids: Vec<Vec<i64>> = rows.iter().map(|row| padded(&row[0], n)).collect();
     report.same(&format!("{name}.ids"), &ids, &want_ids);
     let sequences: Vec<Vec<i64>> = set.io(&format!("{name}.sequences")).to_vec2().unwrap();
-    let ours = ids.iter().map(|row| std::iter::once(0).chain(row.iter().copied()).take(sequences[0].len()).collect());
+    let ours = ids
+        .iter()
+        .map(|row| std::iter::once(0).chain(row.iter().copied()).take(sequences[0].len()).collect());
     report.same(&format!("{name}.sequences"), &ours.collect::<Vec<Vec<i64>>>(), &sequences);
     if set.has(&format!("{name}.logits")) {
         let logits = Tensor::stack(&logits, 1).unwrap();
@@ -172,7 +196,12 @@ fn check_generation(set: &Set, model: &Blip, report: &mut Report) {
         let scores = Tensor::new(scores, &Device::Cpu).unwrap();
         // With length penalty −1 the score is the sum of n errors times the length n, not over it.
         let tolerance = if length_penalty < 0.0 { n as f64 * ACTIVATION } else { ACTIVATION };
-        report.close(&format!("{name}.all_scores"), &scores, &set.io(&format!("{name}.all_scores")), tolerance);
+        report.close(
+            &format!("{name}.all_scores"),
+            &scores,
+            &set.io(&format!("{name}.all_scores")),
+            tolerance,
+        );
         let best = scores.narrow(1, 0, 1).unwrap().squeeze(1).unwrap();
         report.close(&format!("{name}.scores"), &best, &set.io(&format!("{name}.scores")), tolerance);
     }
@@ -229,18 +258,33 @@ fn the_config_of_transformers_4_gives_the_same_model() {
 /// No tensor of a set goes unchecked: each name belongs to an input or to one of the checks above.
 #[test]
 fn every_tensor_of_every_set_is_an_input_or_checked() {
-    let inputs =
-        ["pixel_values", "input_ids", "attention_mask", "labels", "qformer_input_ids", "qformer_attention_mask"];
+    let inputs = [
+        "pixel_values",
+        "input_ids",
+        "attention_mask",
+        "labels",
+        "qformer_input_ids",
+        "qformer_attention_mask",
+    ];
     let generated = ["sequences", "ids", "logits", "scores", "all_ids", "all_scores"];
     for set in sets() {
         for name in set.names() {
             let (group, leaf) = name.rsplit_once('.').unwrap_or(("", name));
             let known = match group {
-                "" => inputs.contains(&name) || ["language_projection", "logits", "loss", "token_nll"].contains(&name),
-                "soft" => {
-                    ["prompt", "inputs_embeds", "attention_mask", "encoder_last_hidden_state", "logits", "loss", "grad"]
-                        .contains(&leaf)
+                "" => {
+                    inputs.contains(&name)
+                        || ["language_projection", "logits", "loss", "token_nll"].contains(&name)
                 }
+                "soft" => [
+                    "prompt",
+                    "inputs_embeds",
+                    "attention_mask",
+                    "encoder_last_hidden_state",
+                    "logits",
+                    "loss",
+                    "grad",
+                ]
+                .contains(&leaf),
                 "soft_shared" => ["prompt", "loss", "grad"].contains(&leaf),
                 "train.adamw" | "train.adamw_wd" => ["losses", "final_prompt"].contains(&leaf),
                 "greedy" | "noprompt.greedy" | "soft_shared.greedy" | "beam3" | "beam3_lp-1" | "beam3_es" => {

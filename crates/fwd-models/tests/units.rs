@@ -1,5 +1,7 @@
 //! Single functions against transformers: activations, norms, position buckets, cross entropy, shifted labels.
 
+#![allow(clippy::unwrap_used)] // A helper of a test may panic.
+
 mod common;
 
 use candle_core::{DType, Device, Tensor, safetensors};
@@ -34,7 +36,8 @@ fn position_buckets_agree() {
     let positions: Vec<i64> = units["relpos.positions"].to_vec1().unwrap();
     for (n_buckets, max_distance) in [(32, 128), (12, 20), (8, 16)] {
         for (name, direction) in [("bidirectional", Direction::Both), ("causal", Direction::Back)] {
-            let want: Vec<i64> = units[&format!("relpos.b{n_buckets}_d{max_distance}.{name}")].to_vec1().unwrap();
+            let want: Vec<i64> =
+                units[&format!("relpos.b{n_buckets}_d{max_distance}.{name}")].to_vec1().unwrap();
             let ours = positions.iter().map(|&p| i64::from(bucket(p, direction, n_buckets, max_distance)));
             assert_eq!(ours.collect::<Vec<_>>(), want, "{n_buckets} buckets to {max_distance}, {name}");
         }

@@ -73,7 +73,7 @@ fn check_labels(logits: &Tensor, labels: &Tensor) -> Result<Arc<[i64]>> {
 /// `(max, Σ exp(z − max))` of one row.
 #[inline(always)]
 fn max_and_sum<E: Elem>(row: &[E]) -> (E, E) {
-    let max = row.iter().fold(E::NEG_INFINITY, |m, &z| if z > m || z != z { z } else { m });
+    let max = row.iter().fold(E::NEG_INFINITY, |m, &z| m.max_or_nan(z));
     (max, sum_of(row.len(), |i| Elem::exp(row[i] - max)))
 }
 

@@ -67,7 +67,7 @@ impl Kernel<2> for Backward {
     fn cpu<E: Elem>(&self, [p, dp]: [View<'_, E>; 2]) -> candle_core::Result<(Vec<E>, Shape)> {
         let t_k = p.last_dim();
         let mut ds = dp.data.to_vec();
-        if t_k > 0 {
+        if !ds.is_empty() {
             let step = rows_per_task(ds.len() / t_k) * t_k;
             ds.par_chunks_mut(step).zip(p.data.par_chunks(step)).for_each(|(ds, p)| {
                 simd(

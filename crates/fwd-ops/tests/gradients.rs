@@ -1,11 +1,13 @@
 //! Every operation against a reference in candle's basic operations and against finite differences, in f64, and in f32
 //! against its own f64 result.
 
+#![allow(clippy::unwrap_used)] // A helper of a test may panic.
+
 use candle_core::{D, DType, Device, Tensor, Var};
 use fwd_ops::{
     Activation, AttentionBias, AttentionConfig, AttentionSublayer, DepthwiseConv, FeedForwardConfig,
-    FeedForwardSublayer, FrozenLinear, Norm, Padding, attention, backward, cross_entropy, embedding, pointwise_conv,
-    softmax,
+    FeedForwardSublayer, FrozenLinear, Norm, Padding, attention, backward, cross_entropy, embedding,
+    pointwise_conv, softmax,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -85,7 +87,11 @@ fn check_differences(what: &str, i: usize, gradient: &Tensor, inputs: &[Tensor],
         };
         let slope = (at_offset(STEP) - at_offset(-STEP)) / (2.0 * STEP);
         let off = (slope - gradient[at]).abs();
-        assert!(off < 1e-6 * scale, "{what}: gradient {i}[{at}] is {}, finite differences give {slope}", gradient[at]);
+        assert!(
+            off < 1e-6 * scale,
+            "{what}: gradient {i}[{at}] is {}, finite differences give {slope}",
+            gradient[at]
+        );
     }
 }
 
@@ -101,7 +107,9 @@ fn like(t: &Tensor, x: &Tensor) -> Tensor {
 
 #[test]
 fn frozen_linear() {
-    for (dims, n_in, n_out) in [(vec![3, 5], 5, 7), (vec![2, 1, 33], 33, 1), (vec![70, 16], 16, 40), (vec![9], 9, 4)] {
+    for (dims, n_in, n_out) in
+        [(vec![3, 5], 5, 7), (vec![2, 1, 33], 33, 1), (vec![70, 16], 16, 40), (vec![9], 9, 4)]
+    {
         for with_bias in [false, true] {
             let weight = normal(1, &[n_out, n_in], DType::F64);
             let bias = with_bias.then(|| normal(2, &[n_out], DType::F64));
@@ -111,12 +119,21 @@ fn frozen_linear() {
             };
             let reference = |x: &[Tensor]| {
                 let flat = x[0].reshape(((), n_in)).unwrap();
-                let y = reference_linear(&flat, &like(&weight, &x[0]), bias.as_ref().map(|b| like(b, &x[0])).as_ref());
+                let y = reference_linear(
+                    &flat,
+                    &like(&weight, &x[0]),
+                    bias.as_ref().map(|b| like(b, &x[0])).as_ref(),
+                );
                 let mut shape = x[0].dims().to_vec();
                 *shape.last_mut().unwrap() = n_out;
                 y.reshape(shape).unwrap()
             };
-            verify(&format!("linear {dims:?} bias {with_bias}"), &[normal(3, &dims, DType::F64)], &ours, &reference);
+            verify(
+                &format!("linear {dims:?} bias {with_bias}"),
+                &[normal(3, &dims, DType::F64)],
+                &ours,
+                &reference,
+            );
         }
     }
 }
@@ -127,7 +144,8 @@ fn frozen_linear_widens_half_precision_weights_exactly() {
     for dtype in [DType::BF16, DType::F16] {
         let weight = normal(1, &[700, 48], DType::F32).to_dtype(dtype).unwrap();
         let half = FrozenLinear::new(weight.clone(), None).unwrap().forward(&x).unwrap();
-        let wide = FrozenLinear::new(weight.to_dtype(DType::F32).unwrap(), None).unwrap().forward(&x).unwrap();
+        let wide =
+            FrozenLinear::new(weight.to_dtype(DType::F32).unwrap(), None).unwrap().forward(&x).unwrap();
         assert_eq!(max_diff(&half, &wide), 0.0, "{dtype:?}");
     }
 }
@@ -161,7 +179,9 @@ fn norms() {
         let (weight, bias) = (normal(1, &[d], DType::F64), normal(2, &[d], DType::F64));
         let x = [normal(3, &dims, DType::F64)];
         let rms = |x: &[Tensor]| Norm::rms(like(&weight, &x[0]), 1e-6).unwrap().forward(&x[0]).unwrap();
-        verify(&format!("rms norm {dims:?}"), &x, &rms, &|x| reference_rms(&x[0], &like(&weight, &x[0]), 1e-6));
+        verify(&format!("rms norm {dims:?}"), &x, &rms, &|x| {
+            reference_rms(&x[0], &like(&weight, &x[0]), 1e-6)
+        });
         // With one column the variance is 0 and the gradient of the reference is dominated by eps.
         if d > 1 {
             let layer = |x: &[Tensor]| {
@@ -181,7 +201,8 @@ fn norms_keep_their_accuracy_far_from_zero_and_near_it() {
     for scale in [1e-4, 1.0, 1e4] {
         let x = ((normal(5, &[8, 64], DType::F64) * scale).unwrap() + 100.0 * scale).unwrap();
         let got = Norm::layer(ones.clone(), zeros.clone(), 1e-12).unwrap().forward(&like(&x, &ones)).unwrap();
-        let want = reference_layer_norm(&like(&like(&x, &ones), &x), &like(&ones, &x), &like(&zeros, &x), 1e-12);
+        let want =
+            reference_layer_norm(&like(&like(&x, &ones), &x), &like(&ones, &x), &like(&zeros, &x), 1e-12);
         // The mean of 64 values near 100 costs about 100·eps of each unit-variance result.
         assert!(max_diff(&got, &want) < 2e-4, "scale {scale}: {:e}", max_diff(&got, &want));
     }
@@ -190,7 +211,9 @@ fn norms_keep_their_accuracy_far_from_zero_and_near_it() {
 #[test]
 fn activations() {
     let gelu_tanh = |x: &Tensor| {
-        let u = ((x + (x.powf(3.0).unwrap() * 0.044715).unwrap()).unwrap() * (2.0 / std::f64::consts::PI).sqrt()).unwrap();
+        let u = ((x + (x.powf(3.0).unwrap() * 0.044715).unwrap()).unwrap()
+            * (2.0 / std::f64::consts::PI).sqrt())
+        .unwrap();
         ((u.tanh().unwrap() + 1.0).unwrap() * (x * 0.5).unwrap()).unwrap()
     };
     let gelu_erf = |x: &Tensor| {
@@ -226,7 +249,12 @@ fn activations_are_exact_at_the_ends_and_keep_nan() {
 }
 
 /// Additive terms of a bias as one dense `(b, h, t_q, t_k)` tensor, −1e30 for what must not be seen.
-fn dense_bias(position: Option<&Tensor>, mask: Option<&[Vec<f64>]>, causal: bool, dims: [usize; 4]) -> Tensor {
+fn dense_bias(
+    position: Option<&Tensor>,
+    mask: Option<&[Vec<f64>]>,
+    causal: bool,
+    dims: [usize; 4],
+) -> Tensor {
     let [b, h, t_q, t_k] = dims;
     let mut out = vec![0.0; b * h * t_q * t_k];
     let position = position.map(values);
@@ -267,10 +295,12 @@ struct BiasCase {
 
 fn bias_cases(b: usize, h: usize, t_q: usize, t_k: usize) -> Vec<BiasCase> {
     let position = normal(11, &[h, t_q, t_k], DType::F64);
-    let mask: Vec<Vec<f64>> =
-        (0..b).map(|e| (0..t_k).map(|j| if j > 0 && (j + e) % 3 == 0 { 0.0 } else { 1.0 }).collect()).collect();
+    let mask: Vec<Vec<f64>> = (0..b)
+        .map(|e| (0..t_k).map(|j| if j > 0 && (j + e) % 3 == 0 { 0.0 } else { 1.0 }).collect())
+        .collect();
     let mask_tensor = Tensor::new(mask.clone(), &Device::Cpu).unwrap();
-    let dense = |p: bool, m: bool, c| dense_bias(p.then_some(&position), m.then_some(&mask[..]), c, [b, h, t_q, t_k]);
+    let dense =
+        |p: bool, m: bool, c| dense_bias(p.then_some(&position), m.then_some(&mask[..]), c, [b, h, t_q, t_k]);
     let none = AttentionBias::none;
     let mut cases = vec![
         BiasCase { name: "plain", bias: none(), dense: dense(false, false, false) },
@@ -314,9 +344,15 @@ fn multi_head_attention() {
         for case in bias_cases(b, h, t_q, t_k) {
             let inputs =
                 [(1, t_q), (2, t_k), (3, t_k)].map(|(seed, n)| normal(seed, &[b, n, h * d], DType::F64));
-            let ours = |x: &[Tensor]| attention(&x[0], &x[1], &x[2], h, 0.7, &as_like(&case.bias, &x[0])).unwrap();
+            let ours =
+                |x: &[Tensor]| attention(&x[0], &x[1], &x[2], h, 0.7, &as_like(&case.bias, &x[0])).unwrap();
             let reference = |x: &[Tensor]| reference_attention(&x[0], &x[1], &x[2], h, 0.7, &case.dense);
-            verify(&format!("attention {} b{b} h{h} {t_q}x{t_k} d{d}", case.name), &inputs, &ours, &reference);
+            verify(
+                &format!("attention {} b{b} h{h} {t_q}x{t_k} d{d}", case.name),
+                &inputs,
+                &ours,
+                &reference,
+            );
         }
     }
 }
@@ -334,7 +370,9 @@ fn a_fully_masked_row_gives_zeros_and_a_zero_gradient() {
     let qkv = [(1, 2), (2, 3), (3, 3)].map(|(seed, n)| normal(seed, &[2, n, 8], DType::F32));
     let run = |x: &[Tensor]| attention(&x[0], &x[1], &x[2], 2, 1.0, &bias).unwrap();
     assert!(values(&run(&qkv))[..16].iter().all(|&v| v == 0.0));
-    assert!(gradients(&run, &qkv).iter().all(|g| values(&g.narrow(0, 0, 1).unwrap()).iter().all(|&v| v == 0.0)));
+    assert!(
+        gradients(&run, &qkv).iter().all(|g| values(&g.narrow(0, 0, 1).unwrap()).iter().all(|&v| v == 0.0))
+    );
 }
 
 /// A sublayer in f64 and in f32, as the activations ask for it.
@@ -352,7 +390,8 @@ fn norm_of(kind: &str, seed: u64, d: usize, dtype: DType) -> Norm {
     }
 }
 
-const NORM_PAIRS: [(&str, &str); 4] = [("rms", "none"), ("none", "layer"), ("layer", "none"), ("layer", "rms")];
+const NORM_PAIRS: [(&str, &str); 4] =
+    [("rms", "none"), ("none", "layer"), ("layer", "none"), ("layer", "rms")];
 
 #[test]
 fn attention_sublayers_equal_their_parts() {
@@ -380,7 +419,12 @@ fn attention_sublayers_equal_their_parts() {
                     c.post.forward(&(&x[0] + c.output.forward(&context).unwrap()).unwrap()).unwrap()
                 };
                 let x = [normal(1, &[b, t, d], DType::F64)];
-                verify(&format!("self-attention {pre}/{post} {} b{b} h{h} t{t}", case.name), &x, &ours, &reference);
+                verify(
+                    &format!("self-attention {pre}/{post} {} b{b} h{h} t{t}", case.name),
+                    &x,
+                    &ours,
+                    &reference,
+                );
             }
         }
     }
@@ -435,8 +479,9 @@ fn feed_forward_sublayers_equal_their_parts() {
                     output: linear_of(40, d, hidden, dtype),
                     post: norm_of(post, 50, d, dtype),
                 };
-                let ours =
-                    |x: &[Tensor]| FeedForwardSublayer::new(build(x[0].dtype())).unwrap().forward(&x[0]).unwrap();
+                let ours = |x: &[Tensor]| {
+                    FeedForwardSublayer::new(build(x[0].dtype())).unwrap().forward(&x[0]).unwrap()
+                };
                 let reference = |x: &[Tensor]| {
                     let c = build(x[0].dtype());
                     let h = c.input.forward(&c.pre.forward(&x[0]).unwrap()).unwrap();
@@ -476,7 +521,9 @@ fn cross_entropy_averages_over_the_labels_that_count() {
         let terms: Vec<Tensor> = picks
             .iter()
             .map(|&(b, t, label)| {
-                let at = |x: &Tensor, i| x.narrow(0, b, 1).unwrap().narrow(1, t, 1).unwrap().narrow(i, 0, 1).unwrap();
+                let at = |x: &Tensor, i| {
+                    x.narrow(0, b, 1).unwrap().narrow(1, t, 1).unwrap().narrow(i, 0, 1).unwrap()
+                };
                 let z_label = z[0].narrow(2, label, 1).unwrap().squeeze(2).unwrap();
                 (at(&log_sum, 0) - at(&z_label, 0)).unwrap().reshape(()).unwrap()
             })
@@ -489,12 +536,19 @@ fn cross_entropy_averages_over_the_labels_that_count() {
     let nothing = Tensor::full(-100i64, (2, 3), &Device::Cpu).unwrap();
     assert!(cross_entropy(&huge, &nothing).unwrap_err().to_string().contains("every label is -100"));
     let outside = Tensor::full(7i64, (2, 3), &Device::Cpu).unwrap();
-    assert!(cross_entropy(&huge, &outside).unwrap_err().to_string().contains("id 7 at position 0 is outside 0..7"));
+    assert!(
+        cross_entropy(&huge, &outside)
+            .unwrap_err()
+            .to_string()
+            .contains("id 7 at position 0 is outside 0..7")
+    );
 }
 
 #[test]
 fn depthwise_and_pointwise_convolutions() {
-    for (h, w, kernel, stride) in [(5, 7, 3, 1), (8, 8, 3, 2), (6, 9, 5, 2), (7, 4, 5, 1), (1, 1, 3, 1), (4, 4, 1, 3)] {
+    for (h, w, kernel, stride) in
+        [(5, 7, 3, 1), (8, 8, 3, 2), (6, 9, 5, 2), (7, 4, 5, 1), (1, 1, 3, 1), (4, 4, 1, 3)]
+    {
         let weight = normal(1, &[3, 1, kernel, kernel], DType::F64);
         let bias = normal(2, &[3], DType::F64);
         let x = [normal(3, &[2, 3, h, w], DType::F64)];
@@ -507,7 +561,11 @@ fn depthwise_and_pointwise_convolutions() {
             }
         };
         let reference = |x: &[Tensor], pads: [usize; 4]| {
-            let x0 = x[0].pad_with_zeros(2, pads[0], pads[1]).unwrap().pad_with_zeros(3, pads[2], pads[3]).unwrap();
+            let x0 = x[0]
+                .pad_with_zeros(2, pads[0], pads[1])
+                .unwrap()
+                .pad_with_zeros(3, pads[2], pads[3])
+                .unwrap();
             // Tap by tap: candle's own strided conv2d has a backward that fails on odd sizes.
             let taken = |x: &Tensor, dim: usize, tap: usize| {
                 let n_out = (x.dim(dim).unwrap() - kernel) / stride + 1;
@@ -517,7 +575,8 @@ fn depthwise_and_pointwise_convolutions() {
             let weight = like(&weight, &x0);
             let taps = (0..kernel * kernel).map(|tap| {
                 let (ky, kx) = (tap / kernel, tap % kernel);
-                let w = weight.narrow(2, ky, 1).unwrap().narrow(3, kx, 1).unwrap().reshape((1, 3, 1, 1)).unwrap();
+                let w =
+                    weight.narrow(2, ky, 1).unwrap().narrow(3, kx, 1).unwrap().reshape((1, 3, 1, 1)).unwrap();
                 taken(&taken(&x0, 2, ky), 3, kx).broadcast_mul(&w).unwrap()
             });
             let y = taps.reduce(|a, b| (a + b).unwrap()).unwrap();
@@ -540,7 +599,13 @@ fn depthwise_and_pointwise_convolutions() {
     let ours = |x: &[Tensor]| pointwise_conv(&linear_of(1, 6, 3, x[0].dtype()), &x[0]).unwrap();
     let reference = |x: &[Tensor]| {
         let rows = x[0].permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
-        linear_of(1, 6, 3, x[0].dtype()).forward(&rows).unwrap().permute((0, 3, 1, 2)).unwrap().contiguous().unwrap()
+        linear_of(1, 6, 3, x[0].dtype())
+            .forward(&rows)
+            .unwrap()
+            .permute((0, 3, 1, 2))
+            .unwrap()
+            .contiguous()
+            .unwrap()
     };
     verify("pointwise", &x, &ours, &reference);
 }
@@ -581,7 +646,8 @@ fn backward_names_every_parameter_that_is_left_out_or_not_finite() {
     let zero = Var::zeros(3, DType::F32, &Device::Cpu).unwrap();
     // The root of 0 has an infinite slope.
     let loss = (good.sqr().unwrap() + zero.sqrt().unwrap()).unwrap().sum_all().unwrap();
-    let error = backward(&loss, &[("good", &good), ("unused", &unused), ("zero", &zero)]).unwrap_err().to_string();
+    let error =
+        backward(&loss, &[("good", &good), ("unused", &unused), ("zero", &zero)]).unwrap_err().to_string();
     assert_eq!(error, "backward: no gradient for [unused], non-finite gradient for [zero]");
     let nan = (good.sum_all().unwrap() * f64::NAN).unwrap();
     assert!(backward(&nan, &[("good", &good)]).unwrap_err().to_string().contains("the loss is NaN"));
@@ -612,7 +678,9 @@ fn the_number_of_threads_does_not_change_a_result() {
     let x = [normal(1, &[600, 24], DType::F32)];
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| (layer.forward(&x[0]).unwrap(), gradients(&|x| layer.forward(&x[0]).unwrap(), &x).remove(0)))
+        pool.install(|| {
+            (layer.forward(&x[0]).unwrap(), gradients(&|x| layer.forward(&x[0]).unwrap(), &x).remove(0))
+        })
     };
     let (one, four) = (run(1), run(4));
     assert_eq!((max_diff(&one.0, &four.0), max_diff(&one.1, &four.1)), (0.0, 0.0));

@@ -1,6 +1,6 @@
 //! Reading the reference sets and collecting differences.
 
-#![allow(dead_code)] // Each test binary uses a part of this.
+#![allow(dead_code, clippy::unwrap_used)] // Each test binary uses a part of this; a helper of a test may panic.
 
 use candle_core::{DType, Device, Tensor, safetensors};
 use fwd_models::{Blip, ModelConfig, WeightDtype};
@@ -24,7 +24,8 @@ pub(crate) struct Set {
 pub(crate) fn sets() -> Vec<Set> {
     let root = std::env::var_os("FWD_ORACLE_DIR").map_or_else(|| fixtures().join("sets"), PathBuf::from);
     let entries = std::fs::read_dir(&root).unwrap_or_else(|e| panic!("{}: {e}", root.display()));
-    let mut dirs: Vec<PathBuf> = entries.map(|e| e.unwrap().path()).filter(|d| d.join("io.safetensors").exists()).collect();
+    let mut dirs: Vec<PathBuf> =
+        entries.map(|e| e.unwrap().path()).filter(|d| d.join("io.safetensors").exists()).collect();
     dirs.sort();
     assert!(!dirs.is_empty(), "no folder with io.safetensors in {}", root.display());
     dirs.iter().map(|dir| Set::open(dir)).collect()
@@ -67,7 +68,17 @@ pub(crate) struct Report {
 }
 
 pub(crate) fn abs_max(tensor: &Tensor) -> f64 {
-    tensor.to_dtype(DType::F64).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar().unwrap()
+    tensor
+        .to_dtype(DType::F64)
+        .unwrap()
+        .abs()
+        .unwrap()
+        .flatten_all()
+        .unwrap()
+        .max(0)
+        .unwrap()
+        .to_scalar()
+        .unwrap()
 }
 
 /// Largest absolute difference; NaN if any element is NaN.
@@ -89,14 +100,20 @@ impl Report {
     pub(crate) fn close(&mut self, name: &str, ours: &Tensor, want: &Tensor, tolerance: f64) {
         self.n_checked += 1;
         // The queries of BLIP-2 are the same for every sample; transformers keeps one row of them.
-        let ours = if want.dims().first() == Some(&1) && ours.dims().len() > 1 { &ours.narrow(0, 0, 1).unwrap() } else { ours };
+        let ours = if want.dims().first() == Some(&1) && ours.dims().len() > 1 {
+            &ours.narrow(0, 0, 1).unwrap()
+        } else {
+            ours
+        };
         if ours.dims() != want.dims() {
             return self.fail(format!("{name}: shape {:?}, expected {:?}", ours.shape(), want.shape()));
         }
         let diff = max_diff(ours, want);
-        // Written so that NaN fails.
-        if !(diff <= tolerance) {
-            self.fail(format!("{name}: off by {diff:.2e}, allowed {tolerance:.2e} (|want| up to {:.2e})", abs_max(want)));
+        if diff.is_nan() || diff > tolerance {
+            self.fail(format!(
+                "{name}: off by {diff:.2e}, allowed {tolerance:.2e} (|want| up to {:.2e})",
+                abs_max(want)
+            ));
         }
     }
 
@@ -109,6 +126,12 @@ impl Report {
 
     pub(crate) fn finish(self) {
         assert!(self.n_checked > 0, "nothing was checked");
-        assert!(self.failures.is_empty(), "{} of {} checks failed:\n{}", self.failures.len(), self.n_checked, self.failures.join("\n"));
+        assert!(
+            self.failures.is_empty(),
+            "{} of {} checks failed:\n{}",
+            self.failures.len(),
+            self.n_checked,
+            self.failures.join("\n")
+        );
     }
 }

@@ -18,6 +18,13 @@ pub(crate) trait Elem: WithDType + Neg<Output = Self> + std::iter::Sum + Default
     fn ln(self) -> Self;
     fn sqrt(self) -> Self;
     fn erf(self) -> Self;
+    fn is_nan(self) -> bool;
+
+    /// The larger of two; NaN if either is.
+    #[inline(always)]
+    fn max_or_nan(self, other: Self) -> Self {
+        if other > self || other.is_nan() { other } else { self }
+    }
 
     /// `dst = lhs·rhs·alpha`, or `dst += …`, on one thread.
     fn gemm(dst: MatMut<'_, Self>, accum: Accum, lhs: MatRef<'_, Self>, rhs: MatRef<'_, Self>, alpha: Self);
@@ -63,6 +70,11 @@ impl Elem for f32 {
         self.sqrt()
     }
 
+    #[inline(always)]
+    fn is_nan(self) -> bool {
+        self.is_nan()
+    }
+
     /// `erf(x) ≈ x·P(x²)/Q(x²)`; exactly ±1 from 3.95 on, where it is 1 to the last bit of an `f32`.
     #[inline(always)]
     fn erf(self) -> Self {
@@ -74,7 +86,7 @@ impl Elem for f32 {
         p = p * s - 2.101_024e-6;
         p = p * s - 5.692_506_4e-5;
         p = p * s - 7.349_906_3e-4;
-        p = p * s - 2.954_599_8e-3;
+        p = p * s - 2.954_6e-3;
         p = p * s - 1.609_603_3e-2;
         let mut q = -1.456_607_2e-5;
         q = q * s - 2.133_740_6e-4;
@@ -115,6 +127,11 @@ impl Elem for f64 {
     }
 
     #[inline(always)]
+    fn is_nan(self) -> bool {
+        self.is_nan()
+    }
+
+    #[inline(always)]
     fn erf(self) -> Self {
         libm::erf(self)
     }
@@ -132,8 +149,8 @@ pub(crate) fn sum_of<E: Elem>(n: usize, f: impl Fn(usize) -> E) -> E {
     let whole = n / LANES * LANES;
     let mut start = 0;
     while start < whole {
-        for lane in 0..LANES {
-            lanes[lane] += f(start + lane);
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += f(start + lane);
         }
         start += LANES;
     }
@@ -143,9 +160,8 @@ pub(crate) fn sum_of<E: Elem>(n: usize, f: impl Fn(usize) -> E) -> E {
     }
     let mut width = LANES / 2;
     while width > 0 {
-        for lane in 0..width {
-            lanes[lane] = lanes[lane] + lanes[lane + width];
-        }
+        let (low, high) = lanes.split_at_mut(width);
+        low.iter_mut().zip(high).for_each(|(l, h)| *l += *h);
         width /= 2;
     }
     lanes[0] + tail

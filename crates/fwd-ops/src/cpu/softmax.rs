@@ -9,8 +9,7 @@ use super::{Elem, elem::sum_of, gelu::dot};
 pub(crate) fn softmax_row<E: Elem>(row: &mut [E]) {
     let mut max = E::NEG_INFINITY;
     for &s in row.iter() {
-        // A NaN must win, so that it reaches the result.
-        max = if s > max || s != s { s } else { max };
+        max = max.max_or_nan(s);
     }
     if max == E::NEG_INFINITY {
         row.fill(E::zero());

@@ -1,0 +1,185 @@
+//! `cargo xtask bench step`: the timings of `fwd-benches`' program, alone or turn about with PyTorch.
+
+use crate::{command, output, root, run};
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Size {
+    Small,
+    Base,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StepArgs {
+    /// Size of the model; both if absent.
+    #[arg(long, value_enum)]
+    config: Option<Size>,
+    /// `blip2` or `instructblip`.
+    #[arg(long, default_value = "blip2")]
+    kind: String,
+    /// Timed runs of each row in each process.
+    #[arg(long, default_value_t = 20)]
+    iters: usize,
+    /// Processes of each program.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// A Python with torch and transformers: its benchmark runs in turn with ours.
+    #[arg(long, value_name = "PYTHON")]
+    torch: Option<PathBuf>,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Our row and the row of the PyTorch benchmark that does the same work.
+const ROWS: [(&str, &str, &str); 4] = [
+    ("train_cached", "train_cached", "prompt-tuning step, frozen features cached"),
+    ("train_full", "train_full", "prompt-tuning step from pixels"),
+    ("vision", "vision", "vision tower + Q-Former"),
+    ("generate", "gen_hf", "greedy generation, 8 tokens"),
+];
+
+/// Medians of all processes and peak memory, of one program.
+#[derive(Default)]
+struct Runs {
+    ms: BTreeMap<String, Vec<f64>>,
+    peak_mib: Vec<f64>,
+}
+
+impl Runs {
+    fn add(&mut self, report: &Value) -> Result<()> {
+        let rows = report["ms"].as_object().context("the benchmark printed no timings")?;
+        for (name, row) in rows {
+            self.ms
+                .entry(name.clone())
+                .or_default()
+                .push(row["median"].as_f64().context("a row without a median")?);
+        }
+        self.peak_mib.push(report["peak_rss_mib"].as_f64().unwrap_or(f64::NAN));
+        Ok(())
+    }
+
+    fn median(&self, name: &str) -> f64 {
+        self.ms.get(name).map_or(f64::NAN, |v| median(v))
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let mid = sorted.len() / 2;
+    match sorted.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => sorted[mid],
+        _ => (sorted[mid - 1] + sorted[mid]) / 2.0,
+    }
+}
+
+pub(crate) fn step(args: &StepArgs) -> Result<()> {
+    ensure!(args.rounds > 0 && args.iters > 0, "--rounds and --iters must be at least 1");
+    run(&mut command(
+        "cargo",
+        &["build", "--release", "--quiet", "--package", "fwd-benches", "--bin", "step"],
+    ))?;
+    let sizes = args.config.map_or(vec![Size::Small, Size::Base], |size| vec![size]);
+    let mut reports = Vec::new();
+    for size in sizes {
+        let name = if size == Size::Small { "small" } else { "base" };
+        let (mut ours, mut torch) = (Runs::default(), Runs::default());
+        // Turn about: what slows the machine down for a while slows both.
+        for round in 0..args.rounds {
+            eprintln!("{name}: round {} of {}", round + 1, args.rounds);
+            ours.add(&run_ours(name, args)?)?;
+            if let Some(python) = &args.torch {
+                torch.add(&run_torch(python, name, args)?)?;
+            }
+        }
+        reports.push((name, ours, torch));
+    }
+    print(args, &reports)
+}
+
+fn run_ours(size: &str, args: &StepArgs) -> Result<Value> {
+    let program = root().join("target/release/step");
+    let iters = args.iters.to_string();
+    let mut step = command(
+        &program.to_string_lossy(),
+        &["--config", size, "--kind", &args.kind, "--iters", &iters, "--json"],
+    );
+    // candle keeps a thread pool of its own beside rayon's, and it spins: on few cores both then wait for each other.
+    step.env("CANDLE_NUM_THREADS", "1");
+    Ok(serde_json::from_str(&output(&mut step)?)?)
+}
+
+fn run_torch(python: &Path, size: &str, args: &StepArgs) -> Result<Value> {
+    let scratch = std::env::temp_dir().join(format!("fwd-bench-{}.jsonl", std::process::id()));
+    let script = "crates/fwd-models/tests/fixtures/scripts/bench_torch.py";
+    let (iters, out) = (args.iters.to_string(), scratch.to_string_lossy().into_owned());
+    let modes = "vision,train_cached,train_full,gen_hf";
+    let list =
+        [script, "--config", size, "--kind", &args.kind, "--iters", &iters, "--modes", modes, "--json", &out];
+    let ran = output(&mut command(&python.to_string_lossy(), &list));
+    let text = std::fs::read_to_string(&scratch);
+    let _ = std::fs::remove_file(&scratch);
+    ran?;
+    Ok(serde_json::from_str(text?.trim())?)
+}
+
+#[allow(clippy::print_stdout)]
+fn print(args: &StepArgs, reports: &[(&str, Runs, Runs)]) -> Result<()> {
+    if args.json {
+        let value =
+            |name: &str, runs: &Runs| json!({ "config": name, "ms": runs.ms, "peak_mib": runs.peak_mib });
+        let all: Vec<Value> = reports
+            .iter()
+            .map(|(name, ours, torch)| json!({ "ours": value(name, ours), "torch": args.torch.as_ref().map(|_| value(name, torch)) }))
+            .collect();
+        println!("{}", serde_json::to_string_pretty(&all)?);
+        return Ok(());
+    }
+    let mut table =
+        String::from("| work | config | ours, ms | PyTorch, ms | ours / PyTorch |\n|---|---|---|---|---|\n");
+    for (name, ours, torch) in reports {
+        for (row, torch_row, what) in ROWS {
+            line(&mut table, what, name, ours.median(row), torch.median(torch_row), 1)?;
+        }
+        line(&mut table, "peak memory, MiB", name, median(&ours.peak_mib), median(&torch.peak_mib), 0)?;
+    }
+    print!("{table}");
+    Ok(())
+}
+
+fn line(table: &mut String, what: &str, size: &str, ours: f64, torch: f64, digits: usize) -> Result<()> {
+    if torch.is_nan() {
+        writeln!(table, "| {what} | {size} | {ours:.digits$} | | |")?;
+    } else {
+        writeln!(table, "| {what} | {size} | {ours:.digits$} | {torch:.digits$} | {:.2} |", ours / torch)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Runs, median};
+    use serde_json::json;
+
+    #[test]
+    fn medians_of_odd_even_and_no_values() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn a_report_without_timings_is_an_error() {
+        let mut runs = Runs::default();
+        assert!(runs.add(&json!({ "peak_rss_mib": 5 })).is_err());
+        runs.add(&json!({ "ms": { "vision": { "median": 2.5 } }, "peak_rss_mib": 7 })).unwrap();
+        assert_eq!((runs.median("vision"), runs.peak_mib), (2.5, vec![7.0]));
+    }
+}

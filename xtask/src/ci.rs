@@ -1,0 +1,37 @@
+//! What CI runs, in the order in which it fails soonest.
+
+use crate::{command, root, tidy};
+use anyhow::Result;
+use std::path::PathBuf;
+
+/// The README's test command comes last; it is the one that takes time.
+pub(crate) fn run() -> Result<()> {
+    tidy::run()?;
+    crate::run(&mut command("cargo", &["fmt", "--all", "--check"]))?;
+    crate::run(&mut command(
+        "cargo",
+        &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
+    ))?;
+    crate::run(
+        command("cargo", &["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
+    crate::run(&mut command(
+        cargo_deny()?.to_string_lossy().as_ref(),
+        &["check", "licenses", "bans", "sources"],
+    ))?;
+    crate::run(&mut command("cargo", &["test", "--workspace", "--locked"]))
+}
+
+/// cargo-deny, installed into the target folder on first use.
+fn cargo_deny() -> Result<PathBuf> {
+    let tools = root().join("target/tools");
+    let program = tools.join("bin/cargo-deny");
+    if !program.exists() {
+        let tools = tools.to_string_lossy().into_owned();
+        crate::run(&mut command(
+            "cargo",
+            &["install", "--locked", "--quiet", "cargo-deny", "--root", &tools],
+        ))?;
+    }
+    Ok(program)
+}

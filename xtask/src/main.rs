@@ -1,0 +1,66 @@
+//! `cargo xtask …`: what CI runs, the house rules, and the benchmarks beside their peers.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod ci;
+mod tidy;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+#[derive(Parser)]
+#[command(about)]
+enum Args {
+    /// Everything CI checks: format, lints, docs, licences, house rules, tests.
+    Ci,
+    /// The house rules that no lint knows.
+    Tidy,
+    /// Benchmarks.
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Prompt-tuning steps, frozen features and generation, alone or beside PyTorch.
+    Step(bench::StepArgs),
+}
+
+fn main() -> Result<()> {
+    match Args::parse() {
+        Args::Ci => ci::run(),
+        Args::Tidy => tidy::run(),
+        Args::Bench(Bench::Step(args)) => bench::step(&args),
+    }
+}
+
+/// The root of the workspace.
+fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_path_buf()
+}
+
+/// A command in the root of the workspace.
+fn command(program: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).current_dir(root());
+    command
+}
+
+/// Runs a command to its end; an error if it fails.
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+    ensure!(status.success(), "{command:?} failed: {status}");
+    Ok(())
+}
+
+/// The standard output of a command that must succeed.
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?} failed: {}\n{errors}", output.status);
+    Ok(String::from_utf8(output.stdout)?)
+}
