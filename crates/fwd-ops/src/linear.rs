@@ -55,11 +55,15 @@ impl FrozenLinear {
     /// # Errors
     /// [`OpError::Shape`] if the input widths differ or only some have a bias.
     pub fn stacked(parts: &[&FrozenLinear]) -> Result<Self> {
-        let weights: Vec<_> = parts.iter().map(|p| p.weight.clone()).collect();
-        let biases: Vec<_> = parts.iter().filter_map(|p| p.bias.clone()).collect();
-        if !biases.is_empty() && biases.len() != parts.len() {
-            return Err(OpError::shape("frozen_linear", "either all stacked maps have a bias or none"));
+        let n_biases = parts.iter().filter(|p| p.bias.is_some()).count();
+        if parts.iter().any(|p| p.n_in != parts[0].n_in) || (n_biases != 0 && n_biases != parts.len()) {
+            return Err(OpError::shape(
+                "frozen_linear",
+                "stacked maps must read one width, and all or none have a bias",
+            ));
         }
+        let weights: Vec<_> = parts.iter().map(|p| &p.weight).collect();
+        let biases: Vec<_> = parts.iter().filter_map(|p| p.bias.as_ref()).collect();
         let bias = if biases.is_empty() { None } else { Some(Tensor::cat(&biases, 0)?) };
         Self::new(Tensor::cat(&weights, 0)?, bias)
     }

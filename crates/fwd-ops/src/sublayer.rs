@@ -13,6 +13,7 @@ use crate::cpu::attention::{HeadShape, Tokens, attend, attend_backward};
 use crate::cpu::ffn::{FfnRef, FfnSaved};
 use crate::cpu::gemm::{LinearRef, Threads, rows_mut};
 use crate::cpu::norm::{NormRef, norm_rows, norm_rows_backward_add, norm_rows_in_place};
+use crate::cpu::scratch::Scratch;
 use crate::cpu::{Elem, rows_per_task, simd};
 use crate::dispatch::{Kernel, Read, View, apply1, apply2, apply3};
 use crate::error::{OpError, Result};
@@ -175,9 +176,10 @@ impl AttentionSublayer {
         let t_k = match key_value {
             None => t_q,
             Some(kv) => match kv.dims() {
-                &[b, t_k, w] if b == batch && w == 2 * width => t_k,
+                &[b, t_k, w] if b == batch && t_k > 0 && w == 2 * width => t_k,
                 dims => {
-                    let what = format!("keys and values must be ({batch}, t_k, {}), got {dims:?}", 2 * width);
+                    let what =
+                        format!("keys and values must be ({batch}, t_k > 0, {}), got {dims:?}", 2 * width);
                     return Err(OpError::shape("attention_sublayer", what));
                 }
             },
@@ -243,6 +245,7 @@ struct Parts<'a, E> {
 struct Block<'a, E> {
     first_entry: usize,
     x: &'a [E],
+    /// Comes in as a copy of `x`.
     y: &'a mut [E],
     projected: &'a mut [E],
     probs: &'a mut [E],
@@ -285,7 +288,7 @@ impl<E: Elem> Parts<'_, E> {
         let input = if self.pre.is_identity() {
             x
         } else {
-            let mut buffer = vec![E::zero(); x.len()];
+            let mut buffer = Scratch::new(x.len());
             simd(
                 #[inline(always)]
                 || norm_rows(self.pre, x, d, &mut buffer),
@@ -295,26 +298,23 @@ impl<E: Elem> Parts<'_, E> {
         };
         self.projection.forward(input, m, projected, Accum::Replace, threads);
         let projected = &*projected;
-        let mut context = vec![E::zero(); m * shape.width()];
+        let mut context = Scratch::new(m * shape.width());
         let one_entry = |i: usize, probs: &mut [E], context: &mut [E], threads: Threads| {
             let context = rows_mut(context, shape.t_q, shape.width(), shape.width());
             let terms = bias.terms(first_entry + i, shape.t_k, self.scale);
             let memory = memory.map(|m| &m[first_entry * shape.t_k * 2 * shape.width()..]);
             attend(shape, &terms, qkv(shape, projected, memory, i), probs, context, threads);
         };
-        if shape.n_probs() > 0 {
-            if threads.count() > 1 && m / shape.t_q >= threads.count() {
-                probs
-                    .par_chunks_mut(shape.n_probs())
-                    .zip(context.par_chunks_mut(per_entry))
-                    .enumerate()
-                    .for_each(|(i, (probs, context))| one_entry(i, probs, context, Threads::One));
-            } else {
-                let entries = probs.chunks_mut(shape.n_probs()).zip(context.chunks_mut(per_entry));
-                entries.enumerate().for_each(|(i, (probs, context))| one_entry(i, probs, context, threads));
-            }
+        if threads.count() > 1 && m / shape.t_q >= threads.count() {
+            probs
+                .par_chunks_mut(shape.n_probs())
+                .zip(context.par_chunks_mut(per_entry))
+                .enumerate()
+                .for_each(|(i, (probs, context))| one_entry(i, probs, context, Threads::One));
+        } else {
+            let entries = probs.chunks_mut(shape.n_probs()).zip(context.chunks_mut(per_entry));
+            entries.enumerate().for_each(|(i, (probs, context))| one_entry(i, probs, context, threads));
         }
-        y.copy_from_slice(x);
         self.output.forward(&context, m, y, Accum::Add, threads);
         if !self.post.is_identity() {
             if !sum.is_empty() {
@@ -340,21 +340,22 @@ impl<E: Elem> Parts<'_, E> {
         let SavedRef { first_entry, n_entries, x, dy, projected, probs, sum, memory } = saved;
         let m = n_entries * shape.t_q;
         // The gradient of the sum x + attention(x), which reaches x directly.
-        let mut d_sum = vec![E::zero(); m * d];
+        let mut d_sum = Scratch::new(m * d);
         simd(
             #[inline(always)]
             || {
                 if self.post.is_identity() {
                     d_sum.copy_from_slice(dy);
                 } else {
+                    d_sum.fill(E::zero());
                     norm_rows_backward_add(self.post, sum, d, dy, &mut d_sum);
                 }
             },
         );
-        let mut d_context = vec![E::zero(); m * w];
+        let mut d_context = Scratch::new(m * w);
         self.output.backward(&d_sum, m, &mut d_context, Accum::Replace, threads);
         let wide = self.projection.n_out;
-        let mut d_projected = vec![E::zero(); m * wide];
+        let mut d_projected = Scratch::new(m * wide);
         let mut d_memory = d_memory;
         for (i, d_projected) in d_projected.chunks_mut(shape.t_q * wide).enumerate() {
             let probs = &probs[i * shape.n_probs()..][..shape.n_probs()];
@@ -390,7 +391,7 @@ impl<E: Elem> Parts<'_, E> {
         if self.pre.is_identity() {
             self.projection.backward(&d_projected, m, dx, Accum::Add, threads);
         } else {
-            let mut d_normed = vec![E::zero(); m * d];
+            let mut d_normed = Scratch::new(m * d);
             self.projection.backward(&d_projected, m, &mut d_normed, Accum::Replace, threads);
             simd(
                 #[inline(always)]
@@ -436,7 +437,7 @@ impl Attention {
     fn run<E: Elem>(&self, x: &View<'_, E>, memory: Option<&[E]>) -> candle_core::Result<(Vec<E>, Shape)> {
         let Sizes { batch, shape } = self.sizes;
         let (entries, threads) = self.sizes.plan();
-        let mut y = vec![E::zero(); x.data.len()];
+        let mut y = x.data.to_vec();
         if y.is_empty() {
             return Ok((y, Shape::from_dims(x.dims)));
         }
@@ -445,24 +446,19 @@ impl Attention {
         with_parts!(self.layer, shape, E, parts => {
             let (d, wide) = (parts.projection.n_in, parts.projection.n_out);
             let (row, proj, prob) = (shape.t_q * d, shape.t_q * wide, shape.n_probs());
-            let mut projected = vec![E::zero(); batch * proj];
-            let mut probs = vec![E::zero(); batch * prob];
+            let mut projected = Scratch::new(batch * proj);
+            let mut probs = Scratch::new(batch * prob);
             let mut sum = vec![E::zero(); if self.keep && !parts.post.is_identity() { batch * row } else { 0 }];
-            // Buffers that may be empty are cut by hand: chunking an empty slice would give no task at all.
+            // An empty buffer is cut by hand: chunking it would give no task at all.
             let sums: Vec<&mut [E]> = if sum.is_empty() {
                 (0..batch.div_ceil(entries)).map(|_| &mut [][..]).collect()
             } else {
                 sum.chunks_mut(entries * row).collect()
             };
-            let prob_blocks: Vec<&mut [E]> = if prob == 0 {
-                (0..batch.div_ceil(entries)).map(|_| &mut [][..]).collect()
-            } else {
-                probs.chunks_mut(entries * prob).collect()
-            };
             let blocks: Vec<Block<'_, E>> = x.data.chunks(entries * row)
                 .zip(y.chunks_mut(entries * row))
                 .zip(projected.chunks_mut(entries * proj))
-                .zip(prob_blocks)
+                .zip(probs.chunks_mut(entries * prob))
                 .zip(sums)
                 .enumerate()
                 .map(|(i, ((((x, y), projected), probs), sum))| Block { first_entry: i * entries, x, y, projected, probs, sum })
@@ -474,7 +470,7 @@ impl Attention {
             }
             if self.keep {
                 let tensor = |data: Vec<E>| { let n = data.len(); Tensor::from_vec(data, n, &Device::Cpu) };
-                let saved = SavedAttention { projected: tensor(projected)?, probs: tensor(probs)?, sum: tensor(sum)? };
+                let saved = SavedAttention { projected: tensor(projected.into_vec())?, probs: tensor(probs.into_vec())?, sum: tensor(sum)? };
                 let _ = self.saved.set(saved);
             }
         });
@@ -743,8 +739,7 @@ impl Kernel<2> for FeedForwardBackward {
     fn cpu<E: Elem>(&self, [x, dy]: [View<'_, E>; 2]) -> candle_core::Result<(Vec<E>, Shape)> {
         let read = (Read::new(&self.saved[0]), Read::new(&self.saved[1]));
         let (hidden, sum) = (read.0.values::<E>()?, read.1.values::<E>()?);
-        let saved = FfnSaved { hidden: hidden.into_owned(), sum: sum.into_owned() };
-        let dx = with_ffn!(self.layer, E, ffn => ffn.backward(x.data, &saved, dy.data));
+        let dx = with_ffn!(self.layer, E, ffn => ffn.backward(x.data, &hidden, &sum, dy.data));
         Ok((dx, Shape::from_dims(x.dims)))
     }
 }

@@ -3,9 +3,11 @@
 //! `f32` gets polynomial `exp` and `erf` without branches or table look-ups (relative error of `exp` below 2e-7, absolute
 //! error of `erf` below 4e-7); `f64` calls the system's functions, because it serves as the reference in gradient checks.
 
+use super::scratch::Pool;
 use candle_core::WithDType;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
+use std::cell::RefCell;
 use std::ops::Neg;
 
 /// A floating-point element: `f32` to compute with, `f64` to check against.
@@ -28,6 +30,9 @@ pub(crate) trait Elem: WithDType + Neg<Output = Self> + std::iter::Sum + Default
 
     /// `dst = lhs·rhs·alpha`, or `dst += …`, on one thread.
     fn gemm(dst: MatMut<'_, Self>, accum: Accum, lhs: MatRef<'_, Self>, rhs: MatRef<'_, Self>, alpha: Self);
+
+    /// The buffers of this type that this thread keeps.
+    fn with_pool<R>(body: impl FnOnce(&Pool<Self>) -> R) -> R;
 }
 
 impl Elem for f32 {
@@ -101,6 +106,11 @@ impl Elem for f32 {
     fn gemm(dst: MatMut<'_, Self>, accum: Accum, lhs: MatRef<'_, Self>, rhs: MatRef<'_, Self>, alpha: Self) {
         matmul(dst, accum, lhs, rhs, alpha, Par::Seq);
     }
+
+    fn with_pool<R>(body: impl FnOnce(&Pool<Self>) -> R) -> R {
+        thread_local!(static POOL: Pool<f32> = const { RefCell::new(Vec::new()) });
+        POOL.with(body)
+    }
 }
 
 impl Elem for f64 {
@@ -138,6 +148,11 @@ impl Elem for f64 {
 
     fn gemm(dst: MatMut<'_, Self>, accum: Accum, lhs: MatRef<'_, Self>, rhs: MatRef<'_, Self>, alpha: Self) {
         matmul(dst, accum, lhs, rhs, alpha, Par::Seq);
+    }
+
+    fn with_pool<R>(body: impl FnOnce(&Pool<Self>) -> R) -> R {
+        thread_local!(static POOL: Pool<f64> = const { RefCell::new(Vec::new()) });
+        POOL.with(body)
     }
 }
 

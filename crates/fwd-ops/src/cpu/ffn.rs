@@ -4,6 +4,7 @@
 use super::gelu::{Activation, activate, activate_backward, gate, gate_backward, with_act};
 use super::gemm::{LinearRef, Threads};
 use super::norm::{NormRef, norm_rows, norm_rows_backward_add, norm_rows_in_place};
+use super::scratch::Scratch;
 use super::{Elem, rows_per_task, simd};
 use faer::Accum;
 use rayon::prelude::*;
@@ -58,7 +59,7 @@ impl<E: Elem> FfnRef<'_, E> {
         }));
     }
 
-    /// One block of rows. `sum` is written only when there is a post-norm.
+    /// One block of rows; `y` comes in as a copy of `x`. `sum` is written only when there is a post-norm.
     fn forward_block(&self, x: &[E], y: &mut [E], hidden: &mut [E], sum: Option<&mut [E]>, threads: Threads) {
         let d = self.w_in.n_in;
         let m = x.len() / d;
@@ -66,7 +67,7 @@ impl<E: Elem> FfnRef<'_, E> {
         let input = if self.pre.is_identity() {
             x
         } else {
-            let mut buffer = vec![E::zero(); x.len()];
+            let mut buffer = Scratch::new(x.len());
             simd(
                 #[inline(always)]
                 || norm_rows(self.pre, x, d, &mut buffer),
@@ -75,9 +76,8 @@ impl<E: Elem> FfnRef<'_, E> {
             &normed
         };
         self.w_in.forward(input, m, hidden, Accum::Replace, threads);
-        let mut act = vec![E::zero(); m * self.w_out.n_in];
+        let mut act = Scratch::new(m * self.w_out.n_in);
         self.act(hidden, &mut act);
-        y.copy_from_slice(x);
         self.w_out.forward(&act, m, y, Accum::Add, threads);
         if !self.post.is_identity() {
             if let Some(sum) = sum {
@@ -94,11 +94,11 @@ impl<E: Elem> FfnRef<'_, E> {
     pub(crate) fn forward(&self, x: &[E], save: bool) -> (Vec<E>, Option<FfnSaved<E>>) {
         let (d, wide) = (self.w_in.n_in, self.w_in.n_out);
         let m = x.len() / d;
-        let mut y = vec![E::zero(); x.len()];
         let step = rows_per_task(m);
-        let mut hidden = vec![E::zero(); if save { m * wide } else { 0 }];
-        let mut sum = vec![E::zero(); if save && !self.post.is_identity() { m * d } else { 0 }];
+        let mut y = x.to_vec();
         if save {
+            let mut hidden = Scratch::new(m * wide);
+            let mut sum = vec![E::zero(); if self.post.is_identity() { 0 } else { m * d }];
             let blocks = x
                 .par_chunks(step * d)
                 .zip(y.par_chunks_mut(step * d))
@@ -110,23 +110,25 @@ impl<E: Elem> FfnRef<'_, E> {
                     .zip(sum.par_chunks_mut(step * d))
                     .for_each(|(((x, y), h), s)| self.forward_block(x, y, h, Some(s), Threads::One));
             }
-            return (y, Some(FfnSaved { hidden, sum }));
+            return (y, Some(FfnSaved { hidden: hidden.into_vec(), sum }));
         }
+        let without_saving = |x: &[E], y: &mut [E], threads: Threads| {
+            let mut hidden = Scratch::new(x.len() / d * wide);
+            self.forward_block(x, y, &mut hidden, None, threads);
+        };
         if m < 16 * rayon::current_num_threads() {
             // Too few rows to share out (decoding): the products share the weight instead.
-            hidden.resize(m * wide, E::zero());
-            self.forward_block(x, &mut y, &mut hidden, None, Threads::Pool);
+            without_saving(x, &mut y, Threads::Pool);
         } else {
-            x.par_chunks(step * d).zip(y.par_chunks_mut(step * d)).for_each_init(
-                || vec![E::zero(); step * wide],
-                |h, (x, y)| self.forward_block(x, y, &mut h[..x.len() / d * wide], None, Threads::One),
-            );
+            x.par_chunks(step * d)
+                .zip(y.par_chunks_mut(step * d))
+                .for_each(|(x, y)| without_saving(x, y, Threads::One));
         }
         (y, None)
     }
 
-    /// `dx` from `dy`, with the weights frozen.
-    pub(crate) fn backward(&self, x: &[E], saved: &FfnSaved<E>, dy: &[E]) -> Vec<E> {
+    /// `dx` from `dy` and what the forward pass saved, with the weights frozen.
+    pub(crate) fn backward(&self, x: &[E], hidden: &[E], sum: &[E], dy: &[E]) -> Vec<E> {
         let (d, wide) = (self.w_in.n_in, self.w_in.n_out);
         let m = x.len() / d;
         let step = rows_per_task(m);
@@ -141,18 +143,18 @@ impl<E: Elem> FfnRef<'_, E> {
                     if self.post.is_identity() {
                         dx.copy_from_slice(&dy[from..to]);
                     } else {
-                        norm_rows_backward_add(self.post, &saved.sum[from..to], d, &dy[from..to], dx);
+                        norm_rows_backward_add(self.post, &sum[from..to], d, &dy[from..to], dx);
                     }
                 },
             );
-            let mut d_act = vec![E::zero(); m * self.w_out.n_in];
+            let mut d_act = Scratch::new(m * self.w_out.n_in);
             self.w_out.backward(dx, m, &mut d_act, Accum::Replace, Threads::One);
-            let mut d_hidden = vec![E::zero(); m * wide];
-            self.act_backward(&saved.hidden[i * step * wide..][..m * wide], &d_act, &mut d_hidden);
+            let mut d_hidden = Scratch::new(m * wide);
+            self.act_backward(&hidden[i * step * wide..][..m * wide], &d_act, &mut d_hidden);
             if self.pre.is_identity() {
                 self.w_in.backward(&d_hidden, m, dx, Accum::Add, Threads::One);
             } else {
-                let mut d_normed = vec![E::zero(); m * d];
+                let mut d_normed = Scratch::new(m * d);
                 self.w_in.backward(&d_hidden, m, &mut d_normed, Accum::Replace, Threads::One);
                 simd(
                     #[inline(always)]

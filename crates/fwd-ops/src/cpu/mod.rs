@@ -11,6 +11,7 @@ pub(crate) mod ffn;
 pub(crate) mod gelu;
 pub(crate) mod gemm;
 pub(crate) mod norm;
+pub(crate) mod scratch;
 pub(crate) mod softmax;
 
 pub(crate) use elem::Elem;

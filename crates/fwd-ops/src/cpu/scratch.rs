@@ -1,0 +1,76 @@
+//! Working memory that is handed on instead of being allocated, zeroed and paged in anew by every block of rows.
+//!
+//! Each thread keeps the buffers it has used. Their contents are stale: whoever takes one writes all of it before reading.
+
+use super::Elem;
+use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
+
+/// The buffers a thread keeps.
+pub(crate) type Pool<E> = RefCell<Vec<Vec<E>>>;
+
+/// A buffer of a thread's pool, given back when it is dropped.
+pub(crate) struct Scratch<E: Elem> {
+    buffer: Vec<E>,
+    len: usize,
+}
+
+impl<E: Elem> Scratch<E> {
+    /// `len` elements of arbitrary content.
+    pub(crate) fn new(len: usize) -> Self {
+        let mut buffer = E::with_pool(|pool| pool.borrow_mut().pop()).unwrap_or_default();
+        if buffer.len() < len {
+            // Not `resize`: that would copy what nobody reads.
+            buffer = vec![E::zero(); len];
+        }
+        Self { buffer, len }
+    }
+
+    /// Keeps the buffer as an ordinary vector.
+    pub(crate) fn into_vec(mut self) -> Vec<E> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.truncate(self.len);
+        buffer
+    }
+}
+
+impl<E: Elem> Drop for Scratch<E> {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        if buffer.capacity() > 0 {
+            E::with_pool(|pool| pool.borrow_mut().push(buffer));
+        }
+    }
+}
+
+impl<E: Elem> Deref for Scratch<E> {
+    type Target = [E];
+
+    fn deref(&self) -> &[E] {
+        &self.buffer[..self.len]
+    }
+}
+
+impl<E: Elem> DerefMut for Scratch<E> {
+    fn deref_mut(&mut self) -> &mut [E] {
+        &mut self.buffer[..self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Scratch;
+
+    #[test]
+    fn a_buffer_is_handed_on_and_cut_to_length() {
+        let mut first = Scratch::<f32>::new(100);
+        first.fill(7.0);
+        let address = first.as_ptr();
+        drop(first);
+        let second = Scratch::<f32>::new(40);
+        assert_eq!((second.as_ptr(), second.len(), second[0]), (address, 40, 7.0));
+        let vector = second.into_vec();
+        assert_eq!((vector.as_ptr(), vector.len()), (address, 40));
+        assert_eq!(Scratch::<f32>::new(3).len(), 3);
+    }
+}
