@@ -105,7 +105,7 @@ pub(crate) fn pointwise<E: Elem>(linear: LinearRef<'_, E>, n_pixels: usize, x: &
             }
             None => Accum::Replace,
         };
-        let weight = rows(linear.weight, n_out, n_in, n_in);
+        let weight = linear.weight();
         E::gemm(
             rows_mut(y, n_out, n_pixels, n_pixels),
             accum,
@@ -121,7 +121,7 @@ pub(crate) fn pointwise_backward<E: Elem>(linear: LinearRef<'_, E>, n_pixels: us
     let (n_in, n_out) = (linear.n_in, linear.n_out);
     dx.par_chunks_exact_mut(n_in * n_pixels).zip(dy.par_chunks_exact(n_out * n_pixels)).for_each(
         |(dx, dy)| {
-            let weight = rows(linear.weight, n_out, n_in, n_in).transpose();
+            let weight = linear.weight().transpose();
             let dy = rows(dy, n_out, n_pixels, n_pixels);
             E::gemm(rows_mut(dx, n_in, n_pixels, n_pixels), Accum::Replace, weight, dy, E::one());
         },

@@ -71,19 +71,24 @@ pub(crate) fn gemm<E: Elem>(
     }
 }
 
-/// A frozen linear map in the element type of the computation: `weight (n_out, n_in)` row-major, optional bias.
+/// A frozen linear map in the element type of the computation: `Wᵀ (n_in, n_out)` row-major, optional bias.
 #[derive(Clone, Copy)]
 pub(crate) struct LinearRef<'a, E> {
-    pub(crate) weight: &'a [E],
+    pub(crate) transposed: &'a [E],
     pub(crate) bias: Option<&'a [E]>,
     pub(crate) n_in: usize,
     pub(crate) n_out: usize,
 }
 
 impl<E: Elem> LinearRef<'_, E> {
+    /// `W (n_out, n_in)`.
+    pub(crate) fn weight(&self) -> MatRef<'_, E> {
+        rows(self.transposed, self.n_in, self.n_out, self.n_out).transpose()
+    }
+
     /// `y = x·Wᵀ + b` for `m` rows, or `y += …`.
     pub(crate) fn forward(&self, x: &[E], m: usize, y: &mut [E], accum: Accum, threads: Threads) {
-        let weight = rows(self.weight, self.n_out, self.n_in, self.n_in).transpose();
+        let weight = self.weight().transpose();
         gemm(
             rows_mut(y, m, self.n_out, self.n_out),
             accum,
@@ -107,7 +112,7 @@ impl<E: Elem> LinearRef<'_, E> {
 
     /// `dx = dy·W` for `m` rows, or `dx += …`.
     pub(crate) fn backward(&self, dy: &[E], m: usize, dx: &mut [E], accum: Accum, threads: Threads) {
-        let weight = rows(self.weight, self.n_out, self.n_in, self.n_in);
+        let weight = self.weight();
         gemm(
             rows_mut(dx, m, self.n_in, self.n_in),
             accum,
