@@ -47,11 +47,6 @@ fn main() -> Result<()> {
     let args = Args::parse();
     ensure!(args.iters > 0, "--iters must be at least 1");
     rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global()?;
-    // On a thread of the pool every operation starts at once; from outside each would wait for a thread to wake up.
-    rayon::scope(|_| run(&args))
-}
-
-fn run(args: &Args) -> Result<()> {
     let mut bench = Bench::new(args.config, args.kind, args.seed)?;
     ensure!(bench.generate()? == BATCH * NEW_TOKENS, "every sequence must have {NEW_TOKENS} tokens");
     let mut rows = Map::new();

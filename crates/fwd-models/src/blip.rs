@@ -12,7 +12,7 @@ use crate::tap::Tap;
 use crate::vit::VisionTransformer;
 use crate::weights::{Checkpoint, Scope, WeightDtype, Weights};
 use candle_core::{DType, Device, Tensor};
-use fwd_ops::FrozenLinear;
+use fwd_ops::{FrozenLinear, in_pool};
 use std::path::Path;
 
 /// A frozen BLIP-2 or InstructBLIP with a FlanT5 language model.
@@ -140,11 +140,13 @@ impl Blip {
         text: Option<&QFormerText>,
         tap: &mut Tap<'_>,
     ) -> Result<(Tensor, Tensor)> {
-        let image = self.vision.forward(pixels, tap)?;
-        let queries = self.qformer.forward(&image, text, tap)?;
-        let visual = self.projection.forward(&queries)?;
-        tap.see("language_projection", &visual);
-        Ok((visual, image.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?))
+        in_pool(|| {
+            let image = self.vision.forward(pixels, tap)?;
+            let queries = self.qformer.forward(&image, text, tap)?;
+            let visual = self.projection.forward(&queries)?;
+            tap.see("language_projection", &visual);
+            Ok((visual, image.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?))
+        })
     }
 
     /// Everything that does not depend on a prompt, for one batch. Records no gradient.

@@ -8,6 +8,7 @@ use crate::config::SpecialTokens;
 use crate::error::{ModelError, Result};
 use crate::t5::{Encoded, T5};
 use candle_core::{DType, Tensor};
+use fwd_ops::in_pool;
 
 /// When beam search stops looking for better hypotheses of a sample that has `K` finished ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,7 +63,7 @@ pub struct Hypothesis {
 }
 
 /// Sees the logits `(batch · num_beams, vocab)` of every step.
-pub type OnStep<'a> = &'a mut dyn FnMut(&Tensor);
+pub type OnStep<'a> = &'a mut (dyn FnMut(&Tensor) + Send);
 
 impl T5 {
     /// Generates for every sample; the best hypothesis comes first, `num_beams` of them per sample.
@@ -82,11 +83,13 @@ impl T5 {
         }
         let mut ignore = |_: &Tensor| {};
         let on_step = on_step.unwrap_or(&mut ignore);
-        if config.num_beams == 1 {
+        in_pool(|| {
+            if config.num_beams > 1 {
+                return beam(self, encoded, config, on_step);
+            }
             let rows = greedy(self, encoded, config, on_step)?;
-            return Ok(rows.into_iter().map(|ids| vec![Hypothesis { ids, score: 0.0 }]).collect());
-        }
-        beam(self, encoded, config, on_step)
+            Ok(rows.into_iter().map(|ids| vec![Hypothesis { ids, score: 0.0 }]).collect())
+        })
     }
 }
 

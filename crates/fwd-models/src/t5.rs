@@ -11,7 +11,7 @@ use crate::weights::Scope;
 use candle_core::{DType, Tensor};
 use fwd_ops::{
     AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer, FrozenLinear,
-    IGNORE_INDEX, KvCache, Norm, cross_entropy, embedding, position_bias,
+    IGNORE_INDEX, KvCache, Norm, cross_entropy, embedding, in_pool, position_bias,
 };
 
 /// A frozen T5.
@@ -153,6 +153,10 @@ impl T5 {
     /// # Errors
     /// Shapes that do not fit.
     pub fn encode(&self, input: &LanguageInput, tap: &mut Tap<'_>) -> Result<Encoded> {
+        in_pool(|| self.run_encoder(input, tap))
+    }
+
+    fn run_encoder(&self, input: &LanguageInput, tap: &mut Tap<'_>) -> Result<Encoded> {
         let (_, n, _) = input.embeds.dims3()?;
         let bias = self.encoder.position_bias(0, n, n)?.with_padding_mask(&input.mask)?;
         tap.see("t5.inputs_embeds", &input.embeds);
@@ -171,6 +175,10 @@ impl T5 {
     /// # Errors
     /// Shapes that do not fit, ids outside the vocabulary.
     pub fn decode(&self, encoded: &Encoded, decoder_ids: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor> {
+        in_pool(|| self.run_decoder(encoded, decoder_ids, tap))
+    }
+
+    fn run_decoder(&self, encoded: &Encoded, decoder_ids: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor> {
         let (_, n) = decoder_ids.dims2()?;
         let self_bias = self.decoder.position_bias(0, n, n)?.causal();
         let cross_bias = AttentionBias::none().with_padding_mask(&encoded.mask)?;

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-type Look<'a> = dyn FnMut(&str, &Tensor) + 'a;
+type Look<'a> = dyn FnMut(&str, &Tensor) + Send + 'a;
 
 /// Sees the stages of a forward pass, named after Hugging Face's modules (`vision.layer.3`, `t5.encoder.block.0` …).
 ///

@@ -34,7 +34,7 @@ pub fn backward(loss: &Tensor, parameters: &[(&str, &Var)]) -> Result<Vec<Tensor
     if !value.is_finite() {
         return Err(OpError::NonFiniteLoss { value });
     }
-    let store = walk(loss)?;
+    let store = crate::in_pool(|| walk(loss))?;
     let mut gradients = Vec::with_capacity(parameters.len());
     let (mut missing, mut non_finite) = (Vec::new(), Vec::new());
     for (name, parameter) in parameters {
