@@ -11,7 +11,9 @@
 use candle_core::{Device, Tensor, Var};
 use fwd_data::{ImageLimits, ImageProcessor, Processor, RgbImage, TextTokenizer, TokenBatch};
 use fwd_linalg::{AdamW, AdamWState};
-use fwd_models::{Blip, GenerationConfig, Instructions, LanguageInput, ModelKind, QFormerText, Tap, WeightDtype};
+use fwd_models::{
+    Blip, GenerationConfig, Instructions, LanguageInput, ModelKind, QFormerText, Tap, WeightDtype,
+};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
@@ -69,7 +71,8 @@ fn main() -> AnyResult<()> {
         }
         _ => None,
     };
-    let instructions = Instructions { ids: tensor(&text.ids, &text)?, mask: tensor(&text.mask, &text)?, qformer };
+    let instructions =
+        Instructions { ids: tensor(&text.ids, &text)?, mask: tensor(&text.mask, &text)?, qformer };
     let labels = processor.text.encode_batch(&SAMPLES.map(|s| s.2))?;
     let labels = tensor(&labels.labels(fwd_ops::IGNORE_INDEX), &labels)?;
 

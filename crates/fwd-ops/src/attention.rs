@@ -6,12 +6,12 @@
 use crate::cpu::Elem;
 use crate::cpu::attention::{HeadShape, ScoreTerms, Tokens, attend, attend_backward};
 use crate::cpu::gemm::{Threads, rows_mut};
-use crate::dispatch::{Kernel, Read, View, apply1, apply3};
+use crate::dispatch::{Kernel, Read, View, apply1, apply3, keep};
 use crate::error::{OpError, Result};
 use candle_core::{DType, Device, Shape, Tensor};
 use rayon::prelude::*;
 use std::borrow::Cow;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 /// What is added to attention scores before the softmax. Nothing in it gets a gradient.
 #[derive(Debug, Clone, Default)]
@@ -166,7 +166,8 @@ pub fn attention(
     let kernel = Forward {
         sizes: Sizes { batch, shape: HeadShape { n_heads, d_head: width / n_heads, t_q, t_k }, scale },
         bias: bias.clone(),
-        probs: Arc::new(OnceLock::new()),
+        keep: q.track_op() || k.track_op() || v.track_op(),
+        probs: OnceLock::new(),
     };
     apply3(kernel, &last_dense(q)?, &last_dense(k)?, &last_dense(v)?)
 }
@@ -181,7 +182,8 @@ struct Sizes {
 struct Forward {
     sizes: Sizes,
     bias: AttentionBias,
-    probs: Arc<OnceLock<Tensor>>,
+    keep: bool,
+    probs: OnceLock<Tensor>,
 }
 
 struct Backward {
@@ -224,8 +226,9 @@ impl Kernel<3> for Forward {
                     attend(shape, &bias.terms(b, t_k, scale), qkv, probs, context, inner);
                 });
         }
-        let probs = Tensor::from_vec(probs, (batch, shape.n_heads, t_q, t_k), &Device::Cpu)?;
-        let _ = self.probs.set(probs);
+        if self.keep {
+            let _ = self.probs.set(keep(probs)?);
+        }
         Ok((context, Shape::from((batch, t_q, width))))
     }
 
@@ -242,11 +245,10 @@ impl Kernel<3> for Forward {
             Backward { sizes: self.sizes, probs, qkv: [q.contiguous()?, k.contiguous()?, v.contiguous()?] };
         let flat = apply1(kernel, dy)?;
         let (n_q, n_k) = (q.elem_count(), k.elem_count());
-        Ok([
-            Some(flat.narrow(0, 0, n_q)?.reshape(q.shape())?),
-            Some(flat.narrow(0, n_q, n_k)?.reshape(k.shape())?),
-            Some(flat.narrow(0, n_q + n_k, n_k)?.reshape(v.shape())?),
-        ])
+        let part = |at: usize, like: &Tensor| {
+            like.track_op().then(|| flat.narrow(0, at, like.elem_count())?.reshape(like.shape())).transpose()
+        };
+        Ok([part(0, q)?, part(n_q, k)?, part(n_q + n_k, v)?])
     }
 }
 

@@ -34,7 +34,7 @@ pub fn backward(loss: &Tensor, parameters: &[(&str, &Var)]) -> Result<Vec<Tensor
     if !value.is_finite() {
         return Err(OpError::NonFiniteLoss { value });
     }
-    let store = crate::in_pool(|| walk(loss))?;
+    let store = walk(loss)?;
     let mut gradients = Vec::with_capacity(parameters.len());
     let (mut missing, mut non_finite) = (Vec::new(), Vec::new());
     for (name, parameter) in parameters {
@@ -42,7 +42,7 @@ pub fn backward(loss: &Tensor, parameters: &[(&str, &Var)]) -> Result<Vec<Tensor
             None => missing.push((*name).to_string()),
             Some(gradient) => {
                 if is_finite(gradient)? {
-                    gradients.push(gradient.clone());
+                    gradients.push(gradient.detach());
                 } else {
                     non_finite.push((*name).to_string());
                 }

@@ -61,6 +61,9 @@ fn check_labels(logits: &Tensor, labels: &Tensor) -> Result<Arc<[i64]>> {
         return Err(OpError::shape("cross_entropy", what));
     }
     let n_classes = dims[dims.len() - 1];
+    if n_classes == 0 {
+        return Err(OpError::shape("cross_entropy", "there are no classes"));
+    }
     let values = int_values("cross_entropy", labels)?;
     let outside =
         |&(_, &label): &(usize, &i64)| label != IGNORE_INDEX && !(0..n_classes as i64).contains(&label);
@@ -93,10 +96,7 @@ struct Loss {
     count: usize,
 }
 
-struct LossBackward {
-    labels: Arc<[i64]>,
-    count: usize,
-}
+struct LossBackward(Loss);
 
 struct TokenNll {
     labels: Arc<[i64]>,
@@ -132,7 +132,7 @@ impl Kernel<1> for Loss {
         _: &Tensor,
         dy: &Tensor,
     ) -> candle_core::Result<[Option<Tensor>; 1]> {
-        let kernel = LossBackward { labels: self.labels.clone(), count: self.count };
+        let kernel = LossBackward(Loss { labels: self.labels.clone(), count: self.count });
         Ok([Some(apply2(kernel, logits, dy)?)])
     }
 }
@@ -144,14 +144,14 @@ impl Kernel<2> for LossBackward {
 
     fn cpu<E: Elem>(&self, [logits, dy]: [View<'_, E>; 2]) -> candle_core::Result<(Vec<E>, Shape)> {
         let v = logits.last_dim();
-        let weight = dy.data[0] / E::of(self.count as f64);
+        let weight = dy.data[0] / E::of(self.0.count as f64);
         let mut out = vec![E::zero(); logits.data.len()];
-        let step = rows_per_task(self.labels.len());
+        let step = rows_per_task(self.0.labels.len());
         logits
             .data
             .par_chunks(step * v)
             .zip(out.par_chunks_mut(step * v))
-            .zip(self.labels.par_chunks(step))
+            .zip(self.0.labels.par_chunks(step))
             .for_each(|((logits, out), labels)| {
                 for ((row, out), &label) in logits.chunks_exact(v).zip(out.chunks_exact_mut(v)).zip(labels) {
                     if label == IGNORE_INDEX {

@@ -1,7 +1,8 @@
 //! The one place where an operation meets candle: a [`Kernel`] is written once over element types and plain slices, and
-//! [`apply1`] … [`apply3`] run it on the device of its arguments and record it for the backward pass.
+//! [`apply1`] … [`apply3`] run it and record it for the backward pass.
 //!
-//! A kernel's `backward` is itself made of kernels, so a device is supported as soon as it can run [`Kernel::cpu`]'s twin.
+//! A kernel's `backward` is itself made of kernels, so another device needs no more than a twin of [`Kernel::cpu`]. Today
+//! there is the CPU alone, and candle answers for the others that the operation has no implementation.
 
 use crate::cpu::Elem;
 use crate::cpu::gemm::widen;
@@ -90,7 +91,7 @@ impl<K: Kernel<1>> CustomOp1 for Op<K> {
 
     fn bwd(&self, a1: &Tensor, y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let [d1] = self.0.backward([a1], y, &dy.contiguous()?)?;
-        Ok(d1)
+        Ok(untracked(d1))
     }
 }
 
@@ -117,7 +118,7 @@ impl<K: Kernel<2>> CustomOp2 for Op<K> {
         dy: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         let [d1, d2] = self.0.backward([a1, a2], y, &dy.contiguous()?)?;
-        Ok((d1, d2))
+        Ok((untracked(d1), untracked(d2)))
     }
 }
 
@@ -147,8 +148,19 @@ impl<K: Kernel<3>> CustomOp3 for Op<K> {
         dy: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let [d1, d2, d3] = self.0.backward([a1, a2, a3], y, &dy.contiguous()?)?;
-        Ok((d1, d2, d3))
+        Ok((untracked(d1), untracked(d2), untracked(d3)))
     }
+}
+
+/// A gradient without the graph of its computation, which would keep the activations alive.
+fn untracked(gradient: Option<Tensor>) -> Option<Tensor> {
+    gradient.map(|g| g.detach())
+}
+
+/// Keeps data for the backward pass.
+pub(crate) fn keep<E: Elem>(data: Vec<E>) -> candle_core::Result<Tensor> {
+    let n = data.len();
+    Tensor::from_vec(data, n, &candle_core::Device::Cpu)
 }
 
 /// Runs a kernel on one contiguous tensor, recording it if the tensor is tracked.

@@ -39,9 +39,13 @@ pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
     if table.dtype() == dtype {
         return Ok(apply1(Gather { rows, n_rows }, table)?.reshape(shape)?);
     }
+    if table.track_op() {
+        let supported = "a table that is trained must be f32 or f64";
+        return Err(OpError::DType { op: "embedding", dtype: table.dtype(), supported });
+    }
     // Half-precision tables are frozen ones: gather first, widen the few rows.
     let index = Tensor::from_vec(rows.to_vec(), rows.len(), table.device())?;
-    Ok(table.detach().index_select(&index, 0)?.to_dtype(dtype)?.reshape(shape)?)
+    Ok(table.index_select(&index, 0)?.to_dtype(dtype)?.reshape(shape)?)
 }
 
 /// The values of an integer tensor.

@@ -13,8 +13,8 @@ use std::borrow::Cow;
 
 /// A linear map whose weight and bias never get a gradient.
 ///
-/// Weights may be stored in f32, f64, bf16 or f16; the computation runs in the type of the activations (f32 or f64),
-/// half-precision weights being widened exactly.
+/// Weights may be stored in f32, bf16 or f16, which are widened exactly to the type of the activations (f32 or f64), or in
+/// f64 for f64 activations.
 #[derive(Debug, Clone)]
 pub struct FrozenLinear {
     /// `Wᵀ (n_in, n_out)`: the product of few rows (decoding) reads it in order, up to 1.7 times as fast.
@@ -28,7 +28,7 @@ impl FrozenLinear {
     /// Takes `weight (n_out, n_in)` and `bias (n_out)`.
     ///
     /// # Errors
-    /// [`OpError::Shape`] if the shapes do not fit, [`OpError::DType`] if a tensor is not of a float type.
+    /// [`OpError::Shape`] if the shapes do not fit or a width is 0, [`OpError::DType`] if a tensor is not of a float type.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         let &[n_out, n_in] = weight.dims() else {
             return Err(OpError::shape(
@@ -36,6 +36,9 @@ impl FrozenLinear {
                 format!("weight must be (n_out, n_in), got {:?}", weight.shape()),
             ));
         };
+        if n_out == 0 || n_in == 0 {
+            return Err(OpError::shape("frozen_linear", format!("weight {:?} is empty", weight.shape())));
+        }
         if let Some(bias) = &bias
             && bias.dims() != [n_out]
         {
@@ -54,8 +57,11 @@ impl FrozenLinear {
     /// Stacks maps that read the same input into one: rows `[W_1 ; W_2 ; …]`.
     ///
     /// # Errors
-    /// [`OpError::Shape`] if the input widths differ or only some have a bias.
+    /// [`OpError::Shape`] if there is none, the input widths differ or only some have a bias.
     pub fn stacked(parts: &[&FrozenLinear]) -> Result<Self> {
+        if parts.is_empty() {
+            return Err(OpError::shape("frozen_linear", "nothing to stack"));
+        }
         let n_biases = parts.iter().filter(|p| p.bias.is_some()).count();
         if parts.iter().any(|p| p.n_in != parts[0].n_in) || (n_biases != 0 && n_biases != parts.len()) {
             return Err(OpError::shape(
@@ -68,7 +74,7 @@ impl FrozenLinear {
         Ok(Self {
             transposed: Tensor::cat(&transposed, 1)?.contiguous()?,
             bias: if biases.is_empty() { None } else { Some(Tensor::cat(&biases, 0)?) },
-            n_in: parts.first().map_or(0, |p| p.n_in),
+            n_in: parts[0].n_in,
             n_out: parts.iter().map(|p| p.n_out).sum(),
         })
     }
@@ -186,7 +192,7 @@ impl Kernel<1> for Forward {
     }
 
     fn cpu<E: Elem>(&self, [x]: [View<'_, E>; 1]) -> candle_core::Result<(Vec<E>, Shape)> {
-        let m = x.data.len() / self.0.n_in.max(1);
+        let m = x.data.len() / self.0.n_in;
         let mut y = vec![E::zero(); m * self.0.n_out];
         self.0.read().values()?.as_ref().forward(x.data, m, &mut y, Accum::Replace, Threads::Pool);
         Ok((y, with_last_dim(x.dims, self.0.n_out)))
@@ -203,7 +209,7 @@ impl Kernel<1> for Backward {
     }
 
     fn cpu<E: Elem>(&self, [dy]: [View<'_, E>; 1]) -> candle_core::Result<(Vec<E>, Shape)> {
-        let m = dy.data.len() / self.0.n_out.max(1);
+        let m = dy.data.len() / self.0.n_out;
         let mut dx = vec![E::zero(); m * self.0.n_in];
         self.0.read().values()?.as_ref().backward(dy.data, m, &mut dx, Accum::Replace, Threads::Pool);
         Ok((dx, with_last_dim(dy.dims, self.0.n_in)))

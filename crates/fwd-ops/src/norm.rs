@@ -36,7 +36,7 @@ impl Norm {
     /// [`OpError::Shape`] or [`OpError::DType`] if the weight is not a float vector.
     pub fn rms(weight: Tensor, eps: f64) -> Result<Self> {
         check_vector("rms_norm", &weight)?;
-        Ok(Self(Kind::Rms { weight: weight.detach(), eps }))
+        Ok(Self(Kind::Rms { weight: weight.detach().contiguous()?, eps }))
     }
 
     /// Layer norm with `weight (d)` and `bias (d)` (Ba et al. 2016).
@@ -52,7 +52,8 @@ impl Norm {
                 format!("weight {:?} and bias {:?} must have one length", weight.shape(), bias.shape()),
             ));
         }
-        Ok(Self(Kind::Layer { weight: weight.detach(), bias: bias.detach(), eps }))
+        let (weight, bias) = (weight.detach().contiguous()?, bias.detach().contiguous()?);
+        Ok(Self(Kind::Layer { weight, bias, eps }))
     }
 
     /// Normalises the last dimension of `x (…, d)`, f32 or f64.

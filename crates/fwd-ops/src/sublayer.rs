@@ -15,7 +15,7 @@ use crate::cpu::gemm::{LinearRef, Threads, rows_mut};
 use crate::cpu::norm::{NormRef, norm_rows, norm_rows_backward_add, norm_rows_in_place};
 use crate::cpu::scratch::Scratch;
 use crate::cpu::{Elem, rows_per_task, simd};
-use crate::dispatch::{Kernel, Read, View, apply1, apply2, apply3};
+use crate::dispatch::{Kernel, Read, View, apply1, apply2, apply3, keep};
 use crate::error::{OpError, Result};
 use crate::linear::{FrozenLinear, check_last_dim};
 use crate::norm::Norm;
@@ -439,6 +439,9 @@ impl Attention {
         let (entries, threads) = self.sizes.plan();
         let mut y = x.data.to_vec();
         if y.is_empty() {
+            let [projected, probs, sum] =
+                [keep::<E>(Vec::new())?, keep::<E>(Vec::new())?, keep::<E>(Vec::new())?];
+            let _ = self.saved.set(SavedAttention { projected, probs, sum });
             return Ok((y, Shape::from_dims(x.dims)));
         }
         let read = self.bias.read();
@@ -469,9 +472,8 @@ impl Attention {
                 blocks.into_iter().for_each(|block| parts.forward_block(block, memory, &bias, threads));
             }
             if self.keep {
-                let tensor = |data: Vec<E>| { let n = data.len(); Tensor::from_vec(data, n, &Device::Cpu) };
-                let saved = SavedAttention { projected: tensor(projected.into_vec())?, probs: tensor(probs.into_vec())?, sum: tensor(sum)? };
-                let _ = self.saved.set(saved);
+                let kept = SavedAttention { projected: keep(projected.into_vec())?, probs: keep(probs.into_vec())?, sum: keep(sum)? };
+                let _ = self.saved.set(kept);
             }
         });
         Ok((y, Shape::from_dims(x.dims)))
@@ -709,11 +711,7 @@ impl Kernel<1> for FeedForward {
     fn cpu<E: Elem>(&self, [x]: [View<'_, E>; 1]) -> candle_core::Result<(Vec<E>, Shape)> {
         let (y, saved) = with_ffn!(self.layer, E, ffn => ffn.forward(x.data, self.keep));
         if let Some(FfnSaved { hidden, sum }) = saved {
-            let tensor = |data: Vec<E>| {
-                let n = data.len();
-                Tensor::from_vec(data, n, &Device::Cpu)
-            };
-            let _ = self.saved.set([tensor(hidden)?, tensor(sum)?]);
+            let _ = self.saved.set([keep(hidden)?, keep(sum)?]);
         }
         Ok((y, Shape::from_dims(x.dims)))
     }

@@ -47,7 +47,9 @@ fn gradients(f: Function<'_>, inputs: &[Tensor]) -> Vec<Tensor> {
     let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
     let names: Vec<String> = (0..vars.len()).map(|i| format!("input {i}")).collect();
     let parameters: Vec<(&str, &Var)> = names.iter().map(String::as_str).zip(&vars).collect();
-    backward(&loss(f, &tensors), &parameters).unwrap()
+    let gradients = backward(&loss(f, &tensors), &parameters).unwrap();
+    assert!(gradients.iter().all(|g| !g.track_op()), "a gradient must not keep the graph alive");
+    gradients
 }
 
 /// Forward and gradients of `ours` equal those of `reference`, finite differences, and (to f32 accuracy) the f32 run.
@@ -107,9 +109,19 @@ fn like(t: &Tensor, x: &Tensor) -> Tensor {
 
 #[test]
 fn frozen_linear() {
-    for (dims, n_in, n_out) in
-        [(vec![3, 5], 5, 7), (vec![2, 1, 33], 33, 1), (vec![70, 16], 16, 40), (vec![9], 9, 4)]
-    {
+    in_pools(check_frozen_linear);
+}
+
+fn check_frozen_linear() {
+    // The last two are large enough to be shared out: by rows of the input, and by rows of the weight.
+    for (dims, n_in, n_out) in [
+        (vec![3, 5], 5, 7),
+        (vec![2, 1, 33], 33, 1),
+        (vec![70, 16], 16, 40),
+        (vec![9], 9, 4),
+        (vec![130, 64], 64, 64),
+        (vec![5, 64], 64, 700),
+    ] {
         for with_bias in [false, true] {
             let weight = normal(1, &[n_out, n_in], DType::F64);
             let bias = with_bias.then(|| normal(2, &[n_out], DType::F64));
@@ -245,6 +257,11 @@ fn activations_are_exact_at_the_ends_and_keep_nan() {
         assert!(y[0].abs() < 1e-5 && y[1].abs() < 1e-5, "{act:?}: {y:?}");
         assert_eq!((y[2], y[3], y[4]), (0.0, 50.0, 1e30), "{act:?}");
         assert!(y[5].is_nan(), "{act:?}");
+        let far = Var::from_tensor(&x.narrow(0, 0, 5).unwrap()).unwrap();
+        let slope = backward(&act.forward(&far).unwrap().sum_all().unwrap(), &[("x", &far)]).unwrap();
+        let slope: Vec<f32> = slope[0].to_vec1().unwrap();
+        assert!(slope[0].abs() < 1e-6 && slope[1].abs() < 1e-6, "{act:?}: {slope:?}");
+        assert!((slope[3] - 1.0).abs() < 1e-6 && (slope[4] - 1.0).abs() < 1e-6, "{act:?}: {slope:?}");
     }
 }
 
@@ -317,8 +334,23 @@ fn bias_cases(b: usize, h: usize, t_q: usize, t_k: usize) -> Vec<BiasCase> {
     cases
 }
 
-const ATTENTION_SHAPES: [(usize, usize, usize, usize, usize); 5] =
-    [(1, 1, 1, 1, 1), (2, 3, 5, 5, 4), (3, 2, 4, 7, 5), (1, 4, 9, 6, 8), (5, 2, 1, 6, 3)];
+/// `(batch, heads, t_q, t_k, d_head)`; of `(7, 2, 96, …)` each of two threads gets several blocks of entries.
+const ATTENTION_SHAPES: [(usize, usize, usize, usize, usize); 7] = [
+    (1, 1, 1, 1, 1),
+    (2, 3, 5, 5, 4),
+    (3, 2, 4, 7, 5),
+    (1, 4, 9, 6, 8),
+    (5, 2, 1, 6, 3),
+    (7, 2, 96, 5, 3),
+    (2, 1, 1, 3, 300),
+];
+
+/// Runs a check on pools of one and of two threads: how the work is split depends on their number.
+fn in_pools(check: impl Fn() + Sync) {
+    for threads in [1, 2] {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(&check);
+    }
+}
 
 #[test]
 fn softmax_with_bias_and_masks() {
@@ -395,6 +427,10 @@ const NORM_PAIRS: [(&str, &str); 4] =
 
 #[test]
 fn attention_sublayers_equal_their_parts() {
+    in_pools(check_attention_sublayers);
+}
+
+fn check_attention_sublayers() {
     for (b, h, t, _, d_head) in ATTENTION_SHAPES {
         let (d, width) = (6, h * d_head);
         for (pre, post) in NORM_PAIRS {
@@ -432,6 +468,10 @@ fn attention_sublayers_equal_their_parts() {
 
 #[test]
 fn cross_attention_sublayers_equal_their_parts() {
+    in_pools(check_cross_attention_sublayers);
+}
+
+fn check_cross_attention_sublayers() {
     for (b, h, t_q, t_k, d_head) in ATTENTION_SHAPES {
         let (d, width) = (5, h * d_head);
         for (pre, post) in NORM_PAIRS {
@@ -468,6 +508,10 @@ fn cross_attention_sublayers_equal_their_parts() {
 
 #[test]
 fn feed_forward_sublayers_equal_their_parts() {
+    in_pools(check_feed_forward_sublayers);
+}
+
+fn check_feed_forward_sublayers() {
     for (rows, d, hidden) in [(1, 3, 5), (70, 6, 9), (301, 4, 16)] {
         for (pre, post) in NORM_PAIRS {
             for gated in [false, true] {
@@ -546,9 +590,18 @@ fn cross_entropy_averages_over_the_labels_that_count() {
 
 #[test]
 fn depthwise_and_pointwise_convolutions() {
-    for (h, w, kernel, stride) in
-        [(5, 7, 3, 1), (8, 8, 3, 2), (6, 9, 5, 2), (7, 4, 5, 1), (1, 1, 3, 1), (4, 4, 1, 3)]
-    {
+    // The last three are narrower than their padding.
+    for (h, w, kernel, stride) in [
+        (5, 7, 3, 1),
+        (8, 8, 3, 2),
+        (6, 9, 5, 2),
+        (7, 4, 5, 1),
+        (1, 1, 3, 1),
+        (4, 4, 1, 3),
+        (1, 1, 5, 1),
+        (3, 1, 5, 1),
+        (1, 1, 3, 3),
+    ] {
         let weight = normal(1, &[3, 1, kernel, kernel], DType::F64);
         let bias = normal(2, &[3], DType::F64);
         let x = [normal(3, &[2, 3, h, w], DType::F64)];
@@ -618,6 +671,22 @@ fn empty_batches_and_sequences_pass_through() {
     assert_eq!(norm_of("rms", 1, 3, DType::F32).forward(&empty).unwrap().dims(), [0, 5, 3]);
     let q = Tensor::zeros((2, 3, 4), DType::F32, &Device::Cpu).unwrap();
     let none = Tensor::zeros((2, 0, 4), DType::F32, &Device::Cpu).unwrap();
+    let scores = Tensor::zeros((2, 3, 0, 5), DType::F32, &Device::Cpu).unwrap();
+    assert_eq!(softmax(&scores, &AttentionBias::none()).unwrap().dims(), [2, 3, 0, 5]);
+    assert_eq!(Activation::Relu.forward_gated(&none).unwrap().dims(), [2, 0, 2]);
+    let layer = AttentionSublayer::new(AttentionConfig {
+        pre: Norm::identity(),
+        projection: linear_of(1, 12, 4, DType::F32),
+        output: linear_of(2, 4, 4, DType::F32),
+        post: norm_of("layer", 3, 4, DType::F32),
+        n_heads: 2,
+        scale: 1.0,
+    })
+    .unwrap();
+    let tracked = Var::from_tensor(&none).unwrap();
+    let y = layer.forward(&tracked, &AttentionBias::none()).unwrap();
+    let gradient = backward(&y.sum_all().unwrap(), &[("x", &tracked)]).unwrap();
+    assert_eq!((y.dims(), gradient[0].dims()), (&[2usize, 0, 4][..], &[2usize, 0, 4][..]));
     let context = attention(&q, &none, &none, 2, 1.0, &AttentionBias::none()).unwrap();
     assert_eq!((context.dims(), abs_max(&context)), (&[2usize, 3, 4][..], 0.0));
 }
@@ -630,6 +699,14 @@ fn wrong_shapes_and_types_are_typed_errors() {
     let ids = Tensor::zeros((2, 3), DType::I64, &Device::Cpu).unwrap();
     assert!(linear.forward(&ids).unwrap_err().to_string().contains("activations are f32 or f64"));
     assert!(FrozenLinear::new(ids, None).unwrap_err().to_string().contains("frozen parameters are"));
+    assert!(FrozenLinear::new(Tensor::zeros((4, 0), DType::F32, &Device::Cpu).unwrap(), None).is_err());
+    assert!(FrozenLinear::stacked(&[]).is_err());
+    let wide = FrozenLinear::new(normal(1, &[4, 3], DType::F64), None).unwrap();
+    let error = wide.forward(&normal(1, &[2, 3], DType::F32)).unwrap_err().to_string();
+    assert!(error.contains("f64 for f64 activations"), "{error}");
+    let half = Var::from_tensor(&normal(1, &[4, 3], DType::F32).to_dtype(DType::BF16).unwrap()).unwrap();
+    let error = embedding(&half, &Tensor::new(&[0i64], &Device::Cpu).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("a table that is trained must be f32 or f64"), "{error}");
     let q = normal(1, &[2, 3, 4], DType::F32);
     let mask = Tensor::ones((2, 4), DType::F32, &Device::Cpu).unwrap();
     let bias = AttentionBias::none().with_padding_mask(&mask).unwrap();
@@ -653,7 +730,7 @@ fn backward_names_every_parameter_that_is_left_out_or_not_finite() {
     assert!(backward(&nan, &[("good", &good)]).unwrap_err().to_string().contains("the loss is NaN"));
 }
 
-/// The gradient store holds the input's gradient and nothing for the weight: frozen weights cost no memory in backward.
+/// Even a weight that is a variable gets no gradient: it is a part of the operation, not an argument of it.
 #[test]
 fn no_gradient_of_a_frozen_weight_comes_into_being() {
     let weight = Var::from_tensor(&normal(1, &[4, 3], DType::F32)).unwrap();
@@ -663,9 +740,9 @@ fn no_gradient_of_a_frozen_weight_comes_into_being() {
     assert_eq!(error, "backward: no gradient for [weight], non-finite gradient for []");
 }
 
-/// One thread and many give the same bits: work is split by rows, never summed across threads.
+/// A sublayer gives the same bits on one thread and on many: its rows are shared out, nothing is summed across threads.
 #[test]
-fn the_number_of_threads_does_not_change_a_result() {
+fn the_number_of_threads_does_not_change_a_sublayer() {
     let layer = FeedForwardSublayer::new(FeedForwardConfig {
         pre: norm_of("rms", 20, 24, DType::F32),
         input: linear_of(30, 64, 24, DType::F32),

@@ -45,6 +45,9 @@ pub(crate) fn depthwise<E: Elem>(s: DepthwiseShape, x: &[E], weight: &[E], bias:
                         let (row_lo, row_hi, row_in) = s.span(0, ky);
                         for kx in 0..s.kernel_hw[1] {
                             let (lo, hi, col_in) = s.span(1, kx);
+                            if lo == hi {
+                                continue; // This tap lies in the padding for every output.
+                            }
                             let w = weight[ky * s.kernel_hw[1] + kx];
                             for oy in row_lo..row_hi {
                                 let x = &x[(row_in + (oy - row_lo) * s.stride) * s.in_hw[1] + col_in..];
@@ -80,6 +83,9 @@ pub(crate) fn depthwise_backward<E: Elem>(s: DepthwiseShape, dy: &[E], weight: &
                         let (row_lo, row_hi, row_in) = s.span(0, ky);
                         for kx in 0..s.kernel_hw[1] {
                             let (lo, hi, col_in) = s.span(1, kx);
+                            if lo == hi {
+                                continue; // This tap lies in the padding for every output.
+                            }
                             let w = weight[ky * s.kernel_hw[1] + kx];
                             for oy in row_lo..row_hi {
                                 let dx = &mut dx[(row_in + (oy - row_lo) * s.stride) * s.in_hw[1] + col_in..];

@@ -44,7 +44,9 @@ impl Act for GeluErf {
     fn value_and_slope<E: Elem>(x: E) -> (E, E) {
         let cdf = E::of(0.5) * (E::one() + Elem::erf(x * E::of(std::f64::consts::FRAC_1_SQRT_2)));
         let pdf = E::of(INV_SQRT_2PI) * Elem::exp(-E::of(0.5) * x * x);
-        (x * cdf, cdf + x * pdf)
+        // Far out the density is 0, and 0·∞ must not become NaN.
+        let tail = if pdf > E::zero() { x * pdf } else { pdf };
+        (x * cdf, cdf + tail)
     }
 }
 
@@ -57,10 +59,13 @@ impl Act for GeluTanh {
 
     #[inline(always)]
     fn value_and_slope<E: Elem>(x: E) -> (E, E) {
-        let u = E::of(SQRT_2_OVER_PI) * (x + E::of(CUBIC) * x * x * x);
-        let du = E::of(SQRT_2_OVER_PI) * (E::one() + E::of(3.0 * CUBIC) * x * x);
+        // σ is 0 or 1 to the last bit from 20 on; without the bound the powers of x would overflow to 0·∞.
+        let t = if x > E::of(20.0) { E::of(20.0) } else { x };
+        let t = if t < E::of(-20.0) { E::of(-20.0) } else { t };
+        let u = E::of(SQRT_2_OVER_PI) * (t + E::of(CUBIC) * t * t * t);
+        let du = E::of(SQRT_2_OVER_PI) * (E::one() + E::of(3.0 * CUBIC) * t * t);
         let s = E::one() / (E::one() + Elem::exp(-(u + u)));
-        (x * s, s + x * s * (E::one() - s) * (du + du))
+        (x * s, s + t * s * (E::one() - s) * (du + du))
     }
 }
 

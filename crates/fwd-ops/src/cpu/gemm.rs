@@ -135,33 +135,37 @@ pub(crate) fn widen<'a, E: Elem>(
     let Some((start, end)) = layout.contiguous_offsets() else {
         candle_core::bail!("a frozen parameter must be contiguous, got {layout:?}");
     };
-    const BLOCK: usize = 1 << 14;
-    let block_pairs = |out: &mut Vec<E>, convert: &(dyn Fn(usize, &mut [E]) + Sync)| {
-        out.par_chunks_mut(BLOCK).enumerate().for_each(|(i, out)| convert(start + i * BLOCK, out));
-    };
     if storage.dtype() == E::DTYPE {
         return Ok(Cow::Borrowed(&E::cpu_storage_as_slice(storage)?[start..end]));
     }
     let mut out = vec![E::zero(); end - start];
     match storage {
-        CpuStorage::BF16(values) => block_pairs(&mut out, &|at, out| {
-            let mut wide = vec![0f32; out.len()];
-            values[at..at + out.len()].convert_to_f32_slice(&mut wide);
-            out.iter_mut().zip(wide).for_each(|(o, w)| *o = E::of(f64::from(w)));
-        }),
-        CpuStorage::F16(values) => block_pairs(&mut out, &|at, out| {
-            let mut wide = vec![0f32; out.len()];
-            values[at..at + out.len()].convert_to_f32_slice(&mut wide);
-            out.iter_mut().zip(wide).for_each(|(o, w)| *o = E::of(f64::from(w)));
-        }),
-        CpuStorage::F32(values) => block_pairs(&mut out, &|at, out| {
-            out.iter_mut().zip(&values[at..]).for_each(|(o, &w)| *o = E::of(f64::from(w)));
-        }),
+        CpuStorage::BF16(values) => widen_half(&values[start..end], &mut out),
+        CpuStorage::F16(values) => widen_half(&values[start..end], &mut out),
+        CpuStorage::F32(values) => {
+            out.iter_mut().zip(&values[start..]).for_each(|(o, &w)| *o = E::of(f64::from(w)));
+        }
         other => {
-            candle_core::bail!("a frozen parameter must be f32, f64, bf16 or f16, got {:?}", other.dtype())
+            let supported = "frozen parameters are f32, bf16 or f16, or f64 for f64 activations";
+            return Err(
+                crate::OpError::DType { op: "frozen parameter", dtype: other.dtype(), supported }.into()
+            );
         }
     }
     Ok(Cow::Owned(out))
+}
+
+fn widen_half<E: Elem, H: Sync>(values: &[H], out: &mut [E])
+where
+    [H]: HalfFloatSliceExt,
+{
+    const BLOCK: usize = 1 << 14;
+    out.par_chunks_mut(BLOCK).zip(values.par_chunks(BLOCK)).for_each(|(out, values)| {
+        let mut wide = [0f32; BLOCK];
+        let wide = &mut wide[..out.len()];
+        values.convert_to_f32_slice(wide);
+        out.iter_mut().zip(wide).for_each(|(o, w)| *o = E::of(f64::from(*w)));
+    });
 }
 
 /// Whether [`widen`] and the kernels accept this element type for a frozen parameter.

@@ -46,27 +46,8 @@ fn mean_and_scale<E: Elem>(x: &[E], eps: f64) -> (E, E) {
 /// Normalises every row of `x` (rows of width `d`) into `y`.
 #[inline(always)]
 pub(crate) fn norm_rows<E: Elem>(norm: NormRef<'_, E>, x: &[E], d: usize, y: &mut [E]) {
-    match norm {
-        NormRef::Identity => y.copy_from_slice(x),
-        NormRef::Rms { weight, eps } => {
-            let weight = &weight[..d];
-            for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
-                let scale = rms_scale(x, eps);
-                for i in 0..d {
-                    y[i] = weight[i] * (x[i] * scale);
-                }
-            }
-        }
-        NormRef::Layer { weight, bias, eps } => {
-            let (weight, bias) = (&weight[..d], &bias[..d]);
-            for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
-                let (mean, scale) = mean_and_scale(x, eps);
-                for i in 0..d {
-                    y[i] = (x[i] - mean) * scale * weight[i] + bias[i];
-                }
-            }
-        }
-    }
+    y.copy_from_slice(x);
+    norm_rows_in_place(norm, y, d);
 }
 
 /// Normalises every row of `x` in place.

@@ -1,10 +1,14 @@
 //! Working memory that is handed on instead of being allocated, zeroed and paged in anew by every block of rows.
 //!
-//! Each thread keeps the buffers it has used. Their contents are stale: whoever takes one writes all of it before reading.
+//! Each thread keeps the buffers it has used, as many as it held at one time and none above 8 MiB. Their contents are
+//! stale: whoever takes one writes all of it before reading.
 
 use super::Elem;
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
+
+/// Larger buffers are not kept: a thread of a large machine would hold on to too much.
+const MAX_KEPT_BYTES: usize = 8 << 20;
 
 /// The buffers a thread keeps.
 pub(crate) type Pool<E> = RefCell<Vec<Vec<E>>>;
@@ -28,6 +32,9 @@ impl<E: Elem> Scratch<E> {
 
     /// Keeps the buffer as an ordinary vector.
     pub(crate) fn into_vec(mut self) -> Vec<E> {
+        if self.buffer.len() > 2 * self.len {
+            return self.to_vec(); // A small result must not hold on to a large buffer.
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.truncate(self.len);
         buffer
@@ -37,7 +44,7 @@ impl<E: Elem> Scratch<E> {
 impl<E: Elem> Drop for Scratch<E> {
     fn drop(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
-        if buffer.capacity() > 0 {
+        if (1..=MAX_KEPT_BYTES / size_of::<E>()).contains(&buffer.len()) {
             E::with_pool(|pool| pool.borrow_mut().push(buffer));
         }
     }
@@ -67,10 +74,12 @@ mod tests {
         first.fill(7.0);
         let address = first.as_ptr();
         drop(first);
-        let second = Scratch::<f32>::new(40);
-        assert_eq!((second.as_ptr(), second.len(), second[0]), (address, 40, 7.0));
+        let second = Scratch::<f32>::new(60);
+        assert_eq!((second.as_ptr(), second.len(), second[0]), (address, 60, 7.0));
         let vector = second.into_vec();
-        assert_eq!((vector.as_ptr(), vector.len()), (address, 40));
+        assert_eq!((vector.as_ptr(), vector.len()), (address, 60));
         assert_eq!(Scratch::<f32>::new(3).len(), 3);
+        drop(Scratch::<f32>::new(1 << 22));
+        assert!(Scratch::<f32>::new(5).buffer.len() < 1 << 22, "a buffer above the bound is given back");
     }
 }
