@@ -1,5 +1,5 @@
 //! The work that the benchmarks time: a BLIP-2 or InstructBLIP with random weights in the sizes of the PyTorch benchmark
-//! (`benches/torch/bench_torch.py`), one batch, and the four things a researcher waits for.
+//! (`bench_torch.py` in the fixtures of `fwd-models`), one batch, and the four things a researcher waits for.
 
 #![forbid(unsafe_code)]
 

@@ -198,6 +198,10 @@ impl Blip {
     /// [`ModelError::Input`] if a row does not begin with exactly `num_query_tokens` placeholders, or has one elsewhere.
     pub fn without_placeholders(&self, input_ids: &Tensor, mask: &Tensor) -> Result<(Tensor, Tensor)> {
         let n = self.config.num_query_tokens;
+        if mask.dims() != input_ids.dims() {
+            let what = format!("mask {:?} does not fit ids {:?}", mask.shape(), input_ids.shape());
+            return Err(ModelError::input("input_ids", what));
+        }
         let Some(placeholder) = self.config.image_token_index else {
             return Ok((input_ids.clone(), mask.clone()));
         };

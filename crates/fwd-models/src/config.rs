@@ -164,7 +164,7 @@ pub struct T5Config {
     /// First decoder input.
     pub decoder_start_token_id: Option<u32>,
     /// End of sequence.
-    pub eos_token_id: Option<u32>,
+    pub eos_token_id: Option<OneOrMany>,
     /// Padding.
     pub pad_token_id: Option<u32>,
     /// The token that stands for an empty instruction.
@@ -212,6 +212,12 @@ impl T5Config {
     /// `scale_decoder_outputs` and `tie_word_embeddings: true` whatever the weights are; before, the latter meant both.
     pub fn scales_decoder_output(&self) -> bool {
         self.scale_decoder_outputs.unwrap_or(self.tie_word_embeddings.unwrap_or(true))
+    }
+
+    /// Whether the head cannot be the embedding: transformers 4 says so. transformers 5 always claims that they are tied, and
+    /// the checkpoint decides.
+    pub(crate) fn has_own_head(&self) -> bool {
+        self.scale_decoder_outputs.is_none() && self.tie_word_embeddings == Some(false)
     }
 
     /// The activation of the feed-forward layers: `gated-gelu` alone means the tanh form, a `dense_act_fn` beside it wins
@@ -273,6 +279,7 @@ impl ModelConfig {
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{name} must not be 0"));
         }
+        self.check_bounds()?;
         if v.image_size < v.patch_size {
             return Err(format!("image_size {} is smaller than patch_size {}", v.image_size, v.patch_size));
         }
@@ -290,6 +297,47 @@ impl ModelConfig {
         }
         Ok(())
     }
+
+    /// Sizes far above any real model are refused before they overflow or exhaust the memory.
+    fn check_bounds(&self) -> std::result::Result<(), String> {
+        let (v, q, t) = (&self.vision, &self.qformer, &self.text);
+        const LAYERS: usize = 1 << 10;
+        const LENGTH: usize = 1 << 14;
+        const WIDTH: usize = 1 << 24;
+        let bounded = [
+            ("vision_config.num_hidden_layers", v.num_hidden_layers, LAYERS),
+            ("qformer_config.num_hidden_layers", q.num_hidden_layers, LAYERS),
+            ("text_config.num_layers", t.num_layers, LAYERS),
+            ("text_config.num_decoder_layers", t.n_decoder_layers(), LAYERS),
+            ("vision_config.image_size", v.image_size, LENGTH),
+            ("num_query_tokens", self.num_query_tokens, LENGTH),
+            ("text_config.num_heads", t.num_heads, LENGTH),
+            ("text_config.d_kv", t.d_kv, LENGTH),
+            ("text_config.relative_attention_num_buckets", t.relative_attention_num_buckets, LENGTH),
+            ("qformer_config.max_position_embeddings", q.max_position_embeddings, WIDTH),
+            ("vision_config.hidden_size", v.hidden_size, WIDTH),
+            ("vision_config.intermediate_size", v.intermediate_size, WIDTH),
+            ("qformer_config.hidden_size", q.hidden_size, WIDTH),
+            ("qformer_config.intermediate_size", q.intermediate_size, WIDTH),
+            ("qformer_config.vocab_size", q.vocab_size, WIDTH),
+            ("text_config.d_model", t.d_model, WIDTH),
+            ("text_config.d_ff", t.d_ff, WIDTH),
+            ("text_config.vocab_size", t.vocab_size, WIDTH),
+        ];
+        if let Some((name, value, most)) = bounded.iter().find(|(_, value, most)| value > most) {
+            return Err(format!("{name} {value} is absurd, at most {most} is supported"));
+        }
+        let eps = [v.layer_norm_eps, q.layer_norm_eps, t.layer_norm_epsilon];
+        if eps.iter().any(|e| !(0.0..1.0).contains(e)) {
+            return Err(format!("layer norm epsilons {eps:?} must lie in 0..1"));
+        }
+        let activations = [
+            activation("vision_config", &v.hidden_act),
+            activation("qformer_config", &q.hidden_act),
+            t.activation(),
+        ];
+        activations.into_iter().try_for_each(|act| act.map(drop).map_err(|e| e.to_string()))
+    }
 }
 
 /// The special tokens of generation.
@@ -305,10 +353,13 @@ pub struct SpecialTokens {
     pub bos: u32,
 }
 
-#[derive(Deserialize)]
+/// One id or a list of them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
-enum OneOrMany {
+pub enum OneOrMany {
+    /// A single id.
     One(u32),
+    /// Several ids.
     Many(Vec<u32>),
 }
 
@@ -327,26 +378,46 @@ impl SpecialTokens {
     /// [`ModelError::Io`] or [`ModelError::Json`] if the file exists and cannot be read.
     pub fn read(path: &Path, text: &T5Config) -> Result<Self> {
         let raw: RawGeneration = if path.exists() { read_json(path)? } else { RawGeneration::default() };
-        let eos = match raw.eos_token_id {
+        let tokens = Self::from_parts(raw, text);
+        tokens
+            .check(text.vocab_size)
+            .map_err(|what| ModelError::Config { origin: path.display().to_string(), what })?;
+        Ok(tokens)
+    }
+
+    /// From the text configuration alone, T5's own ids where it has none.
+    pub fn of(text: &T5Config) -> Self {
+        Self::from_parts(RawGeneration::default(), text)
+    }
+
+    fn from_parts(raw: RawGeneration, text: &T5Config) -> Self {
+        let mut eos = match raw.eos_token_id.or_else(|| text.eos_token_id.clone()) {
             Some(OneOrMany::One(id)) => vec![id],
             Some(OneOrMany::Many(ids)) => ids,
-            None => vec![text.eos_token_id.unwrap_or(1)],
+            None => vec![1],
         };
-        Ok(Self {
+        eos.sort_unstable();
+        eos.dedup();
+        Self {
             decoder_start: raw.decoder_start_token_id.or(text.decoder_start_token_id).unwrap_or(0),
             eos,
             pad: raw.pad_token_id.or(text.pad_token_id).unwrap_or(0),
-            bos: raw.bos_token_id.or(text.bos_token_id).unwrap_or(1),
-        })
+            // transformers takes this one from the text configuration.
+            bos: text.bos_token_id.or(raw.bos_token_id).unwrap_or(1),
+        }
     }
 
-    /// T5's own ids.
-    pub fn of(text: &T5Config) -> Self {
-        Self {
-            decoder_start: text.decoder_start_token_id.unwrap_or(0),
-            eos: vec![text.eos_token_id.unwrap_or(1)],
-            pad: text.pad_token_id.unwrap_or(0),
-            bos: text.bos_token_id.unwrap_or(1),
+    /// What makes the ids unusable with a vocabulary, if anything.
+    pub(crate) fn check(&self, vocab_size: usize) -> std::result::Result<(), String> {
+        let named = [
+            ("decoder_start_token_id", self.decoder_start),
+            ("pad_token_id", self.pad),
+            ("bos_token_id", self.bos),
+        ];
+        let mut all = named.into_iter().chain(self.eos.iter().map(|&id| ("eos_token_id", id)));
+        match all.find(|&(_, id)| id as usize >= vocab_size) {
+            Some((name, id)) => Err(format!("{name} {id} is outside the vocabulary of {vocab_size}")),
+            None => Ok(()),
         }
     }
 }
@@ -354,4 +425,71 @@ impl SpecialTokens {
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
     serde_json::from_slice(&text).map_err(|source| ModelError::Json { path: path.into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ModelConfig, ModelKind, OneOrMany, SpecialTokens, T5Config};
+    use fwd_ops::Activation;
+
+    fn text(json: &str) -> T5Config {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn the_activation_of_published_checkpoints_is_the_erf_form() {
+        let published = text(r#"{"feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu"}"#);
+        assert_eq!((published.activation().unwrap(), published.is_gated()), (Activation::GeluErf, true));
+        assert_eq!(
+            text(r#"{"feed_forward_proj": "gated-gelu"}"#).activation().unwrap(),
+            Activation::GeluTanh
+        );
+        assert_eq!(text("{}").activation().unwrap(), Activation::Relu);
+        assert!(text(r#"{"feed_forward_proj": "gated-silu"}"#).activation().is_err());
+    }
+
+    #[test]
+    fn both_generations_say_whether_the_decoder_output_is_scaled() {
+        assert!(text("{}").scales_decoder_output());
+        assert!(!text(r#"{"tie_word_embeddings": false}"#).scales_decoder_output());
+        assert!(
+            !text(r#"{"tie_word_embeddings": true, "scale_decoder_outputs": false}"#).scales_decoder_output()
+        );
+        assert!(
+            text(r#"{"tie_word_embeddings": false, "scale_decoder_outputs": true}"#).scales_decoder_output()
+        );
+    }
+
+    #[test]
+    fn a_published_config_takes_the_defaults_of_the_classes() {
+        let config: ModelConfig = serde_json::from_str(
+            r#"{"model_type": "instructblip", "num_query_tokens": 32, "image_token_index": null,
+                "vision_config": {"model_type": "instructblip_vision_model", "dropout": 0.0},
+                "qformer_config": {"model_type": "instructblip_qformer", "vocab_size": 30523},
+                "text_config": {"model_type": "t5", "d_model": 2048, "num_layers": 24, "num_decoder_layers": null}}"#,
+        )
+        .unwrap();
+        assert_eq!(config.check(), Ok(()));
+        assert_eq!(config.kind, ModelKind::InstructBlip);
+        let (v, q) = (&config.vision, &config.qformer);
+        assert_eq!(
+            (v.hidden_size, v.num_hidden_layers, v.num_attention_heads, v.layer_norm_eps),
+            (1408, 39, 16, 1e-6)
+        );
+        assert_eq!(
+            (q.hidden_size, q.num_hidden_layers, q.vocab_size, q.layer_norm_eps),
+            (768, 12, 30523, 1e-12)
+        );
+        assert_eq!((config.text.n_decoder_layers(), config.image_token_index), (24, None));
+    }
+
+    #[test]
+    fn special_tokens_are_checked_against_the_vocabulary() {
+        let mut config = text(r#"{"eos_token_id": [1, 2, 1], "vocab_size": 10}"#);
+        assert_eq!(SpecialTokens::of(&config).eos, [1, 2]);
+        assert!(SpecialTokens::of(&config).check(10).is_ok());
+        config.eos_token_id = Some(OneOrMany::One(10));
+        let error = SpecialTokens::of(&config).check(10).unwrap_err();
+        assert_eq!(error, "eos_token_id 10 is outside the vocabulary of 10");
+    }
 }

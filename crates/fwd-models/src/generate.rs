@@ -1,6 +1,6 @@
 //! Greedy and beam search over a T5, token for token as Hugging Face transformers does them.
 //!
-//! Beam search: of `2K` candidates per step only the best `K` may finish; a hypothesis scores `Σ log p / n^length_penalty`
+//! Beam search: of `max(2, 1 + n_eos)·K` candidates per step only the best `K` may finish; a hypothesis scores `Σ log p / n^length_penalty`
 //! with `n` generated tokens, `</s>` included; running beams are compared by the raw sum; at the last step every candidate of
 //! the best `K` counts as finished.
 
@@ -40,6 +40,27 @@ pub struct GenerationConfig {
 }
 
 impl GenerationConfig {
+    /// What is impossible with a vocabulary, if anything.
+    fn check(&self, vocab_size: usize) -> std::result::Result<(), String> {
+        if self.max_new_tokens == 0 {
+            return Err("max_new_tokens must be at least 1".into());
+        }
+        if self.num_beams == 0 || self.n_candidates() > vocab_size {
+            return Err(format!("{} beams with a vocabulary of {vocab_size}", self.num_beams));
+        }
+        self.tokens.check(vocab_size)
+    }
+
+    /// Enough candidates for `num_beams` of them to go on even if every beam ends in every possible way.
+    fn n_candidates(&self) -> usize {
+        self.num_beams.saturating_mul((1 + self.tokens.eos.len()).max(2))
+    }
+
+    /// The ids that must not come next: `</s>` as long as the sequence is too short.
+    fn banned(&self, n_generated: usize) -> &[u32] {
+        if n_generated < self.min_new_tokens { &self.tokens.eos } else { &[] }
+    }
+
     /// Greedy search for at most `max_new_tokens`.
     pub fn greedy(max_new_tokens: usize, tokens: SpecialTokens) -> Self {
         Self {
@@ -69,18 +90,15 @@ impl T5 {
     /// Generates for every sample; the best hypothesis comes first, `num_beams` of them per sample.
     ///
     /// # Errors
-    /// [`ModelError::Input`] for a configuration without beams or with more beams than the vocabulary allows, or logits that
-    /// are not numbers.
+    /// [`ModelError::Input`] for a configuration without tokens or beams, with more beams or other ids than the vocabulary
+    /// allows, or logits that are not finite.
     pub fn generate(
         &self,
         encoded: &Encoded,
         config: &GenerationConfig,
         on_step: Option<OnStep<'_>>,
     ) -> Result<Vec<Vec<Hypothesis>>> {
-        if config.num_beams == 0 || 2 * config.num_beams > self.vocab_size() {
-            let what = format!("{} beams with a vocabulary of {}", config.num_beams, self.vocab_size());
-            return Err(ModelError::input("generate", what));
-        }
+        config.check(self.vocab_size()).map_err(|what| ModelError::input("generate", what))?;
         let mut ignore = |_: &Tensor| {};
         let on_step = on_step.unwrap_or(&mut ignore);
         in_pool(|| {
@@ -93,29 +111,19 @@ impl T5 {
     }
 }
 
-/// Logits as rows, with `</s>` out of reach as long as the sequence is too short.
-fn logit_rows(logits: &Tensor, config: &GenerationConfig, n_generated: usize) -> Result<Vec<Vec<f32>>> {
-    let mut rows: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;
-    if rows.iter().flatten().any(|z| z.is_nan()) {
-        return Err(ModelError::input("generate", "the logits are NaN"));
-    }
-    if n_generated < config.min_new_tokens {
-        for row in &mut rows {
-            for &eos in &config.tokens.eos {
-                row[eos as usize] = f32::NEG_INFINITY;
-            }
-        }
+/// Logits as rows.
+fn logit_rows(logits: &Tensor) -> Result<Vec<Vec<f32>>> {
+    let rows: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;
+    if rows.iter().flatten().any(|z| !z.is_finite()) {
+        return Err(ModelError::input("generate", "the logits are not finite"));
     }
     Ok(rows)
 }
 
-/// The first index of the largest value.
-fn argmax(row: &[f32]) -> u32 {
-    let best = row
-        .iter()
-        .enumerate()
-        .fold((0, f32::NEG_INFINITY), |best, (i, &z)| if z > best.1 { (i, z) } else { best });
-    best.0 as u32
+/// The first index of the largest value among those that are not banned.
+fn argmax(row: &[f32], banned: &[u32]) -> u32 {
+    let allowed = row.iter().enumerate().filter(|(i, _)| !banned.contains(&(*i as u32)));
+    allowed.fold((0, f32::NEG_INFINITY), |best, (i, &z)| if z > best.1 { (i, z) } else { best }).0 as u32
 }
 
 fn greedy(
@@ -133,9 +141,9 @@ fn greedy(
         let ids = Tensor::from_slice(&last, batch, encoded.states.device())?;
         let logits = model.step(&mut state, &ids)?;
         on_step(&logits);
-        for (i, row) in logit_rows(&logits, config, n_generated)?.iter().enumerate() {
+        for (i, row) in logit_rows(&logits)?.iter().enumerate() {
             // A sequence that has ended goes on with padding until the last one ends.
-            last[i] = if ended[i] { config.tokens.pad } else { argmax(row) };
+            last[i] = if ended[i] { config.tokens.pad } else { argmax(row, config.banned(n_generated)) };
             if !ended[i] {
                 sequences[i].push(last[i]);
                 ended[i] = config.tokens.eos.contains(&last[i]);
@@ -176,18 +184,14 @@ fn beam(
     let device = encoded.states.device();
     let repeat: Vec<u32> = (0..batch as u32).flat_map(|b| std::iter::repeat_n(b, k)).collect();
     let repeat = Tensor::from_vec(repeat, batch * k, device)?;
-    let expanded = Encoded {
-        states: encoded.states.index_select(&repeat, 0)?,
-        mask: encoded.mask.index_select(&repeat, 0)?,
-    };
-    let mut state = model.start(&expanded)?;
+    let mut state = model.start(encoded)?.repeated(&repeat, &encoded.mask)?;
     let mut samples: Vec<Beams> = (0..batch)
         .map(|_| Beams {
             // All beams start the same: only the first may continue.
             running: (0..k).map(|i| (if i == 0 { 0.0 } else { -1e9 }, Vec::new())).collect(),
             finished: Vec::new(),
             open: true,
-            done: config.max_new_tokens == 0,
+            done: false,
         })
         .collect();
     for step in 1..=config.max_new_tokens {
@@ -196,7 +200,7 @@ fn beam(
             last.map(|(_, ids)| ids.last().copied().unwrap_or(config.tokens.decoder_start)).collect();
         let logits = model.step(&mut state, &Tensor::from_vec(last, batch * k, device)?)?;
         on_step(&logits);
-        let rows = logit_rows(&logits, config, step - 1)?;
+        let rows = logit_rows(&logits)?;
         let mut origin: Vec<u32> = (0..(batch * k) as u32).collect();
         for (b, sample) in samples.iter_mut().enumerate().filter(|(_, s)| !s.done) {
             let from = sample.advance(&rows[b * k..(b + 1) * k], step, config);
@@ -218,7 +222,7 @@ impl Beams {
         let k = config.num_beams;
         let last = step == config.max_new_tokens;
         let ends = |c: &Candidate| last || config.tokens.eos.contains(&c.token);
-        let candidates = self.best(rows, 2 * k);
+        let candidates = self.best(rows, config.n_candidates(), config.banned(step - 1));
         let length_norm = (step as f64).powf(config.length_penalty);
         let always = config.early_stopping == EarlyStopping::Always;
         if self.open && !(always && self.finished.len() == k) {
@@ -256,8 +260,9 @@ impl Beams {
         ids
     }
 
-    /// The `n` best continuations, best first; of equals the one of the lower beam and token.
-    fn best(&self, rows: &[Vec<f32>], n: usize) -> Vec<Candidate> {
+    /// The `n` best continuations, best first; of equals the one of the lower beam and token. Banned tokens are left out after
+    /// normalising, as transformers does.
+    fn best(&self, rows: &[Vec<f32>], n: usize, banned: &[u32]) -> Vec<Candidate> {
         let mut best: Vec<Candidate> = Vec::with_capacity(n + 1);
         for (beam, row) in rows.iter().enumerate() {
             let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -265,7 +270,7 @@ impl Beams {
             let offset = self.running[beam].0 - max - sum.ln() as f32;
             for (token, &z) in row.iter().enumerate() {
                 let score = z + offset;
-                if best.len() == n && score <= best[n - 1].score {
+                if (best.len() == n && score <= best[n - 1].score) || banned.contains(&(token as u32)) {
                     continue;
                 }
                 let at = best.partition_point(|c| c.score >= score);
@@ -274,5 +279,77 @@ impl Beams {
             }
         }
         best
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(num_beams: usize, max_new_tokens: usize) -> GenerationConfig {
+        let tokens = SpecialTokens { decoder_start: 0, eos: vec![1], pad: 0, bos: 1 };
+        GenerationConfig { num_beams, ..GenerationConfig::greedy(max_new_tokens, tokens) }
+    }
+
+    fn start(k: usize) -> Beams {
+        let running = (0..k).map(|i| (if i == 0 { 0.0 } else { -1e9 }, Vec::new())).collect();
+        Beams { running, finished: Vec::new(), open: true, done: false }
+    }
+
+    /// Logits whose softmax is the given distribution.
+    fn log(p: &[f32]) -> Vec<f32> {
+        p.iter().map(|p| p.ln()).collect()
+    }
+
+    #[test]
+    fn a_banned_end_leaves_the_other_scores_as_they_are() {
+        let config = GenerationConfig { min_new_tokens: 2, ..config(2, 5) };
+        let mut beams = start(2);
+        let row = log(&[0.1, 0.6, 0.2, 0.06, 0.04]);
+        beams.advance(&[row.clone(), row], 1, &config);
+        assert!(beams.finished.is_empty());
+        assert_eq!(beams.running.iter().map(|b| b.1.clone()).collect::<Vec<_>>(), [[2], [0]]);
+        assert!((beams.running[0].0 - 0.2f32.ln()).abs() < 1e-6, "not renormalised: {}", beams.running[0].0);
+    }
+
+    #[test]
+    fn as_many_beams_go_on_although_every_beam_may_end_in_two_ways() {
+        let mut config = config(2, 5);
+        config.tokens.eos = vec![1, 2];
+        let mut beams = start(2);
+        beams.running = vec![(0.0, vec![3]), (-0.1, vec![4])];
+        let row = log(&[0.02, 0.47, 0.47, 0.02, 0.02]);
+        let from = beams.advance(&[row.clone(), row], 2, &config);
+        assert_eq!((beams.running.len(), from.len()), (2, 2));
+        assert!(beams.running.iter().all(|(_, ids)| ![1, 2].contains(ids.last().unwrap())));
+    }
+
+    #[test]
+    fn early_stopping_always_heuristic_and_never() {
+        // Two hypotheses have ended; a running beam is worse at its length, but at 9 tokens with penalty 2 it could win.
+        let run = |early_stopping| {
+            let config = GenerationConfig { early_stopping, length_penalty: 2.0, ..config(2, 9) };
+            let mut beams = start(2);
+            beams.finished = vec![
+                Hypothesis { ids: vec![3, 1], score: -0.20 },
+                Hypothesis { ids: vec![4, 1], score: -0.25 },
+            ];
+            beams.running = vec![(-1.6, vec![3]), (-1.7, vec![4])];
+            let row = log(&[0.9, 1e-6, 0.05, 0.03, 0.02]);
+            beams.advance(&[row.clone(), row], 2, &config);
+            (beams.open, beams.done)
+        };
+        assert_eq!(run(EarlyStopping::Always), (false, true));
+        assert_eq!(run(EarlyStopping::Heuristic), (false, true));
+        assert_eq!(run(EarlyStopping::Never), (true, false));
+    }
+
+    #[test]
+    fn impossible_configurations_are_named() {
+        assert_eq!(config(2, 0).check(10), Err("max_new_tokens must be at least 1".into()));
+        assert_eq!(config(6, 3).check(10), Err("6 beams with a vocabulary of 10".into()));
+        assert!(config(usize::MAX, 3).check(10).is_err());
+        assert!(config(1, 3).check(1).is_err());
+        assert_eq!(config(2, 3).check(10), Ok(()));
     }
 }

@@ -37,7 +37,7 @@ mod vit;
 mod weights;
 
 pub use blip::{Blip, FrozenFeatures, Instructions};
-pub use config::{ModelConfig, ModelKind, QFormerConfig, SpecialTokens, T5Config, VisionConfig};
+pub use config::{ModelConfig, ModelKind, OneOrMany, QFormerConfig, SpecialTokens, T5Config, VisionConfig};
 pub use error::{ModelError, Result, TensorProblems};
 pub use generate::{EarlyStopping, GenerationConfig, Hypothesis, OnStep};
 pub use qformer::{QFormer, QFormerText};

@@ -59,7 +59,11 @@ impl QFormer {
     ) -> Result<Self> {
         let (d, eps) = (config.hidden_size, config.layer_norm_eps);
         let queries = root.get_f32("query_tokens", &[1, n_queries, d])?;
-        let mut weights = root.at("qformer");
+        let mut weights = match kind {
+            // As transformers keeps it when the rest is loaded in half precision.
+            ModelKind::Blip2 => root.at("qformer").in_full_precision(),
+            ModelKind::InstructBlip => root.at("qformer"),
+        };
         let (embedding_norm, text) = match kind {
             ModelKind::Blip2 => (weights.layer_norm("layernorm", d, eps)?, None),
             ModelKind::InstructBlip => {
@@ -89,11 +93,6 @@ impl QFormer {
         Ok(Self { queries, embedding_norm, text, layers })
     }
 
-    /// Whether an instruction must be given.
-    pub fn reads_text(&self) -> bool {
-        self.text.is_some()
-    }
-
     /// The queries after all layers.
     ///
     /// # Shapes
@@ -112,6 +111,10 @@ impl QFormer {
         let (mut x, bias) = match (&self.text, text) {
             (None, None) => (queries.contiguous()?, AttentionBias::none()),
             (Some(embeddings), Some(text)) => {
+                if text.ids.dims().first() != Some(&batch) {
+                    let what = format!("{batch} images, instructions of shape {:?}", text.ids.shape());
+                    return Err(ModelError::input("q-former", what));
+                }
                 let words = embeddings.forward(text)?;
                 let ones = Tensor::ones((batch, n_queries), DType::F32, text.mask.device())?;
                 let mask = Tensor::cat(&[&ones, &text.mask.to_dtype(DType::F32)?], 1)?;

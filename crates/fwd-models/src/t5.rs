@@ -110,12 +110,13 @@ pub struct DecoderState {
 impl T5 {
     pub(crate) fn new(config: &T5Config, mut weights: Scope<'_>) -> Result<Self> {
         let (vocab, d) = (config.vocab_size, config.d_model);
-        let shared_name = ["shared.weight", "encoder.embed_tokens.weight"]
+        // Whoever drops tied copies may keep any of the three.
+        let shared_name = ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
             .into_iter()
             .find(|name| weights.has(name))
             .unwrap_or("shared.weight");
         let shared = weights.get(shared_name, &[vocab, d])?;
-        let head = if weights.has("lm_head.weight") {
+        let head = if config.has_own_head() || weights.has("lm_head.weight") {
             weights.get("lm_head.weight", &[vocab, d])?
         } else {
             shared.clone()
@@ -270,6 +271,18 @@ impl T5 {
 }
 
 impl DecoderState {
+    /// Before the first token: the samples `rows`, so that one sample can have several sequences.
+    ///
+    /// # Errors
+    /// An error of candle if a row does not exist.
+    pub(crate) fn repeated(mut self, rows: &Tensor, mask: &Tensor) -> Result<Self> {
+        for (_, key_value) in &mut self.blocks {
+            *key_value = key_value.index_select(rows, 0)?;
+        }
+        self.bias = AttentionBias::none().with_padding_mask(&mask.index_select(rows, 0)?)?;
+        Ok(self)
+    }
+
     /// Keeps the sequences `rows`, in that order: what every block has seen moves with them. The encoder side stays, so
     /// rows must not cross samples.
     ///

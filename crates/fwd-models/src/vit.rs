@@ -40,7 +40,7 @@ impl VisionTransformer {
         let patch_map = FrozenLinear::new(kernel, Some(embeddings.get("patch_embedding.bias", &[d])?))?;
         let class_token = embeddings.get_f32("class_embedding", &[1, 1, d])?;
         let positions = embeddings.get_f32("position_embedding", &[1, n_tokens, d])?;
-        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        let mut layers = Vec::new();
         for i in 0..config.num_hidden_layers {
             let mut layer = weights.at(&format!("encoder.layers.{i}"));
             let attention = AttentionSublayer::new(AttentionConfig {

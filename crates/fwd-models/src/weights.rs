@@ -61,6 +61,8 @@ pub struct Checkpoint {
     files: Vec<(PathBuf, FileBuffer)>,
     entries: BTreeMap<String, Entry>,
     used: BTreeSet<String>,
+    /// Listed in the index, but in no shard.
+    lost: BTreeSet<String>,
     problems: TensorProblems,
     dtype: WeightDtype,
     device: Device,
@@ -86,6 +88,7 @@ impl Checkpoint {
             files: Vec::new(),
             entries: BTreeMap::new(),
             used: BTreeSet::new(),
+            lost: BTreeSet::new(),
             problems: TensorProblems::default(),
             dtype,
             device: device.clone(),
@@ -104,8 +107,8 @@ impl Checkpoint {
             }
             checkpoint.map(&dir.join(shard))?;
         }
-        let absent = index.weight_map.keys().filter(|name| !checkpoint.entries.contains_key(*name));
-        checkpoint.problems.missing = absent.map(|name| format!("{name} (listed in {INDEX})")).collect();
+        let lost = index.weight_map.into_keys().filter(|name| !checkpoint.entries.contains_key(name));
+        checkpoint.lost = lost.collect();
         Ok(checkpoint)
     }
 
@@ -136,6 +139,9 @@ impl Checkpoint {
     pub fn finish(mut self, ignorable: impl Fn(&str) -> bool) -> Result<()> {
         let left = self.entries.keys().filter(|name| !self.used.contains(*name) && !ignorable(name));
         self.problems.unexpected = left.cloned().collect();
+        // Converters keep tied copies in the index that they drop from the shards.
+        self.lost.retain(|name| !ignorable(name) && !self.problems.missing.contains(name));
+        self.problems.missing.extend(self.lost.iter().map(|name| format!("{name} (listed in {INDEX})")));
         if self.problems.is_empty() {
             return Ok(());
         }
@@ -143,21 +149,21 @@ impl Checkpoint {
     }
 
     fn read(&mut self, name: &str, shape: &[usize], dtype: WeightDtype) -> Result<Tensor> {
-        // Loading goes on after a problem, so that one error can list them all.
-        let placeholder = Tensor::zeros(shape, candle_core::DType::F32, &self.device)?;
+        // Loading goes on after a problem, so that one error can list them all: zeros stand in for the tensor.
+        let placeholder = || Ok(Tensor::zeros(shape, candle_core::DType::F32, &self.device)?);
         let Some(entry) = self.entries.get(name) else {
             self.problems.missing.push(name.into());
-            return Ok(placeholder);
+            return placeholder();
         };
         self.used.insert(name.into());
         if entry.shape != shape {
             self.problems.misshapen.push(format!("{name}: expected {shape:?}, found {:?}", entry.shape));
-            return Ok(placeholder);
+            return placeholder();
         }
         let bytes = &self.files[entry.file].1[entry.bytes.0..entry.bytes.1];
         let Some(values) = decode(entry.dtype, bytes) else {
             self.problems.wrong_dtype.push(format!("{name}: {:?}", entry.dtype));
-            return Ok(placeholder);
+            return placeholder();
         };
         let (tensor, finite) = match dtype {
             WeightDtype::F32 => {
@@ -216,21 +222,28 @@ fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
 pub(crate) struct Scope<'a> {
     weights: &'a mut dyn Weights,
     prefix: String,
+    /// Read matrices in f32 too.
+    full_precision: bool,
 }
 
 impl<'a> Scope<'a> {
     pub(crate) fn new(weights: &'a mut dyn Weights, prefix: &str) -> Self {
-        Self { weights, prefix: prefix.into() }
+        Self { weights, prefix: prefix.into(), full_precision: false }
     }
 
     /// The scope of a part.
     pub(crate) fn at(&mut self, part: &str) -> Scope<'_> {
-        Scope { prefix: self.name(part), weights: self.weights }
+        Scope { prefix: self.name(part), weights: self.weights, full_precision: self.full_precision }
     }
 
     /// This scope again, for a part that lies at the same level.
     pub(crate) fn same(&mut self) -> Scope<'_> {
-        Scope { prefix: self.prefix.clone(), weights: self.weights }
+        Scope { prefix: self.prefix.clone(), weights: self.weights, full_precision: self.full_precision }
+    }
+
+    /// This scope with all its parameters in f32.
+    pub(crate) fn in_full_precision(self) -> Self {
+        Self { full_precision: true, ..self }
     }
 
     fn name(&self, part: &str) -> String {
@@ -239,7 +252,7 @@ impl<'a> Scope<'a> {
 
     pub(crate) fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let name = self.name(name);
-        self.weights.get(&name, shape)
+        if self.full_precision { self.weights.get_f32(&name, shape) } else { self.weights.get(&name, shape) }
     }
 
     pub(crate) fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {

@@ -79,6 +79,13 @@ fn check(kind: &str) {
     let encoded = model.language().encode(&input, &mut Tap::none()).unwrap();
     let config = GenerationConfig::greedy(8, model.special_tokens().clone());
     let rows = model.language().generate(&encoded, &config, None).unwrap();
+    let sequences: Vec<Vec<i64>> = io["greedy_sequences"].to_vec2().unwrap();
+    for (row, want) in rows.iter().zip(&sequences) {
+        let mut ids = vec![0i64];
+        ids.extend(row[0].ids.iter().map(|&id| i64::from(id)));
+        ids.resize(want.len(), 0);
+        report.same("greedy_sequences", &ids, want);
+    }
     let decoded: Vec<String> = rows.iter().map(|row| t5.decode(&row[0].ids).unwrap()).collect();
     report.same("decoded", &decoded, &case.decoded);
     report.finish();

@@ -22,7 +22,10 @@ pub(crate) struct Set {
 
 /// All sets of the fixtures, or of `FWD_ORACLE_DIR`; at least one.
 pub(crate) fn sets() -> Vec<Set> {
-    let root = std::env::var_os("FWD_ORACLE_DIR").map_or_else(|| fixtures().join("sets"), PathBuf::from);
+    // Cargo runs tests in the folder of their crate; a relative path is meant from the root of the workspace.
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root =
+        std::env::var_os("FWD_ORACLE_DIR").map_or_else(|| fixtures().join("sets"), |dir| workspace.join(dir));
     let entries = std::fs::read_dir(&root).unwrap_or_else(|e| panic!("{}: {e}", root.display()));
     let mut dirs: Vec<PathBuf> =
         entries.map(|e| e.unwrap().path()).filter(|d| d.join("io.safetensors").exists()).collect();
