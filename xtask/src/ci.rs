@@ -1,12 +1,17 @@
 //! What CI runs, in the order in which it fails soonest.
 
 use crate::{command, root, tidy};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use std::path::PathBuf;
+
+/// The README's test command.
+const TEST: [&str; 3] = ["cargo", "test", "--workspace"];
 
 /// The README's test command comes last; it is the one that takes time.
 pub(crate) fn run() -> Result<()> {
     tidy::run()?;
+    let readme = std::fs::read_to_string(root().join("README.md"))?;
+    ensure!(readme.contains(&TEST.join(" ")), "README.md must name the test command `{}`", TEST.join(" "));
     crate::run(&mut command("cargo", &["fmt", "--all", "--check"]))?;
     crate::run(&mut command(
         "cargo",
@@ -19,18 +24,19 @@ pub(crate) fn run() -> Result<()> {
         cargo_deny()?.to_string_lossy().as_ref(),
         &["check", "licenses", "bans", "sources"],
     ))?;
-    crate::run(&mut command("cargo", &["test", "--workspace", "--locked"]))
+    crate::run(&mut command("cargo", &TEST[1..]))
 }
 
 /// cargo-deny, installed into the target folder on first use.
 fn cargo_deny() -> Result<PathBuf> {
-    let tools = root().join("target/tools");
+    const VERSION: &str = "0.20.2";
+    let tools = root().join(format!("target/tools/cargo-deny-{VERSION}"));
     let program = tools.join("bin/cargo-deny");
     if !program.exists() {
         let tools = tools.to_string_lossy().into_owned();
         crate::run(&mut command(
             "cargo",
-            &["install", "--locked", "--quiet", "cargo-deny", "--root", &tools],
+            &["install", "--locked", "--quiet", "cargo-deny", "--version", VERSION, "--root", &tools],
         ))?;
     }
     Ok(program)

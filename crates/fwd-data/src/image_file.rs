@@ -1,6 +1,7 @@
 //! Decoding PNG, JPEG and WebP to 8-bit RGB, with bounds on what a file may ask for.
 //!
-//! As Pillow's `convert("RGB")`: grey is repeated, alpha is dropped (not blended), the orientation tag is not applied.
+//! As Pillow's `convert("RGB")` for 8-bit files: grey is repeated, alpha is dropped (not blended), the orientation tag is not
+//! applied. Deeper files are rounded to 8 bits, where Pillow cuts off.
 
 use crate::error::{DataError, Result};
 use image::{DynamicImage, ImageReader, Limits};
@@ -11,12 +12,9 @@ use std::path::Path;
 /// An 8-bit RGB image, rows from the top, three bytes a pixel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RgbImage {
-    /// Pixels in a row.
-    pub width: usize,
-    /// Number of rows.
-    pub height: usize,
-    /// `height · width · 3` bytes.
-    pub data: Vec<u8>,
+    width: usize,
+    height: usize,
+    data: Vec<u8>,
 }
 
 /// The largest image that is decoded: a small file may unfold to gigabytes.
@@ -36,6 +34,43 @@ impl Default for ImageLimits {
 }
 
 impl RgbImage {
+    /// Takes `height · width · 3` bytes.
+    ///
+    /// # Errors
+    /// [`DataError::Image`] for another number of bytes.
+    pub fn new(width: usize, height: usize, data: Vec<u8>) -> Result<Self> {
+        if width.checked_mul(height).and_then(|n| n.checked_mul(3)) == Some(data.len()) {
+            return Ok(Self { width, height, data });
+        }
+        let what = format!("{} bytes are no RGB image of {width}x{height}", data.len());
+        Err(DataError::Image { origin: "RgbImage::new".into(), what })
+    }
+
+    /// A result whose size is right by construction.
+    pub(crate) fn of(width: usize, height: usize, data: Vec<u8>) -> Self {
+        Self { width, height, data }
+    }
+
+    /// All zeros.
+    pub(crate) fn black(width: usize, height: usize) -> Self {
+        Self::of(width, height, vec![0; width * height * 3])
+    }
+
+    /// Pixels in a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Number of rows.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// `height · width · 3` bytes.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
     /// Reads and decodes a file; its content decides the format, not its name.
     ///
     /// # Errors
@@ -73,10 +108,31 @@ impl RgbImage {
     }
 }
 
-/// Decoders fill up a JPEG that ends early with grey; its end marker tells.
+/// Decoders fill up a JPEG that ends early with grey; the end marker behind its first scan tells.
 fn is_truncated(format: image::ImageFormat, bytes: &[u8]) -> bool {
     const END_OF_IMAGE: [u8; 2] = [0xff, 0xd9];
-    // Some writers pad the file, so the marker may stand a little before its end.
-    let tail = &bytes[bytes.len().saturating_sub(4096)..];
-    format == image::ImageFormat::Jpeg && !tail.windows(2).any(|pair| pair == END_OF_IMAGE)
+    if format != image::ImageFormat::Jpeg {
+        return false;
+    }
+    let scan = first_scan(bytes).unwrap_or(bytes.len());
+    !bytes[scan..].windows(2).any(|pair| pair == END_OF_IMAGE)
+}
+
+/// Where the first scan of a JPEG starts: behind the segments, one of which may hold a whole thumbnail of its own.
+fn first_scan(bytes: &[u8]) -> Option<usize> {
+    const START_OF_SCAN: u8 = 0xda;
+    let mut at = 2;
+    loop {
+        let [marker, kind, high, low] = *bytes.get(at..at + 4)? else { return None };
+        if marker != 0xff {
+            return None;
+        }
+        if kind == 0xff {
+            at += 1; // Fill byte.
+        } else if kind == START_OF_SCAN {
+            return Some(at);
+        } else {
+            at += 2 + usize::from(u16::from_be_bytes([high, low]));
+        }
+    }
 }

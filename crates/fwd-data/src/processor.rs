@@ -89,8 +89,9 @@ impl ImageProcessor {
             RawSize::Sides { height, width } => (height, width),
             RawSize::Side(side) => (side, side),
         };
-        if height == 0 || width == 0 {
-            return Err(fail(format!("size {height}x{width} is empty")));
+        const LARGEST: usize = 1 << 14;
+        if !(1..=LARGEST).contains(&height) || !(1..=LARGEST).contains(&width) {
+            return Err(fail(format!("size {height}x{width} must lie in 1..={LARGEST}")));
         }
         let rescale = if raw.do_rescale { raw.rescale_factor.unwrap_or(1.0 / 255.0) } else { 1.0 };
         let (mean, std) = if raw.do_normalize {
@@ -98,8 +99,11 @@ impl ImageProcessor {
         } else {
             ([0.0; 3], [1.0; 3])
         };
-        if std.iter().any(|&s| s <= 0.0 || !s.is_finite()) {
-            return Err(fail(format!("image_std {std:?} must be positive")));
+        let sane = |s: f32| s > 0.0 && s.is_finite();
+        if !std.iter().all(|&s| sane(s)) || !mean.iter().all(|m| m.is_finite()) || !rescale.is_finite() {
+            return Err(fail(format!(
+                "image_std {std:?} must be positive, image_mean and rescale_factor finite"
+            )));
         }
         Ok(Self { height, width, rescale, mean, std })
     }
@@ -117,10 +121,10 @@ impl ImageProcessor {
                 (rescaled - self.mean[channel]) / self.std[channel]
             })
         });
-        let mut out = Vec::with_capacity(resized.data.len());
+        let mut out = Vec::with_capacity(resized.data().len());
         for (channel, table) in tables.iter().enumerate() {
             out.extend(
-                resized.data.as_chunks::<3>().0.iter().map(|pixel| table[usize::from(pixel[channel])]),
+                resized.data().as_chunks::<3>().0.iter().map(|pixel| table[usize::from(pixel[channel])]),
             );
         }
         out

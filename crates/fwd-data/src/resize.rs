@@ -17,17 +17,18 @@ const PRECISION_BITS: u32 = 32 - 8 - 2;
 /// # Examples
 /// ```
 /// use fwd_data::{RgbImage, resize_bicubic};
-/// let grey = RgbImage { width: 2, height: 2, data: vec![100; 12] };
-/// assert_eq!(resize_bicubic(&grey, 5, 3).data, vec![100; 45]);
+/// let grey = RgbImage::new(2, 2, vec![100; 12])?;
+/// assert_eq!(resize_bicubic(&grey, 5, 3).data(), vec![100; 45]);
+/// # Ok::<(), fwd_data::DataError>(())
 /// ```
 pub fn resize_bicubic(image: &RgbImage, width: usize, height: usize) -> RgbImage {
-    if image.width == 0 || image.height == 0 || width == 0 || height == 0 {
-        return RgbImage { width, height, data: vec![0; width * height * 3] };
+    let (width_in, height_in) = (image.width(), image.height());
+    if width_in == 0 || height_in == 0 || width == 0 || height == 0 {
+        return RgbImage::black(width, height);
     }
-    let narrowed = if width == image.width { image.data.clone() } else { horizontal(image, width) };
-    let data =
-        if height == image.height { narrowed } else { vertical(&narrowed, width, image.height, height) };
-    RgbImage { width, height, data }
+    let narrowed = if width == width_in { image.data().to_vec() } else { horizontal(image, width) };
+    let data = if height == height_in { narrowed } else { vertical(&narrowed, width, height_in, height) };
+    RgbImage::of(width, height, data)
 }
 
 /// The source pixels that make up one output pixel: the first one and the weights.
@@ -76,9 +77,9 @@ fn to_u8(fixed: i32) -> u8 {
 }
 
 fn horizontal(image: &RgbImage, width: usize) -> Vec<u8> {
-    let taps = taps(image.width, width);
-    let mut out = Vec::with_capacity(width * image.height * 3);
-    for row in image.data.chunks_exact(image.width * 3) {
+    let taps = taps(image.width(), width);
+    let mut out = Vec::with_capacity(width * image.height() * 3);
+    for row in image.data().chunks_exact(image.width() * 3) {
         for Taps { first, weights } in &taps {
             let mut sums = [HALF; 3];
             for (pixel, &weight) in row[first * 3..].as_chunks::<3>().0.iter().zip(weights) {
@@ -129,9 +130,9 @@ mod tests {
 
     #[test]
     fn the_same_size_is_a_copy_and_nothing_stays_nothing() {
-        let image = RgbImage { width: 2, height: 1, data: vec![1, 2, 3, 4, 5, 6] };
+        let image = RgbImage::new(2, 1, vec![1, 2, 3, 4, 5, 6]).unwrap();
         assert_eq!(resize_bicubic(&image, 2, 1), image);
-        let none = RgbImage { width: 0, height: 0, data: vec![] };
-        assert_eq!(resize_bicubic(&none, 2, 1).data, vec![0; 6]);
+        let none = RgbImage::new(0, 0, vec![]).unwrap();
+        assert_eq!(resize_bicubic(&none, 2, 1).data(), vec![0; 6]);
     }
 }

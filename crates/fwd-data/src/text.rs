@@ -105,11 +105,6 @@ impl TextTokenizer {
             .decode(ids, skip_special)
             .map_err(|e| DataError::Tokenizer { origin: self.origin.clone(), what: format!("{ids:?}: {e}") })
     }
-
-    /// The id of a token, if the vocabulary has it.
-    pub fn id_of(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
-    }
 }
 
 impl TokenBatch {

@@ -26,12 +26,12 @@ fn decoding_resizing_and_normalising_png_is_exact() {
         let Some(file) = name.strip_suffix(".decoded_u8") else { continue };
         n_images += 1;
         let image = open(file);
-        assert_eq!([image.height, image.width], decoded.shape()[..2], "{file}");
-        assert!(image.data == decoded.data(), "{file}: decoded pixels differ");
+        assert_eq!([image.height(), image.width()], decoded.shape()[..2], "{file}");
+        assert!(image.data() == decoded.data(), "{file}: decoded pixels differ");
         let resized = tensors.tensor(&format!("{file}.resized_u8")).unwrap();
         let (height, width) = (resized.shape()[0], resized.shape()[1]);
         let ours = resize_bicubic(&image, width, height);
-        let differing = ours.data.iter().zip(resized.data()).filter(|(a, b)| a != b).count();
+        let differing = ours.data().iter().zip(resized.data()).filter(|(a, b)| a != b).count();
         assert_eq!(differing, 0, "{file}: {differing} bytes of the resized image differ");
         if let Ok(want) = tensors.tensor(&format!("{file}.pixel_values")) {
             let want: Vec<f32> =
@@ -43,17 +43,23 @@ fn decoding_resizing_and_normalising_png_is_exact() {
     assert_eq!(n_images, 3);
 }
 
+/// The palette of modes: grey is repeated, alpha dropped and not blended, as Pillow decodes them.
 #[test]
-fn grey_is_repeated_and_alpha_dropped() {
-    let grey = open("camera_gray_150.png");
-    assert!(grey.data.as_chunks::<3>().0.iter().all(|p| p[0] == p[1] && p[1] == p[2]));
-    let logo = open("logo_rgba_120.png");
-    assert_eq!(logo.data.len(), logo.width * logo.height * 3);
+fn grey_and_transparent_images_decode_as_in_pillow() {
+    let buffer = fs::read(fixtures("images/modes.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&buffer).unwrap();
+    for name in ["camera_gray_150.png", "logo_rgba_120.png"] {
+        let (image, want) = (open(name), tensors.tensor(name).unwrap());
+        assert_eq!([image.height(), image.width(), 3], want.shape()[..], "{name}");
+        assert!(image.data() == want.data(), "{name}: decoded pixels differ");
+    }
 }
 
 fn encoded(format: image::ImageFormat) -> Vec<u8> {
     let image = open("coffee_200.png");
-    let buffer = image::RgbImage::from_raw(image.width as u32, image.height as u32, image.data).unwrap();
+    let buffer =
+        image::RgbImage::from_raw(image.width() as u32, image.height() as u32, image.data().to_vec())
+            .unwrap();
     let mut out = std::io::Cursor::new(Vec::new());
     image::DynamicImage::ImageRgb8(buffer).write_to(&mut out, format).unwrap();
     out.into_inner()
@@ -65,8 +71,8 @@ fn webp_is_lossless_and_jpeg_close() {
     let webp = RgbImage::decode(&encoded(image::ImageFormat::WebP), "webp", ImageLimits::default()).unwrap();
     assert_eq!(webp, original);
     let jpeg = RgbImage::decode(&encoded(image::ImageFormat::Jpeg), "jpeg", ImageLimits::default()).unwrap();
-    let off: f64 = jpeg.data.iter().zip(&original.data).map(|(&a, &b)| f64::from(a.abs_diff(b))).sum();
-    let mean = off / original.data.len() as f64;
+    let off: f64 = jpeg.data().iter().zip(original.data()).map(|(&a, &b)| f64::from(a.abs_diff(b))).sum();
+    let mean = off / original.data().len() as f64;
     // What compression at quality 75 costs on this photograph; wrong channels or rows cost more than 30.
     assert!(mean < 6.0, "{mean}");
 }
@@ -94,6 +100,22 @@ fn damaged_truncated_and_huge_images_are_errors_that_name_the_record() {
     fail(&png, ImageLimits { max_bytes: 1000, ..limits });
     let missing = RgbImage::open(Path::new("no/such.png"), limits).unwrap_err();
     assert!(missing.to_string().starts_with("no/such.png: "), "{missing}");
+}
+
+/// A JPEG whose EXIF segment holds a thumbnail with an end marker of its own, and one with a trailer behind its end.
+#[test]
+fn a_jpeg_is_truncated_when_its_own_end_is_missing() {
+    let plain = encoded(image::ImageFormat::Jpeg);
+    let thumbnail = [&[0xff, 0xe1, 0, 8][..], &[1, 2, 0xff, 0xd9, 3, 4]].concat();
+    let with_thumbnail = [&plain[..2], &thumbnail, &plain[2..]].concat();
+    let decode = |bytes: &[u8]| RgbImage::decode(bytes, "a.jpg", ImageLimits::default());
+    decode(&with_thumbnail).unwrap();
+    decode(&[&plain[..], &[7; 10_000]].concat()).unwrap();
+    for cut in [plain.len() / 2, with_thumbnail.len() - 10] {
+        let error = decode(&with_thumbnail[..cut]).unwrap_err().to_string();
+        assert_eq!(error, "a.jpg: the Jpeg file is truncated");
+    }
+    assert!(RgbImage::new(10, 10, vec![0; 5]).is_err());
 }
 
 /// A PNG header that promises 60000 × 60000 pixels in a file of a hundred bytes.
@@ -164,6 +186,8 @@ fn a_processor_directory_is_read_whole_and_errors_name_the_file() {
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
     write("preprocessor_config.json", "{\"size\": {\"height\": 56, \"width\": 56}, \"resample\": 2}");
     assert!(Processor::open(dir.path()).unwrap_err().to_string().contains("only a bicubic resize"));
+    write("preprocessor_config.json", "{\"size\": {\"height\": 10000000000, \"width\": 1}}");
+    assert!(Processor::open(dir.path()).unwrap_err().to_string().contains("must lie in"));
     fs::remove_file(dir.path().join("preprocessor_config.json")).unwrap();
     write(
         "processor_config.json",

@@ -19,7 +19,7 @@ use crate::dispatch::{Kernel, Read, View, apply1, apply2, apply3, keep};
 use crate::error::{OpError, Result};
 use crate::linear::{FrozenLinear, check_last_dim};
 use crate::norm::Norm;
-use candle_core::{Device, Shape, Tensor};
+use candle_core::{Shape, Tensor};
 use faer::Accum;
 use rayon::prelude::*;
 use std::sync::{Arc, OnceLock};
