@@ -44,9 +44,7 @@ impl Act for GeluErf {
     fn value_and_slope<E: Elem>(x: E) -> (E, E) {
         let cdf = E::of(0.5) * (E::one() + Elem::erf(x * E::of(std::f64::consts::FRAC_1_SQRT_2)));
         let pdf = E::of(INV_SQRT_2PI) * Elem::exp(-E::of(0.5) * x * x);
-        // Far out the density is 0, and 0·∞ must not become NaN.
-        let tail = if pdf > E::zero() { x * pdf } else { pdf };
-        (x * cdf, cdf + tail)
+        (x * cdf, cdf + x * pdf)
     }
 }
 
