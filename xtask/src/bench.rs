@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Size {
@@ -94,14 +95,21 @@ pub(crate) fn step(args: &StepArgs) -> Result<()> {
         // Turn about: what slows the machine down for a while slows both.
         for round in 0..args.rounds {
             eprintln!("{name}: round {} of {}", round + 1, args.rounds);
+            settle();
             ours.add(&run_ours(name, args)?)?;
             if let Some(python) = &args.torch {
+                settle();
                 torch.add(&run_torch(python, name, args)?)?;
             }
         }
         reports.push((name, ours, torch));
     }
     print(args, &reports)
+}
+
+/// Lets the machine free the memory of the process before, which would slow the first row of the next one.
+fn settle() {
+    std::thread::sleep(Duration::from_secs(3));
 }
 
 fn run_ours(size: &str, args: &StepArgs) -> Result<Value> {
