@@ -1,12 +1,21 @@
-//! AdamW (Loshchilov & Hutter 2019, algorithm 2) on one parameter slice, bias correction on:
+//! AdamW (Loshchilov & Hutter 2019, algorithm 2), bias correction on, alone and with a projection before and after it.
 //!
 //! ```text
-//! m ← β₁·m + (1−β₁)·g        v ← β₂·v + (1−β₂)·g²
-//! p ← p·(1 − η·w) − η·(m/(1−β₁ᵗ)) / (sqrt(v/(1−β₂ᵗ)) + eps)
+//! m ← β₁·m + (1−β₁)·Π(g)      v ← β₂·v + (1−β₂)·Π(g)²
+//! u = Π( m/(1−β₁ᵗ) / (sqrt(v/(1−β₂ᵗ)) + eps) + w·p )        p ← p − η·u
 //! ```
+//! Projecting the gradient alone is not enough: dividing by `sqrt(v)` rescales every coordinate by its own factor and so leads
+//! back out of the allowed space (58 % of the change lay in the protected space after 200 steps in a peer). The *update* must be
+//! projected. Without Π both are plain AdamW, where PyTorch writes the decay as `p·(1 − η·w)`.
+
+use crate::error::{LinalgError, Result, ensure_shape};
+use crate::projection::{Projection, block_rows};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// The hyper-parameters of AdamW. The defaults are PyTorch's but for `weight_decay`, which is 0: a prompt is not shrunk.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct AdamW {
     /// Step size η.
     pub lr: f64,
@@ -34,22 +43,25 @@ pub struct AdamWState {
     n_steps: u32,
 }
 
-/// Parameter, gradient and state must have one length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("AdamW: parameter of length {parameter}, gradient of length {gradient}, state of length {state}")]
-pub struct LengthError {
-    /// Length of the parameter.
-    pub parameter: usize,
-    /// Length of the gradient.
-    pub gradient: usize,
-    /// Length of the moments.
-    pub state: usize,
-}
-
 impl AdamWState {
     /// Zero moments for a parameter of `len` elements.
     pub fn new(len: usize) -> Self {
         Self { first: vec![0.0; len], second: vec![0.0; len], n_steps: 0 }
+    }
+
+    /// Moments from elsewhere, as a file.
+    ///
+    /// # Errors
+    /// [`LinalgError::Shape`] if the two differ in length.
+    pub fn from_moments(first: Vec<f32>, second: Vec<f32>, n_steps: u32) -> Result<Self> {
+        let (a, b) = (first.len(), second.len());
+        ensure_shape(a == b, "AdamWState", || format!("moments of {a} and {b} elements"))?;
+        Ok(Self { first, second, n_steps })
+    }
+
+    /// The first and the second moment.
+    pub fn moments(&self) -> (&[f32], &[f32]) {
+        (&self.first, &self.second)
     }
 
     /// Number of steps taken.
@@ -58,11 +70,111 @@ impl AdamWState {
     }
 }
 
-impl AdamW {
+/// Where Π stands in the step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProjectAt {
+    /// `u = Π(adamw(Π(g)))`: the moments see the projected gradient, and the update is projected again. Nothing leaks.
+    #[default]
+    Both,
+    /// `u = Π(adamw(g))`: half the work; nothing leaks, but the second moment also counts what is projected away.
+    Update,
+    /// `u = adamw(Π(g))`: as published implementations of gradient projection do. It leaks; for comparison only.
+    Gradient,
+}
+
+/// AdamW whose gradient and update are projected, in one pass over the parameter.
+///
+/// # Examples
+/// ```
+/// use fwd_linalg::{AdamW, AdamWState, Basis, ProjectAt, ProjectedAdamW, Projection};
+/// let forbidden = Basis::from_orthonormal(2, vec![0.6, 0.8])?;
+/// let projection = Projection::new(2, true, &[(&forbidden, -1.0)])?;
+/// let step = ProjectedAdamW {
+///     optimiser: AdamW { lr: 0.1, ..AdamW::default() },
+///     projection: &projection,
+///     at: ProjectAt::Both,
+///     gradient_scale: 1.0,
+/// };
+/// let (mut state, mut p) = (AdamWState::new(2), [0.0f32, 0.0]);
+/// for _ in 0..10 {
+///     step.step(&mut state, &mut p, &[1.0, 5.0])?;
+/// }
+/// assert!(p[0] != 0.0 && (0.6 * p[0] + 0.8 * p[1]).abs() < 1e-6); // it moved, and not in the forbidden direction
+/// # Ok::<(), fwd_linalg::LinalgError>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct ProjectedAdamW<'a> {
+    /// The hyper-parameters. Weight decay pulls `p` to 0 inside the allowed space only.
+    pub optimiser: AdamW,
+    /// Π.
+    pub projection: &'a Projection,
+    /// Where Π is applied.
+    pub at: ProjectAt,
+    /// The gradient is multiplied by this first: the factor of gradient clipping, see [`clip_factor`].
+    pub gradient_scale: f64,
+}
+
+impl ProjectedAdamW<'_> {
     /// One step: updates the moments and the parameter in place.
     ///
+    /// # Shapes
+    /// `parameter, gradient (n, d)` row-major. Two products of `n·d·r` multiply-adds for each Π; a scratch of `n·(d + r)`.
+    ///
     /// # Errors
-    /// [`LengthError`] if the slices differ in length; nothing is changed then.
+    /// [`LinalgError::Shape`] if lengths differ or are no multiple of d, [`LinalgError::NotFinite`] for a NaN or infinity in the
+    /// gradient; nothing is changed then.
+    pub fn step(&self, state: &mut AdamWState, parameter: &mut [f32], gradient: &[f32]) -> Result<()> {
+        let dim = self.projection.dim();
+        check_lengths(state, parameter, gradient)?;
+        ensure_shape(dim > 0 && parameter.len() % dim == 0, "ProjectedAdamW", || {
+            format!("a parameter of {} elements is not rows of {dim}", parameter.len())
+        })?;
+        check_finite(gradient, dim)?;
+        let arithmetic = Arithmetic::next(&self.optimiser, state, self.gradient_scale);
+        let size = block_rows(parameter.len() / dim) * dim;
+        parameter
+            .par_chunks_mut(size)
+            .zip(gradient.par_chunks(size))
+            .zip(state.first.par_chunks_mut(size).zip(state.second.par_chunks_mut(size)))
+            .for_each_init(
+                || (Vec::new(), Vec::new()),
+                |(rows, scratch), ((p, g), (m, v))| self.block(&arithmetic, p, g, m, v, rows, scratch),
+            );
+        Ok(())
+    }
+
+    /// The step of some rows, on this thread; `rows` and `scratch` are its memory.
+    #[allow(clippy::too_many_arguments)]
+    fn block(
+        &self,
+        arithmetic: &Arithmetic,
+        p: &mut [f32],
+        g: &[f32],
+        m: &mut [f32],
+        v: &mut [f32],
+        rows: &mut Vec<f32>,
+        scratch: &mut Vec<f32>,
+    ) {
+        rows.clear();
+        rows.extend_from_slice(g);
+        if self.at != ProjectAt::Update {
+            self.projection.apply_block(rows, scratch);
+        }
+        arithmetic.direction(rows, m, v, p);
+        if self.at != ProjectAt::Gradient {
+            self.projection.apply_block(rows, scratch);
+        }
+        arithmetic.apply(p, rows);
+    }
+}
+
+impl AdamW {
+    /// One step without a projection: updates the moments and the parameter in place.
+    ///
+    /// # Errors
+    /// [`LinalgError::Shape`] if the slices differ in length, [`LinalgError::NotFinite`] for a NaN or infinity in the gradient;
+    /// nothing is changed then.
     ///
     /// # Examples
     /// ```
@@ -72,40 +184,117 @@ impl AdamW {
     /// AdamW { lr: 0.1, ..AdamW::default() }.step(&mut state, &mut p, &[3.0, -0.5])?;
     /// // The first step moves every coordinate by lr against the sign of its gradient.
     /// assert!((p[0] - 0.9).abs() < 1e-6 && (p[1] + 0.9).abs() < 1e-6);
-    /// # Ok::<(), fwd_linalg::LengthError>(())
+    /// # Ok::<(), fwd_linalg::LinalgError>(())
     /// ```
-    pub fn step(
-        &self,
-        state: &mut AdamWState,
-        parameter: &mut [f32],
-        gradient: &[f32],
-    ) -> Result<(), LengthError> {
-        let n = parameter.len();
-        if gradient.len() != n || state.first.len() != n {
-            return Err(LengthError { parameter: n, gradient: gradient.len(), state: state.first.len() });
-        }
-        state.n_steps += 1;
-        let t = f64::from(state.n_steps);
-        // The corrections are folded into two factors, in f64: 1 − β₂ᵗ is small in the first steps.
-        let step = (self.lr / (1.0 - self.beta1.powf(t))) as f32;
-        let root = (1.0 - self.beta2.powf(t)).sqrt().recip() as f32;
-        let (b1, b2, eps) = (self.beta1 as f32, self.beta2 as f32, self.eps as f32);
-        let (a1, a2) = ((1.0 - self.beta1) as f32, (1.0 - self.beta2) as f32);
-        let keep = (1.0 - self.lr * self.weight_decay) as f32;
-        for (((p, &g), m), v) in
-            parameter.iter_mut().zip(gradient).zip(&mut state.first).zip(&mut state.second)
-        {
-            *m = b1 * *m + a1 * g;
-            *v = b2 * *v + a2 * g * g;
-            *p = *p * keep - step * *m / (v.sqrt() * root + eps);
+    pub fn step(&self, state: &mut AdamWState, parameter: &mut [f32], gradient: &[f32]) -> Result<()> {
+        const PIECE: usize = 1024;
+        check_lengths(state, parameter, gradient)?;
+        check_finite(gradient, gradient.len().max(1))?;
+        let arithmetic = Arithmetic::next(self, state, 1.0);
+        let moments = state.first.chunks_mut(PIECE).zip(state.second.chunks_mut(PIECE));
+        for ((p, g), (m, v)) in parameter.chunks_mut(PIECE).zip(gradient.chunks(PIECE)).zip(moments) {
+            let mut rows = [0.0; PIECE];
+            let rows = &mut rows[..g.len()];
+            rows.copy_from_slice(g);
+            arithmetic.direction(rows, m, v, p);
+            arithmetic.apply(p, rows);
         }
         Ok(())
+    }
+}
+
+/// The factor that brings a gradient to at most `max_norm` in Euclidean length (global-norm clipping, Pascanu et al. 2013), and the
+/// length itself. The sum is taken in f64.
+///
+/// # Examples
+/// ```
+/// assert_eq!(fwd_linalg::clip_factor(&[3.0, 4.0], 1.0), (0.2, 5.0));
+/// assert_eq!(fwd_linalg::clip_factor(&[3.0, 4.0], 10.0), (1.0, 5.0));
+/// ```
+pub fn clip_factor(gradient: &[f32], max_norm: f64) -> (f64, f64) {
+    let norm = gradient.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    (if norm > max_norm { max_norm / norm } else { 1.0 }, norm)
+}
+
+fn check_lengths(state: &AdamWState, parameter: &[f32], gradient: &[f32]) -> Result<()> {
+    let (p, g, s) = (parameter.len(), gradient.len(), state.first.len());
+    ensure_shape(p == g && p == s, "AdamW", || {
+        format!("parameter of length {p}, gradient of length {g}, state of length {s}")
+    })
+}
+
+fn check_finite(gradient: &[f32], dim: usize) -> Result<()> {
+    match gradient.iter().position(|x| !x.is_finite()) {
+        Some(at) => Err(LinalgError::NotFinite { op: "AdamW, gradient", row: at / dim, column: at % dim }),
+        None => Ok(()),
+    }
+}
+
+/// The constants of one step.
+struct Arithmetic {
+    scale: f32,
+    beta1: f32,
+    beta2: f32,
+    rest1: f32,
+    rest2: f32,
+    first: f32,
+    root: f32,
+    eps: f32,
+    decay: f32,
+    lr: f32,
+}
+
+impl Arithmetic {
+    /// Counts the step and folds its corrections into factors, in f64: 1 − β₂ᵗ is small in the first steps.
+    fn next(optimiser: &AdamW, state: &mut AdamWState, scale: f64) -> Self {
+        state.n_steps += 1;
+        let t = f64::from(state.n_steps);
+        Self {
+            scale: scale as f32,
+            beta1: optimiser.beta1 as f32,
+            beta2: optimiser.beta2 as f32,
+            rest1: (1.0 - optimiser.beta1) as f32,
+            rest2: (1.0 - optimiser.beta2) as f32,
+            first: (1.0 - optimiser.beta1.powf(t)).recip() as f32,
+            root: (1.0 - optimiser.beta2.powf(t)).sqrt().recip() as f32,
+            eps: optimiser.eps as f32,
+            decay: optimiser.weight_decay as f32,
+            lr: optimiser.lr as f32,
+        }
+    }
+
+    /// Turns gradients into update directions and moves the moments.
+    fn direction(&self, rows: &mut [f32], m: &mut [f32], v: &mut [f32], p: &[f32]) {
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (((g, m), v), p) in rows.iter_mut().zip(m).zip(v).zip(p) {
+                    let x = *g * self.scale;
+                    *m = self.beta1 * *m + self.rest1 * x;
+                    *v = self.beta2 * *v + self.rest2 * x * x;
+                    *g = self.first * *m / (v.sqrt() * self.root + self.eps) + self.decay * p;
+                }
+            },
+        );
+    }
+
+    /// `p ← p − η·u`.
+    fn apply(&self, p: &mut [f32], update: &[f32]) {
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (p, u) in p.iter_mut().zip(update) {
+                    *p -= self.lr * u;
+                }
+            },
+        );
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::subspace::Basis;
 
     #[test]
     fn minimises_a_quadratic_and_counts_steps() {
@@ -122,19 +311,61 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_length_changes_nothing() {
-        let mut state = AdamWState::new(2);
-        let mut p = [1.0f32; 3];
-        let error = AdamW::default().step(&mut state, &mut p, &[0.0; 3]).unwrap_err();
-        assert_eq!(error, LengthError { parameter: 3, gradient: 3, state: 2 });
-        assert_eq!((p, state.n_steps()), ([1.0; 3], 0));
+    fn a_bad_argument_changes_nothing() {
+        let mut state = AdamWState::new(4);
+        let mut p = [1.0f32; 4];
+        let projection = Projection::identity(3);
+        let projected = |dim: &Projection, state: &mut AdamWState, p: &mut [f32], g: &[f32]| {
+            let at = ProjectAt::Both;
+            ProjectedAdamW { optimiser: AdamW::default(), projection: dim, at, gradient_scale: 1.0 }
+                .step(state, p, g)
+        };
+        assert!(matches!(
+            AdamW::default().step(&mut state, &mut p, &[0.0; 3]),
+            Err(LinalgError::Shape { .. })
+        ));
+        assert!(matches!(
+            projected(&projection, &mut state, &mut p, &[0.0; 4]),
+            Err(LinalgError::Shape { .. })
+        ));
+        let error =
+            projected(&Projection::identity(2), &mut state, &mut p, &[0.0, 0.0, f32::NAN, 0.0]).unwrap_err();
+        assert_eq!(error, LinalgError::NotFinite { op: "AdamW, gradient", row: 1, column: 0 });
+        assert!(AdamW::default().step(&mut state, &mut p, &[f32::INFINITY; 4]).is_err());
+        assert_eq!((p, state), ([1.0; 4], AdamWState::new(4)));
     }
 
     #[test]
-    fn weight_decay_is_decoupled_from_the_gradient() {
+    fn weight_decay_is_decoupled_from_the_gradient_and_projected() {
+        let optimiser = AdamW { lr: 0.1, weight_decay: 0.5, ..AdamW::default() };
         let mut state = AdamWState::new(1);
         let mut p = [2.0f32];
-        AdamW { lr: 0.1, weight_decay: 0.5, ..AdamW::default() }.step(&mut state, &mut p, &[0.0]).unwrap();
+        optimiser.step(&mut state, &mut p, &[0.0]).unwrap();
         assert!((p[0] - 1.9).abs() < 1e-6);
+        let x = Basis::from_orthonormal(2, vec![1.0, 0.0]).unwrap();
+        let projection = Projection::new(2, true, &[(&x, -1.0)]).unwrap();
+        let mut state = AdamWState::new(2);
+        let mut p = [2.0f32, 2.0];
+        ProjectedAdamW { optimiser, projection: &projection, at: ProjectAt::Both, gradient_scale: 1.0 }
+            .step(&mut state, &mut p, &[0.0; 2])
+            .unwrap();
+        assert!(p[0] == 2.0 && (p[1] - 1.9).abs() < 1e-6);
+    }
+
+    #[test]
+    fn without_a_projection_it_is_plain_adamw() {
+        let gradient: Vec<f32> = (0..3 * 700).map(|i| ((i * 37 % 101) as f32 - 50.0) / 7.0).collect();
+        let (mut a, mut b) = (gradient.clone(), gradient.clone());
+        let (mut sa, mut sb) = (AdamWState::new(a.len()), AdamWState::new(a.len()));
+        let identity = Projection::identity(700);
+        let optimiser = AdamW { weight_decay: 0.1, ..AdamW::default() };
+        let at = ProjectAt::Both;
+        let projected = ProjectedAdamW { optimiser, projection: &identity, at, gradient_scale: 0.5 };
+        let halved: Vec<f32> = gradient.iter().map(|x| x * 0.5).collect();
+        for _ in 0..3 {
+            optimiser.step(&mut sa, &mut a, &halved).unwrap();
+            projected.step(&mut sb, &mut b, &gradient).unwrap();
+        }
+        assert_eq!((a, sa), (b, sb));
     }
 }

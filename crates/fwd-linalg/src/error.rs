@@ -1,0 +1,60 @@
+//! The error type of this crate.
+
+/// What can go wrong in a decomposition or a step.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinalgError {
+    /// The arguments do not fit together.
+    #[error("{op}: {what}")]
+    Shape {
+        /// The operation.
+        op: &'static str,
+        /// Which argument is wrong, with the expected and the found size.
+        what: String,
+    },
+    /// A row has a NaN or an infinity.
+    #[error("{op}: element {column} of row {row} is not a finite number")]
+    NotFinite {
+        /// The operation.
+        op: &'static str,
+        /// The row, counted from the first of the slice that was given.
+        row: usize,
+        /// The position in the row.
+        column: usize,
+    },
+    /// A sum of products of finite numbers left the range of the arithmetic.
+    #[error("{op}: the products overflow; scale the rows down")]
+    Overflow {
+        /// The operation.
+        op: &'static str,
+    },
+    /// A hyper-parameter outside its range.
+    #[error("{op}: {what}")]
+    Range {
+        /// The operation.
+        op: &'static str,
+        /// The parameter, its value and its range.
+        what: String,
+    },
+    /// The eigenvalue or singular value iteration did not converge.
+    #[error("the decomposition of matrix {index} ({rows}x{columns}) did not converge")]
+    NoConvergence {
+        /// The position in the batch, 0 for a single matrix.
+        index: usize,
+        /// Rows of the matrix.
+        rows: usize,
+        /// Columns of the matrix.
+        columns: usize,
+    },
+    /// Serialised bytes that are not what [`Gram::to_bytes`](crate::Gram::to_bytes) wrote.
+    #[error("the serialised Gram matrix is damaged: {0}")]
+    Damaged(String),
+}
+
+/// The result of this crate's functions.
+pub type Result<T> = std::result::Result<T, LinalgError>;
+
+/// A [`LinalgError::Shape`] unless the condition holds.
+pub(crate) fn ensure_shape(holds: bool, op: &'static str, what: impl FnOnce() -> String) -> Result<()> {
+    if holds { Ok(()) } else { Err(LinalgError::Shape { op, what: what() }) }
+}

@@ -1,0 +1,547 @@
+//! The Gram matrix `C = ZᵀZ` of a stream of rows `z ∈ R^d`, in O(d²) memory, uncentred as in GPM (Saha et al. 2021).
+//!
+//! Rows wait in a block of fixed height. A full block is multiplied in f32 tile by tile and each tile is added to an f64 sum,
+//! so the rounding error is that of one block however long the stream; f64 rows are multiplied in f64. Blocks are cut by
+//! row number, not by call: how the rows are batched changes no bit of the result, nor does the number of threads.
+
+use crate::error::{LinalgError, Result, ensure_shape};
+use faer::linalg::matmul::matmul;
+use faer::linalg::matmul::triangular::{self, BlockStructure};
+use faer::{Accum, MatMut, MatRef, Par};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+/// Rows that are multiplied in one piece.
+const BLOCK: usize = 2048;
+/// Side of a tile of the sum; one task of the thread pool each.
+const TILE: usize = 256;
+/// First bytes of a serialised Gram matrix.
+const MAGIC: &[u8; 8] = b"FWDGRAM1";
+
+/// An element type of the rows of a [`Gram`]: f64, f32, bf16 or f16.
+pub trait Element: Copy + Send + Sync + sealed::Sealed {
+    #[doc(hidden)]
+    fn is_finite(self) -> bool;
+    #[doc(hidden)]
+    fn append(rows: &[Self], pending: &mut Pending);
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f64 {}
+    impl Sealed for f32 {}
+    impl Sealed for half::bf16 {}
+    impl Sealed for half::f16 {}
+}
+
+impl Element for f64 {
+    fn is_finite(self) -> bool {
+        f64::is_finite(self)
+    }
+    fn append(rows: &[Self], pending: &mut Pending) {
+        pending.double.extend_from_slice(rows);
+    }
+}
+
+impl Element for f32 {
+    fn is_finite(self) -> bool {
+        f32::is_finite(self)
+    }
+    fn append(rows: &[Self], pending: &mut Pending) {
+        pending.single.extend_from_slice(rows);
+    }
+}
+
+impl Element for bf16 {
+    fn is_finite(self) -> bool {
+        bf16::is_finite(self)
+    }
+    fn append(rows: &[Self], pending: &mut Pending) {
+        widen(rows, pending, |rows, out| rows.convert_to_f32_slice(out));
+    }
+}
+
+impl Element for f16 {
+    fn is_finite(self) -> bool {
+        f16::is_finite(self)
+    }
+    fn append(rows: &[Self], pending: &mut Pending) {
+        widen(rows, pending, |rows, out| rows.convert_to_f32_slice(out));
+    }
+}
+
+fn widen<E>(rows: &[E], pending: &mut Pending, convert: impl Fn(&[E], &mut [f32])) {
+    let start = pending.single.len();
+    pending.single.resize(start + rows.len(), 0.0);
+    convert(rows, &mut pending.single[start..]);
+}
+
+/// Rows that are not multiplied yet.
+#[doc(hidden)]
+#[derive(Debug, Clone, Default)]
+pub struct Pending {
+    single: Vec<f32>,
+    double: Vec<f64>,
+}
+
+/// The sum of the outer products `z zᵀ` of all rows seen, and their number.
+///
+/// `C ∈ R^{d×d}` is kept in f64 (8·d² bytes) beside at most one block of 2048 rows.
+///
+/// # Examples
+/// ```
+/// use fwd_linalg::Gram;
+/// let mut gram = Gram::new(2);
+/// gram.push(&[1.0f32, 2.0, 3.0, 4.0])?; // two rows: (1, 2) and (3, 4)
+/// assert_eq!(gram.n_rows(), 2);
+/// assert_eq!(gram.matrix(), [10.0, 14.0, 14.0, 20.0]);
+/// assert_eq!(gram.trace(), 30.0); // the energy: the sum of the squared row lengths
+/// # Ok::<(), fwd_linalg::LinalgError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Gram {
+    dim: usize,
+    n_rows: u64,
+    /// Tiles of the lower triangle, `(0,0) (1,0) (1,1) (2,0) …`, each column-major.
+    tiles: Vec<Vec<f64>>,
+    pending: Pending,
+    /// Whether all rows so far were f64.
+    is_double: bool,
+}
+
+impl Gram {
+    /// No rows yet, of `dim` elements each.
+    pub fn new(dim: usize) -> Self {
+        let tiles = positions(dim).map(|(i, j)| vec![0.0; side(dim, i) * side(dim, j)]).collect();
+        Self { dim, n_rows: 0, tiles, pending: Pending::default(), is_double: true }
+    }
+
+    /// Length d of a row.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Number N of rows seen.
+    pub fn n_rows(&self) -> u64 {
+        self.n_rows
+    }
+
+    /// Adds rows: `C ← C + Σ z zᵀ`.
+    ///
+    /// # Shapes
+    /// `rows (n, d)` row-major; n may be 0. 2·d² multiply-adds a row in half of the matrix.
+    ///
+    /// # Errors
+    /// [`LinalgError::Shape`] if the length is no multiple of d, [`LinalgError::NotFinite`] with the row and column of the first
+    /// NaN or infinity. Nothing is added then.
+    pub fn push<E: Element>(&mut self, rows: &[E]) -> Result<()> {
+        self.check(rows)?;
+        self.add(rows);
+        Ok(())
+    }
+
+    /// Adds the rows of a padded batch whose mask is not 0.
+    ///
+    /// # Shapes
+    /// `rows (n, d)`, `mask (n)`.
+    ///
+    /// # Errors
+    /// As [`Self::push`]; padding may hold anything.
+    pub fn push_masked<E: Element>(&mut self, rows: &[E], mask: &[f32]) -> Result<()> {
+        ensure_shape(rows.len() == mask.len() * self.dim, "Gram::push_masked", || {
+            format!("{} elements are not {} rows of {}", rows.len(), mask.len(), self.dim)
+        })?;
+        let dim = self.dim;
+        let kept = || (0..mask.len()).filter(|&i| mask[i] != 0.0).map(|i| (i, &rows[i * dim..(i + 1) * dim]));
+        for (i, row) in kept() {
+            self.check(row).map_err(|error| match error {
+                LinalgError::NotFinite { op, column, .. } => LinalgError::NotFinite { op, row: i, column },
+                other => other,
+            })?;
+        }
+        kept().for_each(|(_, row)| self.add(row));
+        Ok(())
+    }
+
+    fn check<E: Element>(&self, rows: &[E]) -> Result<()> {
+        let op = "Gram::push";
+        let fits = if self.dim == 0 { rows.is_empty() } else { rows.len() % self.dim == 0 };
+        ensure_shape(fits, op, || format!("{} elements are not rows of {}", rows.len(), self.dim))?;
+        match rows.iter().position(|x| !x.is_finite()) {
+            Some(at) => Err(LinalgError::NotFinite { op, row: at / self.dim, column: at % self.dim }),
+            None => Ok(()),
+        }
+    }
+
+    fn add<E: Element>(&mut self, mut rows: &[E]) {
+        if self.dim == 0 {
+            return;
+        }
+        while !rows.is_empty() {
+            let waiting = self.n_pending();
+            let n = (rows.len() / self.dim).min(BLOCK - waiting);
+            let (now, later) = rows.split_at(n * self.dim);
+            E::append(now, &mut self.pending);
+            self.n_rows += n as u64;
+            if waiting + n == BLOCK {
+                self.settle();
+            }
+            rows = later;
+        }
+    }
+
+    fn n_pending(&self) -> usize {
+        (self.pending.single.len() + self.pending.double.len()).checked_div(self.dim).unwrap_or(0)
+    }
+
+    /// Multiplies what waits.
+    fn settle(&mut self) {
+        let mut pending = std::mem::take(&mut self.pending);
+        let dim = self.dim;
+        if !pending.single.is_empty() {
+            self.is_double = false;
+            let z = MatRef::from_row_major_slice(&pending.single, pending.single.len() / dim, dim);
+            self.tiles.par_iter_mut().zip(positions(dim).collect::<Vec<_>>()).for_each_init(
+                || vec![0f32; TILE * TILE],
+                |scratch, (sum, at)| {
+                    let product = &mut scratch[..sum.len()];
+                    outer(product, Accum::Replace, z, at, dim);
+                    for (sum, product) in sum.iter_mut().zip(product) {
+                        *sum += f64::from(*product);
+                    }
+                },
+            );
+        }
+        if !pending.double.is_empty() {
+            let z = MatRef::from_row_major_slice(&pending.double, pending.double.len() / dim, dim);
+            let at = positions(dim).collect::<Vec<_>>();
+            self.tiles.par_iter_mut().zip(at).for_each(|(sum, at)| outer(sum, Accum::Add, z, at, dim));
+        }
+        // The buffers are kept for the rows to come.
+        pending.single.clear();
+        pending.double.clear();
+        self.pending = pending;
+    }
+
+    /// Adds another stream of the same width: `C ← C + C'`, `N ← N + N'`.
+    ///
+    /// The result agrees with that of one stream to the rounding of a block (about 1e-7 of the trace). For more than two shards,
+    /// [`Self::merged`] is the form that does not depend on their order.
+    ///
+    /// # Errors
+    /// [`LinalgError::Shape`] if the widths differ.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        ensure_shape(self.dim == other.dim, "Gram::merge", || {
+            format!("rows of {} and rows of {}", self.dim, other.dim)
+        })?;
+        self.settle();
+        other.with_settled(|tiles| {
+            for (sum, x) in self.tiles.iter_mut().flatten().zip(tiles.iter().flatten()) {
+                *sum += x;
+            }
+        });
+        self.n_rows += other.n_rows;
+        self.is_double &= other.is_double;
+        Ok(())
+    }
+
+    /// The sum over shards. Floating-point sums depend on their order, so the shards are put in an order of their own (by
+    /// content) first: whichever worker finishes first, the result has the same bits.
+    ///
+    /// # Errors
+    /// [`LinalgError::Shape`] if a shard's rows do not have `dim` elements.
+    pub fn merged(dim: usize, mut shards: Vec<Self>) -> Result<Self> {
+        for shard in &mut shards {
+            shard.settle();
+        }
+        shards.sort_by(|a, b| {
+            let bits = |gram: &Self| gram.tiles.iter().flatten().map(|x| x.to_bits()).collect::<Vec<_>>();
+            a.n_rows.cmp(&b.n_rows).then_with(|| bits(a).cmp(&bits(b)))
+        });
+        let mut sum = Self::new(dim);
+        for shard in &shards {
+            sum.merge(shard)?;
+        }
+        Ok(sum)
+    }
+
+    /// The energy `tr C = Σ ‖z‖²`.
+    pub fn trace(&self) -> f64 {
+        self.with_settled(|tiles| diagonal(self.dim, tiles).sum())
+    }
+
+    /// `C` in full, `(d, d)`; symmetric, so row-major and column-major are one.
+    pub fn matrix(&self) -> Vec<f64> {
+        let mut full = vec![0.0; self.dim * self.dim];
+        self.with_settled(|tiles| {
+            self.scatter(tiles, |i, j, x| {
+                full[i * self.dim + j] = x;
+                full[j * self.dim + i] = x;
+            })
+        });
+        full
+    }
+
+    /// The rounding error of one entry of `C` relative to its largest: the unit roundoff of the narrowest rows seen.
+    pub(crate) fn roundoff(&self) -> f64 {
+        if self.is_double { f64::EPSILON } else { f64::from(f32::EPSILON) }
+    }
+
+    /// Calls `put(i, j, C[i][j])` for each entry of the lower triangle, i ≥ j.
+    pub(crate) fn each_lower(&self, put: impl FnMut(usize, usize, f64)) {
+        self.with_settled(|tiles| self.scatter(tiles, put));
+    }
+
+    fn scatter(&self, tiles: &[Vec<f64>], mut put: impl FnMut(usize, usize, f64)) {
+        for (tile, (ti, tj)) in tiles.iter().zip(positions(self.dim)) {
+            let height = side(self.dim, ti);
+            for (j, column) in tile.chunks_exact(height).enumerate() {
+                for (i, &x) in column.iter().enumerate().skip(if ti == tj { j } else { 0 }) {
+                    put(ti * TILE + i, tj * TILE + j, x);
+                }
+            }
+        }
+    }
+
+    fn with_settled<R>(&self, body: impl FnOnce(&[Vec<f64>]) -> R) -> R {
+        if self.n_pending() == 0 {
+            return body(&self.tiles);
+        }
+        let mut settled = self.clone();
+        settled.settle();
+        body(&settled.tiles)
+    }
+
+    /// Everything, rows that wait included, as bytes: [`Self::from_bytes`] goes on as if nothing had happened.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let sizes = [self.dim, self.pending.single.len(), self.pending.double.len()];
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(sizes.iter().flat_map(|&n| (n as u64).to_le_bytes()));
+        bytes.extend(self.n_rows.to_le_bytes());
+        bytes.push(u8::from(self.is_double));
+        bytes.extend(self.tiles.iter().flatten().flat_map(|x| x.to_le_bytes()));
+        bytes.extend(self.pending.single.iter().flat_map(|x| x.to_le_bytes()));
+        bytes.extend(self.pending.double.iter().flat_map(|x| x.to_le_bytes()));
+        bytes
+    }
+
+    /// Reads what [`Self::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// [`LinalgError::Damaged`] if the bytes are cut short, too long or not a Gram matrix.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let damaged = |what: &str| LinalgError::Damaged(what.to_owned());
+        let header = MAGIC.len() + 4 * 8 + 1;
+        if bytes.len() < header || !bytes.starts_with(MAGIC) {
+            return Err(damaged("it does not begin with the header of one"));
+        }
+        let word = |i: usize| u64::from_le_bytes(bytes8(&bytes[MAGIC.len() + 8 * i..]));
+        let [dim, n_single, n_double] = [0, 1, 2].map(|i| usize::try_from(word(i)).unwrap_or(usize::MAX));
+        // Checked arithmetic: the sizes of a damaged header may be anything.
+        let expected = dim
+            .checked_mul(dim)
+            .filter(|&area| area <= bytes.len()) // the lower triangle alone has more bytes than the square has entries
+            .map(|_| positions(dim).map(|(i, j)| 8 * side(dim, i) * side(dim, j)).sum::<usize>())
+            .and_then(|n| n.checked_add(n_single.checked_mul(4)?))
+            .and_then(|n| n.checked_add(n_double.checked_mul(8)?))
+            .and_then(|n| n.checked_add(header));
+        if expected != Some(bytes.len()) {
+            return Err(damaged(&format!("{} bytes do not fit rows of {dim}", bytes.len())));
+        }
+        let mut gram = Self { n_rows: word(3), is_double: bytes[header - 1] == 1, ..Self::new(dim) };
+        let mut rest = &bytes[header..];
+        for x in gram.tiles.iter_mut().flatten() {
+            *x = f64::from_le_bytes(bytes8(rest));
+            rest = &rest[8..];
+        }
+        let (single, double) = rest.split_at(4 * n_single);
+        gram.pending.single =
+            single.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        gram.pending.double = double.chunks_exact(8).map(|b| f64::from_le_bytes(bytes8(b))).collect();
+        if gram.n_pending() >= BLOCK || gram.n_pending() * dim != n_single + n_double {
+            return Err(damaged("the rows that wait do not form a block"));
+        }
+        Ok(gram)
+    }
+}
+
+fn bytes8(bytes: &[u8]) -> [u8; 8] {
+    let mut out = [0; 8];
+    out.copy_from_slice(&bytes[..8]);
+    out
+}
+
+/// The tiles of the lower triangle in their order.
+fn positions(dim: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..dim.div_ceil(TILE)).flat_map(|i| (0..=i).map(move |j| (i, j)))
+}
+
+/// The length of the `i`-th side.
+fn side(dim: usize, i: usize) -> usize {
+    (dim - i * TILE).min(TILE)
+}
+
+fn diagonal(dim: usize, tiles: &[Vec<f64>]) -> impl Iterator<Item = f64> {
+    tiles
+        .iter()
+        .zip(positions(dim))
+        .filter(|(_, (i, j))| i == j)
+        .flat_map(move |(tile, (i, _))| tile.iter().step_by(side(dim, i) + 1).copied())
+}
+
+/// The tile at `(i, j)` of `ZᵀZ`, on this thread.
+fn outer<E: faer::traits::RealField>(
+    dst: &mut [E],
+    accum: Accum,
+    z: MatRef<'_, E>,
+    (i, j): (usize, usize),
+    dim: usize,
+) {
+    let (rows, columns) = (side(dim, i), side(dim, j));
+    let lhs = z.subcols(i * TILE, rows).transpose();
+    let rhs = z.subcols(j * TILE, columns);
+    let dst = MatMut::from_column_major_slice_mut(dst, rows, columns);
+    if i == j {
+        let [lower, all] = [BlockStructure::TriangularLower, BlockStructure::Rectangular];
+        triangular::matmul(dst, lower, accum, lhs, all, rhs, all, E::one_impl(), Par::Seq);
+    } else {
+        matmul(dst, accum, lhs, rhs, E::one_impl(), Par::Seq);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    fn rows(n: usize, dim: usize, seed: u64) -> Vec<f32> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        (0..n * dim).map(|_| rng.sample::<f32, _>(rand_distr::StandardNormal)).collect()
+    }
+
+    fn gram<E: Element>(rows: &[E], dim: usize) -> Gram {
+        let mut gram = Gram::new(dim);
+        gram.push(rows).unwrap();
+        gram
+    }
+
+    /// The definition, in f64.
+    fn reference(rows: &[f32], dim: usize) -> Vec<f64> {
+        let mut out = vec![0.0; dim * dim];
+        for row in rows.chunks_exact(dim) {
+            for i in 0..dim {
+                for j in 0..dim {
+                    out[i * dim + j] += f64::from(row[i]) * f64::from(row[j]);
+                }
+            }
+        }
+        out
+    }
+
+    fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
+        assert_eq!(a.len(), b.len());
+        a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn equals_the_definition_across_blocks_and_tiles() {
+        for (n, dim) in [(0, 3), (1, 1), (5, 7), (2 * BLOCK + 17, 33), (60, TILE + 5)] {
+            let z = rows(n, dim, 1);
+            let gram = gram(&z, dim);
+            let trace = gram.trace();
+            assert!(largest_difference(&gram.matrix(), &reference(&z, dim)) <= 2e-7 * trace, "{n} {dim}");
+            assert!((trace - z.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>()).abs() <= 1e-7 * trace);
+            assert_eq!(gram.n_rows(), n as u64);
+        }
+    }
+
+    #[test]
+    fn batches_and_threads_change_no_bit() {
+        let dim = TILE + 9;
+        let z = rows(BLOCK + 300, dim, 2);
+        let whole = gram(&z, dim).matrix();
+        let mut parts = Gram::new(dim);
+        for part in z.chunks(37 * dim) {
+            parts.push(part).unwrap();
+        }
+        assert_eq!(parts.matrix(), whole);
+        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        assert_eq!(one.install(|| gram(&z, dim).matrix()), whole);
+    }
+
+    #[test]
+    fn shards_merge_to_the_same_bits_in_any_order() {
+        let dim = 20;
+        let z = rows(900, dim, 3);
+        let shards = || z.chunks(100 * dim).map(|part| gram(part, dim)).collect::<Vec<_>>();
+        let forward = Gram::merged(dim, shards()).unwrap();
+        let mut backward = shards();
+        backward.reverse();
+        backward.swap(1, 5);
+        assert_eq!(forward.matrix(), Gram::merged(dim, backward).unwrap().matrix());
+        let whole = gram(&z, dim);
+        assert!(largest_difference(&forward.matrix(), &whole.matrix()) <= 1e-6 * whole.trace() / dim as f64);
+        assert_eq!(forward.n_rows(), 900);
+        assert!(matches!(Gram::new(3).merge(&Gram::new(4)), Err(LinalgError::Shape { .. })));
+    }
+
+    #[test]
+    fn half_and_double_rows() {
+        let dim = 12;
+        let z = rows(50, dim, 4);
+        let wide: Vec<f64> = z.iter().map(|&x| f64::from(x)).collect();
+        let double = gram(&wide, dim);
+        assert!(largest_difference(&double.matrix(), &reference(&z, dim)) <= 1e-14 * double.trace());
+        let brain: Vec<bf16> = z.iter().map(|&x| bf16::from_f32(x)).collect();
+        let exact: Vec<f32> = brain.iter().map(|x| x.to_f32()).collect();
+        assert_eq!(gram(&brain, dim).matrix(), gram(&exact, dim).matrix());
+        let half: Vec<f16> = z.iter().map(|&x| f16::from_f32(x)).collect();
+        let exact: Vec<f32> = half.iter().map(|x| x.to_f32()).collect();
+        assert_eq!(gram(&half, dim).matrix(), gram(&exact, dim).matrix());
+    }
+
+    #[test]
+    fn a_bad_element_is_named_and_nothing_is_added() {
+        let mut gram = Gram::new(3);
+        gram.push(&[1.0f32; 3]).unwrap();
+        let before = gram.matrix();
+        let error = gram.push(&[0.0, 0.0, 0.0, 0.0, f32::NAN, 0.0]).unwrap_err();
+        assert_eq!(error, LinalgError::NotFinite { op: "Gram::push", row: 1, column: 1 });
+        let error =
+            gram.push_masked(&[f32::NAN, 0.0, 0.0, 0.0, 0.0, f32::INFINITY], &[0.0, 1.0]).unwrap_err();
+        assert_eq!(error, LinalgError::NotFinite { op: "Gram::push", row: 1, column: 2 });
+        assert!(matches!(gram.push(&[1.0f32; 4]), Err(LinalgError::Shape { .. })));
+        assert_eq!((gram.matrix(), gram.n_rows()), (before, 1));
+    }
+
+    #[test]
+    fn masked_rows_are_left_out() {
+        let mut masked = Gram::new(2);
+        masked.push_masked(&[1.0f32, 2.0, f32::NAN, 9.0, 3.0, 4.0], &[1.0, 0.0, 1.0]).unwrap();
+        assert_eq!(masked.matrix(), gram(&[1.0f32, 2.0, 3.0, 4.0], 2).matrix());
+    }
+
+    #[test]
+    fn bytes_carry_everything_on() {
+        let dim = 9;
+        let z = rows(BLOCK + 100, dim, 5);
+        let (first, second) = z.split_at(1300 * dim);
+        let mut gram = gram(first, dim);
+        let mut copy = Gram::from_bytes(&gram.to_bytes()).unwrap();
+        gram.push(second).unwrap();
+        copy.push(second).unwrap();
+        assert_eq!(copy.matrix(), gram.matrix());
+        let bytes = gram.to_bytes();
+        assert_eq!(Gram::from_bytes(&bytes).unwrap().to_bytes(), bytes);
+        for damaged in [&bytes[..bytes.len() - 1], &bytes[..10], b"FWDGRAM0", &[]] {
+            assert!(matches!(Gram::from_bytes(damaged), Err(LinalgError::Damaged(_))));
+        }
+        for byte in 8..32 {
+            let mut damaged = bytes.clone();
+            damaged[byte] ^= 0x80;
+            assert!(matches!(Gram::from_bytes(&damaged), Err(LinalgError::Damaged(_))), "byte {byte}");
+        }
+    }
+}
