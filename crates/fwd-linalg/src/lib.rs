@@ -47,5 +47,5 @@ pub use gram::{Element, Gram};
 pub use projection::Projection;
 pub use subspace::{
     Basis, Precision, RankConvention, Subspace, SubspaceConfig, choose_rank, effective_rank, energy_curve,
-    overlap, principal_angles, residual_subspace, subspace,
+    overlap, principal_angles, residual_subspace, share_within, subspace,
 };

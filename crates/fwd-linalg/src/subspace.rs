@@ -29,7 +29,7 @@ pub struct SubspaceConfig {
     /// ε: the share of the energy `tr C` to capture, in (0, 1].
     pub energy: f64,
     /// At most so many directions, whatever the energy.
-    pub max_rank: usize,
+    pub max_rank: Option<usize>,
     /// Which k is meant by "enough".
     pub convention: RankConvention,
     /// The arithmetic of the decomposition; the basis is f32 in any case.
@@ -40,7 +40,7 @@ impl Default for SubspaceConfig {
     /// ε = 0.95, no limit, the fewest sufficient directions, f32.
     fn default() -> Self {
         let (convention, precision) = (RankConvention::Fewest, Precision::Single);
-        Self { energy: 0.95, max_rank: usize::MAX, convention, precision }
+        Self { energy: 0.95, max_rank: None, convention, precision }
     }
 }
 
@@ -181,7 +181,11 @@ fn gram_of<E: Real>(a: MatRef<'_, E>, b: MatRef<'_, E>) -> Mat<E> {
 pub fn choose_rank(eigenvalues: &[f64], captured: f64, total: f64, config: &SubspaceConfig) -> usize {
     let goal = config.energy * total;
     let (mut sum, mut k) = (captured, 0);
-    while k < eigenvalues.len() && k < config.max_rank && sum < goal && eigenvalues[k] > 0.0 {
+    while k < eigenvalues.len()
+        && k < config.max_rank.unwrap_or(usize::MAX)
+        && sum < goal
+        && eigenvalues[k] > 0.0
+    {
         sum += eigenvalues[k];
         k += 1;
     }
@@ -343,6 +347,35 @@ fn orthogonalise<E: Real>(vectors: &mut Mat<E>, b: MatRef<'_, E>) {
         matmul(vectors.as_mut(), Accum::Add, b, inner.as_ref(), E::of(-1.0), Par::rayon(0));
         *vectors = vectors.qr().compute_thin_Q();
     }
+}
+
+/// How much of some rows lies in a subspace: `‖X B‖_F / ‖X‖_F`, in [0, 1], with products in f64. 0 for rows without length.
+///
+/// This is the *interference leakage* if `X` is the change of a prompt and `B` a subspace that must not be touched.
+///
+/// # Shapes
+/// `rows (n, d)` row-major.
+///
+/// # Errors
+/// [`LinalgError::Shape`] if the length is no multiple of d.
+///
+/// # Examples
+/// ```
+/// let x = fwd_linalg::Basis::from_orthonormal(2, vec![1.0, 0.0])?;
+/// assert!((fwd_linalg::share_within(&[3.0, 4.0], &x)? - 0.6).abs() < 1e-12);
+/// # Ok::<(), fwd_linalg::LinalgError>(())
+/// ```
+pub fn share_within(rows: &[f32], basis: &Basis) -> Result<f64> {
+    let dim = basis.dim;
+    let fits = if dim == 0 { rows.is_empty() } else { rows.len() % dim == 0 };
+    ensure_shape(fits, "share_within", || format!("{} elements are not rows of {dim}", rows.len()))?;
+    let length = rows.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    if length == 0.0 || basis.is_empty() {
+        return Ok(0.0);
+    }
+    let columns = Mat::from_fn(dim, rows.len() / dim, |i, j| f64::from(rows[j * dim + i]));
+    let inside = gram_of(basis.matrix().as_ref(), columns.as_ref()).norm_l2();
+    Ok(inside / length)
 }
 
 /// The cosines between two subspaces, `σ(AᵀB)`, largest first, in [0, 1].

@@ -39,7 +39,7 @@ fn config(energy: f64) -> SubspaceConfig {
 
 /// `k` orthonormal vectors.
 fn basis(dim: usize, k: usize, seed: u64) -> Basis {
-    let max_rank = SubspaceConfig { max_rank: k, ..config(1.0) };
+    let max_rank = SubspaceConfig { max_rank: Some(k), ..config(1.0) };
     let found = subspace(&gram(&normal(2 * dim * dim, seed), dim), &max_rank).unwrap().basis;
     assert_eq!(found.len(), k);
     found
@@ -128,7 +128,7 @@ proptest! {
     fn the_subspace_is_that_of_the_singular_vectors(dim in 2usize..40, n in 1usize..60, seed in 0u64..1000) {
         let z = rows(n, dim, 1.0, seed);
         let k = n.min(dim).div_ceil(2);
-        let limited = SubspaceConfig { max_rank: k, precision: Precision::Double, ..config(1.0) };
+        let limited = SubspaceConfig { max_rank: Some(k), precision: Precision::Double, ..config(1.0) };
         let found = subspace(&gram(&z, dim), &limited).unwrap();
         let svd = thin_svd(&z.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(), dim).unwrap();
         for (value, sigma) in found.eigenvalues.iter().zip(&svd.singular_values) {
@@ -203,7 +203,7 @@ fn fifty_tasks_keep_the_basis_orthonormal() {
         // Each task has a strong part that all share, a part of its own, and noise.
         let mut z = rows(200, dim, 1.5, task);
         z.iter_mut().zip(rows(200, dim, 1.5, 999)).for_each(|(z, shared)| *z += 3.0 * shared);
-        let limited = SubspaceConfig { max_rank: 3, ..config(0.99999) };
+        let limited = SubspaceConfig { max_rank: Some(3), ..config(0.99999) };
         let found = residual_subspace(&gram(&z, dim), &older, &limited).unwrap();
         assert_eq!(found.basis.len(), 3, "task {task}");
         assert!(found.captured > found.captured_before);

@@ -1,0 +1,198 @@
+//! The configuration of a continual run: plain data with defaults, readable from TOML or JSON; an unknown key is an error.
+
+use crate::error::{PromptError, Result};
+use crate::ledger::Rule;
+use crate::schedule::Schedule;
+use fwd_linalg::{AdamW, Precision, ProjectAt, RankConvention, SubspaceConfig};
+use serde::{Deserialize, Serialize};
+
+/// Everything that decides what a run computes, but for model and data.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The seed of every random stream.
+    pub seed: u64,
+    /// The prompt pool.
+    pub pool: PoolConfig,
+    /// The subspaces.
+    pub subspace: SubspaceOptions,
+    /// What of an update is kept.
+    pub rule: Rule,
+    /// Where in the optimiser's step the rule is applied.
+    pub project_at: ProjectAt,
+    /// The training of one task.
+    pub training: TrainingConfig,
+    /// Save the state every so many steps, beside after each phase; 0: after each phase only.
+    pub save_every: usize,
+}
+
+/// The prompt pool and how tasks share it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PoolConfig {
+    /// Who owns which prompts.
+    pub allocation: Allocation,
+    /// L_p: tokens of a prompt.
+    pub prompt_len: usize,
+    /// K: prompts of a sample.
+    pub top_k: usize,
+    /// New prompts are normal with this standard deviation, in units of the root mean square of the task's embeddings.
+    pub prompt_scale: f32,
+    /// What new keys are.
+    pub key_init: KeyInit,
+}
+
+/// Who owns which prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Allocation {
+    /// One pool of so many prompts, opened by the first task; every task may select and train any of them (Wang et al. 2022).
+    Shared(usize),
+    /// Each task opens so many prompts, selects among them in training and trains only them; inference selects among all.
+    Partitioned(usize),
+}
+
+/// What the keys of new prompts are before training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyInit {
+    /// Queries of random samples of the task that opens the prompt.
+    #[default]
+    Queries,
+    /// Normal numbers.
+    Normal,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        let (allocation, key_init) = (Allocation::Shared(10), KeyInit::Queries);
+        Self { allocation, prompt_len: 4, top_k: 4, prompt_scale: 1.0, key_init }
+    }
+}
+
+/// ε of pre-training and of the tasks, and how ranks are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SubspaceOptions {
+    /// ε_0: share of the pre-training energy that V_0 captures.
+    pub pretrained_energy: f64,
+    /// ε_t: share of a task's energy that all subspaces up to its own capture.
+    pub task_energy: f64,
+    /// At most so many directions for a task.
+    pub max_rank: Option<usize>,
+    /// Which k is enough.
+    pub convention: RankConvention,
+    /// Arithmetic of the decompositions.
+    pub precision: Precision,
+}
+
+impl Default for SubspaceOptions {
+    fn default() -> Self {
+        let SubspaceConfig { energy, max_rank, convention, precision } = SubspaceConfig::default();
+        Self { pretrained_energy: energy, task_energy: energy, max_rank, convention, precision }
+    }
+}
+
+impl SubspaceOptions {
+    /// The options of task `t`; 0 is pre-training.
+    pub fn of_task(&self, t: usize) -> SubspaceConfig {
+        let energy = if t == 0 { self.pretrained_energy } else { self.task_energy };
+        let Self { max_rank, convention, precision, .. } = *self;
+        SubspaceConfig { energy, max_rank, convention, precision }
+    }
+}
+
+/// The training of one task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainingConfig {
+    /// Passes over the samples, each in an order of its own.
+    pub epochs: usize,
+    /// Samples of a step; the last step of an epoch may have fewer.
+    pub batch_size: usize,
+    /// AdamW of the prompts. Weight decay pulls a prompt back to where the task began, inside the allowed space.
+    pub prompts: AdamW,
+    /// AdamW of the keys.
+    pub keys: AdamW,
+    /// λ: weight of the key term.
+    pub key_weight: f64,
+    /// The factor of both learning rates.
+    pub schedule: Schedule,
+    /// The Euclidean norm that the prompt gradient is clipped to, before it is projected; none: no clipping.
+    pub max_grad_norm: Option<f64>,
+}
+
+impl Default for TrainingConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 5,
+            batch_size: 16,
+            prompts: AdamW { lr: 1e-2, ..AdamW::default() },
+            keys: AdamW::default(),
+            key_weight: 0.5,
+            schedule: Schedule::default(),
+            max_grad_norm: Some(1.0),
+        }
+    }
+}
+
+impl Config {
+    /// Refuses values that cannot be.
+    ///
+    /// # Errors
+    /// [`PromptError::Config`] that names the key, its value and what it may be.
+    pub fn check(&self) -> Result<()> {
+        let (Allocation::Shared(n_prompts) | Allocation::Partitioned(n_prompts)) = self.pool.allocation;
+        let (pool, training, subspace) = (&self.pool, &self.training, &self.subspace);
+        let positive = |x: f64| x > 0.0 && x.is_finite();
+        let share = |x: f64| x > 0.0 && x <= 1.0;
+        let optimiser = |a: &AdamW| {
+            let decays = [a.beta1, a.beta2].iter().all(|b| (0.0..1.0).contains(b));
+            decays && positive(a.lr) && positive(a.eps) && a.weight_decay >= 0.0 && a.weight_decay.is_finite()
+        };
+        let weight = if let Rule::FwdWeighted(alpha) = self.rule { alpha } else { 0.0 };
+        for (holds, what) in [
+            (pool.prompt_len > 0, format!("pool.prompt_len is {}, must be at least 1", pool.prompt_len)),
+            (pool.top_k > 0, "pool.top_k is 0, must be at least 1".to_owned()),
+            (
+                pool.top_k <= n_prompts,
+                format!("pool.top_k is {}, but a task can only select among {n_prompts} prompts", pool.top_k),
+            ),
+            (
+                pool.prompt_scale >= 0.0 && pool.prompt_scale.is_finite(),
+                format!("pool.prompt_scale is {}, must be a number of at least 0", pool.prompt_scale),
+            ),
+            (
+                share(subspace.pretrained_energy),
+                format!("subspace.pretrained_energy is {}, must be in (0, 1]", subspace.pretrained_energy),
+            ),
+            (
+                share(subspace.task_energy),
+                format!("subspace.task_energy is {}, must be in (0, 1]", subspace.task_energy),
+            ),
+            (
+                weight >= 0.0 && weight.is_finite(),
+                format!("the weight of rule fwd-weighted is {weight}, must be a number of at least 0"),
+            ),
+            (training.batch_size > 0, "training.batch_size is 0, must be at least 1".to_owned()),
+            (
+                training.key_weight >= 0.0 && training.key_weight.is_finite(),
+                format!("training.key_weight is {}, must be a number of at least 0", training.key_weight),
+            ),
+            (
+                training.max_grad_norm.is_none_or(positive),
+                format!("training.max_grad_norm is {:?}, must be positive", training.max_grad_norm),
+            ),
+            (
+                optimiser(&training.prompts) && optimiser(&training.keys),
+                "training.prompts and training.keys need lr and eps above 0, betas in [0, 1), weight_decay of at least 0"
+                    .to_owned(),
+            ),
+        ] {
+            if !holds {
+                return Err(PromptError::Config(what));
+            }
+        }
+        Ok(())
+    }
+}

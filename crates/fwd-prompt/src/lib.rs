@@ -1,0 +1,65 @@
+//! Continual prompt tuning without interference, after Fwd-Prompt (Zheng et al. 2024, arXiv 2401.09181).
+//!
+//! A frozen model learns one task after another through soft prompts. A prompt's update is projected away from the subspaces that
+//! older tasks' input embeddings live in (so they are not disturbed) and is free inside the subspace that pre-training used (so
+//! what is known is reused). No old samples are kept; only prompts and keys change. This crate knows nothing of images,
+//! transformers or devices: a model takes part by implementing [`FrozenModel`].
+//!
+//! # One task, step by step
+//!
+//! Let the model read embeddings in R^d, and let `B = [V_0 | V_1 | … | V_{t−1}]` be the subspaces so far ([`SubspaceLedger`]).
+//!
+//! **1. The subspace.** All input embeddings of the task's samples, as rows `Z ∈ R^{N×d}`, go through a
+//! [`Gram`](fwd_linalg::Gram) accumulator, `C_t = ZᵀZ`. With `R = I − B Bᵀ` the leading eigenvectors of `R C_t R` become `V_t`: the
+//! fewest with `tr(Bᵀ C_t B) + Σ_{i≤k} λ_i ≥ ε·tr C_t`. What older tasks already span is not counted twice, and if they span enough
+//! the task gets no directions of its own.
+//!
+//! **2. The pool.** The task opens prompts ([`PromptPool`]): its own under [`Allocation::Partitioned`], or all of them
+//! if it is the first under [`Allocation::Shared`]. A sample selects the K prompts whose image key and text key are nearest to its
+//! queries: `s[j] = cos(q_img, k_img[j]) + cos(q_txt, k_txt[j])`.
+//!
+//! **3. A training step.** The model returns the loss of a batch and its gradient with respect to the prompt tokens. The gradient is
+//! clipped, added up over the samples that selected each prompt, and goes through the rule's
+//! `Π(G) = δ·G + ((G B) ⊙ c) Bᵀ` ([`Rule`]), AdamW, and Π again: `ΔP ← ΔP − η·Π(adamw(Π(G)))`. The second projection
+//! is what makes the promise hold, because AdamW rescales every coordinate. Keys learn from `−λ·mean s[j]` alone.
+//!
+//! **4. The promise.** At the end `P ← P + ΔP`, and for every subspace that the rule forbids
+//! `‖ΔP V_s‖_F ≤ 1e-5·‖ΔP‖_F` ([`Interference`]). It is measured after every task, reported, and a property test.
+//!
+//! **5. The scores.** A function of yours scores every task, seen or not; [`ScoreMatrix`] turns the scores into average, forgetting,
+//! backward and forward transfer.
+//!
+//! [`Trainer`] does all of it for a [`Curriculum`], tells [`Event`]s, and can be killed at any time: it goes on from its folder
+//! to the same bytes. [`analysis`] looks at spectra and overlaps. `examples/vision_only.rs` and `examples/text_only.rs` are
+//! whole runs with small models that are pre-trained on the spot.
+//!
+//! # Ten lines with tensors of your own
+//!
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+pub mod analysis;
+mod config;
+mod error;
+mod event;
+mod ledger;
+mod model;
+mod pool;
+mod schedule;
+mod scores;
+mod state;
+mod streams;
+mod trainer;
+
+pub use config::{Allocation, Config, KeyInit, PoolConfig, SubspaceOptions, TrainingConfig};
+pub use error::{PromptError, Result};
+pub use event::Event;
+pub use fwd_linalg as linalg;
+pub use ledger::{Entry, Interference, Rule, SubspaceLedger};
+pub use model::{Dims, Embeddings, FrozenModel, LossGradient, PromptBatch, Queries};
+pub use pool::{PromptPool, Selection};
+pub use schedule::{Decay, Schedule};
+pub use scores::ScoreMatrix;
+pub use state::{Cursor, Phase, RunState, TaskInfo};
+pub use streams::stream;
+pub use trainer::{Curriculum, Evaluate, Observe, Status, Task, Trainer};

@@ -1,0 +1,332 @@
+//! The multimodal prompt pool: M entries `(k_img ∈ R^{d_v}, k_txt ∈ R^{d_t}, p ∈ R^{L_p×d})`, two keys and one value each
+//! (Zheng et al. 2024; the pool with one key is Wang et al. 2022, L2P).
+//!
+//! ```text
+//! s[j] = cos(q_img, k_img[j]) + cos(q_txt, k_txt[j])      the K best j, in descending score, are put in front of the sample
+//! L    = L_LM − λ · mean_{j selected} s[j]                keys learn from the second term alone, prompts from the first
+//! ```
+//! Each sample selects for itself: what it gets does not depend on the batch it is in. Equal scores go to the lower index.
+
+use crate::error::{PromptError, Result};
+use crate::model::{Dims, PromptBatch, Queries};
+use std::ops::Range;
+
+/// A pool of prompts. It is empty before the first task and grows as tasks open their prompts.
+///
+/// # Examples
+/// ```
+/// use fwd_prompt::{Dims, PromptPool, Queries};
+/// let mut pool = PromptPool::new(Dims { model: 2, image_query: 2, text_query: 1 }, 1, 1);
+/// pool.push(&[1.0, 0.0], &[1.0], &[5.0, 5.0])?;
+/// pool.push(&[0.0, 1.0], &[1.0], &[7.0, 7.0])?;
+/// let query = Queries { image: vec![0.1, 2.0], text: vec![3.0] };
+/// let selection = pool.select(&query)?;
+/// assert_eq!(selection.prompts, [1]);
+/// assert!((selection.scores[0] - 1.9987).abs() < 1e-4);
+/// assert_eq!(pool.gather(&[selection])?.values, [7.0, 7.0]);
+/// # Ok::<(), fwd_prompt::PromptError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptPool {
+    dims: Dims,
+    prompt_len: usize,
+    top_k: usize,
+    pub(crate) image_keys: Vec<f32>,
+    pub(crate) text_keys: Vec<f32>,
+    pub(crate) prompts: Vec<f32>,
+    n_prompts: usize,
+}
+
+/// The prompts of one sample.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Selection {
+    /// Indices into the pool, best first.
+    pub prompts: Vec<usize>,
+    /// Their scores, in [−2, 2].
+    pub scores: Vec<f32>,
+}
+
+impl PromptPool {
+    /// No prompts yet; each will have `prompt_len` tokens, and a sample takes `top_k` of them (fewer while there are fewer).
+    pub fn new(dims: Dims, prompt_len: usize, top_k: usize) -> Self {
+        let (image_keys, text_keys, prompts) = Default::default();
+        Self { dims, prompt_len, top_k, image_keys, text_keys, prompts, n_prompts: 0 }
+    }
+
+    /// Appends a prompt with its keys.
+    ///
+    /// # Shapes
+    /// `image_key (d_v)`, `text_key (d_t)`, `prompt (L_p, d)`.
+    ///
+    /// # Errors
+    /// [`PromptError::Shape`] if a length is wrong.
+    pub fn push(&mut self, image_key: &[f32], text_key: &[f32], prompt: &[f32]) -> Result<()> {
+        let found = [image_key.len(), text_key.len(), prompt.len()];
+        let expected = [self.dims.image_query, self.dims.text_query, self.prompt_size()];
+        if found != expected {
+            let what =
+                format!("image key, text key and prompt have {found:?} elements, expected {expected:?}");
+            return Err(PromptError::Shape { op: "PromptPool::push", what });
+        }
+        self.image_keys.extend_from_slice(image_key);
+        self.text_keys.extend_from_slice(text_key);
+        self.prompts.extend_from_slice(prompt);
+        self.n_prompts += 1;
+        Ok(())
+    }
+
+    /// The widths of keys and prompts.
+    pub fn dims(&self) -> Dims {
+        self.dims
+    }
+
+    /// Number M of prompts.
+    pub fn len(&self) -> usize {
+        self.n_prompts
+    }
+
+    /// Whether no task has opened a prompt yet.
+    pub fn is_empty(&self) -> bool {
+        self.n_prompts == 0
+    }
+
+    /// L_p: tokens of one prompt.
+    pub fn prompt_len(&self) -> usize {
+        self.prompt_len
+    }
+
+    /// The prompt tokens, `(M·L_p, d)` row-major.
+    pub fn prompts(&self) -> &[f32] {
+        &self.prompts
+    }
+
+    /// Trained numbers: prompts and keys.
+    pub fn n_parameters(&self) -> usize {
+        self.prompts.len() + self.image_keys.len() + self.text_keys.len()
+    }
+
+    /// Elements of one prompt.
+    pub(crate) fn prompt_size(&self) -> usize {
+        self.prompt_len * self.dims.model
+    }
+
+    /// The K best prompts of the whole pool for a sample: the selection at inference.
+    ///
+    /// # Errors
+    /// [`PromptError::Shape`] if a query has another width than the keys.
+    pub fn select(&self, queries: &Queries) -> Result<Selection> {
+        self.select_among(queries, 0..self.n_prompts)
+    }
+
+    /// The K best prompts of a part of the pool.
+    ///
+    /// # Errors
+    /// As [`Self::select`].
+    pub fn select_among(&self, queries: &Queries, among: Range<usize>) -> Result<Selection> {
+        let found = (queries.image.len(), queries.text.len());
+        let expected = (self.dims.image_query, self.dims.text_query);
+        if found != expected || among.end > self.n_prompts {
+            let what = format!(
+                "queries of {found:?} elements, expected {expected:?}; prompts {among:?} of {}",
+                self.n_prompts
+            );
+            return Err(PromptError::Shape { op: "PromptPool::select", what });
+        }
+        let mut scored: Vec<(usize, f32)> = among.map(|j| (j, self.score(queries, j))).collect();
+        // Stable, so equal scores stay in the order of their indices.
+        scored.sort_by(|a, b| b.1.total_cmp(&a.1));
+        scored.truncate(self.top_k);
+        let (prompts, scores) = scored.into_iter().unzip();
+        Ok(Selection { prompts, scores })
+    }
+
+    fn score(&self, queries: &Queries, j: usize) -> f32 {
+        let image = cosine(&queries.image, slot(&self.image_keys, j, self.dims.image_query));
+        let text = cosine(&queries.text, slot(&self.text_keys, j, self.dims.text_query));
+        (image + text) as f32
+    }
+
+    /// The prompt tokens of a batch of selections.
+    ///
+    /// # Errors
+    /// [`PromptError::Shape`] if the selections differ in number of prompts or name one that does not exist.
+    pub fn gather(&self, selections: &[Selection]) -> Result<PromptBatch> {
+        self.gather_with(selections, &[], 0)
+    }
+
+    /// [`Self::gather`] of prompts that have moved: `change` belongs to the prompts from `first` on.
+    pub(crate) fn gather_with(
+        &self,
+        selections: &[Selection],
+        change: &[f32],
+        first: usize,
+    ) -> Result<PromptBatch> {
+        let (size, dim) = (self.prompt_size(), self.dims.model);
+        let k = selections.first().map_or(0, |s| s.prompts.len());
+        let mut values = Vec::with_capacity(selections.len() * k * size);
+        for selection in selections {
+            if selection.prompts.len() != k || selection.prompts.iter().any(|&j| j >= self.n_prompts) {
+                let what = format!("{selection:?} does not fit {k} prompts of {}", self.n_prompts);
+                return Err(PromptError::Shape { op: "PromptPool::gather", what });
+            }
+            for &j in &selection.prompts {
+                let start = values.len();
+                values.extend_from_slice(slot(&self.prompts, j, size));
+                if j >= first && (j - first + 1) * size <= change.len() {
+                    for (value, change) in values[start..].iter_mut().zip(slot(change, j - first, size)) {
+                        *value += change;
+                    }
+                }
+            }
+        }
+        Ok(PromptBatch { values, batch: selections.len(), n_tokens: k * self.prompt_len, dim })
+    }
+
+    /// The key term of the loss, `−λ · mean_batch mean_{j selected} s[j]`, and its gradient with respect to the keys of `trained`,
+    /// `(n, d_v)` and `(n, d_t)`: `d cos(q, k)/dk = (q/‖q‖ − cos(q, k)·k/‖k‖) / ‖k‖`.
+    pub(crate) fn key_loss(
+        &self,
+        queries: &[&Queries],
+        selections: &[Selection],
+        lambda: f64,
+        trained: Range<usize>,
+    ) -> (f64, Vec<f32>, Vec<f32>) {
+        let (dv, dt) = (self.dims.image_query, self.dims.text_query);
+        let (mut image, mut text) = (vec![0.0; trained.len() * dv], vec![0.0; trained.len() * dt]);
+        let mut loss = 0.0;
+        for (queries, selection) in queries.iter().zip(selections) {
+            let weight = -lambda / (selections.len() * selection.prompts.len().max(1)) as f64;
+            for (&j, &score) in selection.prompts.iter().zip(&selection.scores) {
+                loss += weight * f64::from(score);
+                if trained.contains(&j) {
+                    let at = j - trained.start;
+                    let keys = (slot(&self.image_keys, j, dv), slot(&self.text_keys, j, dt));
+                    add_cosine_gradient(&queries.image, keys.0, weight, &mut image[at * dv..(at + 1) * dv]);
+                    add_cosine_gradient(&queries.text, keys.1, weight, &mut text[at * dt..(at + 1) * dt]);
+                }
+            }
+        }
+        (loss, image, text)
+    }
+}
+
+/// Piece `i` of vectors of one length.
+pub(crate) fn slot(vectors: &[f32], i: usize, len: usize) -> &[f32] {
+    &vectors[i * len..(i + 1) * len]
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+}
+
+/// The cosine between two vectors; 0 if one has no length.
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let scale = (dot(a, a) * dot(b, b)).sqrt();
+    if scale > 0.0 { dot(a, b) / scale } else { 0.0 }
+}
+
+fn add_cosine_gradient(query: &[f32], key: &[f32], weight: f64, out: &mut [f32]) {
+    let (q, k) = (dot(query, query).sqrt(), dot(key, key).sqrt());
+    if q > 0.0 && k > 0.0 {
+        let cosine = cosine(query, key);
+        for ((out, &query), &key) in out.iter_mut().zip(query).zip(key) {
+            *out += (weight / k * (f64::from(query) / q - cosine * f64::from(key) / k)) as f32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::streams::{normal, stream};
+
+    fn pool(n: usize, top_k: usize) -> PromptPool {
+        let mut rng = stream(1, "test", [0, 0]);
+        let mut pool = PromptPool::new(Dims { model: 3, image_query: 5, text_query: 4 }, 2, top_k);
+        for _ in 0..n {
+            let (image, text, prompt) =
+                (normal(&mut rng, 5, 1.0), normal(&mut rng, 4, 1.0), normal(&mut rng, 6, 1.0));
+            pool.push(&image, &text, &prompt).unwrap();
+        }
+        pool
+    }
+
+    fn queries(n: usize) -> Vec<Queries> {
+        let mut rng = stream(2, "test", [0, 0]);
+        (0..n).map(|_| Queries { image: normal(&mut rng, 5, 1.0), text: normal(&mut rng, 4, 1.0) }).collect()
+    }
+
+    #[test]
+    fn the_best_come_first_and_ties_go_to_the_lower_index() {
+        let mut pool = pool(6, 4);
+        let first = pool.clone();
+        for j in 0..6 {
+            pool.push(
+                slot(&first.image_keys, j, 5),
+                slot(&first.text_keys, j, 4),
+                slot(&first.prompts, j, 6),
+            )
+            .unwrap();
+        }
+        for query in queries(20) {
+            let found = pool.select(&query).unwrap();
+            assert!(found.scores.windows(2).all(|w| w[0] >= w[1]));
+            // Each prompt stands twice in this pool, so the four best are two pairs.
+            assert_eq!((found.prompts[0] + 6, found.prompts[2] + 6), (found.prompts[1], found.prompts[3]));
+            let part = pool.select_among(&query, 6..12).unwrap();
+            assert_eq!(part.prompts[0], found.prompts[1]);
+        }
+    }
+
+    #[test]
+    fn the_key_gradient_is_that_of_finite_differences() {
+        let (pool, queries) = (pool(5, 2), queries(7));
+        let queries: Vec<&Queries> = queries.iter().collect();
+        let select = |pool: &PromptPool, fixed: &[Selection]| -> Vec<Selection> {
+            let score = |query: &Queries, j: usize| pool.score(query, j);
+            fixed
+                .iter()
+                .zip(&queries)
+                .map(|(s, q)| Selection {
+                    scores: s.prompts.iter().map(|&j| score(q, j)).collect(),
+                    ..s.clone()
+                })
+                .collect()
+        };
+        let chosen: Vec<Selection> = queries.iter().map(|q| pool.select(q).unwrap()).collect();
+        let (_, image, text) = pool.key_loss(&queries, &chosen, 0.7, 1..4);
+        assert_eq!((image.len(), text.len()), (3 * 5, 3 * 4));
+        let loss = |pool: &PromptPool| pool.key_loss(&queries, &select(pool, &chosen), 0.7, 1..4).0;
+        let h = 1e-2;
+        let mut largest = 0f64;
+        for i in 0..27 {
+            let nudged = |h: f32| {
+                let mut pool = pool.clone();
+                if i < 15 {
+                    pool.image_keys[5 + i] += h
+                } else {
+                    pool.text_keys[4 + i - 15] += h
+                }
+                loss(&pool)
+            };
+            let expected = (nudged(h) - nudged(-h)) / f64::from(2.0 * h);
+            let found = f64::from(if i < 15 { image[i] } else { text[i - 15] });
+            assert!((found - expected).abs() < 2e-4, "{i}: {found} {expected}");
+            largest = largest.max(expected.abs());
+        }
+        assert!(largest > 1e-2);
+    }
+
+    #[test]
+    fn missing_modalities_and_empty_pools() {
+        let mut pool = PromptPool::new(Dims { model: 1, image_query: 0, text_query: 2 }, 1, 2);
+        let query = Queries { image: vec![], text: vec![1.0, 0.0] };
+        let nothing = pool.gather(&[pool.select(&query).unwrap()]).unwrap();
+        assert_eq!((nothing.n_tokens, nothing.values.len(), nothing.batch), (0, 0, 1));
+        pool.push(&[], &[0.0, 0.0], &[3.0]).unwrap(); // a key without a direction scores 0
+        assert_eq!(pool.select(&query).unwrap().scores, [0.0]);
+        assert!(pool.push(&[1.0], &[1.0, 1.0], &[1.0]).is_err());
+        assert!(pool.select(&Queries { image: vec![], text: vec![1.0] }).is_err());
+        assert!(pool.gather(&[Selection { prompts: vec![4], scores: vec![0.0] }]).is_err());
+    }
+}

@@ -1,0 +1,525 @@
+//! The continual loop: subspace, training, evaluation, task after task, in steps that can stop and go on anywhere.
+//!
+//! ```text
+//! V_0 <- subspace of the pre-training samples;   score row 0
+//! for t in 1..=T:
+//!     one pass over D_t: Gram matrix C_t, queries
+//!     V_t <- residual decomposition of C_t
+//!     train prompts and keys on D_t with Π_t
+//!     score row t
+//! ```
+//! A run is a chain of small units (a subspace, a step, a score). Each ends in a [`RunState`] that is all that the next one needs:
+//! the order of samples and every initial value come from [named streams](crate::stream), not from a generator that moves.
+
+use crate::config::{Allocation, Config, KeyInit, TrainingConfig};
+use crate::error::{PromptError, Result};
+use crate::event::Event;
+use crate::ledger::SubspaceLedger;
+use crate::model::{FrozenModel, LossGradient, PromptBatch, Queries};
+use crate::pool::{PromptPool, Selection};
+use crate::scores::ScoreMatrix;
+use crate::state::{Cursor, Phase, RunState, TaskInfo, Training};
+use crate::streams::{normal, permutation, stream};
+use fwd_linalg::{AdamW, AdamWState, Gram, LinalgError, ProjectedAdamW, Projection, clip_factor};
+use std::ops::{ControlFlow, Range};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The training samples of one task.
+#[derive(Debug)]
+pub struct Task<'a, F> {
+    /// Its name, in events, errors and files.
+    pub name: String,
+    /// Its samples after the frozen pass.
+    pub train: &'a [F],
+}
+
+/// The tasks of a run, in order.
+#[derive(Debug)]
+pub struct Curriculum<'a, F> {
+    /// Samples of the pre-training tasks, of which V_0 is made; may be empty, then there is no pre-trained subspace.
+    pub pretraining: &'a [F],
+    /// What is learnt, one after another.
+    pub tasks: Vec<Task<'a, F>>,
+}
+
+impl<F> Curriculum<'_, F> {
+    fn train(&self, t: usize) -> &[F] {
+        if t == 0 { self.pretraining } else { self.tasks[t - 1].train }
+    }
+
+    fn infos(&self) -> Vec<TaskInfo> {
+        let pretraining = TaskInfo { name: "pre-training".to_owned(), n_samples: self.pretraining.len() };
+        let tasks = self.tasks.iter().map(|t| TaskInfo { name: t.name.clone(), n_samples: t.train.len() });
+        std::iter::once(pretraining).chain(tasks).collect()
+    }
+
+    /// Columns of the score matrix: the tasks, and the pre-training data if there are any.
+    fn n_columns(&self) -> usize {
+        self.tasks.len() + usize::from(!self.pretraining.is_empty())
+    }
+}
+
+/// How a call of [`Trainer::run`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// All tasks are learnt and scored.
+    Finished,
+    /// The observer asked to stop; running again goes on.
+    Interrupted,
+}
+
+/// Gives the score (0–100) of a column with the prompts as they are: column t − 1 is task t, the last one pre-training.
+pub type Evaluate<'e, M> =
+    &'e mut dyn FnMut(&M, &PromptPool, usize) -> std::result::Result<f64, <M as FrozenModel>::Error>;
+
+/// Sees every [`Event`]; `Break` stops the run.
+pub type Observe<'o> = &'o mut dyn FnMut(&Event) -> ControlFlow<()>;
+
+/// Runs a curriculum.
+pub struct Trainer<'a, M: FrozenModel> {
+    model: &'a M,
+    curriculum: Curriculum<'a, M::Features>,
+    state: RunState,
+    prepared: Option<Prepared>,
+    step_time: Duration,
+    optimiser_time: Duration,
+}
+
+/// What the steps of one task share, all of it computed from state and data.
+struct Prepared {
+    task: usize,
+    queries: Vec<Queries>,
+    projection: Projection,
+    epoch: usize,
+    order: Vec<usize>,
+}
+
+/// Passes events on and remembers a wish to stop.
+struct Reporter<'o> {
+    observe: Observe<'o>,
+    stop: bool,
+}
+
+impl Reporter<'_> {
+    fn tell(&mut self, event: Event) {
+        self.stop |= (self.observe)(&event).is_break();
+    }
+}
+
+impl<'a, M: FrozenModel> Trainer<'a, M> {
+    /// A run that has not begun.
+    ///
+    /// # Errors
+    /// [`PromptError::Config`].
+    pub fn new(model: &'a M, curriculum: Curriculum<'a, M::Features>, config: Config) -> Result<Self> {
+        config.check()?;
+        let dims = model.dims();
+        let state = RunState {
+            tasks: curriculum.infos(),
+            cursor: Cursor { task: 0, phase: Phase::Subspace },
+            pool: PromptPool::new(dims, config.pool.prompt_len, config.pool.top_k),
+            ledger: SubspaceLedger::new(dims.model),
+            training: None,
+            scores: ScoreMatrix { n_tasks: curriculum.tasks.len(), rows: Vec::new() },
+            interference: Vec::new(),
+            config,
+        };
+        Ok(Self::with_state(model, curriculum, state))
+    }
+
+    /// A run that goes on from a folder where [`Self::run`] saved it.
+    ///
+    /// # Errors
+    /// Those of [`RunState::load`]; [`PromptError::State`] if configuration, model or data are not those of the saved run.
+    pub fn resume(
+        model: &'a M,
+        curriculum: Curriculum<'a, M::Features>,
+        config: &Config,
+        dir: &Path,
+    ) -> Result<Self> {
+        let state = RunState::load(dir)?;
+        let other = |what: String| {
+            Err(PromptError::State {
+                path: dir.to_path_buf(),
+                what: format!("{what}; use another folder for another run"),
+            })
+        };
+        // How often a run is saved changes nothing that it computes.
+        let saved = Config { save_every: config.save_every, ..state.config.clone() };
+        if saved != *config {
+            return other(format!("the saved run has another configuration: {saved:?}, not {config:?}"));
+        }
+        if state.pool.dims() != model.dims() {
+            return other(format!(
+                "the saved run has {:?}, the model has {:?}",
+                state.pool.dims(),
+                model.dims()
+            ));
+        }
+        if state.tasks != curriculum.infos() {
+            let found = curriculum.infos();
+            return other(format!("the saved run has the tasks {:?}, the data are {found:?}", state.tasks));
+        }
+        Ok(Self::with_state(model, curriculum, RunState { config: config.clone(), ..state }))
+    }
+
+    fn with_state(model: &'a M, curriculum: Curriculum<'a, M::Features>, state: RunState) -> Self {
+        let (step_time, optimiser_time) = Default::default();
+        Self { model, curriculum, state, prepared: None, step_time, optimiser_time }
+    }
+
+    /// Everything computed so far.
+    pub fn state(&self) -> &RunState {
+        &self.state
+    }
+
+    /// Goes on until all tasks are learnt and scored, or the observer says stop. With a folder, the state is saved there after
+    /// each phase, every [`Config::save_every`] steps, and on stopping.
+    ///
+    /// # Errors
+    /// [`PromptError`] that names the task and the sample, step or file. The state is that before the failed unit.
+    pub fn run(
+        &mut self,
+        dir: Option<&Path>,
+        evaluate: Evaluate<'_, M>,
+        observe: Observe<'_>,
+    ) -> Result<Status> {
+        let mut report = Reporter { observe, stop: false };
+        while self.state.cursor.phase != Phase::Done && !report.stop {
+            let is_unit_saved = match self.state.cursor.phase {
+                Phase::Subspace => self.find_subspace(&mut report)?,
+                Phase::Train(step) => self.train_step(step, &mut report)?,
+                Phase::Evaluate(column) => self.evaluate(column, &mut *evaluate, &mut report)?,
+                Phase::Done => true,
+            };
+            if let Some(dir) = dir
+                && (is_unit_saved || report.stop)
+            {
+                self.state.save(dir)?;
+                report.tell(Event::Saved { path: dir.join("state.json") });
+            }
+        }
+        Ok(if self.state.cursor.phase == Phase::Done { Status::Finished } else { Status::Interrupted })
+    }
+
+    /// The pass over a task's embeddings.
+    fn find_subspace(&mut self, report: &mut Reporter<'_>) -> Result<bool> {
+        let t = self.state.cursor.task;
+        let name = self.state.tasks[t].name.clone();
+        let samples = self.curriculum.train(t);
+        let Some(gram) = gram_of(self.model, &name, samples, report)? else { return Ok(false) };
+        let opened = if t > 0 && !samples.is_empty() {
+            Some(self.open_prompts(t, (gram.trace() / gram.n_rows().max(1) as f64).sqrt())?)
+        } else {
+            None
+        };
+        let options = self.state.config.subspace.of_task(t);
+        let entry =
+            self.state.ledger.add(&name, &gram, &options).map_err(|source| linalg(&name, source))?.clone();
+        let capacity_left = self.state.ledger.capacity_left();
+        let n_rows = entry.n_rows;
+        match opened {
+            Some((pool, training)) => (self.state.pool, self.state.training) = (pool, Some(training)),
+            None if t > 0 => report.tell(Event::NoSamples { task: name.clone() }),
+            None => {}
+        }
+        let (rank, captured_before, captured) = (entry.basis.len(), entry.captured_before, entry.captured);
+        let task = name.clone();
+        report.tell(Event::Subspace { task, n_rows, rank, captured_before, captured, capacity_left });
+        if capacity_left == 0 {
+            report.tell(Event::CapacityExhausted { task: name });
+        }
+        let trains = self.state.training.is_some();
+        self.state.cursor.phase = if trains { Phase::Train(0) } else { Phase::Evaluate(0) };
+        self.finish_training_if_over(0, report)?;
+        self.skip_missing_column();
+        Ok(true)
+    }
+
+    /// The pool with the prompts of a task, ready to be trained. `length` is the root mean square length of its embeddings.
+    fn open_prompts(&self, t: usize, length: f64) -> Result<(PromptPool, Training)> {
+        let config = &self.state.config;
+        let dims = self.model.dims();
+        let mut pool = self.state.pool.clone();
+        let (n_new, first) = match config.pool.allocation {
+            Allocation::Shared(n) => (if pool.is_empty() { n } else { 0 }, 0),
+            Allocation::Partitioned(n) => (n, pool.len()),
+        };
+        let samples = self.curriculum.train(t);
+        let indices = [t as u64, 0];
+        let order = permutation(&mut stream(config.seed, "key samples", indices), samples.len());
+        let std = f64::from(config.pool.prompt_scale) * length / (dims.model.max(1) as f64).sqrt();
+        let mut values = stream(config.seed, "prompts", indices);
+        let mut keys = stream(config.seed, "keys", indices);
+        for i in 0..n_new {
+            let key = match config.pool.key_init {
+                KeyInit::Normal => Queries {
+                    image: normal(&mut keys, dims.image_query, 1.0),
+                    text: normal(&mut keys, dims.text_query, 1.0),
+                },
+                KeyInit::Queries => {
+                    let sample = &samples[order[i % order.len()]];
+                    self.model.queries(sample).map_err(|e| model_error(&self.state.tasks[t].name, e))?
+                }
+            };
+            pool.push(&key.image, &key.text, &normal(&mut values, pool.prompt_size(), std as f32))?;
+        }
+        let n = pool.len() - first;
+        let size = n * pool.prompt_size();
+        let training = Training {
+            first,
+            change: vec![0.0; size],
+            prompts: AdamWState::new(size),
+            image_keys: AdamWState::new(n * dims.image_query),
+            text_keys: AdamWState::new(n * dims.text_query),
+        };
+        Ok((pool, training))
+    }
+
+    fn steps_per_epoch(&self) -> usize {
+        self.curriculum.train(self.state.cursor.task).len().div_ceil(self.state.config.training.batch_size)
+    }
+
+    fn n_steps(&self) -> usize {
+        self.steps_per_epoch() * self.state.config.training.epochs
+    }
+
+    /// Queries, projection and order of samples for a step of the current task.
+    fn prepare(&mut self, step: usize) -> Result<()> {
+        let t = self.state.cursor.task;
+        let (epoch, seed) = (step / self.steps_per_epoch(), self.state.config.seed);
+        let n = self.curriculum.train(t).len();
+        let order = || permutation(&mut stream(seed, "order", [t as u64, epoch as u64]), n);
+        let ready = match self.prepared.take().filter(|ready| ready.task == t) {
+            Some(ready) if ready.epoch == epoch => ready,
+            Some(ready) => Prepared { epoch, order: order(), ..ready },
+            None => {
+                let queries = self.curriculum.train(t).iter().map(|sample| self.model.queries(sample));
+                let queries = queries.collect::<std::result::Result<Vec<_>, _>>();
+                Prepared {
+                    task: t,
+                    queries: queries.map_err(|e| model_error(&self.state.tasks[t].name, e))?,
+                    projection: self.state.ledger.projection(self.state.config.rule, t),
+                    epoch,
+                    order: order(),
+                }
+            }
+        };
+        self.prepared = Some(ready);
+        Ok(())
+    }
+
+    /// One training step: select, run, project, update prompts and keys.
+    fn train_step(&mut self, step: usize, report: &mut Reporter<'_>) -> Result<bool> {
+        let start = Instant::now();
+        let (t, per_epoch, of) = (self.state.cursor.task, self.steps_per_epoch(), self.n_steps());
+        let task = self.state.tasks[t].name.clone();
+        self.prepare(step)?;
+        let (Some(ready), Some(training)) = (&self.prepared, &mut self.state.training) else {
+            unreachable!("the phase `Train` has a training, and `prepare` has just run");
+        };
+        if step == 0 && ready.projection.is_zero() {
+            report.tell(Event::NothingAllowed { task: task.clone() });
+        }
+        let config = &self.state.config.training;
+        let pool = &mut self.state.pool;
+        let trained = training.first..pool.len();
+        let from = step % per_epoch * config.batch_size;
+        let batch = &ready.order[from..(from + config.batch_size).min(ready.order.len())];
+        let queries: Vec<&Queries> = batch.iter().map(|&i| &ready.queries[i]).collect();
+        let selections: Vec<Selection> =
+            queries.iter().map(|q| pool.select_among(q, trained.clone())).collect::<Result<_>>()?;
+        let prompts = pool.gather_with(&selections, &training.change, training.first)?;
+        let samples = self.curriculum.train(t);
+        let features: Vec<&M::Features> = batch.iter().map(|&i| &samples[i]).collect();
+        let found = self.model.loss_gradient(&features, &prompts).map_err(|e| model_error(&task, e))?;
+        check_loss(&found, &prompts, &task, step)?;
+        let gradient = scatter(&found.gradient, &selections, &trained, pool.prompt_size());
+        let (gradient_scale, grad_norm) =
+            clip_factor(&gradient, config.max_grad_norm.unwrap_or(f64::INFINITY));
+        let (key_loss, image, text) =
+            pool.key_loss(&queries, &selections, config.key_weight, trained.clone());
+        let factor = config.schedule.factor(step, of);
+        let lr = config.prompts.lr * factor;
+        let began = Instant::now();
+        let optimiser = AdamW { lr, ..config.prompts };
+        let projected = ProjectedAdamW {
+            optimiser,
+            projection: &ready.projection,
+            at: self.state.config.project_at,
+            gradient_scale,
+        };
+        projected
+            .step(&mut training.prompts, &mut training.change, &gradient)
+            .map_err(|source| linalg(&task, source))?;
+        let optimiser_time = began.elapsed();
+        train_keys(pool, training, config, factor, [&image, &text])
+            .map_err(|source| linalg(&task, source))?;
+        self.state.cursor.phase = Phase::Train(step + 1);
+        let time = start.elapsed();
+        self.step_time += time;
+        self.optimiser_time += optimiser_time;
+        let (seconds, optimiser_seconds) = (time.as_secs_f64(), optimiser_time.as_secs_f64());
+        let loss = found.loss;
+        let step = step + 1;
+        report.tell(Event::Step {
+            task,
+            step,
+            of,
+            loss,
+            key_loss,
+            grad_norm,
+            lr,
+            seconds,
+            optimiser_seconds,
+        });
+        let is_over = self.finish_training_if_over(step, report)?;
+        let every = self.state.config.save_every;
+        Ok(is_over || (every > 0 && step.is_multiple_of(every)))
+    }
+
+    /// After the last step of a task: the prompts take up their change.
+    fn finish_training_if_over(&mut self, step: usize, report: &mut Reporter<'_>) -> Result<bool> {
+        if self.state.training.is_none() || step < self.n_steps() {
+            return Ok(false);
+        }
+        let t = self.state.cursor.task;
+        let task = self.state.tasks[t].name.clone();
+        let Some(training) = self.state.training.take() else { return Ok(false) };
+        let start = training.first * self.state.pool.prompt_size();
+        let trained = &mut self.state.pool.prompts[start..];
+        let before = trained.to_vec();
+        trained.iter_mut().zip(&training.change).for_each(|(p, change)| *p += change);
+        // What is reported is what the stored prompts did, their rounding included.
+        let change: Vec<f32> = trained.iter().zip(&before).map(|(after, before)| after - before).collect();
+        let interference = self
+            .state
+            .ledger
+            .interference(self.state.config.rule, t, &change)
+            .map_err(|source| linalg(&task, source))?;
+        self.state.interference.push(interference.clone());
+        self.state.cursor.phase = Phase::Evaluate(0);
+        self.prepared = None;
+        let optimiser_share =
+            self.optimiser_time.as_secs_f64() / self.step_time.as_secs_f64().max(f64::MIN_POSITIVE);
+        report.tell(Event::Learnt { task, interference, optimiser_share });
+        self.skip_missing_column();
+        Ok(true)
+    }
+
+    /// One entry of the score matrix.
+    fn evaluate(
+        &mut self,
+        column: usize,
+        evaluate: Evaluate<'_, M>,
+        report: &mut Reporter<'_>,
+    ) -> Result<bool> {
+        let t = self.state.cursor.task;
+        let is_pretraining = column == self.curriculum.tasks.len();
+        let task = self.state.tasks[if is_pretraining { 0 } else { column + 1 }].name.clone();
+        let score = evaluate(self.model, &self.state.pool, column).map_err(|e| model_error(&task, e))?;
+        if !score.is_finite() {
+            return Err(PromptError::NotFinite {
+                task,
+                at: format!("evaluation after {t} tasks"),
+                what: "the score",
+            });
+        }
+        let rows = &mut self.state.scores.rows;
+        rows.resize_with((t + 1).max(rows.len()), Vec::new);
+        rows[t].push(score);
+        self.state.cursor.phase = Phase::Evaluate(column + 1);
+        report.tell(Event::Scored { after: t, task, score });
+        self.skip_missing_column();
+        Ok(true)
+    }
+
+    /// Behind the last column comes the next task, or the end.
+    fn skip_missing_column(&mut self) {
+        let Cursor { task, phase } = self.state.cursor;
+        if phase == Phase::Evaluate(self.curriculum.n_columns()) {
+            let is_last = task == self.curriculum.tasks.len();
+            let next = Cursor { task: task + 1, phase: Phase::Subspace };
+            self.state.cursor = if is_last { Cursor { task, phase: Phase::Done } } else { next };
+        }
+    }
+}
+
+/// The Gram matrix of a task's embeddings; none if the observer wants to stop.
+fn gram_of<M: FrozenModel>(
+    model: &M,
+    task: &str,
+    samples: &[M::Features],
+    report: &mut Reporter<'_>,
+) -> Result<Option<Gram>> {
+    let mut gram = Gram::new(model.dims().model);
+    for (sample, features) in samples.iter().enumerate() {
+        let rows = model.embeddings(features).map_err(|e| model_error(task, e))?;
+        for rows in [&rows.image, &rows.text] {
+            gram.push(rows).map_err(|source| PromptError::Sample {
+                task: task.to_owned(),
+                sample,
+                source,
+            })?;
+        }
+        report.tell(Event::Embedded { task: task.to_owned(), done: sample + 1, of: samples.len() });
+        if report.stop {
+            return Ok(None);
+        }
+    }
+    Ok(Some(gram))
+}
+
+/// The gradient of each prompt: the sum over the samples that selected it.
+fn scatter(gradient: &[f32], selections: &[Selection], trained: &Range<usize>, size: usize) -> Vec<f32> {
+    let mut out = vec![0.0; trained.len() * size];
+    let chosen = selections.iter().flat_map(|s| &s.prompts);
+    for (&j, gradient) in chosen.zip(gradient.chunks_exact(size)) {
+        let at = (j - trained.start) * size;
+        out[at..at + size].iter_mut().zip(gradient).for_each(|(out, g)| *out += g);
+    }
+    out
+}
+
+fn train_keys(
+    pool: &mut PromptPool,
+    training: &mut Training,
+    config: &TrainingConfig,
+    factor: f64,
+    [image, text]: [&[f32]; 2],
+) -> std::result::Result<(), LinalgError> {
+    let optimiser = AdamW { lr: config.keys.lr * factor, ..config.keys };
+    let dims = pool.dims();
+    let image_keys = &mut pool.image_keys[training.first * dims.image_query..];
+    optimiser.step(&mut training.image_keys, image_keys, image)?;
+    let text_keys = &mut pool.text_keys[training.first * dims.text_query..];
+    optimiser.step(&mut training.text_keys, text_keys, text)
+}
+
+fn check_loss(found: &LossGradient, prompts: &PromptBatch, task: &str, step: usize) -> Result<()> {
+    if found.gradient.len() != prompts.values.len() {
+        let what = format!(
+            "task `{task}`: a gradient of {} elements for prompts of {}",
+            found.gradient.len(),
+            prompts.values.len()
+        );
+        return Err(PromptError::Shape { op: "loss_gradient", what });
+    }
+    let what = if !found.loss.is_finite() {
+        "the loss"
+    } else if !found.gradient.iter().all(|x| x.is_finite()) {
+        "the gradient"
+    } else {
+        return Ok(());
+    };
+    Err(PromptError::NotFinite { task: task.to_owned(), at: format!("step {}", step + 1), what })
+}
+
+fn model_error(task: &str, source: impl std::error::Error + Send + Sync + 'static) -> PromptError {
+    PromptError::Model { task: task.to_owned(), source: Box::new(source) }
+}
+
+fn linalg(task: &str, source: LinalgError) -> PromptError {
+    PromptError::Linalg { task: task.to_owned(), source }
+}

@@ -1,0 +1,454 @@
+//! The promises of the continual loop, with a small model whose gradient is written out by hand.
+
+#![allow(clippy::unwrap_used)]
+
+use fwd_prompt::linalg::{AdamW, ProjectAt, RankConvention};
+use fwd_prompt::*;
+use proptest::prelude::*;
+use rand::Rng;
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::result::Result;
+
+const DIM: usize = 24;
+
+/// Reads `tanh(mean over all tokens · W)` and wants it near the sample's target: loss `½‖y − target‖²`.
+struct Toy {
+    weights: Vec<f32>,
+}
+
+#[derive(Debug, Clone)]
+struct Sample {
+    image: Vec<f32>,
+    text: Vec<f32>,
+    target: Vec<f32>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the toy broke on purpose")]
+struct Broken;
+
+impl Toy {
+    fn new() -> Self {
+        let mut rng = stream(0, "toy", [0, 0]);
+        Self { weights: (0..DIM * DIM).map(|_| rng.random_range(-0.4..0.4)).collect() }
+    }
+
+    fn output(&self, sample: &Sample, prompt: &[f32]) -> Vec<f64> {
+        let tokens = || [prompt, &sample.image, &sample.text].into_iter().flat_map(|x| x.chunks_exact(DIM));
+        let n = tokens().count() as f64;
+        let mut mean = vec![0.0; DIM];
+        tokens().for_each(|t| mean.iter_mut().zip(t).for_each(|(m, &x)| *m += f64::from(x) / n));
+        let column = |j: usize| (0..DIM).map(|i| mean[i] * f64::from(self.weights[i * DIM + j])).sum::<f64>();
+        (0..DIM).map(|j| column(j).tanh()).collect()
+    }
+}
+
+impl FrozenModel for Toy {
+    type Features = Sample;
+    type Error = Broken;
+
+    fn dims(&self) -> Dims {
+        Dims { model: DIM, image_query: DIM, text_query: DIM }
+    }
+
+    fn embeddings(&self, sample: &Sample) -> Result<Embeddings, Broken> {
+        Ok(Embeddings { image: sample.image.clone(), text: sample.text.clone() })
+    }
+
+    fn queries(&self, sample: &Sample) -> Result<Queries, Broken> {
+        Ok(Queries { image: sample.image[..DIM].to_vec(), text: sample.text[..DIM].to_vec() })
+    }
+
+    fn loss_gradient(&self, batch: &[&Sample], prompts: &PromptBatch) -> Result<LossGradient, Broken> {
+        let (size, mut loss, mut gradient) = (prompts.n_tokens * DIM, 0.0, Vec::new());
+        for (sample, prompt) in batch.iter().zip(prompts.values.chunks_exact(size)) {
+            let y = self.output(sample, prompt);
+            let n_tokens = prompts.n_tokens + (sample.image.len() + sample.text.len()) / DIM;
+            let error: Vec<f64> = y.iter().zip(&sample.target).map(|(y, &t)| y - f64::from(t)).collect();
+            loss += 0.5 * error.iter().map(|e| e * e).sum::<f64>() / batch.len() as f64;
+            let scale = 1.0 / (n_tokens * batch.len()) as f64;
+            let row: Vec<f32> = (0..DIM)
+                .map(|i| {
+                    let sum: f64 = (0..DIM)
+                        .map(|j| f64::from(self.weights[i * DIM + j]) * (1.0 - y[j] * y[j]) * error[j])
+                        .sum();
+                    (scale * sum) as f32
+                })
+                .collect();
+            (0..prompts.n_tokens).for_each(|_| gradient.extend_from_slice(&row));
+        }
+        Ok(LossGradient { loss, gradient })
+    }
+}
+
+/// Samples of a task whose embeddings live near a random subspace of six directions.
+fn samples(task: u64, n: usize) -> Vec<Sample> {
+    let mut rng = stream(1, "samples", [task, 0]);
+    let directions: Vec<f32> = (0..6 * DIM).map(|_| rng.random_range(-1.0..1.0)).collect();
+    let target: Vec<f32> = (0..DIM).map(|_| rng.random_range(-0.9..0.9)).collect();
+    let mut row = || {
+        let weights: [f32; 6] = std::array::from_fn(|_| rng.random_range(-1.0..1.0));
+        let value = |i: usize| (0..6).map(|k| weights[k] * directions[k * DIM + i]).sum::<f32>();
+        (0..DIM).map(value).collect::<Vec<f32>>()
+    };
+    (0..n).map(|_| Sample { image: [row(), row()].concat(), text: row(), target: target.clone() }).collect()
+}
+
+struct Data {
+    pretraining: Vec<Sample>,
+    tasks: Vec<Vec<Sample>>,
+}
+
+impl Data {
+    fn new(n_tasks: u64) -> Self {
+        Self { pretraining: samples(0, 30), tasks: (1..=n_tasks).map(|t| samples(t, 25)).collect() }
+    }
+
+    fn curriculum(&self) -> Curriculum<'_, Sample> {
+        let task = |(i, train): (usize, &'_ Vec<Sample>)| (format!("task {}", i + 1), train.len(), i);
+        let names: Vec<_> = self.tasks.iter().enumerate().map(task).collect();
+        let tasks = names.into_iter().map(|(name, _, i)| Task { name, train: &self.tasks[i] }).collect();
+        Curriculum { pretraining: &self.pretraining, tasks }
+    }
+
+    /// The score: 100 times how near the outputs are, on the training samples.
+    fn score(&self, model: &Toy, pool: &PromptPool, column: usize) -> Result<f64, Broken> {
+        let samples = self.tasks.get(column).unwrap_or(&self.pretraining);
+        let mut total = 0.0;
+        for sample in samples {
+            let selection = pool.select(&model.queries(sample)?).unwrap();
+            let prompt = pool.gather(&[selection]).unwrap();
+            let y = model.output(sample, &prompt.values);
+            let error: f64 = y.iter().zip(&sample.target).map(|(y, &t)| (y - f64::from(t)).powi(2)).sum();
+            total += 100.0 * (-error / DIM as f64).exp() / samples.len() as f64;
+        }
+        Ok(total)
+    }
+}
+
+fn config(rule: Rule) -> Config {
+    Config {
+        rule,
+        pool: PoolConfig {
+            allocation: Allocation::Shared(6),
+            prompt_len: 3,
+            top_k: 2,
+            ..PoolConfig::default()
+        },
+        subspace: SubspaceOptions { pretrained_energy: 0.6, task_energy: 0.8, ..SubspaceOptions::default() },
+        training: TrainingConfig { epochs: 2, batch_size: 7, ..TrainingConfig::default() },
+        ..Config::default()
+    }
+}
+
+/// Runs to the end, or until the observer stops it; `dir` is where it saves.
+fn run(data: &Data, config: &Config, dir: Option<&Path>, observe: Observe<'_>) -> (RunState, Status) {
+    let model = Toy::new();
+    let mut trainer = match dir {
+        Some(dir) if RunState::exists(dir) => {
+            Trainer::resume(&model, data.curriculum(), config, dir).unwrap()
+        }
+        _ => Trainer::new(&model, data.curriculum(), config.clone()).unwrap(),
+    };
+    let mut evaluate = |model: &Toy, pool: &PromptPool, column: usize| data.score(model, pool, column);
+    let status = trainer.run(dir, &mut evaluate, observe).unwrap();
+    (trainer.state().clone(), status)
+}
+
+fn finish(data: &Data, config: &Config) -> RunState {
+    let (state, status) = run(data, config, None, &mut |_| ControlFlow::Continue(()));
+    assert_eq!((status, state.cursor().phase), (Status::Finished, Phase::Done));
+    state
+}
+
+/// The largest leakage into a subspace that the rule forbids, over all tasks, and how many there are.
+fn leakage(state: &RunState) -> (f64, usize) {
+    let forbidden = || state.interference().iter().flatten().filter(|x| x.forbidden);
+    (forbidden().map(|x| x.leakage).fold(0.0, f64::max), forbidden().count())
+}
+
+#[test]
+fn no_rule_leaks_after_500_steps_with_clipping_and_warm_up() {
+    let data = Data::new(3);
+    for (rule, n_forbidden) in [
+        (Rule::None, 0),
+        (Rule::Residual, 6),
+        (Rule::Fwd, 3),
+        (Rule::FwdStrict, 3),
+        (Rule::FwdWeighted(0.3), 3),
+    ] {
+        for allocation in [Allocation::Shared(6), Allocation::Partitioned(3)] {
+            let mut config = config(rule);
+            config.pool.allocation = allocation;
+            config.training.epochs = 125;
+            config.training.max_grad_norm = Some(0.02);
+            config.training.schedule = Schedule { warmup_steps: 50, decay: Decay::Cosine };
+            let mut n_steps = 0;
+            let mut n_clipped = 0;
+            let (state, _) = run(&data, &config, None, &mut |event| {
+                if let Event::Step { of, grad_norm, .. } = event {
+                    n_steps = *of;
+                    n_clipped += usize::from(*grad_norm > 0.02);
+                }
+                ControlFlow::Continue(())
+            });
+            assert_eq!(n_steps, 500);
+            assert!(n_clipped > 0);
+            let (worst, n) = leakage(&state);
+            assert_eq!(n, n_forbidden, "{rule:?}");
+            assert!(worst <= 1e-5, "{rule:?} {allocation:?}: {worst:e}");
+        }
+    }
+}
+
+#[test]
+fn projecting_the_gradient_alone_leaks_tens_of_percent() {
+    let data = Data::new(2);
+    let mut config = config(Rule::Residual);
+    config.training.epochs = 125;
+    config.project_at = ProjectAt::Gradient;
+    let (worst, _) = leakage(&finish(&data, &config));
+    assert!(worst > 0.1, "{worst}");
+    config.project_at = ProjectAt::Update;
+    let (worst, _) = leakage(&finish(&data, &config));
+    assert!(worst <= 1e-5, "{worst:e}");
+}
+
+#[test]
+fn the_rules_do_what_they_are_for() {
+    let data = Data::new(3);
+    let last = |rule| {
+        let mut config = config(rule);
+        config.pool.top_k = 6; // all prompts are shared by all samples, so that tasks meet
+        config.training.epochs = 60;
+        finish(&data, &config)
+    };
+    let (none, fwd, strict) = (last(Rule::None), last(Rule::Fwd), last(Rule::FwdStrict));
+    for state in [&none, &fwd, &strict] {
+        let scores = state.scores();
+        assert!(scores.get(1, 1).unwrap() > scores.get(0, 1).unwrap() + 5.0, "{scores:?}");
+        assert!(scores.retention(3).is_some() && scores.forward_transfer().is_some());
+    }
+    let forgetting = |state: &RunState| state.scores().forgetting(3).unwrap();
+    assert!(forgetting(&none) > 5.0);
+    assert!(forgetting(&fwd) < forgetting(&none) && forgetting(&strict) < forgetting(&none));
+    // Nothing that plain tuning does is forbidden, and it does reach into older spaces.
+    assert!(none.interference()[1].iter().all(|x| !x.forbidden && x.leakage > 0.05));
+}
+
+/// All files of a folder.
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
+    entries.map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap())).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// Stopped politely at one event and killed (its last steps lost) at another, a run ends in the bytes of an unbroken one.
+    #[test]
+    fn a_broken_run_ends_in_the_bytes_of_an_unbroken_one(
+        stop_at in 1usize..150, kill_at in 1usize..150, save_every in 0usize..4, partitioned: bool,
+    ) {
+        let data = Data::new(2);
+        let mut config = config(Rule::Fwd);
+        config.save_every = save_every;
+        if partitioned {
+            config.pool.allocation = Allocation::Partitioned(2);
+        }
+        let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        run(&data, &config, Some(whole.path()), &mut |_| ControlFlow::Continue(()));
+        let mut n = 0;
+        run(&data, &config, Some(broken.path()), &mut |_| {
+            n += 1;
+            if n == stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let backup = tempfile::tempdir().unwrap();
+        let mut n = 0;
+        run(&data, &config, Some(broken.path()), &mut |_| {
+            n += 1;
+            // What the disk holds when the process dies.
+            if n == kill_at {
+                files(broken.path()).iter().for_each(|(name, bytes)| fs::write(backup.path().join(name), bytes).unwrap());
+            }
+            ControlFlow::Continue(())
+        });
+        prop_assert_eq!(files(broken.path()), files(whole.path()));
+        run(&data, &config, Some(backup.path()), &mut |_| ControlFlow::Continue(()));
+        prop_assert_eq!(files(backup.path()), files(whole.path()));
+    }
+
+    #[test]
+    fn a_selection_does_not_depend_on_its_batch(n_prompts in 1usize..9, top_k in 1usize..9, seed in 0u64..99) {
+        let mut rng = stream(seed, "pool", [0, 0]);
+        let mut random = |n: usize| (0..n).map(|_| rng.random_range(-1.0f32..1.0)).collect::<Vec<_>>();
+        let mut pool = PromptPool::new(Dims { model: 2, image_query: 3, text_query: 4 }, 1, top_k);
+        (0..n_prompts).for_each(|_| pool.push(&random(3), &random(4), &random(2)).unwrap());
+        let queries: Vec<Queries> = (0..6).map(|_| Queries { image: random(3), text: random(4) }).collect();
+        let alone: Vec<Selection> = queries.iter().map(|q| pool.select(q).unwrap()).collect();
+        prop_assert!(alone.iter().all(|s| s.prompts.len() == top_k.min(n_prompts)));
+        let batch = pool.gather(&alone).unwrap();
+        for (i, selection) in alone.iter().enumerate() {
+            let one = pool.gather(std::slice::from_ref(selection)).unwrap();
+            prop_assert_eq!(&one.values[..], &batch.values[i * one.values.len()..(i + 1) * one.values.len()]);
+        }
+    }
+}
+
+#[test]
+fn two_runs_with_one_seed_agree_and_another_seed_does_not() {
+    let data = Data::new(2);
+    let mut other = config(Rule::Fwd);
+    other.seed = 1;
+    let first = finish(&data, &config(Rule::Fwd));
+    assert_eq!(first, finish(&data, &config(Rule::Fwd)));
+    assert_ne!(first.pool(), finish(&data, &other).pool());
+}
+
+#[test]
+fn the_edges_of_a_curriculum() {
+    // One task, no pre-training data: `fwd` is `residual`, and there is no last column.
+    let mut data = Data::new(1);
+    data.pretraining.clear();
+    let state = finish(&data, &config(Rule::Fwd));
+    assert_eq!((state.scores().rows.len(), state.scores().rows[1].len()), (2, 1));
+    assert!(state.ledger().entries()[0].basis.is_empty());
+    // `fwd-strict` still has the task's own subspace; with neither nothing may move.
+    // A task without samples opens nothing and is scored all the same.
+    let mut data = Data::new(3);
+    data.tasks[1].clear();
+    let mut events = Vec::new();
+    let mut partitioned = config(Rule::FwdStrict);
+    partitioned.pool.allocation = Allocation::Partitioned(2);
+    let (state, _) = run(&data, &partitioned, None, &mut |event| {
+        events.push(event.clone());
+        ControlFlow::Continue(())
+    });
+    assert_eq!((state.pool().len(), state.scores().rows[3].len()), (4, 4));
+    assert!(events.contains(&Event::NoSamples { task: "task 2".to_owned() }));
+    // No tasks at all: V_0 and row 0.
+    let state = finish(&Data::new(0), &config(Rule::Fwd));
+    assert_eq!((state.ledger().entries().len(), state.scores().rows.len()), (1, 1));
+    // Before the first task there are no prompts, so row 0 is the model alone.
+    assert_eq!(state.pool().len(), 0);
+}
+
+#[test]
+fn an_exhausted_capacity_is_told_and_survived() {
+    let data = Data::new(5);
+    let mut config = config(Rule::Residual);
+    config.subspace.pretrained_energy = 1.0;
+    config.subspace.task_energy = 1.0;
+    let mut exhausted = Vec::new();
+    let (state, status) = run(&data, &config, None, &mut |event| {
+        if let Event::CapacityExhausted { task } = event {
+            exhausted.push(task.clone());
+        }
+        ControlFlow::Continue(())
+    });
+    assert_eq!((status, state.ledger().capacity_left()), (Status::Finished, 0));
+    assert!(!exhausted.is_empty() && state.ledger().entries().last().unwrap().basis.is_empty());
+    assert!(state.ledger().basis().orthonormality_error() <= 1e-5);
+}
+
+#[test]
+fn gpms_first_task_keeps_one_direction_too_few() {
+    let data = Data::new(1);
+    let mut gpm = config(Rule::Residual);
+    gpm.subspace.convention = RankConvention::Gpm;
+    let ranks = |state: &RunState| state.ledger().entries()[0].basis.len();
+    assert_eq!(ranks(&finish(&data, &gpm)) + 1, ranks(&finish(&data, &config(Rule::Residual))));
+}
+
+#[test]
+fn a_nan_is_named_with_task_and_sample_and_nothing_is_written() {
+    let mut data = Data::new(2);
+    data.tasks[1][4].text[3] = f32::NAN;
+    let (model, dir) = (Toy::new(), tempfile::tempdir().unwrap());
+    let mut trainer = Trainer::new(&model, data.curriculum(), config(Rule::Fwd)).unwrap();
+    let mut evaluate = |model: &Toy, pool: &PromptPool, column: usize| {
+        if column == 1 { Ok(0.0) } else { data.score(model, pool, column) }
+    };
+    let mut before = BTreeMap::new();
+    let error = trainer
+        .run(Some(dir.path()), &mut evaluate, &mut |event| {
+            if matches!(event, Event::Saved { .. }) {
+                before = files(dir.path());
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "task `task 2`, sample 4: Gram::push: element 3 of row 0 is not a finite number"
+    );
+    assert_eq!((files(dir.path()), trainer.state().pool().len()), (before, 6));
+    let mut broken = |_: &Toy, _: &PromptPool, _: usize| Err(Broken);
+    let data = Data::new(1);
+    let mut trainer = Trainer::new(&model, data.curriculum(), config(Rule::Fwd)).unwrap();
+    let error = trainer.run(None, &mut broken, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert_eq!(error.to_string(), "task `task 1`: the toy broke on purpose");
+    let mut endless = |_: &Toy, _: &PromptPool, _: usize| Ok(f64::NAN);
+    let error = trainer.run(None, &mut endless, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(matches!(error, PromptError::NotFinite { .. }), "{error}");
+}
+
+#[test]
+fn impossible_configurations_are_refused_by_name() {
+    let refused = |change: &dyn Fn(&mut Config)| {
+        let mut config = config(Rule::Fwd);
+        change(&mut config);
+        config.check().unwrap_err().to_string()
+    };
+    let too_many = refused(&|c| c.pool.top_k = 7);
+    assert_eq!(too_many, "configuration: pool.top_k is 7, but a task can only select among 6 prompts");
+    assert!(refused(&|c| c.subspace.task_energy = 0.0).contains("task_energy is 0"));
+    assert!(refused(&|c| c.training.batch_size = 0).contains("batch_size"));
+    assert!(refused(&|c| c.rule = Rule::FwdWeighted(-1.0)).contains("fwd-weighted"));
+    assert!(refused(&|c| c.training.prompts = AdamW { beta2: 1.0, ..AdamW::default() }).contains("betas"));
+    let unknown = serde_json::from_str::<Config>(r#"{"training": {"epocs": 3}}"#).unwrap_err().to_string();
+    assert!(unknown.contains("epocs"), "{unknown}");
+    let written = serde_json::to_string(&config(Rule::FwdWeighted(0.5))).unwrap();
+    assert_eq!(serde_json::from_str::<Config>(&written).unwrap(), config(Rule::FwdWeighted(0.5)));
+}
+
+#[test]
+fn a_damaged_or_foreign_state_is_refused() {
+    let (model, data, dir) = (Toy::new(), Data::new(2), tempfile::tempdir().unwrap());
+    let config = config(Rule::Fwd);
+    let mut n = 0;
+    run(&data, &config, Some(dir.path()), &mut |_| {
+        n += 1;
+        if n == 70 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    let good = files(dir.path());
+    assert_eq!(good.len(), 2, "{:?}", good.keys());
+    let resume = |config: &Config, data: &Data| {
+        Trainer::resume(&model, data.curriculum(), config, dir.path()).err().map(|e| e.to_string())
+    };
+    assert_eq!(resume(&config, &data), None);
+    assert_eq!(resume(&Config { save_every: 9, ..config.clone() }, &data), None);
+    assert!(resume(&Config { seed: 5, ..config.clone() }, &data).unwrap().contains("another configuration"));
+    assert!(resume(&config, &Data::new(3)).unwrap().contains("tasks"));
+    for (name, bytes) in &good {
+        let path = dir.path().join(name);
+        let mut damaged = vec![bytes[..bytes.len() / 2].to_vec()];
+        if name.ends_with("safetensors") {
+            let mut flipped = bytes.clone();
+            let last = flipped.len() - 1;
+            flipped[last] ^= 1;
+            damaged.push(flipped);
+        }
+        for bytes in damaged {
+            fs::write(&path, bytes).unwrap();
+            assert!(resume(&config, &data).unwrap().contains(name.as_str()));
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(resume(&config, &data).unwrap().contains(name.as_str()));
+        fs::write(&path, bytes).unwrap();
+    }
+    assert_eq!(resume(&config, &data), None);
+}
