@@ -8,7 +8,7 @@ use crate::error::{ModelError, Result};
 use crate::relative::{Direction, buckets};
 use crate::tap::Tap;
 use crate::weights::Scope;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use fwd_ops::{
     AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer, FrozenLinear,
     IGNORE_INDEX, KvCache, Norm, cross_entropy, embedding, in_pool, position_bias,
@@ -134,6 +134,11 @@ impl T5 {
     /// Width of the embeddings.
     pub fn d_model(&self) -> usize {
         self.head.n_in()
+    }
+
+    /// Where the parameters are.
+    pub fn device(&self) -> &Device {
+        self.shared.device()
     }
 
     /// Vocabulary size.

@@ -1,0 +1,95 @@
+//! Both models under the continual algorithm: loss and gradient through the trait are those of
+//! transformers, and a run on two tasks keeps its promise.
+
+#![allow(clippy::unwrap_used)] // A helper of a test may panic.
+
+mod common;
+
+use candle_core::{Device, Tensor};
+use common::{Set, abs_max, fixtures, max_diff, sets};
+use fwd_models::{Blip, BlipSample, FrozenFeatures, Instructions, ModelError, QFormerText, Tap};
+use fwd_prompt::{
+    Allocation, Config, Curriculum, Event, FrozenModel, PoolConfig, PromptBatch, PromptPool, Rule, Task,
+    Trainer, TrainingConfig,
+};
+use std::ops::ControlFlow;
+
+fn open(set: &Set) -> (Blip, FrozenFeatures) {
+    let model = set.model("config.json");
+    let (ids, mask) = model.without_placeholders(&set.io("input_ids"), &set.io("attention_mask")).unwrap();
+    let qformer = set
+        .has("qformer_input_ids")
+        .then(|| QFormerText { ids: set.io("qformer_input_ids"), mask: set.io("qformer_attention_mask") });
+    let instructions = Instructions { ids, mask, qformer };
+    let features = model.features(&set.io("pixel_values"), &instructions, &mut Tap::none()).unwrap();
+    (model, features)
+}
+
+#[test]
+fn loss_and_gradient_through_the_trait_are_those_of_transformers() {
+    for set in sets().into_iter().filter(|set| set.has("soft.grad")) {
+        let (model, features) = open(&set);
+        let samples = features.samples(&set.io("labels")).unwrap();
+        let prompt = set.io("soft.prompt");
+        let (batch, n_tokens, dim) = prompt.dims3().unwrap();
+        let values = prompt.flatten_all().unwrap().to_vec1().unwrap();
+        let prompts = PromptBatch { values, batch, n_tokens, dim };
+        let found = model.loss_gradient(&samples.iter().collect::<Vec<_>>(), &prompts).unwrap();
+        let want: f32 = set.io("soft.loss").get(0).unwrap().to_scalar().unwrap();
+        assert!((found.loss - f64::from(want)).abs() < 1e-5, "{}", set.name);
+        let gradient = Tensor::from_vec(found.gradient, (batch, n_tokens, dim), &Device::Cpu).unwrap();
+        let want = set.io("soft.grad");
+        assert!(max_diff(&gradient, &want) <= 1e-4 * abs_max(&want), "{}", set.name);
+    }
+}
+
+#[test]
+fn both_models_learn_two_tasks_without_leaking() {
+    for name in ["blip2-small", "instructblip-small"] {
+        let set = Set::open(&fixtures().join("sets").join(name));
+        let (model, features) = open(&set);
+        let samples = features.samples(&set.io("labels")).unwrap();
+        assert!(samples.len() >= 2, "{name} has too few samples for two tasks");
+        let (first, second) = samples.split_at(samples.len() / 2);
+        let task = |name: &str, train| Task { name: name.to_owned(), train };
+        let curriculum =
+            Curriculum { pretraining: &[], tasks: vec![task("first", first), task("second", second)] };
+        let config = Config {
+            rule: Rule::Fwd,
+            pool: PoolConfig {
+                allocation: Allocation::Shared(4),
+                prompt_len: 4,
+                top_k: 2,
+                ..PoolConfig::default()
+            },
+            training: TrainingConfig { epochs: 30, batch_size: 4, ..TrainingConfig::default() },
+            ..Config::default()
+        };
+        let loss = |model: &Blip, pool: &PromptPool, column: usize| -> Result<f64, ModelError> {
+            let samples = [first, second][column];
+            let mut total = 0.0;
+            for sample in samples {
+                let prompts = pool.gather(&[pool.select(&model.queries(sample)?).unwrap()]).unwrap();
+                total += if pool.is_empty() { 50.0 } else { model.loss_gradient(&[sample], &prompts)?.loss };
+            }
+            Ok(total / samples.len() as f64)
+        };
+        let mut evaluate = |model: &Blip, pool: &PromptPool, column: usize| loss(model, pool, column);
+        let mut losses = Vec::new();
+        let mut trainer = Trainer::new(&model, curriculum, config).unwrap();
+        trainer
+            .run(None, &mut evaluate, &mut |event| {
+                if let Event::Step { task, loss, .. } = event {
+                    losses.push((task.clone(), *loss));
+                }
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        for task in ["first", "second"] {
+            let of_task: Vec<f64> = losses.iter().filter(|x| x.0 == task).map(|x| x.1).collect();
+            assert!(of_task.last().unwrap() < &of_task[0], "{name}, {task}: {of_task:?}");
+        }
+        let found = &trainer.state().interference()[1][1];
+        assert!(found.forbidden && found.leakage <= 1e-5, "{name}: {found:?}");
+    }
+}
