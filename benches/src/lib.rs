@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod algebra;
+
 use candle_core::{Device, Tensor, Var};
 use clap::ValueEnum;
 use fwd_linalg::{AdamW, AdamWState};

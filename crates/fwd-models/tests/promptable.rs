@@ -7,7 +7,7 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use common::{Set, abs_max, fixtures, max_diff, sets};
-use fwd_models::{Blip, BlipSample, FrozenFeatures, Instructions, ModelError, QFormerText, Tap};
+use fwd_models::{Blip, FrozenFeatures, Instructions, ModelError, QFormerText, Tap};
 use fwd_prompt::{
     Allocation, Config, Curriculum, Event, FrozenModel, PoolConfig, PromptBatch, PromptPool, Rule, Task,
     Trainer, TrainingConfig,
