@@ -9,7 +9,7 @@
 //! projected. Without Π both are plain AdamW, where PyTorch writes the decay as `p·(1 − η·w)`.
 
 use crate::error::{LinalgError, Result, ensure_shape};
-use crate::projection::{Projection, block_rows};
+use crate::projection::Projection;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,9 @@ impl Default for AdamW {
         Self { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 }
     }
 }
+
+/// Elements that one task of the thread pool takes.
+const PIECE: usize = 64 * 1024;
 
 /// The moments of one parameter and the number of steps taken.
 #[derive(Debug, Clone, PartialEq)]
@@ -132,40 +135,19 @@ impl ProjectedAdamW<'_> {
         })?;
         check_finite(gradient, dim)?;
         let arithmetic = Arithmetic::next(&self.optimiser, state, self.gradient_scale);
-        let size = block_rows(parameter.len() / dim) * dim;
-        parameter
-            .par_chunks_mut(size)
-            .zip(gradient.par_chunks(size))
-            .zip(state.first.par_chunks_mut(size).zip(state.second.par_chunks_mut(size)))
-            .for_each_init(
-                || (Vec::new(), Vec::new()),
-                |(rows, scratch), ((p, g), (m, v))| self.block(&arithmetic, p, g, m, v, rows, scratch),
-            );
-        Ok(())
-    }
-
-    /// The step of some rows, on this thread; `rows` and `scratch` are its memory.
-    #[allow(clippy::too_many_arguments)]
-    fn block(
-        &self,
-        arithmetic: &Arithmetic,
-        p: &mut [f32],
-        g: &[f32],
-        m: &mut [f32],
-        v: &mut [f32],
-        rows: &mut Vec<f32>,
-        scratch: &mut Vec<f32>,
-    ) {
-        rows.clear();
-        rows.extend_from_slice(g);
+        let (mut rows, mut scratch) = (gradient.to_vec(), Vec::new());
         if self.at != ProjectAt::Update {
-            self.projection.apply_block(rows, scratch);
+            self.projection.apply_with(&mut rows, &mut scratch);
         }
-        arithmetic.direction(rows, m, v, p);
+        let pieces = rows.par_chunks_mut(PIECE).zip(parameter.par_chunks(PIECE));
+        let moments = state.first.par_chunks_mut(PIECE).zip(state.second.par_chunks_mut(PIECE));
+        pieces.zip(moments).for_each(|((rows, p), (m, v))| arithmetic.direction(rows, m, v, p));
         if self.at != ProjectAt::Gradient {
-            self.projection.apply_block(rows, scratch);
+            self.projection.apply_with(&mut rows, &mut scratch);
         }
-        arithmetic.apply(p, rows);
+        let pieces = parameter.par_chunks_mut(PIECE).zip(rows.par_chunks(PIECE));
+        pieces.for_each(|(p, rows)| arithmetic.apply(p, rows));
+        Ok(())
     }
 }
 

@@ -10,7 +10,6 @@ use crate::error::{Result, ensure_shape};
 use crate::subspace::Basis;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
-use rayon::prelude::*;
 
 /// Π, ready to be applied.
 ///
@@ -91,17 +90,13 @@ impl Projection {
         ensure_shape(fits, "Projection::apply", || {
             format!("{} elements are not rows of {}", rows.len(), self.dim)
         })?;
-        if !rows.is_empty() {
-            let size = block_rows(rows.len() / self.dim) * self.dim;
-            rows.par_chunks_mut(size)
-                .for_each_init(Vec::new, |scratch, block| self.apply_block(block, scratch));
-        }
+        self.apply_with(rows, &mut Vec::new());
         Ok(())
     }
 
-    /// [`Self::apply`] to some rows, on this thread.
-    pub(crate) fn apply_block(&self, rows: &mut [f32], scratch: &mut Vec<f32>) {
-        if self.is_identity() {
+    /// [`Self::apply`] to rows of the right length; `scratch` is its memory.
+    pub(crate) fn apply_with(&self, rows: &mut [f32], scratch: &mut Vec<f32>) {
+        if self.is_identity() || rows.is_empty() {
             return;
         }
         self.coefficients_of(rows, scratch);
@@ -123,7 +118,7 @@ impl Projection {
         }
         let b = MatRef::from_column_major_slice(&self.vectors, self.dim, r);
         let g = MatRef::from_row_major_slice(rows, n, self.dim);
-        matmul(rows_mut(out, n, r), Accum::Replace, g, b, 1.0, Par::Seq);
+        matmul(rows_mut(out, n, r), Accum::Replace, g, b, 1.0, Par::rayon(0));
         for row in out.chunks_exact_mut(r) {
             for (x, c) in row.iter_mut().zip(&self.coefficients) {
                 *x *= c;
@@ -137,7 +132,7 @@ impl Projection {
         if r > 0 {
             let b = MatRef::from_row_major_slice(&self.vectors, r, self.dim);
             let a = MatRef::from_row_major_slice(&coefficients[..n * r], n, r);
-            matmul(rows_mut(out, n, self.dim), Accum::Add, a, b, 1.0, Par::Seq);
+            matmul(rows_mut(out, n, self.dim), Accum::Add, a, b, 1.0, Par::rayon(0));
         }
     }
 }
@@ -145,9 +140,4 @@ impl Projection {
 /// A mutable row-major view, built as the transpose of a column-major one: faer 0.24.4's own constructor swaps the strides.
 fn rows_mut(slice: &mut [f32], rows: usize, columns: usize) -> MatMut<'_, f32> {
     MatMut::from_column_major_slice_mut(slice, columns, rows).transpose_mut()
-}
-
-/// How many rows one task takes: all threads busy, and each product large enough to run at full speed.
-pub(crate) fn block_rows(n: usize) -> usize {
-    n.div_ceil(rayon::current_num_threads()).clamp(16, 256)
 }

@@ -185,10 +185,16 @@ impl SubspaceLedger {
     }
 
     /// Π of a rule while task `now` is learnt (from 1; entry 0 is pre-training).
+    ///
+    /// Once the subspaces fill R^d, `I = Σ V_s V_sᵀ` and Π is written without its first term: what a rule forbids entirely is then
+    /// exactly 0, and not the rounding error of a difference, which AdamW would blow up to full size.
     pub fn projection(&self, rule: Rule, now: usize) -> Projection {
-        let pieces: Vec<_> =
-            self.entries.iter().enumerate().map(|(of, e)| (&e.basis, rule.coefficient(of, now))).collect();
-        match Projection::new(self.dim, rule.keeps_rest(), &pieces) {
+        let is_full = self.capacity_left() == 0;
+        let keeps_rest = rule.keeps_rest() && !is_full;
+        let shift = if rule.keeps_rest() && is_full { 1.0 } else { 0.0 };
+        let entries = self.entries.iter().enumerate();
+        let pieces: Vec<_> = entries.map(|(of, e)| (&e.basis, rule.coefficient(of, now) + shift)).collect();
+        match Projection::new(self.dim, keeps_rest, &pieces) {
             Ok(projection) => projection,
             Err(error) => unreachable!("all bases have the ledger's width: {error}"),
         }
@@ -255,6 +261,24 @@ mod tests {
                 assert_eq!(rule.forbids(of, now), kept[of] == 0.0, "{rule:?} {now} {of}");
             }
         }
+    }
+
+    #[test]
+    fn a_full_space_leaves_exactly_nothing_of_what_is_forbidden() {
+        let mut ledger = axes();
+        let mut gram = Gram::new(5);
+        gram.push(&[0.1f32, 0.2, 0.3, 0.4, 0.5]).unwrap();
+        ledger.add("last", &gram, &SubspaceConfig { energy: 1.0, ..SubspaceConfig::default() }).unwrap();
+        assert_eq!(ledger.capacity_left(), 0);
+        assert!(ledger.projection(Rule::Residual, 5).is_zero());
+        let mut gradient = [1.0f32, 2.0, 3.0, 4.0, 5.0];
+        ledger.projection(Rule::Fwd, 5).apply(&mut gradient).unwrap();
+        assert!(
+            (gradient[0].abs() - 1.0).abs() < 1e-6 && gradient[1..].iter().all(|x| *x == 0.0),
+            "{gradient:?}"
+        );
+        ledger.projection(Rule::None, 5).apply(&mut gradient).unwrap();
+        assert!((gradient[0].abs() - 1.0).abs() < 1e-6);
     }
 
     #[test]
