@@ -20,15 +20,14 @@ use std::ops::ControlFlow;
 
 pub(crate) type AnyResult<T> = Result<T, Box<dyn Error>>;
 
-/// τ: how much more a token attends to what is like it.
-const SHARPNESS: f64 = 4.0;
-
 /// Sizes of a network.
 #[derive(Clone, Copy)]
 pub(crate) struct Sizes {
     pub(crate) tokens: usize,
     pub(crate) width: usize,
     pub(crate) hidden: usize,
+    /// τ: how much more a token attends to what is like it.
+    pub(crate) sharpness: f64,
     pub(crate) n_classes: usize,
     /// Whether the network is for images (their query is the image query of the pool) or for texts.
     pub(crate) is_image: bool,
@@ -88,7 +87,7 @@ impl Network {
 
     /// Logits `(batch, classes)` of `x (batch, n_prompt + tokens, width)`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, OpError> {
-        let scale = SHARPNESS * (self.sizes.width as f64).powf(-0.5);
+        let scale = self.sizes.sharpness * (self.sizes.width as f64).powf(-0.5);
         let value = linear(x, self.get("value"))?;
         let mixed = attention(x, x, &value, 1, scale, &AttentionBias::none())?;
         let x = (x + linear(&mixed, self.get("output"))?)?;
