@@ -1,4 +1,4 @@
-//! `cargo xtask bench step`: the timings of `fwd-benches`' program, alone or turn about with PyTorch.
+//! `cargo xtask bench step` and `bench algebra`: the timings of `fwd-benches`' programs, alone or turn about with PyTorch.
 
 use crate::{command, output, root, run};
 use anyhow::{Context, Result, ensure};
@@ -37,6 +37,22 @@ pub(crate) struct StepArgs {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct AlgebraArgs {
+    /// Timed runs of each row in each process.
+    #[arg(long, default_value_t = 5)]
+    iters: usize,
+    /// Processes of each program.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// A Python with torch and numpy: its benchmark runs in turn with ours.
+    #[arg(long, value_name = "PYTHON")]
+    torch: Option<PathBuf>,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
 /// Our row and the row of the PyTorch benchmark that does the same work.
 const ROWS: [(&str, &str, &str); 4] = [
     ("train_cached", "train_cached", "prompt-tuning step, frozen features cached"),
@@ -61,13 +77,69 @@ impl Runs {
                 .or_default()
                 .push(row["median"].as_f64().context("a row without a median")?);
         }
-        self.peak_mib.push(report["peak_rss_mib"].as_f64().unwrap_or(f64::NAN));
+        self.peak_mib.extend(report["peak_rss_mib"].as_f64());
         Ok(())
     }
 
     fn median(&self, name: &str) -> f64 {
         self.ms.get(name).map_or(f64::NAN, |v| median(v))
     }
+}
+
+pub(crate) fn algebra(args: &AlgebraArgs) -> Result<()> {
+    ensure!(args.rounds > 0 && args.iters > 0, "--rounds and --iters must be at least 1");
+    run(&mut command(
+        "cargo",
+        &["build", "--release", "--quiet", "--package", "fwd-benches", "--bin", "algebra"],
+    ))?;
+    let program = root().join("target/release/algebra").to_string_lossy().into_owned();
+    let iters = args.iters.to_string();
+    let (mut ours, mut torch) = (Runs::default(), Runs::default());
+    for round in 0..args.rounds {
+        eprintln!("round {} of {}", round + 1, args.rounds);
+        settle();
+        ours.add(&serde_json::from_str(&output(&mut command(&program, &["--iters", &iters]))?)?)?;
+        if let Some(python) = &args.torch {
+            settle();
+            let mut list = vec!["benches/algebra_torch.py", "--iters", &iters];
+            if round == 0 {
+                list.push("--gpm"); // a minute: once is enough
+            }
+            torch.add(&serde_json::from_str(&output(&mut command(&python.to_string_lossy(), &list))?)?)?;
+        }
+    }
+    print_algebra(args, &ours, &torch)
+}
+
+#[allow(clippy::print_stdout)]
+fn print_algebra(args: &AlgebraArgs, ours: &Runs, torch: &Runs) -> Result<()> {
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&json!({ "ours_ms": ours.ms, "peers_ms": torch.ms }))?);
+        return Ok(());
+    }
+    let mut table =
+        String::from("| work | ours, ms | peer | peer, ms | ours / peer |\n|---|---|---|---|---|\n");
+    for name in ours.ms.keys().filter(|name| name.starts_with("sub") || name.starts_with("step ")) {
+        let size = name.split_once(' ').map_or("", |(_, size)| size);
+        let row = |of: &Runs, what: &str| of.median(&format!("{what} {size}"));
+        let peers = if name.starts_with("sub") {
+            [("PyTorch, Gram + eigh", row(torch, "subspace")), ("GPM's routine, numpy", row(torch, "gpm"))]
+                .to_vec()
+        } else {
+            vec![
+                ("faer, its matrix products alone", row(ours, "products")),
+                ("faer, separate calls", row(ours, "separate calls")),
+                ("PyTorch, separate calls", row(torch, "step")),
+                ("PyTorch, dense d×d projection", row(torch, "dense step")),
+            ]
+        };
+        let mine = ours.median(name);
+        for (peer, ms) in peers.into_iter().filter(|(_, ms)| !ms.is_nan()) {
+            writeln!(table, "| {name} | {mine:.1} | {peer} | {ms:.1} | {:.2} |", mine / ms)?;
+        }
+    }
+    print!("{table}");
+    Ok(())
 }
 
 fn median(values: &[f64]) -> f64 {

@@ -27,6 +27,8 @@ enum Args {
 enum Bench {
     /// Prompt-tuning steps, frozen features and generation, alone or beside PyTorch.
     Step(bench::StepArgs),
+    /// Subspaces and projected steps, alone or beside PyTorch and GPM's routine.
+    Algebra(bench::AlgebraArgs),
 }
 
 fn main() -> Result<()> {
@@ -34,6 +36,7 @@ fn main() -> Result<()> {
         Args::Ci => ci::run(),
         Args::Tidy => tidy::run(),
         Args::Bench(Bench::Step(args)) => bench::step(&args),
+        Args::Bench(Bench::Algebra(args)) => bench::algebra(&args),
     }
 }
 

@@ -11,6 +11,7 @@ use faer::{Accum, MatMut, MatRef, Par};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// Rows that are multiplied in one piece.
 const BLOCK: usize = 2048;
@@ -236,11 +237,9 @@ impl Gram {
             format!("rows of {} and rows of {}", self.dim, other.dim)
         })?;
         self.settle();
-        other.with_settled(|tiles| {
-            for (sum, x) in self.tiles.iter_mut().flatten().zip(tiles.iter().flatten()) {
-                *sum += x;
-            }
-        });
+        for (sum, x) in self.tiles.iter_mut().flatten().zip(other.settled().tiles.iter().flatten()) {
+            *sum += x;
+        }
         self.n_rows += other.n_rows;
         self.is_double &= other.is_double;
         Ok(())
@@ -268,17 +267,17 @@ impl Gram {
 
     /// The energy `tr C = Σ ‖z‖²`.
     pub fn trace(&self) -> f64 {
-        self.with_settled(|tiles| diagonal(self.dim, tiles).sum())
+        let settled = self.settled();
+        let diagonal = settled.tiles.iter().zip(positions(self.dim)).filter(|(_, (i, j))| i == j);
+        diagonal.flat_map(|(tile, (i, _))| tile.iter().step_by(side(self.dim, i) + 1)).sum()
     }
 
     /// `C` in full, `(d, d)`; symmetric, so row-major and column-major are one.
     pub fn matrix(&self) -> Vec<f64> {
         let mut full = vec![0.0; self.dim * self.dim];
-        self.with_settled(|tiles| {
-            self.scatter(tiles, |i, j, x| {
-                full[i * self.dim + j] = x;
-                full[j * self.dim + i] = x;
-            })
+        self.each_lower(|i, j, x| {
+            full[i * self.dim + j] = x;
+            full[j * self.dim + i] = x;
         });
         full
     }
@@ -289,12 +288,8 @@ impl Gram {
     }
 
     /// Calls `put(i, j, C[i][j])` for each entry of the lower triangle, i ≥ j.
-    pub(crate) fn each_lower(&self, put: impl FnMut(usize, usize, f64)) {
-        self.with_settled(|tiles| self.scatter(tiles, put));
-    }
-
-    fn scatter(&self, tiles: &[Vec<f64>], mut put: impl FnMut(usize, usize, f64)) {
-        for (tile, (ti, tj)) in tiles.iter().zip(positions(self.dim)) {
+    pub(crate) fn each_lower(&self, mut put: impl FnMut(usize, usize, f64)) {
+        for (tile, (ti, tj)) in self.settled().tiles.iter().zip(positions(self.dim)) {
             let height = side(self.dim, ti);
             for (j, column) in tile.chunks_exact(height).enumerate() {
                 for (i, &x) in column.iter().enumerate().skip(if ti == tj { j } else { 0 }) {
@@ -304,13 +299,14 @@ impl Gram {
         }
     }
 
-    fn with_settled<R>(&self, body: impl FnOnce(&[Vec<f64>]) -> R) -> R {
+    /// Itself with no rows waiting.
+    pub(crate) fn settled(&self) -> Cow<'_, Self> {
         if self.n_pending() == 0 {
-            return body(&self.tiles);
+            return Cow::Borrowed(self);
         }
         let mut settled = self.clone();
         settled.settle();
-        body(&settled.tiles)
+        Cow::Owned(settled)
     }
 
     /// Everything, rows that wait included, as bytes: [`Self::from_bytes`] goes on as if nothing had happened.
@@ -380,14 +376,6 @@ fn positions(dim: usize) -> impl Iterator<Item = (usize, usize)> {
 /// The length of the `i`-th side.
 fn side(dim: usize, i: usize) -> usize {
     (dim - i * TILE).min(TILE)
-}
-
-fn diagonal(dim: usize, tiles: &[Vec<f64>]) -> impl Iterator<Item = f64> {
-    tiles
-        .iter()
-        .zip(positions(dim))
-        .filter(|(_, (i, j))| i == j)
-        .flat_map(move |(tile, (i, _))| tile.iter().step_by(side(dim, i) + 1).copied())
 }
 
 /// The tile at `(i, j)` of `ZᵀZ`, on this thread.

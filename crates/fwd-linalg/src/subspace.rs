@@ -249,6 +249,7 @@ pub fn residual_subspace(gram: &Gram, older: &Basis, config: &SubspaceConfig) ->
 fn decompose<E: Real>(gram: &Gram, older: &Basis, config: &SubspaceConfig) -> Result<Subspace> {
     let op = "residual_subspace";
     let dim = gram.dim();
+    let gram = gram.settled();
     let energy = gram.trace();
     if !energy.is_finite() {
         return Err(LinalgError::Overflow { op });

@@ -196,12 +196,7 @@ fn main() -> AnyResult<()> {
         ..Config::default()
     };
     println!("Eight languages, three ways of writing, nine prompt tokens of {WIDTH} numbers");
-    let rules = [
-        ("none", Rule::None),
-        ("residual", Rule::Residual),
-        ("fwd", Rule::Fwd),
-        ("fwd-strict", Rule::FwdStrict),
-    ];
+    let rules = [("none", Rule::None), ("residual", Rule::Residual), ("fwd", Rule::Fwd)];
     let forgetting = compare(&rules, &config, 0..3, &build)?;
     println!("\nforgotten by plain tuning: {:.1} points, under `fwd`: {:.1}", forgetting[0], forgetting[2]);
     Ok(())

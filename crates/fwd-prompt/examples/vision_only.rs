@@ -237,7 +237,7 @@ fn main() -> AnyResult<()> {
         ("fwd", Rule::Fwd),
         ("fwd-strict", Rule::FwdStrict),
     ];
-    let forgetting = compare(&rules, &config, 0..5, &build)?;
+    let forgetting = compare(&rules, &config, 0..3, &build)?;
     println!("\nforgotten by plain tuning: {:.1} points, under `fwd`: {:.1}", forgetting[0], forgetting[2]);
     trained_along(0)
 }

@@ -8,7 +8,7 @@
 //! Tokens attend to what is like them, prompts included; the mean is over the embeddings alone.
 
 use candle_core::{D, DType, Device, Tensor, Var};
-use fwd_ops::{AttentionBias, OpError, attention, backward, cross_entropy};
+use fwd_ops::{AttentionBias, OpError, attention, backward, cross_entropy, in_pool};
 use fwd_prompt::linalg::{AdamW, AdamWState};
 use fwd_prompt::{
     Config, Curriculum, Dims, Embeddings, Event, FrozenModel, LossGradient, PromptBatch, PromptPool, Queries,
@@ -87,6 +87,10 @@ impl Network {
 
     /// Logits `(batch, classes)` of `x (batch, n_prompt + tokens, width)`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, OpError> {
+        in_pool(|| self.logits(x))
+    }
+
+    fn logits(&self, x: &Tensor) -> Result<Tensor, OpError> {
         let scale = self.sizes.sharpness * (self.sizes.width as f64).powf(-0.5);
         let value = linear(x, self.get("value"))?;
         let mixed = attention(x, x, &value, 1, scale, &AttentionBias::none())?;
