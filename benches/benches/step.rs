@@ -3,7 +3,9 @@
 #![allow(missing_docs, clippy::unwrap_used)] // criterion's macros, and a benchmark that cannot run may panic
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use fwd_benches::{Bench, Kind, Size};
+use fwd_benches::algebra::StepBench;
+use fwd_benches::{Bench, Kind, Size, config};
+use fwd_linalg::ProjectAt;
 use std::hint::black_box;
 
 #[global_allocator]
@@ -19,6 +21,12 @@ fn steps(c: &mut Criterion) {
         });
         group.bench_function(BenchmarkId::new("train_cached", name), |b| {
             b.iter(|| black_box(bench.step_cached().unwrap()));
+        });
+        // The share of the projection: the whole projected optimiser step of a pool of 160 tokens, half of the space forbidden.
+        let dim = config(size, Kind::Blip2).text.d_model;
+        let mut pool = StepBench::new(160, dim, dim / 2).unwrap();
+        group.bench_function(BenchmarkId::new("projected_adamw", name), |b| {
+            b.iter(|| pool.step(ProjectAt::Both).unwrap());
         });
         group.bench_function(BenchmarkId::new("train_full", name), |b| {
             b.iter(|| black_box(bench.step_full().unwrap()));

@@ -1,10 +1,13 @@
-//! Times the four things a researcher waits for, in one process: medians over `--iters` runs after `--warmup`.
+//! Times the four things a researcher waits for, and the projected optimiser step beside them, in one process: medians over
+//! `--iters` runs after `--warmup`.
 
 #![forbid(unsafe_code)]
 
 use anyhow::{Result, ensure};
 use clap::Parser;
+use fwd_benches::algebra::StepBench;
 use fwd_benches::{BATCH, Bench, Kind, NEW_TOKENS, Size};
+use fwd_linalg::ProjectAt;
 use serde_json::{Map, Value, json};
 use std::hint::black_box;
 use std::time::Instant;
@@ -12,7 +15,7 @@ use std::time::Instant;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const ROWS: [&str; 4] = ["vision", "train_cached", "train_full", "generate"];
+const ROWS: [&str; 5] = ["vision", "train_cached", "train_full", "generate", "projected_adamw"];
 
 #[derive(Parser)]
 #[command(about)]
@@ -86,6 +89,10 @@ fn main() -> Result<()> {
         black_box(bench.generate()?);
         Ok(())
     })?;
+    // What a step spends on a pool of 20 prompts of 8 tokens, half of whose space belongs to older tasks.
+    let dim = fwd_benches::config(args.config, args.kind).text.d_model;
+    let mut pool = StepBench::new(160, dim, dim / 2)?;
+    time("projected_adamw", &mut || Ok(pool.step(ProjectAt::Both)?))?;
     let report = json!({
         "config": format!("{:?}", args.config).to_lowercase(),
         "kind": format!("{:?}", args.kind).to_lowercase(),

@@ -169,7 +169,13 @@ impl Gram {
         let op = "Gram::push";
         let fits = if self.dim == 0 { rows.is_empty() } else { rows.len() % self.dim == 0 };
         ensure_shape(fits, op, || format!("{} elements are not rows of {}", rows.len(), self.dim))?;
-        match rows.iter().position(|x| !x.is_finite()) {
+        // Without an early exit the test of a piece is vectorised.
+        let is_bad = |piece: &[E]| piece.iter().fold(false, |bad, x| bad | !x.is_finite());
+        let at = rows.chunks(4096).position(is_bad).and_then(|piece| {
+            let start = piece * 4096;
+            rows[start..].iter().position(|x| !x.is_finite()).map(|at| start + at)
+        });
+        match at {
             Some(at) => Err(LinalgError::NotFinite { op, row: at / self.dim, column: at % self.dim }),
             None => Ok(()),
         }

@@ -1,13 +1,11 @@
-//! Continual prompt tuning without interference, after Fwd-Prompt (Zheng et al. 2024, arXiv 2401.09181).
+//! The algorithm of Fwd-Prompt: a prompt pool, the subspaces of tasks, projected updates, and the continual loop.
 //!
-//! A frozen model learns one task after another through soft prompts. A prompt's update is projected away from the subspaces that
-//! older tasks' input embeddings live in (so they are not disturbed) and is free inside the subspace that pre-training used (so
-//! what is known is reused). No old samples are kept; only prompts and keys change. This crate knows nothing of images,
-//! transformers or devices: a model takes part by implementing [`FrozenModel`].
+#![doc = include_str!("../README.md")]
 //!
 //! # One task, step by step
 //!
-//! Let the model read embeddings in R^d, and let `B = [V_0 | V_1 | … | V_{t−1}]` be the subspaces so far ([`SubspaceLedger`]).
+//! A model takes part by implementing [`FrozenModel`]. Let it read embeddings in R^d, and let `B = [V_0 | V_1 | … | V_{t−1}]` be the
+//! subspaces so far ([`SubspaceLedger`]).
 //!
 //! **1. The subspace.** All input embeddings of the task's samples, as rows `Z ∈ R^{N×d}`, go through a
 //! [`Gram`](fwd_linalg::Gram) accumulator, `C_t = ZᵀZ`. With `R = I − B Bᵀ` the leading eigenvectors of `R C_t R` become `V_t`: the
@@ -32,10 +30,7 @@
 //! [`Trainer`] does all of it for a [`Curriculum`], tells [`Event`]s, and can be killed at any time: it goes on from its folder
 //! to the same bytes. [`analysis`] looks at spectra and overlaps. `examples/vision_only.rs` and `examples/text_only.rs` are
 //! whole runs with small models that are pre-trained on the spot.
-//!
-//! # Ten lines with tensors of your own
-//!
-#![doc = include_str!("../README.md")]
+
 #![forbid(unsafe_code)]
 
 pub mod analysis;
