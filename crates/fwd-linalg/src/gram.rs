@@ -1,13 +1,12 @@
 //! The Gram matrix `C = ZᵀZ` of a stream of rows `z ∈ R^d`, in O(d²) memory, uncentred as in GPM (Saha et al. 2021).
 //!
-//! Rows wait in a block of fixed height. A full block is multiplied in f32 tile by tile and each tile is added to an f64 sum,
-//! so the rounding error is that of one block however long the stream; f64 rows are multiplied in f64. Blocks are cut by
+//! Rows wait in a block of fixed height. A full block is multiplied in f32 and the product is added to an f64 sum, so the
+//! rounding error is that of one block however long the stream; f64 rows are multiplied in f64. Blocks are cut by
 //! row number, not by call: how the rows are batched changes no bit of the result, nor does the number of threads.
 
 use crate::error::{LinalgError, Result, ensure_shape};
-use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::{Accum, MatMut, MatRef, Par};
+use faer::{Accum, Mat, MatMut, MatRef, Par};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -15,8 +14,6 @@ use std::borrow::Cow;
 
 /// Rows that are multiplied in one piece.
 const BLOCK: usize = 2048;
-/// Side of a tile of the sum; one task of the thread pool each.
-const TILE: usize = 256;
 /// First bytes of a serialised Gram matrix.
 const MAGIC: &[u8; 8] = b"FWDGRAM1";
 
@@ -88,7 +85,7 @@ pub struct Pending {
 
 /// The sum of the outer products `z zᵀ` of all rows seen, and their number.
 ///
-/// `C ∈ R^{d×d}` is kept in f64 (8·d² bytes) beside at most one block of 2048 rows.
+/// `C ∈ R^{d×d}` is kept in f64 (8·d² bytes) beside the f32 product of a block (4·d²) and at most one block of 2048 rows.
 ///
 /// # Examples
 /// ```
@@ -104,8 +101,10 @@ pub struct Pending {
 pub struct Gram {
     dim: usize,
     n_rows: u64,
-    /// Tiles of the lower triangle, `(0,0) (1,0) (1,1) (2,0) …`, each column-major.
-    tiles: Vec<Vec<f64>>,
+    /// `C`, of which only the lower triangle is kept up.
+    sum: Mat<f64>,
+    /// The product of one block; made for the first one.
+    product: Mat<f32>,
     pending: Pending,
     /// Whether all rows so far were f64.
     is_double: bool,
@@ -114,8 +113,8 @@ pub struct Gram {
 impl Gram {
     /// No rows yet, of `dim` elements each.
     pub fn new(dim: usize) -> Self {
-        let tiles = positions(dim).map(|(i, j)| vec![0.0; side(dim, i) * side(dim, j)]).collect();
-        Self { dim, n_rows: 0, tiles, pending: Pending::default(), is_double: true }
+        let (sum, product) = (Mat::zeros(dim, dim), Mat::new());
+        Self { dim, n_rows: 0, sum, product, pending: Pending::default(), is_double: true }
     }
 
     /// Length d of a row.
@@ -208,22 +207,21 @@ impl Gram {
         let dim = self.dim;
         if !pending.single.is_empty() {
             self.is_double = false;
+            if self.product.ncols() != dim {
+                self.product = Mat::zeros(dim, dim);
+            }
             let z = MatRef::from_row_major_slice(&pending.single, pending.single.len() / dim, dim);
-            self.tiles.par_iter_mut().zip(positions(dim).collect::<Vec<_>>()).for_each_init(
-                || vec![0f32; TILE * TILE],
-                |scratch, (sum, at)| {
-                    let product = &mut scratch[..sum.len()];
-                    outer(product, Accum::Replace, z, at, dim);
-                    for (sum, product) in sum.iter_mut().zip(product) {
-                        *sum += f64::from(*product);
-                    }
-                },
-            );
+            outer(self.product.as_mut(), Accum::Replace, z);
+            let product = &self.product;
+            self.sum.par_col_iter_mut().enumerate().with_min_len(16).for_each(|(j, mut sum)| {
+                for i in j..dim {
+                    sum[i] += f64::from(product[(i, j)]);
+                }
+            });
         }
         if !pending.double.is_empty() {
             let z = MatRef::from_row_major_slice(&pending.double, pending.double.len() / dim, dim);
-            let at = positions(dim).collect::<Vec<_>>();
-            self.tiles.par_iter_mut().zip(at).for_each(|(sum, at)| outer(sum, Accum::Add, z, at, dim));
+            outer(self.sum.as_mut(), Accum::Add, z);
         }
         // The buffers are kept for the rows to come.
         pending.single.clear();
@@ -243,9 +241,7 @@ impl Gram {
             format!("rows of {} and rows of {}", self.dim, other.dim)
         })?;
         self.settle();
-        for (sum, x) in self.tiles.iter_mut().flatten().zip(other.settled().tiles.iter().flatten()) {
-            *sum += x;
-        }
+        self.sum += &other.settled().sum;
         self.n_rows += other.n_rows;
         self.is_double &= other.is_double;
         Ok(())
@@ -261,7 +257,7 @@ impl Gram {
             shard.settle();
         }
         shards.sort_by(|a, b| {
-            let bits = |gram: &Self| gram.tiles.iter().flatten().map(|x| x.to_bits()).collect::<Vec<_>>();
+            let bits = |gram: &Self| gram.lower().map(f64::to_bits).collect::<Vec<_>>();
             a.n_rows.cmp(&b.n_rows).then_with(|| bits(a).cmp(&bits(b)))
         });
         let mut sum = Self::new(dim);
@@ -273,9 +269,7 @@ impl Gram {
 
     /// The energy `tr C = Σ ‖z‖²`.
     pub fn trace(&self) -> f64 {
-        let settled = self.settled();
-        let diagonal = settled.tiles.iter().zip(positions(self.dim)).filter(|(_, (i, j))| i == j);
-        diagonal.flat_map(|(tile, (i, _))| tile.iter().step_by(side(self.dim, i) + 1)).sum()
+        self.settled().sum.diagonal().column_vector().iter().sum()
     }
 
     /// `C` in full, `(d, d)`; symmetric, so row-major and column-major are one.
@@ -295,14 +289,19 @@ impl Gram {
 
     /// Calls `put(i, j, C[i][j])` for each entry of the lower triangle, i ≥ j.
     pub(crate) fn each_lower(&self, mut put: impl FnMut(usize, usize, f64)) {
-        for (tile, (ti, tj)) in self.settled().tiles.iter().zip(positions(self.dim)) {
-            let height = side(self.dim, ti);
-            for (j, column) in tile.chunks_exact(height).enumerate() {
-                for (i, &x) in column.iter().enumerate().skip(if ti == tj { j } else { 0 }) {
-                    put(ti * TILE + i, tj * TILE + j, x);
-                }
+        for (j, column) in self.settled().sum.col_iter().enumerate() {
+            for (i, &x) in column.iter().enumerate().skip(j) {
+                put(i, j, x);
             }
         }
+    }
+
+    /// The entries of the lower triangle, column by column; rows that wait are not in them.
+    fn lower(&self) -> impl Iterator<Item = f64> {
+        self.sum
+            .col_iter()
+            .enumerate()
+            .flat_map(|(j, column)| column.subrows(j, column.nrows() - j).iter().copied())
     }
 
     /// Itself with no rows waiting.
@@ -322,7 +321,7 @@ impl Gram {
         bytes.extend(sizes.iter().flat_map(|&n| (n as u64).to_le_bytes()));
         bytes.extend(self.n_rows.to_le_bytes());
         bytes.push(u8::from(self.is_double));
-        bytes.extend(self.tiles.iter().flatten().flat_map(|x| x.to_le_bytes()));
+        bytes.extend(self.lower().flat_map(f64::to_le_bytes));
         bytes.extend(self.pending.single.iter().flat_map(|x| x.to_le_bytes()));
         bytes.extend(self.pending.double.iter().flat_map(|x| x.to_le_bytes()));
         bytes
@@ -343,8 +342,7 @@ impl Gram {
         // Checked arithmetic: the sizes of a damaged header may be anything.
         let expected = dim
             .checked_mul(dim)
-            .filter(|&area| area <= bytes.len()) // the lower triangle alone has more bytes than the square has entries
-            .map(|_| positions(dim).map(|(i, j)| 8 * side(dim, i) * side(dim, j)).sum::<usize>())
+            .and_then(|area| area.checked_add(dim)?.checked_mul(4)) // half of them, 8 bytes each
             .and_then(|n| n.checked_add(n_single.checked_mul(4)?))
             .and_then(|n| n.checked_add(n_double.checked_mul(8)?))
             .and_then(|n| n.checked_add(header));
@@ -353,9 +351,11 @@ impl Gram {
         }
         let mut gram = Self { n_rows: word(3), is_double: bytes[header - 1] == 1, ..Self::new(dim) };
         let mut rest = &bytes[header..];
-        for x in gram.tiles.iter_mut().flatten() {
-            *x = f64::from_le_bytes(bytes8(rest));
-            rest = &rest[8..];
+        for (j, column) in gram.sum.col_iter_mut().enumerate() {
+            for x in column.iter_mut().skip(j) {
+                *x = f64::from_le_bytes(bytes8(rest));
+                rest = &rest[8..];
+            }
         }
         let (single, double) = rest.split_at(4 * n_single);
         gram.pending.single =
@@ -374,34 +374,10 @@ fn bytes8(bytes: &[u8]) -> [u8; 8] {
     out
 }
 
-/// The tiles of the lower triangle in their order.
-fn positions(dim: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..dim.div_ceil(TILE)).flat_map(|i| (0..=i).map(move |j| (i, j)))
-}
-
-/// The length of the `i`-th side.
-fn side(dim: usize, i: usize) -> usize {
-    (dim - i * TILE).min(TILE)
-}
-
-/// The tile at `(i, j)` of `ZᵀZ`, on this thread.
-fn outer<E: faer::traits::RealField>(
-    dst: &mut [E],
-    accum: Accum,
-    z: MatRef<'_, E>,
-    (i, j): (usize, usize),
-    dim: usize,
-) {
-    let (rows, columns) = (side(dim, i), side(dim, j));
-    let lhs = z.subcols(i * TILE, rows).transpose();
-    let rhs = z.subcols(j * TILE, columns);
-    let dst = MatMut::from_column_major_slice_mut(dst, rows, columns);
-    if i == j {
-        let [lower, all] = [BlockStructure::TriangularLower, BlockStructure::Rectangular];
-        triangular::matmul(dst, lower, accum, lhs, all, rhs, all, E::one_impl(), Par::Seq);
-    } else {
-        matmul(dst, accum, lhs, rhs, E::one_impl(), Par::Seq);
-    }
+/// The lower triangle of `ZᵀZ`.
+fn outer<E: faer::traits::RealField>(dst: MatMut<'_, E>, accum: Accum, z: MatRef<'_, E>) {
+    let [lower, all] = [BlockStructure::TriangularLower, BlockStructure::Rectangular];
+    triangular::matmul(dst, lower, accum, z.transpose(), all, z, all, E::one_impl(), Par::rayon(0));
 }
 
 #[cfg(test)]
@@ -440,8 +416,8 @@ mod tests {
     }
 
     #[test]
-    fn equals_the_definition_across_blocks_and_tiles() {
-        for (n, dim) in [(0, 3), (1, 1), (5, 7), (2 * BLOCK + 17, 33), (60, TILE + 5)] {
+    fn equals_the_definition_across_blocks() {
+        for (n, dim) in [(0, 3), (1, 1), (5, 7), (2 * BLOCK + 17, 33), (60, 261)] {
             let z = rows(n, dim, 1);
             let gram = gram(&z, dim);
             let trace = gram.trace();
@@ -453,7 +429,7 @@ mod tests {
 
     #[test]
     fn batches_and_threads_change_no_bit() {
-        let dim = TILE + 9;
+        let dim = 265;
         let z = rows(BLOCK + 300, dim, 2);
         let whole = gram(&z, dim).matrix();
         let mut parts = Gram::new(dim);
