@@ -119,12 +119,14 @@ fn print_algebra(args: &AlgebraArgs, ours: &Runs, torch: &Runs) -> Result<()> {
     }
     let mut table =
         String::from("| work | ours, ms | peer | peer, ms | ours / peer |\n|---|---|---|---|---|\n");
-    for name in ours.ms.keys().filter(|name| name.starts_with("sub") || name.starts_with("step ")) {
-        let size = name.split_once(' ').map_or("", |(_, size)| size);
+    for name in ours.ms.keys().filter(|name| !name.starts_with("products") && !name.starts_with("separate")) {
+        let size = name.rsplit_once(' ').map_or("", |(_, size)| size);
         let row = |of: &Runs, what: &str| of.median(&format!("{what} {size}"));
         let peers = if name.starts_with("sub") {
             [("PyTorch, Gram + eigh", row(torch, "subspace")), ("GPM's routine, numpy", row(torch, "gpm"))]
                 .to_vec()
+        } else if name.starts_with("step, update only") {
+            vec![("faer, its matrix products alone", row(ours, "products") / 2.0)]
         } else {
             vec![
                 ("faer, its matrix products alone", row(ours, "products")),

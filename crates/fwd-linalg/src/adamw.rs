@@ -8,7 +8,7 @@
 //! back out of the allowed space (58 % of the change lay in the protected space after 200 steps in a peer). The *update* must be
 //! projected. Without Π both are plain AdamW, where PyTorch writes the decay as `p·(1 − η·w)`.
 
-use crate::error::{LinalgError, Result, ensure_shape};
+use crate::error::{Result, ensure_finite, ensure_rows, ensure_shape};
 use crate::projection::Projection;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -55,7 +55,7 @@ impl AdamWState {
     /// Moments from elsewhere, as a file.
     ///
     /// # Errors
-    /// [`LinalgError::Shape`] if the two differ in length.
+    /// [`LinalgError::Shape`](crate::LinalgError::Shape) if the two differ in length.
     pub fn from_moments(first: Vec<f32>, second: Vec<f32>, n_steps: u32) -> Result<Self> {
         let (a, b) = (first.len(), second.len());
         ensure_shape(a == b, "AdamWState", || format!("moments of {a} and {b} elements"))?;
@@ -125,20 +125,24 @@ impl ProjectedAdamW<'_> {
     /// `parameter, gradient (n, d)` row-major. Two products of `n·d·r` multiply-adds for each Π; a scratch of `n·(d + r)`.
     ///
     /// # Errors
-    /// [`LinalgError::Shape`] if lengths differ or are no multiple of d, [`LinalgError::NotFinite`] for a NaN or infinity in the
+    /// [`LinalgError::Shape`](crate::LinalgError::Shape) if lengths differ or are no multiple of d, [`LinalgError::NotFinite`](crate::LinalgError::NotFinite) for a NaN or infinity in the
     /// gradient; nothing is changed then.
     pub fn step(&self, state: &mut AdamWState, parameter: &mut [f32], gradient: &[f32]) -> Result<()> {
         let dim = self.projection.dim();
         check_lengths(state, parameter, gradient)?;
-        ensure_shape(dim > 0 && parameter.len() % dim == 0, "ProjectedAdamW", || {
-            format!("a parameter of {} elements is not rows of {dim}", parameter.len())
-        })?;
-        check_finite(gradient, dim)?;
-        let arithmetic = Arithmetic::next(&self.optimiser, state, self.gradient_scale);
+        ensure_rows(parameter.len(), dim, "ProjectedAdamW")?;
+        ensure_finite(gradient, dim, "AdamW, gradient")?;
         let (mut rows, mut scratch) = (gradient.to_vec(), Vec::new());
+        let scale = self.gradient_scale as f32;
+        if scale != 1.0 {
+            rows.par_chunks_mut(PIECE).for_each(|rows| rows.iter_mut().for_each(|x| *x *= scale));
+        }
         if self.at != ProjectAt::Update {
             self.projection.apply_with(&mut rows, &mut scratch);
+            // Finite numbers can overflow in the products.
+            ensure_finite(&rows, dim, "AdamW, projected gradient")?;
         }
+        let arithmetic = Arithmetic::next(&self.optimiser, state);
         let pieces = rows.par_chunks_mut(PIECE).zip(parameter.par_chunks(PIECE));
         let moments = state.first.par_chunks_mut(PIECE).zip(state.second.par_chunks_mut(PIECE));
         pieces.zip(moments).for_each(|((rows, p), (m, v))| arithmetic.direction(rows, m, v, p));
@@ -155,7 +159,7 @@ impl AdamW {
     /// One step without a projection: updates the moments and the parameter in place.
     ///
     /// # Errors
-    /// [`LinalgError::Shape`] if the slices differ in length, [`LinalgError::NotFinite`] for a NaN or infinity in the gradient;
+    /// [`LinalgError::Shape`](crate::LinalgError::Shape) if the slices differ in length, [`LinalgError::NotFinite`](crate::LinalgError::NotFinite) for a NaN or infinity in the gradient;
     /// nothing is changed then.
     ///
     /// # Examples
@@ -169,19 +173,10 @@ impl AdamW {
     /// # Ok::<(), fwd_linalg::LinalgError>(())
     /// ```
     pub fn step(&self, state: &mut AdamWState, parameter: &mut [f32], gradient: &[f32]) -> Result<()> {
-        const PIECE: usize = 1024;
-        check_lengths(state, parameter, gradient)?;
-        check_finite(gradient, gradient.len().max(1))?;
-        let arithmetic = Arithmetic::next(self, state, 1.0);
-        let moments = state.first.chunks_mut(PIECE).zip(state.second.chunks_mut(PIECE));
-        for ((p, g), (m, v)) in parameter.chunks_mut(PIECE).zip(gradient.chunks(PIECE)).zip(moments) {
-            let mut rows = [0.0; PIECE];
-            let rows = &mut rows[..g.len()];
-            rows.copy_from_slice(g);
-            arithmetic.direction(rows, m, v, p);
-            arithmetic.apply(p, rows);
-        }
-        Ok(())
+        let projection = Projection::identity(parameter.len().max(1));
+        let at = ProjectAt::Both;
+        ProjectedAdamW { optimiser: *self, projection: &projection, at, gradient_scale: 1.0 }
+            .step(state, parameter, gradient)
     }
 }
 
@@ -205,16 +200,8 @@ fn check_lengths(state: &AdamWState, parameter: &[f32], gradient: &[f32]) -> Res
     })
 }
 
-fn check_finite(gradient: &[f32], dim: usize) -> Result<()> {
-    match gradient.iter().position(|x| !x.is_finite()) {
-        Some(at) => Err(LinalgError::NotFinite { op: "AdamW, gradient", row: at / dim, column: at % dim }),
-        None => Ok(()),
-    }
-}
-
 /// The constants of one step.
 struct Arithmetic {
-    scale: f32,
     beta1: f32,
     beta2: f32,
     rest1: f32,
@@ -228,11 +215,10 @@ struct Arithmetic {
 
 impl Arithmetic {
     /// Counts the step and folds its corrections into factors, in f64: 1 − β₂ᵗ is small in the first steps.
-    fn next(optimiser: &AdamW, state: &mut AdamWState, scale: f64) -> Self {
+    fn next(optimiser: &AdamW, state: &mut AdamWState) -> Self {
         state.n_steps += 1;
         let t = f64::from(state.n_steps);
         Self {
-            scale: scale as f32,
             beta1: optimiser.beta1 as f32,
             beta2: optimiser.beta2 as f32,
             rest1: (1.0 - optimiser.beta1) as f32,
@@ -251,9 +237,8 @@ impl Arithmetic {
             #[inline(always)]
             || {
                 for (((g, m), v), p) in rows.iter_mut().zip(m).zip(v).zip(p) {
-                    let x = *g * self.scale;
-                    *m = self.beta1 * *m + self.rest1 * x;
-                    *v = self.beta2 * *v + self.rest2 * x * x;
+                    *m = self.beta1 * *m + self.rest1 * *g;
+                    *v = self.beta2 * *v + self.rest2 * *g * *g;
                     *g = self.first * *m / (v.sqrt() * self.root + self.eps) + self.decay * p;
                 }
             },
@@ -276,6 +261,7 @@ impl Arithmetic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::LinalgError;
     use crate::subspace::Basis;
 
     #[test]

@@ -3,7 +3,7 @@
 //! `C = V Λ Vᵀ` by Householder tridiagonalisation and divide and conquer; only the eigenvectors that are asked for are
 //! transformed back. faer answers NaN for NaN without an error, so everything is checked for finiteness first.
 
-use crate::error::{LinalgError, Result, ensure_shape};
+use crate::error::{LinalgError, Result, ensure_finite, ensure_shape};
 use faer::diag::Diag;
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::evd::tridiag::tridiag_in_place;
@@ -89,14 +89,14 @@ pub fn symmetric_eigen_batched<E: Real>(matrices: &[E], dim: usize) -> Result<Ve
     ensure_shape(area > 0 && matrices.len() % area == 0, op, || {
         format!("{} elements are not matrices of {dim}x{dim}", matrices.len())
     })?;
-    check_finite(matrices, dim, op)?;
+    ensure_finite(matrices, dim, op)?;
     matrices.par_chunks(area).enumerate().map(|(i, matrix)| eigen_of(matrix, dim, Par::Seq, i)).collect()
 }
 
 fn eigen_of<E: Real>(matrix: &[E], dim: usize, par: Par, index: usize) -> Result<Eigen<E>> {
     let op = "symmetric_eigen";
     ensure_shape(matrix.len() == dim * dim, op, || format!("{} elements are not {dim}x{dim}", matrix.len()))?;
-    check_finite(matrix, dim, op)?;
+    ensure_finite(matrix, dim, op)?;
     let lower = MatRef::from_row_major_slice(matrix, dim, dim).to_owned();
     let (values, vectors) = leading_eigen(lower, par, index, |_| dim)?;
     Ok(Eigen { values, vectors: columns(vectors.as_ref()) })
@@ -181,7 +181,7 @@ pub fn thin_svd<E: Real>(rows: &[E], dim: usize) -> Result<Svd<E>> {
     ensure_shape(dim > 0 && rows.len() % dim == 0, op, || {
         format!("{} elements are not rows of {dim}", rows.len())
     })?;
-    check_finite(rows, dim, op)?;
+    ensure_finite(rows, dim, op)?;
     let n = rows.len() / dim;
     svd_of(rows, n, dim, Par::rayon(0), 0)
 }
@@ -195,12 +195,15 @@ pub fn thin_svd_batched<E: Real>(matrices: &[E], n: usize, dim: usize) -> Result
     ensure_shape(n * dim > 0 && matrices.len() % (n * dim) == 0, op, || {
         format!("{} elements are not matrices of {n}x{dim}", matrices.len())
     })?;
-    check_finite(matrices, dim, op)?;
+    ensure_finite(matrices, dim, op)?;
     matrices.par_chunks(n * dim).enumerate().map(|(i, rows)| svd_of(rows, n, dim, Par::Seq, i)).collect()
 }
 
 fn svd_of<E: Real>(rows: &[E], n: usize, dim: usize, par: Par, index: usize) -> Result<Svd<E>> {
     let k = n.min(dim);
+    if k == 0 {
+        return Ok(Svd { singular_values: Vec::new(), left: Vec::new(), right: Vec::new() });
+    }
     let (mut sigma, mut left, mut right) = (Diag::zeros(k), Mat::zeros(n, k), Mat::zeros(dim, k));
     let params = Spec::default();
     let thin = ComputeSvdVectors::Thin;
@@ -225,13 +228,6 @@ fn svd_of<E: Real>(rows: &[E], n: usize, dim: usize, par: Par, index: usize) -> 
 /// The columns of a matrix one after another.
 pub(crate) fn columns<E: Real>(matrix: MatRef<'_, E>) -> Vec<E> {
     matrix.col_iter().flat_map(|column| column.iter().copied()).collect()
-}
-
-fn check_finite<E: Real>(values: &[E], dim: usize, op: &'static str) -> Result<()> {
-    match values.iter().position(|&x| !x.into().is_finite()) {
-        Some(at) => Err(LinalgError::NotFinite { op, row: at / dim, column: at % dim }),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -310,6 +306,7 @@ mod tests {
 
     #[test]
     fn the_svd_multiplies_back() {
+        assert!(thin_svd::<f32>(&[], 3).unwrap().singular_values.is_empty());
         for (n, dim) in [(1, 5), (5, 1), (20, 30), (50, 20)] {
             let z = normal(n * dim, n as u64);
             let svd = thin_svd(&z, dim).unwrap();

@@ -54,6 +54,28 @@ pub enum LinalgError {
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, LinalgError>;
 
+/// A [`LinalgError::Shape`] unless `len` elements are rows of `dim`.
+pub(crate) fn ensure_rows(len: usize, dim: usize, op: &'static str) -> Result<()> {
+    ensure_shape(len.checked_rem(dim).unwrap_or(len) == 0, op, || {
+        format!("{len} elements are not rows of {dim}")
+    })
+}
+
+/// A [`LinalgError::NotFinite`] if an element is NaN or infinite.
+pub(crate) fn ensure_finite<E: Copy + Into<f64>>(values: &[E], dim: usize, op: &'static str) -> Result<()> {
+    // Without an early exit the test of a piece is vectorised.
+    const PIECE: usize = 4096;
+    let is_bad = |piece: &[E]| piece.iter().fold(false, |bad, &x| bad | !x.into().is_finite());
+    let at = values.chunks(PIECE).position(is_bad).and_then(|piece| {
+        let start = piece * PIECE;
+        values[start..].iter().position(|&x| !x.into().is_finite()).map(|at| start + at)
+    });
+    match at {
+        Some(at) => Err(LinalgError::NotFinite { op, row: at / dim, column: at % dim }),
+        None => Ok(()),
+    }
+}
+
 /// A [`LinalgError::Shape`] unless the condition holds.
 pub(crate) fn ensure_shape(holds: bool, op: &'static str, what: impl FnOnce() -> String) -> Result<()> {
     if holds { Ok(()) } else { Err(LinalgError::Shape { op, what: what() }) }

@@ -4,7 +4,7 @@
 //! rounding error is that of one block however long the stream; f64 rows are multiplied in f64. Blocks are cut by
 //! row number, not by call: how the rows are batched changes no bit of the result, nor does the number of threads.
 
-use crate::error::{LinalgError, Result, ensure_shape};
+use crate::error::{LinalgError, Result, ensure_finite, ensure_rows, ensure_shape};
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use half::slice::HalfFloatSliceExt;
@@ -18,9 +18,7 @@ const BLOCK: usize = 2048;
 const MAGIC: &[u8; 8] = b"FWDGRAM1";
 
 /// An element type of the rows of a [`Gram`]: f64, f32, bf16 or f16.
-pub trait Element: Copy + Send + Sync + sealed::Sealed {
-    #[doc(hidden)]
-    fn is_finite(self) -> bool;
+pub trait Element: Copy + Into<f64> + Send + Sync + sealed::Sealed {
     #[doc(hidden)]
     fn append(rows: &[Self], pending: &mut Pending);
 }
@@ -34,36 +32,24 @@ mod sealed {
 }
 
 impl Element for f64 {
-    fn is_finite(self) -> bool {
-        f64::is_finite(self)
-    }
     fn append(rows: &[Self], pending: &mut Pending) {
         pending.double.extend_from_slice(rows);
     }
 }
 
 impl Element for f32 {
-    fn is_finite(self) -> bool {
-        f32::is_finite(self)
-    }
     fn append(rows: &[Self], pending: &mut Pending) {
         pending.single.extend_from_slice(rows);
     }
 }
 
 impl Element for bf16 {
-    fn is_finite(self) -> bool {
-        bf16::is_finite(self)
-    }
     fn append(rows: &[Self], pending: &mut Pending) {
         widen(rows, pending, |rows, out| rows.convert_to_f32_slice(out));
     }
 }
 
 impl Element for f16 {
-    fn is_finite(self) -> bool {
-        f16::is_finite(self)
-    }
     fn append(rows: &[Self], pending: &mut Pending) {
         widen(rows, pending, |rows, out| rows.convert_to_f32_slice(out));
     }
@@ -166,18 +152,8 @@ impl Gram {
 
     fn check<E: Element>(&self, rows: &[E]) -> Result<()> {
         let op = "Gram::push";
-        let fits = if self.dim == 0 { rows.is_empty() } else { rows.len() % self.dim == 0 };
-        ensure_shape(fits, op, || format!("{} elements are not rows of {}", rows.len(), self.dim))?;
-        // Without an early exit the test of a piece is vectorised.
-        let is_bad = |piece: &[E]| piece.iter().fold(false, |bad, x| bad | !x.is_finite());
-        let at = rows.chunks(4096).position(is_bad).and_then(|piece| {
-            let start = piece * 4096;
-            rows[start..].iter().position(|x| !x.is_finite()).map(|at| start + at)
-        });
-        match at {
-            Some(at) => Err(LinalgError::NotFinite { op, row: at / self.dim, column: at % self.dim }),
-            None => Ok(()),
-        }
+        ensure_rows(rows.len(), self.dim, op)?;
+        ensure_finite(rows, self.dim, op)
     }
 
     fn add<E: Element>(&mut self, mut rows: &[E]) {
@@ -213,9 +189,13 @@ impl Gram {
             let z = MatRef::from_row_major_slice(&pending.single, pending.single.len() / dim, dim);
             outer(self.product.as_mut(), Accum::Replace, z);
             let product = &self.product;
-            self.sum.par_col_iter_mut().enumerate().with_min_len(16).for_each(|(j, mut sum)| {
-                for i in j..dim {
-                    sum[i] += f64::from(product[(i, j)]);
+            self.sum.par_col_iter_mut().enumerate().with_min_len(16).for_each(|(j, sum)| {
+                // Both are column-major: these are slices, and the loop is vectorised.
+                if let (Some(sum), Some(product)) =
+                    (sum.try_as_col_major_mut(), product.col(j).try_as_col_major())
+                {
+                    let below = product.as_slice()[j..].iter();
+                    sum.as_slice_mut()[j..].iter_mut().zip(below).for_each(|(s, &x)| *s += f64::from(x));
                 }
             });
         }
@@ -240,8 +220,9 @@ impl Gram {
         ensure_shape(self.dim == other.dim, "Gram::merge", || {
             format!("rows of {} and rows of {}", self.dim, other.dim)
         })?;
+        let other = other.settled();
         self.settle();
-        self.sum += &other.settled().sum;
+        self.sum += &other.sum;
         self.n_rows += other.n_rows;
         self.is_double &= other.is_double;
         Ok(())
@@ -361,7 +342,8 @@ impl Gram {
         gram.pending.single =
             single.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         gram.pending.double = double.chunks_exact(8).map(|b| f64::from_le_bytes(bytes8(b))).collect();
-        if gram.n_pending() >= BLOCK || gram.n_pending() * dim != n_single + n_double {
+        let fits = |n: usize| n.checked_rem(dim).unwrap_or(n) == 0;
+        if gram.n_pending() >= BLOCK || !fits(n_single) || !fits(n_double) || bytes[header - 1] > 1 {
             return Err(damaged("the rows that wait do not form a block"));
         }
         Ok(gram)
@@ -455,6 +437,13 @@ mod tests {
         assert!(largest_difference(&forward.matrix(), &whole.matrix()) <= 1e-6 * whole.trace() / dim as f64);
         assert_eq!(forward.n_rows(), 900);
         assert!(matches!(Gram::new(3).merge(&Gram::new(4)), Err(LinalgError::Shape { .. })));
+    }
+
+    #[test]
+    fn a_merged_shard_of_f32_rows_is_known_to_be_no_better_than_f32() {
+        let mut sum = Gram::new(4);
+        sum.merge(&gram(&rows(3, 4, 9), 4)).unwrap();
+        assert_eq!(sum.roundoff(), f64::from(f32::EPSILON));
     }
 
     #[test]

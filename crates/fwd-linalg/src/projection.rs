@@ -6,7 +6,7 @@
 //! `δ = 1, c = −1` keeps the complement of `B`, `δ = 0, c = 1` keeps `B`, `δ = 1, c = 0` keeps everything. The d×d matrix of Π is
 //! never formed: 4·n·d·r operations instead of 2·n·d².
 
-use crate::error::{Result, ensure_shape};
+use crate::error::{Result, ensure_rows, ensure_shape};
 use crate::subspace::Basis;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
@@ -86,10 +86,7 @@ impl Projection {
     /// # Errors
     /// [`LinalgError::Shape`](crate::LinalgError::Shape) if the length is no multiple of d.
     pub fn apply(&self, rows: &mut [f32]) -> Result<()> {
-        let fits = if self.dim == 0 { rows.is_empty() } else { rows.len() % self.dim == 0 };
-        ensure_shape(fits, "Projection::apply", || {
-            format!("{} elements are not rows of {}", rows.len(), self.dim)
-        })?;
+        ensure_rows(rows.len(), self.dim, "Projection::apply")?;
         self.apply_with(rows, &mut Vec::new());
         Ok(())
     }

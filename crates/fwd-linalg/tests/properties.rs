@@ -247,6 +247,20 @@ fn both_arithmetics_find_the_residual_that_the_definition_gives() {
 }
 
 #[test]
+fn an_older_basis_does_not_turn_rounding_into_directions() {
+    let dim = 120;
+    let older = basis(dim, 80, 4);
+    // One direction, nearly all of it inside the older basis.
+    let row: Vec<f32> =
+        older.vectors()[..dim].iter().zip(normal(dim, 8)).map(|(b, x)| 30.0 * b + 0.05 * x).collect();
+    for precision in [Precision::Single, Precision::Double] {
+        let config = SubspaceConfig { precision, ..config(1.0) };
+        let found = residual_subspace(&gram(&row.repeat(5), dim), &older, &config).unwrap();
+        assert!(found.basis.len() <= 1, "{precision:?}: {}", found.basis.len());
+    }
+}
+
+#[test]
 fn the_edges_are_defined() {
     let none = subspace(&Gram::new(4), &config(0.95)).unwrap();
     assert!(none.basis.is_empty() && none.energy == 0.0 && none.captured == 0.0);

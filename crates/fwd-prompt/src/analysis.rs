@@ -3,7 +3,7 @@
 //! Two facts of the paper show here: the embeddings of different tasks and modalities differ strongly, and along a continual
 //! sequence their rank grows when the layer that makes them is trained, which it cannot with a frozen one.
 
-use crate::error::{PromptError, Result};
+use crate::error::{PromptError, Result, linalg_error, model_error};
 use crate::model::FrozenModel;
 use fwd_linalg::{
     Gram, LinalgError, Precision, Subspace, SubspaceConfig, choose_rank, effective_rank, energy_curve,
@@ -95,7 +95,7 @@ impl TaskGram {
         for (sample, features) in samples.iter().enumerate() {
             let rows = model
                 .embeddings(features)
-                .map_err(|source| PromptError::Model { task: task.to_owned(), source: Box::new(source) })?;
+                .map_err(|source| model_error(task, &format!("sample {sample}"), source))?;
             for (gram, rows) in [(&mut grams.image, &rows.image), (&mut grams.text, &rows.text)] {
                 gram.push(rows).map_err(|source| PromptError::Sample {
                     task: task.to_owned(),
@@ -123,7 +123,7 @@ pub fn analyze(tasks: &[TaskGram], energy: f64) -> Result<Analysis> {
     let mut spectra = Vec::new();
     let mut found: Vec<(usize, Modality, Subspace)> = Vec::new();
     for (t, task) in tasks.iter().enumerate() {
-        let error = |source| PromptError::Linalg { task: task.task.clone(), source };
+        let error = |source| linalg_error(&task.task, "analysis", source);
         let both = task.both().map_err(error)?;
         for (modality, gram) in
             [(Modality::Image, &task.image), (Modality::Text, &task.text), (Modality::Both, &both)]
@@ -143,7 +143,7 @@ pub fn analyze(tasks: &[TaskGram], energy: f64) -> Result<Analysis> {
         for (tb, mb, b) in &found[i + 1..] {
             let is_within = ta == tb && *ma == Modality::Image && *mb == Modality::Text;
             if (ta != tb && ma == mb) || is_within {
-                let error = |source| PromptError::Linalg { task: tasks[*tb].task.clone(), source };
+                let error = |source| linalg_error(&tasks[*tb].task, "analysis", source);
                 let angles = principal_angles(&a.basis, &b.basis).map_err(error)?;
                 let pair = Pair {
                     a: tasks[*ta].task.clone(),
@@ -167,8 +167,7 @@ pub fn analyze(tasks: &[TaskGram], energy: f64) -> Result<Analysis> {
 pub fn rank_growth(stages: &[Gram]) -> Result<Vec<([usize; 3], f64)>> {
     let stage = |(i, gram): (usize, &Gram)| {
         let name = format!("stage {i}");
-        let space =
-            decompose(gram, 1.0).map_err(|source| PromptError::Linalg { task: name.clone(), source })?;
+        let space = decompose(gram, 1.0).map_err(|source| linalg_error(&name, "analysis", source))?;
         let found = spectrum(&name, Modality::Both, gram.n_rows(), &space);
         Ok((found.ranks, found.effective_rank))
     };

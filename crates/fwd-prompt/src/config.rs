@@ -148,7 +148,11 @@ impl Config {
         let share = |x: f64| x > 0.0 && x <= 1.0;
         let optimiser = |a: &AdamW| {
             let decays = [a.beta1, a.beta2].iter().all(|b| (0.0..1.0).contains(b));
-            decays && positive(a.lr) && positive(a.eps) && a.weight_decay >= 0.0 && a.weight_decay.is_finite()
+            decays
+                && positive(a.lr)
+                && positive(f64::from(a.eps as f32))
+                && a.weight_decay >= 0.0
+                && a.weight_decay.is_finite()
         };
         let weight = if let Rule::FwdWeighted(alpha) = self.rule { alpha } else { 0.0 };
         for (holds, what) in [

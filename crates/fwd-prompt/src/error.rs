@@ -18,7 +18,7 @@ pub enum PromptError {
         /// Which vector is wrong, with the expected and the found size.
         what: String,
     },
-    /// A sample whose embeddings cannot be used, as with a NaN.
+    /// A sample whose embeddings or queries cannot be used, as with a NaN.
     #[error("task `{task}`, sample {sample}: {source}")]
     Sample {
         /// The task.
@@ -29,18 +29,22 @@ pub enum PromptError {
         source: LinalgError,
     },
     /// A decomposition or a step that failed.
-    #[error("task `{task}`: {source}")]
+    #[error("task `{task}`, {at}: {source}")]
     Linalg {
         /// The task.
         task: String,
+        /// The step or phase.
+        at: String,
         /// What failed.
         source: LinalgError,
     },
     /// The model failed.
-    #[error("task `{task}`: {source}")]
+    #[error("task `{task}`, {at}: {source}")]
     Model {
         /// The task.
         task: String,
+        /// The sample, step or evaluation.
+        at: String,
         /// The model's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -74,3 +78,15 @@ pub enum PromptError {
 
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, PromptError>;
+
+pub(crate) fn model_error(
+    task: &str,
+    at: &str,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> PromptError {
+    PromptError::Model { task: task.to_owned(), at: at.to_owned(), source: Box::new(source) }
+}
+
+pub(crate) fn linalg_error(task: &str, at: &str, source: LinalgError) -> PromptError {
+    PromptError::Linalg { task: task.to_owned(), at: at.to_owned(), source }
+}

@@ -33,7 +33,7 @@ pub enum Event {
         /// Directions that are still free.
         capacity_left: usize,
     },
-    /// All directions belong to tasks: this and later tasks get no subspace of their own.
+    /// All directions belong to tasks now: later ones get no subspace of their own.
     CapacityExhausted {
         /// The task.
         task: String,
@@ -43,7 +43,8 @@ pub enum Event {
         /// The task.
         task: String,
     },
-    /// The rule leaves nothing to change (no pre-trained subspace under `fwd-strict`): the prompts stay as they are.
+    /// The rule leaves nothing to change (neither V_0 nor V_t under `fwd-strict`, or a full space under `residual`): the prompts
+    /// stay as they are, only their keys learn.
     NothingAllowed {
         /// The task.
         task: String,

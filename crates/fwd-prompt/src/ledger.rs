@@ -189,7 +189,7 @@ impl SubspaceLedger {
     /// Once the subspaces fill R^d, `I = Σ V_s V_sᵀ` and Π is written without its first term: what a rule forbids entirely is then
     /// exactly 0, and not the rounding error of a difference, which AdamW would blow up to full size.
     pub fn projection(&self, rule: Rule, now: usize) -> Projection {
-        let is_full = self.capacity_left() == 0;
+        let is_full = self.capacity_left() == 0 && rule != Rule::None;
         let keeps_rest = rule.keeps_rest() && !is_full;
         let shift = if rule.keeps_rest() && is_full { 1.0 } else { 0.0 };
         let entries = self.entries.iter().enumerate();

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::error::{PromptError, Result};
 use crate::ledger::{Entry, Interference, SubspaceLedger};
 use crate::model::Dims;
-use crate::pool::PromptPool;
+use crate::pool::{PromptPool, slot};
 use crate::scores::ScoreMatrix;
 use fwd_linalg::{AdamWState, Basis};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -110,7 +110,7 @@ impl RunState {
         &self.scores
     }
 
-    /// For each learnt task, how much of its change lies in each older subspace.
+    /// For each task so far, how much of its change lies in each older subspace; nothing for a task without samples.
     pub fn interference(&self) -> &[Vec<Interference>] {
         &self.interference
     }
@@ -133,7 +133,10 @@ impl RunState {
         write_atomically(&dir.join(&file), &bytes)?;
         let manifest = self.manifest(file.clone(), crc);
         let path = dir.join(MANIFEST);
-        let json = serde_json::to_vec_pretty(&manifest).map_err(|error| io(&path)(error.into()))?;
+        let json = manifest
+            .with_checksum()
+            .and_then(|manifest| serde_json::to_vec_pretty(&manifest))
+            .map_err(|error| io(&path)(error.into()))?;
         write_atomically(&path, &json)?;
         for entry in fs::read_dir(dir).map_err(io(dir))?.flatten() {
             let name = entry.file_name();
@@ -165,6 +168,14 @@ impl RunState {
             return Err(state(format!("version {}, this program reads {VERSION}", version.version)));
         }
         let manifest: Manifest = serde_json::from_slice(&json).map_err(|e| state(format!("damaged: {e}")))?;
+        let (written, manifest) = (manifest.checksum, manifest.with_checksum());
+        let manifest = manifest.map_err(|e| state(format!("damaged: {e}")))?;
+        if manifest.checksum != written {
+            return Err(state(format!(
+                "damaged: its checksum is {:08x}, it says {written:08x}",
+                manifest.checksum
+            )));
+        }
         let path = dir.join(&manifest.tensors);
         let bytes = fs::read(&path).map_err(io(&path))?;
         let damaged =
@@ -177,7 +188,9 @@ impl RunState {
             )));
         }
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
-        manifest.state(&Reader { tensors: &tensors }).map_err(damaged)
+        manifest
+            .state(&Reader { tensors: &tensors })
+            .map_err(|what| state(format!("does not fit its tensors: {what}")))
     }
 
     fn tensors(&self) -> BTreeMap<String, Stored> {
@@ -239,6 +252,7 @@ impl RunState {
             interference: self.interference.clone(),
             tensors,
             crc32,
+            checksum: 0,
         }
     }
 }
@@ -262,7 +276,10 @@ struct Manifest {
     scores: ScoreMatrix,
     interference: Vec<Vec<Interference>>,
     tensors: String,
+    /// Of the tensors file.
     crc32: u32,
+    /// Of this manifest with 0 in this place, without white space.
+    checksum: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -284,6 +301,12 @@ struct TrainingInfo {
 }
 
 impl Manifest {
+    fn with_checksum(mut self) -> serde_json::Result<Self> {
+        self.checksum = 0;
+        self.checksum = crc32fast::hash(&serde_json::to_vec(&self)?);
+        Ok(self)
+    }
+
     fn state(self, read: &Reader<'_>) -> std::result::Result<RunState, String> {
         let Dims { model: d, image_query: dv, text_query: dt } = self.dims;
         let (m, len) = (self.n_prompts, self.config.pool.prompt_len);
@@ -291,8 +314,7 @@ impl Manifest {
         let keys = (read.f32("pool.image_keys", &[m, dv])?, read.f32("pool.text_keys", &[m, dt])?);
         let prompts = read.f32("pool.prompts", &[m, len, d])?;
         for j in 0..m {
-            let piece = |all: &[f32], size: usize| all[j * size..(j + 1) * size].to_vec();
-            pool.push(&piece(&keys.0, dv), &piece(&keys.1, dt), &piece(&prompts, len * d))
+            pool.push(slot(&keys.0, j, dv), slot(&keys.1, j, dt), slot(&prompts, j, len * d))
                 .map_err(|e| e.to_string())?;
         }
         let mut entries = Vec::new();

@@ -12,7 +12,7 @@
 //! the order of samples and every initial value come from [named streams](crate::stream), not from a generator that moves.
 
 use crate::config::{Allocation, Config, KeyInit, TrainingConfig};
-use crate::error::{PromptError, Result};
+use crate::error::{PromptError, Result, linalg_error, model_error};
 use crate::event::Event;
 use crate::ledger::SubspaceLedger;
 use crate::model::{FrozenModel, LossGradient, PromptBatch, Queries};
@@ -115,6 +115,9 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
     pub fn new(model: &'a M, curriculum: Curriculum<'a, M::Features>, config: Config) -> Result<Self> {
         config.check()?;
         let dims = model.dims();
+        if dims.model == 0 {
+            return Err(PromptError::Config("the model's embeddings have no elements".to_owned()));
+        }
         let state = RunState {
             tasks: curriculum.infos(),
             cursor: Cursor { task: 0, phase: Phase::Subspace },
@@ -131,7 +134,8 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
     /// A run that goes on from a folder where [`Self::run`] saved it.
     ///
     /// # Errors
-    /// Those of [`RunState::load`]; [`PromptError::State`] if configuration, model or data are not those of the saved run.
+    /// Those of [`RunState::load`]; [`PromptError::State`] if the configuration, the widths of the model, or the names or
+    /// sizes of the tasks are not those of the saved run; what the samples hold is not compared.
     pub fn resume(
         model: &'a M,
         curriculum: Curriculum<'a, M::Features>,
@@ -215,13 +219,20 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
             None
         };
         let options = self.state.config.subspace.of_task(t);
-        let entry =
-            self.state.ledger.add(&name, &gram, &options).map_err(|source| linalg(&name, source))?.clone();
+        let entry = self
+            .state
+            .ledger
+            .add(&name, &gram, &options)
+            .map_err(|e| linalg_error(&name, "subspace", e))?
+            .clone();
         let capacity_left = self.state.ledger.capacity_left();
         let n_rows = entry.n_rows;
         match opened {
             Some((pool, training)) => (self.state.pool, self.state.training) = (pool, Some(training)),
-            None if t > 0 => report.tell(Event::NoSamples { task: name.clone() }),
+            None if t > 0 => {
+                self.state.interference.push(Vec::new());
+                report.tell(Event::NoSamples { task: name.clone() });
+            }
             None => {}
         }
         let (rank, captured_before, captured) = (entry.basis.len(), entry.captured_before, entry.captured);
@@ -259,8 +270,8 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
                     text: normal(&mut keys, dims.text_query, 1.0),
                 },
                 KeyInit::Queries => {
-                    let sample = &samples[order[i % order.len()]];
-                    self.model.queries(sample).map_err(|e| model_error(&self.state.tasks[t].name, e))?
+                    let sample = order[i % order.len()];
+                    queries_of(self.model, &self.state.tasks[t].name, sample, &samples[sample])?
                 }
             };
             pool.push(&key.image, &key.text, &normal(&mut values, pool.prompt_size(), std as f32))?;
@@ -295,11 +306,12 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
             Some(ready) if ready.epoch == epoch => ready,
             Some(ready) => Prepared { epoch, order: order(), ..ready },
             None => {
-                let queries = self.curriculum.train(t).iter().map(|sample| self.model.queries(sample));
-                let queries = queries.collect::<std::result::Result<Vec<_>, _>>();
+                let name = &self.state.tasks[t].name;
+                let samples = self.curriculum.train(t).iter().enumerate();
+                let queries = samples.map(|(i, sample)| queries_of(self.model, name, i, sample));
                 Prepared {
                     task: t,
-                    queries: queries.map_err(|e| model_error(&self.state.tasks[t].name, e))?,
+                    queries: queries.collect::<Result<_>>()?,
                     projection: self.state.ledger.projection(self.state.config.rule, t),
                     epoch,
                     order: order(),
@@ -333,13 +345,17 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
         let prompts = pool.gather_with(&selections, &training.change, training.first)?;
         let samples = self.curriculum.train(t);
         let features: Vec<&M::Features> = batch.iter().map(|&i| &samples[i]).collect();
-        let found = self.model.loss_gradient(&features, &prompts).map_err(|e| model_error(&task, e))?;
-        check_loss(&found, &prompts, &task, step)?;
+        let at = format!("step {}", step + 1);
+        let found = self.model.loss_gradient(&features, &prompts).map_err(|e| model_error(&task, &at, e))?;
+        check_loss(&found, &prompts, &task, &at)?;
         let gradient = scatter(&found.gradient, &selections, &trained, pool.prompt_size());
         let (gradient_scale, grad_norm) =
             clip_factor(&gradient, config.max_grad_norm.unwrap_or(f64::INFINITY));
         let (key_loss, image, text) =
             pool.key_loss(&queries, &selections, config.key_weight, trained.clone());
+        if !image.iter().chain(&text).all(|x| x.is_finite()) {
+            return Err(PromptError::NotFinite { task, at, what: "the gradient of the keys" });
+        }
         let factor = config.schedule.factor(step, of);
         let lr = config.prompts.lr * factor;
         let began = Instant::now();
@@ -352,10 +368,10 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
         };
         projected
             .step(&mut training.prompts, &mut training.change, &gradient)
-            .map_err(|source| linalg(&task, source))?;
+            .map_err(|e| linalg_error(&task, &at, e))?;
         let optimiser_time = began.elapsed();
         train_keys(pool, training, config, factor, [&image, &text])
-            .map_err(|source| linalg(&task, source))?;
+            .map_err(|e| linalg_error(&task, &at, e))?;
         self.state.cursor.phase = Phase::Train(step + 1);
         let time = start.elapsed();
         self.step_time += time;
@@ -386,18 +402,19 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
         }
         let t = self.state.cursor.task;
         let task = self.state.tasks[t].name.clone();
-        let Some(training) = self.state.training.take() else { return Ok(false) };
+        let Some(training) = &self.state.training else { return Ok(false) };
         let start = training.first * self.state.pool.prompt_size();
-        let trained = &mut self.state.pool.prompts[start..];
-        let before = trained.to_vec();
-        trained.iter_mut().zip(&training.change).for_each(|(p, change)| *p += change);
+        let before = &self.state.pool.prompts[start..];
+        let after: Vec<f32> = before.iter().zip(&training.change).map(|(p, change)| p + change).collect();
         // What is reported is what the stored prompts did, their rounding included.
-        let change: Vec<f32> = trained.iter().zip(&before).map(|(after, before)| after - before).collect();
+        let change: Vec<f32> = after.iter().zip(before).map(|(after, before)| after - before).collect();
         let interference = self
             .state
             .ledger
             .interference(self.state.config.rule, t, &change)
-            .map_err(|source| linalg(&task, source))?;
+            .map_err(|e| linalg_error(&task, "interference", e))?;
+        self.state.pool.prompts[start..].copy_from_slice(&after);
+        self.state.training = None;
         self.state.interference.push(interference.clone());
         self.state.cursor.phase = Phase::Evaluate(0);
         self.prepared = None;
@@ -418,13 +435,10 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
         let t = self.state.cursor.task;
         let is_pretraining = column == self.curriculum.tasks.len();
         let task = self.state.tasks[if is_pretraining { 0 } else { column + 1 }].name.clone();
-        let score = evaluate(self.model, &self.state.pool, column).map_err(|e| model_error(&task, e))?;
+        let at = format!("evaluation after {t} tasks");
+        let score = evaluate(self.model, &self.state.pool, column).map_err(|e| model_error(&task, &at, e))?;
         if !score.is_finite() {
-            return Err(PromptError::NotFinite {
-                task,
-                at: format!("evaluation after {t} tasks"),
-                what: "the score",
-            });
+            return Err(PromptError::NotFinite { task, at, what: "the score" });
         }
         let rows = &mut self.state.scores.rows;
         rows.resize_with((t + 1).max(rows.len()), Vec::new);
@@ -455,7 +469,8 @@ fn gram_of<M: FrozenModel>(
 ) -> Result<Option<Gram>> {
     let mut gram = Gram::new(model.dims().model);
     for (sample, features) in samples.iter().enumerate() {
-        let rows = model.embeddings(features).map_err(|e| model_error(task, e))?;
+        let rows =
+            model.embeddings(features).map_err(|e| model_error(task, &format!("sample {sample}"), e))?;
         for rows in [&rows.image, &rows.text] {
             gram.push(rows).map_err(|source| PromptError::Sample {
                 task: task.to_owned(),
@@ -469,6 +484,23 @@ fn gram_of<M: FrozenModel>(
         }
     }
     Ok(Some(gram))
+}
+
+/// The queries of a sample, which must be finite: they become keys, and choose prompts.
+fn queries_of<M: FrozenModel>(
+    model: &M,
+    task: &str,
+    sample: usize,
+    features: &M::Features,
+) -> Result<Queries> {
+    let queries = model.queries(features).map_err(|e| model_error(task, &format!("sample {sample}"), e))?;
+    match queries.image.iter().chain(&queries.text).position(|x| !x.is_finite()) {
+        Some(column) => {
+            let source = LinalgError::NotFinite { op: "queries, image then text", row: 0, column };
+            Err(PromptError::Sample { task: task.to_owned(), sample, source })
+        }
+        None => Ok(queries),
+    }
 }
 
 /// The gradient of each prompt: the sum over the samples that selected it.
@@ -497,7 +529,7 @@ fn train_keys(
     optimiser.step(&mut training.text_keys, text_keys, text)
 }
 
-fn check_loss(found: &LossGradient, prompts: &PromptBatch, task: &str, step: usize) -> Result<()> {
+fn check_loss(found: &LossGradient, prompts: &PromptBatch, task: &str, at: &str) -> Result<()> {
     if found.gradient.len() != prompts.values.len() {
         let what = format!(
             "task `{task}`: a gradient of {} elements for prompts of {}",
@@ -513,13 +545,5 @@ fn check_loss(found: &LossGradient, prompts: &PromptBatch, task: &str, step: usi
     } else {
         return Ok(());
     };
-    Err(PromptError::NotFinite { task: task.to_owned(), at: format!("step {}", step + 1), what })
-}
-
-fn model_error(task: &str, source: impl std::error::Error + Send + Sync + 'static) -> PromptError {
-    PromptError::Model { task: task.to_owned(), source: Box::new(source) }
-}
-
-fn linalg(task: &str, source: LinalgError) -> PromptError {
-    PromptError::Linalg { task: task.to_owned(), source }
+    Err(PromptError::NotFinite { task: task.to_owned(), at: at.to_owned(), what })
 }
