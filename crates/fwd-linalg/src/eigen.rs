@@ -86,7 +86,7 @@ pub fn symmetric_eigen<E: Real>(matrix: &[E], dim: usize) -> Result<Eigen<E>> {
 pub fn symmetric_eigen_batched<E: Real>(matrices: &[E], dim: usize) -> Result<Vec<Eigen<E>>> {
     let op = "symmetric_eigen_batched";
     let area = dim * dim;
-    ensure_shape(area > 0 && matrices.len() % area == 0, op, || {
+    ensure_shape(area > 0 && matrices.len().is_multiple_of(area), op, || {
         format!("{} elements are not matrices of {dim}x{dim}", matrices.len())
     })?;
     ensure_finite(matrices, dim, op)?;
@@ -178,7 +178,7 @@ pub(crate) fn leading_eigen<E: Real>(
 /// ```
 pub fn thin_svd<E: Real>(rows: &[E], dim: usize) -> Result<Svd<E>> {
     let op = "thin_svd";
-    ensure_shape(dim > 0 && rows.len() % dim == 0, op, || {
+    ensure_shape(dim > 0 && rows.len().is_multiple_of(dim), op, || {
         format!("{} elements are not rows of {dim}", rows.len())
     })?;
     ensure_finite(rows, dim, op)?;
@@ -192,7 +192,7 @@ pub fn thin_svd<E: Real>(rows: &[E], dim: usize) -> Result<Svd<E>> {
 /// As [`symmetric_eigen_batched`].
 pub fn thin_svd_batched<E: Real>(matrices: &[E], n: usize, dim: usize) -> Result<Vec<Svd<E>>> {
     let op = "thin_svd_batched";
-    ensure_shape(n * dim > 0 && matrices.len() % (n * dim) == 0, op, || {
+    ensure_shape(n * dim > 0 && matrices.len().is_multiple_of(n * dim), op, || {
         format!("{} elements are not matrices of {n}x{dim}", matrices.len())
     })?;
     ensure_finite(matrices, dim, op)?;
@@ -282,7 +282,7 @@ mod tests {
         let eigen = symmetric_eigen(&ones, dim).unwrap();
         assert!((eigen.values[0] - dim as f64).abs() < 1e-11);
         assert!(eigen.values[1..].iter().all(|x| x.abs() < 1e-11));
-        assert!(symmetric_eigen(&vec![0.0f32; 9], 3).unwrap().values.iter().all(|x| *x == 0.0));
+        assert!(symmetric_eigen(&[0.0f32; 9], 3).unwrap().values.iter().all(|x| *x == 0.0));
     }
 
     #[test]

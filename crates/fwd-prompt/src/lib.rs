@@ -28,7 +28,7 @@
 //! backward and forward transfer.
 //!
 //! [`Trainer`] does all of it for a [`Curriculum`], tells [`Event`]s, and can be killed at any time: it goes on from its folder
-//! to the same bytes. [`analysis`] looks at spectra and overlaps. `examples/vision_only.rs` and `examples/text_only.rs` are
+//! to the same bytes (with the same number of threads). [`analysis`] looks at spectra and overlaps. `examples/vision_only.rs` and `examples/text_only.rs` are
 //! whole runs with small models that are pre-trained on the spot.
 
 #![forbid(unsafe_code)]

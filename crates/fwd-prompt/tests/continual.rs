@@ -39,7 +39,7 @@ impl Toy {
     fn output(&self, sample: &Sample, prompt: &[f32]) -> Vec<f64> {
         let tokens = || [prompt, &sample.image, &sample.text].into_iter().flat_map(|x| x.chunks_exact(DIM));
         let n = tokens().count() as f64;
-        let mut mean = vec![0.0; DIM];
+        let mut mean = [0.0; DIM];
         tokens().for_each(|t| mean.iter_mut().zip(t).for_each(|(m, &x)| *m += f64::from(x) / n));
         let column = |j: usize| (0..DIM).map(|i| mean[i] * f64::from(self.weights[i * DIM + j])).sum::<f64>();
         (0..DIM).map(|j| column(j).tanh()).collect()
