@@ -247,6 +247,18 @@ fn both_arithmetics_find_the_residual_that_the_definition_gives() {
 }
 
 #[test]
+fn a_basis_of_a_real_width_is_orthonormal_in_f32() {
+    let dim = 1024;
+    let mut z = normal(3000 * dim, 1);
+    for row in z.chunks_exact_mut(dim) {
+        row.iter_mut().enumerate().for_each(|(i, x)| *x *= ((i + 1) as f32).powf(-0.5));
+    }
+    let found = subspace(&gram(&z, dim), &config(0.97)).unwrap().basis;
+    assert!(found.len() > 500);
+    assert!(found.orthonormality_error() <= 1e-5, "{:e}", found.orthonormality_error());
+}
+
+#[test]
 fn an_older_basis_does_not_turn_rounding_into_directions() {
     let dim = 120;
     let older = basis(dim, 80, 4);
