@@ -206,11 +206,12 @@ struct Arithmetic {
     beta2: f32,
     rest1: f32,
     rest2: f32,
-    first: f32,
+    /// η / (1 − β₁ᵗ)
+    step: f32,
     root: f32,
     eps: f32,
+    /// η·w
     decay: f32,
-    lr: f32,
 }
 
 impl Arithmetic {
@@ -223,15 +224,14 @@ impl Arithmetic {
             beta2: optimiser.beta2 as f32,
             rest1: (1.0 - optimiser.beta1) as f32,
             rest2: (1.0 - optimiser.beta2) as f32,
-            first: (1.0 - optimiser.beta1.powf(t)).recip() as f32,
+            step: (optimiser.lr / (1.0 - optimiser.beta1.powf(t))) as f32,
             root: (1.0 - optimiser.beta2.powf(t)).sqrt().recip() as f32,
             eps: optimiser.eps as f32,
-            decay: optimiser.weight_decay as f32,
-            lr: optimiser.lr as f32,
+            decay: (optimiser.lr * optimiser.weight_decay) as f32,
         }
     }
 
-    /// Turns gradients into update directions and moves the moments.
+    /// Turns gradients into updates, η included, and moves the moments.
     fn direction(&self, rows: &mut [f32], m: &mut [f32], v: &mut [f32], p: &[f32]) {
         pulp::Arch::new().dispatch(
             #[inline(always)]
@@ -239,19 +239,19 @@ impl Arithmetic {
                 for (((g, m), v), p) in rows.iter_mut().zip(m).zip(v).zip(p) {
                     *m = self.beta1 * *m + self.rest1 * *g;
                     *v = self.beta2 * *v + self.rest2 * *g * *g;
-                    *g = self.first * *m / (v.sqrt() * self.root + self.eps) + self.decay * p;
+                    *g = self.step * *m / (v.sqrt() * self.root + self.eps) + self.decay * p;
                 }
             },
         );
     }
 
-    /// `p ← p − η·u`.
+    /// `p ← p − u`.
     fn apply(&self, p: &mut [f32], update: &[f32]) {
         pulp::Arch::new().dispatch(
             #[inline(always)]
             || {
                 for (p, u) in p.iter_mut().zip(update) {
-                    *p -= self.lr * u;
+                    *p -= u;
                 }
             },
         );
