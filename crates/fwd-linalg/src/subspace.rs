@@ -303,7 +303,7 @@ fn decompose<E: Real>(gram: &Gram, older: &Basis, config: &SubspaceConfig) -> Re
     })
 }
 
-/// The columns one after another in f32, each of length 1: in f32 the decomposition leaves them orthogonal to 6e-6, but up to 1e-5 too
+/// The columns one after another in f32, each of length 1: in f32 the decomposition leaves them orthogonal to 6e-6, but up to 2e-5 too
 /// long or too short.
 fn unit_columns<E: Real>(vectors: MatRef<'_, E>) -> Vec<f32> {
     let mut out = Vec::with_capacity(vectors.nrows() * vectors.ncols());
