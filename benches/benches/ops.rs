@@ -7,7 +7,7 @@ use candle_core::{D, DType, Device, Tensor, Var};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fwd_ops::{
     Activation, AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer,
-    FrozenLinear, Norm, backward, softmax,
+    Linear, Norm, backward, softmax,
 };
 use std::hint::black_box;
 
@@ -59,7 +59,7 @@ fn bytes(elements: usize) -> Throughput {
 fn linear(c: &mut Criterion) {
     for (m, n_in, n_out) in [(768, 256, 768), (768, 768, 2048), (128, 256, 4096)] {
         let weight = normal(&[n_out, n_in], 0.05);
-        let frozen = FrozenLinear::new(weight.clone(), None).unwrap();
+        let frozen = Linear::new(weight.clone(), None).unwrap();
         let ours: Function = Box::new(move |x| frozen.forward(x).unwrap());
         let candle: Function = Box::new(move |x| x.matmul(&weight.t().unwrap()).unwrap());
         let shape = format!("{m}x{n_in}x{n_out}");
@@ -138,8 +138,8 @@ fn attention(c: &mut Criterion) {
         let weight = normal(&[d], 1.0);
         let layer = AttentionSublayer::new(AttentionConfig {
             pre: Norm::rms(weight.clone(), 1e-6).unwrap(),
-            projection: FrozenLinear::new(qkv.clone(), None).unwrap(),
-            output: FrozenLinear::new(out.clone(), None).unwrap(),
+            projection: Linear::new(qkv.clone(), None).unwrap(),
+            output: Linear::new(out.clone(), None).unwrap(),
             post: Norm::identity(),
             n_heads: h,
             scale: 1.0,
@@ -183,10 +183,10 @@ fn feed_forward(c: &mut Criterion) {
         let weight = normal(&[d], 1.0);
         let layer = FeedForwardSublayer::new(FeedForwardConfig {
             pre: Norm::rms(weight.clone(), 1e-6).unwrap(),
-            input: FrozenLinear::new(gate_up.clone(), None).unwrap(),
+            input: Linear::new(gate_up.clone(), None).unwrap(),
             activation: Activation::GeluTanh,
             gated: true,
-            output: FrozenLinear::new(out.clone(), None).unwrap(),
+            output: Linear::new(out.clone(), None).unwrap(),
             post: Norm::identity(),
         })
         .unwrap();

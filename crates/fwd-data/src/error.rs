@@ -38,6 +38,38 @@ pub enum DataError {
         /// What is wrong.
         what: String,
     },
+    /// An image pack is damaged.
+    #[error("{}: {what}", path.display())]
+    Pack {
+        /// The pack.
+        path: PathBuf,
+        /// What is wrong, with the key of the image where it is known.
+        what: String,
+    },
+    /// A record of a task cannot be used.
+    #[error("{}, line {line}: {what}", path.display())]
+    Record {
+        /// The file of the task.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong.
+        what: String,
+    },
+    /// The benchmark has no task of this name.
+    #[error("the benchmark has no task `{name}`{}", suggestion.as_ref().map_or_else(String::new, |s| format!("; did you mean `{s}`?")))]
+    UnknownTask {
+        /// The name asked for.
+        name: String,
+        /// The task with the most similar name, if one is similar.
+        suggestion: Option<String>,
+    },
+    /// The benchmark has no image of this key.
+    #[error("no pack of the benchmark holds the image `{key}`; keys read `folder/name`")]
+    UnknownImage {
+        /// The key asked for.
+        key: String,
+    },
 }
 
 /// Shorthand for a result with [`DataError`].

@@ -1,10 +1,10 @@
 //! Decoding PNG, JPEG and WebP to 8-bit RGB, with bounds on what a file may ask for.
 //!
-//! As Pillow's `convert("RGB")` for 8-bit files: grey is repeated, alpha is dropped (not blended), the orientation tag is not
-//! applied. Deeper files are rounded to 8 bits, where Pillow cuts off.
+//! As Pillow's `convert("RGB")` for 8-bit files: grey is repeated, alpha is dropped (or blended where [`Alpha`] says so), the
+//! orientation tag is not applied. Deeper files are rounded to 8 bits, where Pillow cuts off.
 
 use crate::error::{DataError, Result};
-use image::{DynamicImage, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use std::fs;
 use std::io::Cursor;
 use std::path::Path;
@@ -22,15 +22,27 @@ pub struct RgbImage {
 pub struct ImageLimits {
     /// Longest side in pixels.
     pub max_side: u32,
+    /// Most pixels.
+    pub max_pixels: u64,
     /// Most bytes a decoder may allocate.
     pub max_bytes: u64,
 }
 
 impl Default for ImageLimits {
-    /// Sides up to 16384 pixels, 512 MiB.
+    /// Sides up to 16384 pixels, 64 megapixels, 512 MiB.
     fn default() -> Self {
-        Self { max_side: 1 << 14, max_bytes: 512 << 20 }
+        Self { max_side: 1 << 14, max_pixels: 1 << 26, max_bytes: 512 << 20 }
     }
+}
+
+/// What becomes of transparency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Alpha {
+    /// Colours as stored, as Pillow's `convert("RGB")`: what is invisible may show.
+    #[default]
+    Drop,
+    /// Blended over a background of this colour.
+    Over([u8; 3]),
 }
 
 impl RgbImage {
@@ -80,11 +92,19 @@ impl RgbImage {
         Self::decode(&bytes, &path.display().to_string(), limits)
     }
 
-    /// Decodes an encoded image; `origin` names it in errors.
+    /// Decodes an encoded image without its alpha; `origin` names it in errors.
     ///
     /// # Errors
     /// [`DataError::Image`] for a damaged, truncated or too large image, or an unknown format.
     pub fn decode(bytes: &[u8], origin: &str, limits: ImageLimits) -> Result<Self> {
+        Self::decode_with(bytes, origin, limits, Alpha::Drop)
+    }
+
+    /// Decodes an encoded image; `origin` names it in errors. Sizes are checked before any pixel is decoded.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_with(bytes: &[u8], origin: &str, limits: ImageLimits, alpha: Alpha) -> Result<Self> {
         let fail = |what: String| DataError::Image { origin: origin.into(), what };
         let mut reader =
             ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| fail(e.to_string()))?;
@@ -94,18 +114,50 @@ impl RgbImage {
         if is_truncated(format, bytes) {
             return Err(fail(format!("the {format:?} file is truncated")));
         }
-        let mut bounds = Limits::default();
-        bounds.max_image_width = Some(limits.max_side);
-        bounds.max_image_height = Some(limits.max_side);
+        // The sides are checked below, where the message can name them.
+        let mut bounds = Limits::no_limits();
         bounds.max_alloc = Some(limits.max_bytes);
-        reader.limits(bounds);
-        let image = reader.decode().map_err(|e| fail(format!("cannot be decoded as {format:?}: {e}")))?;
-        let rgb = match image {
-            DynamicImage::ImageRgb8(rgb) => rgb,
-            other => other.to_rgb8(),
+        reader.limits(bounds.clone());
+        let broken = |e: image::ImageError| fail(format!("cannot be decoded as {format:?}: {e}"));
+        let mut decoder = reader.into_decoder().map_err(broken)?;
+        let (width, height) = decoder.dimensions();
+        let n_pixels = u64::from(width) * u64::from(height);
+        if width.max(height) > limits.max_side || n_pixels > limits.max_pixels {
+            return Err(fail(format!(
+                "the image has {width}x{height} pixels, more than the allowed {} a side or {} in all: scale it down",
+                limits.max_side, limits.max_pixels
+            )));
+        }
+        let n_bytes = decoder.total_bytes();
+        if bounds.reserve(n_bytes).is_err() {
+            return Err(fail(format!(
+                "the {width}x{height} pixels take {n_bytes} bytes, more than the allowed {}: scale it down",
+                limits.max_bytes
+            )));
+        }
+        decoder.set_limits(bounds).map_err(broken)?;
+        let image = DynamicImage::from_decoder(decoder).map_err(broken)?;
+        let data = match (image, alpha) {
+            (image, Alpha::Over(background)) if image.color().has_alpha() => blended(image, background),
+            (DynamicImage::ImageRgb8(rgb), _) => rgb.into_raw(),
+            (other, _) => other.to_rgb8().into_raw(),
         };
-        Ok(Self { width: rgb.width() as usize, height: rgb.height() as usize, data: rgb.into_raw() })
+        Ok(Self { width: width as usize, height: height as usize, data })
     }
+}
+
+/// `α·colour + (1 − α)·background`, rounded.
+fn blended(image: DynamicImage, background: [u8; 3]) -> Vec<u8> {
+    let rgba = image.into_rgba8().into_raw();
+    let over = |&[red, green, blue, alpha]: &[u8; 4]| -> [u8; 3] {
+        let colours = [red, green, blue];
+        let alpha = u32::from(alpha);
+        std::array::from_fn(|c| {
+            let sum = u32::from(colours[c]) * alpha + u32::from(background[c]) * (255 - alpha);
+            ((sum + 127) / 255) as u8
+        })
+    };
+    rgba.as_chunks::<4>().0.iter().flat_map(over).collect()
 }
 
 /// Decoders fill up a JPEG that ends early with grey; the end marker behind its first scan tells.

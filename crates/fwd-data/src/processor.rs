@@ -2,14 +2,14 @@
 //! `processor_config.json`), `tokenizer.json`, and for InstructBLIP `qformer_tokenizer/tokenizer.json`.
 
 use crate::error::{DataError, Result};
-use crate::image_file::RgbImage;
+use crate::image_file::{Alpha, ImageLimits, RgbImage};
 use crate::resize::resize_bicubic;
 use crate::text::TextTokenizer;
 use serde::Deserialize;
 use std::fs;
 use std::path::Path;
 
-/// Resize, rescale and normalise, as `BlipImageProcessor` on Pillow.
+/// Decode, resize, rescale and normalise, as `BlipImageProcessor` on Pillow.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageProcessor {
     /// Rows of the result.
@@ -22,6 +22,8 @@ pub struct ImageProcessor {
     pub mean: [f32; 3],
     /// Standard deviation per channel, divided by.
     pub std: [f32; 3],
+    /// What becomes of transparency.
+    pub alpha: Alpha,
 }
 
 const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
@@ -40,6 +42,8 @@ struct RawProcessor {
     rescale_factor: Option<f64>,
     image_mean: Option<[f32; 3]>,
     image_std: Option<[f32; 3]>,
+    /// Not a key of Hugging Face's: the colour behind transparent pixels.
+    background: Option<[u8; 3]>,
 }
 
 #[derive(Deserialize)]
@@ -61,11 +65,18 @@ fn yes() -> bool {
 impl ImageProcessor {
     /// CLIP's normalisation at `size × size`.
     pub fn clip(size: usize) -> Self {
-        Self { height: size, width: size, rescale: 1.0 / 255.0, mean: CLIP_MEAN, std: CLIP_STD }
+        let (rescale, alpha) = (1.0 / 255.0, Alpha::Drop);
+        Self { height: size, width: size, rescale, mean: CLIP_MEAN, std: CLIP_STD, alpha }
+    }
+
+    /// EfficientNet-Lite's normalisation at `size × size`: `(byte − 127) / 128`, transparency over white.
+    pub fn efficientnet_lite(size: usize) -> Self {
+        let alpha = Alpha::Over([255; 3]);
+        Self { height: size, width: size, rescale: 1.0, mean: [127.0; 3], std: [128.0; 3], alpha }
     }
 
     /// Reads `preprocessor_config.json`, or where a directory has none the `image_processor` part of
-    /// `processor_config.json`.
+    /// `processor_config.json`. Our own key `background` (red, green, blue) asks for transparency to be blended over it.
     ///
     /// # Errors
     /// [`DataError::Io`] or [`DataError::Config`] naming the file; a resampling other than bicubic is refused.
@@ -105,7 +116,29 @@ impl ImageProcessor {
                 "image_std {std:?} must be positive, image_mean and rescale_factor finite"
             )));
         }
-        Ok(Self { height, width, rescale, mean, std })
+        let alpha = raw.background.map_or(Alpha::Drop, Alpha::Over);
+        Ok(Self { height, width, rescale, mean, std, alpha })
+    }
+
+    /// Pixel values of an encoded image (PNG, JPEG, WebP); `origin` names it in errors.
+    ///
+    /// # Shapes
+    /// -> `(3, height, width)`, row-major, f32.
+    ///
+    /// # Errors
+    /// As [`RgbImage::decode`].
+    ///
+    /// # Examples
+    /// ```
+    /// # let png = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/images/logo_rgba_120.png"));
+    /// use fwd_data::{ImageLimits, ImageProcessor};
+    /// let processor = ImageProcessor::efficientnet_lite(128);
+    /// let pixels = processor.process_bytes(png, "logo.png", ImageLimits::default())?;
+    /// assert_eq!((pixels.len(), pixels[0]), (3 * 128 * 128, 1.0)); // The transparent corner is white.
+    /// # Ok::<(), fwd_data::DataError>(())
+    /// ```
+    pub fn process_bytes(&self, bytes: &[u8], origin: &str, limits: ImageLimits) -> Result<Vec<f32>> {
+        Ok(self.process(&RgbImage::decode_with(bytes, origin, limits, self.alpha)?))
     }
 
     /// Pixel values of an image.

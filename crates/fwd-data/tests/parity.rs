@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used)] // A helper of a test may panic.
 
-use fwd_data::{DataError, ImageLimits, ImageProcessor, Processor, RgbImage, TextTokenizer, resize_bicubic};
+use fwd_data::{
+    Alpha, DataError, ImageLimits, ImageProcessor, Processor, RgbImage, TextTokenizer, resize_bicubic,
+};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use std::fs;
@@ -118,14 +120,85 @@ fn a_jpeg_is_truncated_when_its_own_end_is_missing() {
     assert!(RgbImage::new(10, 10, vec![0; 5]).is_err());
 }
 
-/// A PNG header that promises 60000 × 60000 pixels in a file of a hundred bytes.
+/// Headers that promise 60000 × 60000 pixels (WebP: 16383 × 16383, the most it can) in a file of a few kilobytes.
 #[test]
 fn a_decompression_bomb_is_refused_before_it_unfolds() {
+    let limits = ImageLimits::default();
+    let fail = |bytes: &[u8], limits| RgbImage::decode(bytes, "bomb", limits).unwrap_err().to_string();
     let mut png = encoded(image::ImageFormat::Png);
-    png[16..20].copy_from_slice(&60_000u32.to_be_bytes());
-    png[20..24].copy_from_slice(&60_000u32.to_be_bytes());
-    let error = RgbImage::decode(&png, "bomb.png", ImageLimits::default()).unwrap_err().to_string();
-    assert!(error.starts_with("bomb.png: "), "{error}");
+    for at in [16, 20] {
+        png[at..at + 4].copy_from_slice(&60_000u32.to_be_bytes());
+    }
+    let sizes = "more than the allowed 16384 a side or 67108864 in all: scale it down";
+    // The checksum of the header is wrong as well; with a right one the sizes are the reason.
+    assert!(fail(&png, limits).starts_with("bomb: cannot be decoded as Png"));
+    let checksum = crc32(&png[12..29]);
+    png[29..33].copy_from_slice(&checksum.to_be_bytes());
+    assert_eq!(fail(&png, limits), format!("bomb: the image has 60000x60000 pixels, {sizes}"));
+
+    let mut jpeg = encoded(image::ImageFormat::Jpeg);
+    let frame = jpeg.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
+    jpeg[frame + 5..frame + 9].copy_from_slice(&[0xea, 0x60, 0xea, 0x60]);
+    assert_eq!(fail(&jpeg, limits), format!("bomb: the image has 60000x60000 pixels, {sizes}"));
+
+    let mut webp = encoded(image::ImageFormat::WebP);
+    let lossless = webp.windows(4).position(|w| w == b"VP8L").unwrap();
+    // Width and height less one, 14 bits each.
+    webp[lossless + 9..lossless + 13].copy_from_slice(&(0x3ffe_u32 | 0x3ffe << 14).to_le_bytes());
+    assert_eq!(fail(&webp, limits), format!("bomb: the image has 16383x16383 pixels, {sizes}"));
+
+    let png = encoded(image::ImageFormat::Png);
+    let few = fail(&png, ImageLimits { max_pixels: 26_599, ..limits });
+    assert_eq!(
+        few,
+        "bomb: the image has 200x133 pixels, more than the allowed 16384 a side or 26599 in all: scale it down"
+    );
+    let few = fail(&png, ImageLimits { max_bytes: 79_000, ..limits });
+    assert!(
+        few.starts_with("bomb: the 200x133 pixels take 79800 bytes, more than the allowed 79000"),
+        "{few}"
+    );
+    RgbImage::decode(&png, "exactly", ImageLimits { max_pixels: 26_600, max_side: 200, ..limits }).unwrap();
+}
+
+/// The checksum of a PNG chunk (polynomial of IEEE 802.3, bits reflected).
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0u32, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+    })
+}
+
+#[test]
+fn transparency_is_blended_over_the_background_where_it_is_wanted() {
+    let limits = ImageLimits::default();
+    let pixels = [[10, 20, 30, 0], [10, 20, 30, 255], [0, 100, 200, 51]].concat();
+    let mut png = std::io::Cursor::new(Vec::new());
+    let rgba = image::RgbaImage::from_raw(3, 1, pixels).unwrap();
+    image::DynamicImage::ImageRgba8(rgba).write_to(&mut png, image::ImageFormat::Png).unwrap();
+    let decode = |alpha| RgbImage::decode_with(png.get_ref(), "a.png", limits, alpha).unwrap();
+    assert_eq!(decode(Alpha::Over([255; 3])).data(), [255, 255, 255, 10, 20, 30, 204, 224, 244]);
+    assert_eq!(decode(Alpha::Over([0, 0, 50])).data(), [0, 0, 50, 10, 20, 30, 0, 20, 80]);
+    assert_eq!(decode(Alpha::Drop).data(), [10, 20, 30, 10, 20, 30, 0, 100, 200]);
+
+    let opaque = encoded(image::ImageFormat::Png);
+    let over = RgbImage::decode_with(&opaque, "opaque", limits, Alpha::Over([255; 3])).unwrap();
+    assert_eq!(over, open("coffee_200.png"));
+}
+
+#[test]
+fn efficientnet_lite_reads_bytes_between_minus_one_and_one() {
+    let processor = ImageProcessor::efficientnet_lite(2);
+    let image = RgbImage::new(2, 2, vec![0, 127, 255, 0, 127, 255, 0, 127, 255, 0, 127, 255]).unwrap();
+    let want = [[-127.0f32 / 128.0; 4], [0.0; 4], [1.0; 4]].concat();
+    assert_eq!(processor.process(&image), want);
+    let coffee = encoded(image::ImageFormat::WebP);
+    let processor = ImageProcessor::efficientnet_lite(128);
+    let pixels = processor.process_bytes(&coffee, "coffee.webp", ImageLimits::default()).unwrap();
+    let resized = resize_bicubic(&open("coffee_200.png"), 128, 128);
+    assert_eq!(pixels.len(), 3 * 128 * 128);
+    assert_eq!(pixels[128 * 128 + 5], (f32::from(resized.data()[5 * 3 + 1]) - 127.0) / 128.0);
+    let error = processor.process_bytes(b"text", "notes.txt", ImageLimits::default()).unwrap_err();
+    assert_eq!(error.to_string(), "notes.txt: neither PNG, JPEG nor WebP");
 }
 
 #[derive(Deserialize)]

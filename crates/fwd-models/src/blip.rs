@@ -9,10 +9,10 @@ use crate::error::{ModelError, Result};
 use crate::qformer::{QFormer, QFormerText};
 use crate::t5::{LanguageInput, T5};
 use crate::tap::Tap;
-use crate::vit::VisionTransformer;
+use crate::vision::{Neck, VisionTower};
 use crate::weights::{Checkpoint, Scope, WeightDtype, Weights};
 use candle_core::{DType, Device, Tensor};
-use fwd_ops::{FrozenLinear, in_pool};
+use fwd_ops::{Linear, Norm, in_pool};
 use std::path::Path;
 
 /// A frozen BLIP-2 or InstructBLIP with a FlanT5 language model.
@@ -20,10 +20,30 @@ use std::path::Path;
 pub struct Blip {
     config: ModelConfig,
     tokens: SpecialTokens,
-    vision: VisionTransformer,
+    vision: VisionTower,
     qformer: QFormer,
-    projection: FrozenLinear,
+    projection: Projection,
     language: T5,
+}
+
+/// The map from Q-Former to language model.
+#[derive(Debug, Clone)]
+struct Projection {
+    map: Linear,
+    norm: Norm,
+}
+
+impl Projection {
+    fn new(config: &ModelConfig, mut root: Scope<'_>) -> Result<Self> {
+        let (d_model, d_qformer) = (config.text.d_model, config.qformer.hidden_size);
+        let map = root.linear("language_projection", d_model, d_qformer, true)?;
+        let norm = if config.projection_norm {
+            root.rms_norm("language_projection_norm", d_model, config.text.layer_norm_epsilon)?
+        } else {
+            Norm::identity()
+        };
+        Ok(Self { map, norm })
+    }
 }
 
 /// A batch of instructions as the model reads them.
@@ -97,11 +117,9 @@ impl Blip {
     pub fn new(config: ModelConfig, weights: &mut dyn Weights) -> Result<Self> {
         config.check().map_err(|what| ModelError::Config { origin: "model configuration".into(), what })?;
         let mut root = Scope::new(weights, "");
-        let vision = VisionTransformer::new(&config.vision, root.at("vision_model"))?;
-        let (n_queries, image_width) = (config.num_query_tokens, config.vision.hidden_size);
-        let qformer = QFormer::new(config.kind, &config.qformer, n_queries, image_width, root.same())?;
-        let (d_model, d_qformer) = (config.text.d_model, config.qformer.hidden_size);
-        let projection = root.linear("language_projection", d_model, d_qformer, true)?;
+        let vision = VisionTower::new(&config.vision, root.same())?;
+        let qformer = QFormer::of(&config, root.same())?;
+        let projection = Projection::new(&config, root.same())?;
         let language = T5::new(&config.text, root.at("language_model"))?;
         let tokens = SpecialTokens::of(&config.text);
         Ok(Self { config, tokens, vision, qformer, projection, language })
@@ -127,55 +145,99 @@ impl Blip {
         &self.language
     }
 
-    /// Image and instruction -> visual tokens, in the embedding space of the language model, and the image query.
+    /// The vision tower.
+    pub fn vision(&self) -> &VisionTower {
+        &self.vision
+    }
+
+    /// Image features and instruction -> visual tokens, in the embedding space of the language model.
     ///
     /// # Shapes
-    /// `pixels (batch, 3, image_size, image_size)` -> `(batch, n_queries, d_model)` and `(batch, d_vision)`.
+    /// `image`: what [`VisionTower::features`] gives -> `(batch, n_queries, d_model)`.
     ///
     /// # Errors
-    /// [`ModelError::Input`] for another image size or an instruction that the Q-Former cannot read.
+    /// [`ModelError::Input`] for an instruction that the Q-Former cannot read.
     pub fn visual_tokens(
         &self,
-        pixels: &Tensor,
+        image: &Tensor,
         text: Option<&QFormerText>,
         tap: &mut Tap<'_>,
-    ) -> Result<(Tensor, Tensor)> {
+    ) -> Result<Tensor> {
         in_pool(|| {
-            let image = self.vision.forward(pixels, tap)?;
-            let queries = self.qformer.forward(&image, text, tap)?;
-            let visual = self.projection.forward(&queries)?;
+            let queries = self.qformer.forward(&self.vision.tokens(image)?, text, tap)?;
+            let visual = self.projection.norm.forward(&self.projection.map.forward(&queries)?)?;
             tap.see("language_projection", &visual);
-            Ok((visual, image.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?))
+            Ok(visual)
         })
     }
 
     /// Everything that does not depend on a prompt, for one batch. Records no gradient.
     ///
     /// # Errors
-    /// As [`Self::visual_tokens`], or ids outside the vocabulary.
+    /// [`ModelError::Input`] for another image size or an instruction that the Q-Former cannot read; ids outside the vocabulary.
     pub fn features(
         &self,
         pixels: &Tensor,
         instructions: &Instructions,
         tap: &mut Tap<'_>,
     ) -> Result<FrozenFeatures> {
+        let image = in_pool(|| self.vision.features(pixels, tap))?;
+        self.features_of(&image, instructions, tap)
+    }
+
+    /// The same from what [`VisionTower::features`] gave for the images. Parameters that are tracked get gradients.
+    ///
+    /// # Errors
+    /// As [`Self::features`].
+    pub fn features_of(
+        &self,
+        image: &Tensor,
+        instructions: &Instructions,
+        tap: &mut Tap<'_>,
+    ) -> Result<FrozenFeatures> {
         let (batch, tokens) = instructions.ids.dims2()?;
-        if instructions.mask.dims() != [batch, tokens] || pixels.dim(0)? != batch {
+        if instructions.mask.dims() != [batch, tokens] || image.dim(0)? != batch {
             let what = format!(
                 "{} images, ids {:?}, mask {:?}",
-                pixels.dim(0)?,
+                image.dim(0)?,
                 instructions.ids.shape(),
                 instructions.mask.shape()
             );
             return Err(ModelError::input("features", what));
         }
-        let (visual_tokens, image_query) = self.visual_tokens(pixels, instructions.qformer.as_ref(), tap)?;
+        let visual_tokens = self.visual_tokens(image, instructions.qformer.as_ref(), tap)?;
+        let image_query = self.vision.query(image)?;
         let text_embeds = self.language.embed(&instructions.ids)?;
         let text_mask = instructions.mask.to_dtype(DType::F32)?;
         let count = text_mask.sum_keepdim(1)?.maximum(1f32)?;
         let text_query =
             text_embeds.broadcast_mul(&text_mask.unsqueeze(2)?)?.sum(1)?.broadcast_div(&count)?;
         Ok(FrozenFeatures { visual_tokens, text_embeds, text_mask, image_query, text_query })
+    }
+
+    /// The same model with the parts that `weights` has parameters of made anew from them: tracked ones are trained, and what
+    /// it has nothing of stays frozen. The vision network itself always stays.
+    ///
+    /// # Errors
+    /// An error of the source.
+    pub fn with_parameters(&self, weights: &mut dyn Weights) -> Result<Self> {
+        let mut model = self.clone();
+        let mut root = Scope::new(weights, "");
+        if let VisionTower::Lite0(_, neck) = &mut model.vision
+            && root.has("vision_model.neck.map.weight")
+        {
+            *neck = Neck::new(&self.config.vision, root.at("vision_model.neck"))?;
+        }
+        if root.has("query_tokens") {
+            model.qformer = QFormer::of(&self.config, root.same())?;
+        }
+        if root.has("language_projection.weight") {
+            model.projection = Projection::new(&self.config, root.same())?;
+        }
+        if root.has("language_model.shared.weight") {
+            model.language = T5::new(&self.config.text, root.at("language_model"))?;
+        }
+        Ok(model)
     }
 
     /// The instruction that Hugging Face assumes when none is given: the single token `bos`.

@@ -26,6 +26,10 @@ pub struct ModelConfig {
     /// BLIP-2 or InstructBLIP.
     #[serde(rename = "model_type")]
     pub kind: ModelKind,
+    /// Whether an RMS norm follows the projection to the language model, so that visual tokens are as long as those of text
+    /// (the embedded model; not the published ones).
+    #[serde(default)]
+    pub projection_norm: bool,
     /// Number of learned queries, the visual tokens of an image.
     #[serde(default = "default_num_query_tokens")]
     pub num_query_tokens: usize,
@@ -47,11 +51,14 @@ fn default_num_query_tokens() -> usize {
     32
 }
 
-/// The EVA-style vision transformer.
+/// The vision tower: the EVA-style transformer, or EfficientNet-Lite0 (`model_type` `efficientnet_lite0`, of which width, image
+/// size and epsilon alone matter).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub struct VisionConfig {
-    /// Width.
+    /// Which tower.
+    pub model_type: String,
+    /// Width of the tokens that the Q-Former attends to.
     pub hidden_size: usize,
     /// Width of the feed-forward layers.
     pub intermediate_size: usize,
@@ -74,6 +81,7 @@ pub struct VisionConfig {
 impl Default for VisionConfig {
     fn default() -> Self {
         Self {
+            model_type: "instructblip_vision_model".into(),
             hidden_size: 1408,
             intermediate_size: 6144,
             num_hidden_layers: 39,

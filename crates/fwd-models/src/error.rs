@@ -42,7 +42,7 @@ pub enum ModelError {
     /// Tensors are missing, unexpected, misshapen, of a wrong type or not finite.
     #[error("{}: {problems}", path.display())]
     Tensors {
-        /// The directory of the checkpoint.
+        /// The directory or file of the checkpoint.
         path: PathBuf,
         /// All of them.
         problems: Box<TensorProblems>,

@@ -22,6 +22,8 @@
 //! let answers = model.language().generate(&encoded, &config, None)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! [`EfficientNetLite0`] is an image encoder for the CPU, with weights of its own.
 
 #![forbid(unsafe_code)]
 
@@ -29,11 +31,14 @@ mod blip;
 mod config;
 mod error;
 mod generate;
+mod lite0;
 mod promptable;
 mod qformer;
 pub mod relative;
 mod t5;
 mod tap;
+mod trainable;
+mod vision;
 mod vit;
 mod weights;
 
@@ -41,9 +46,12 @@ pub use blip::{Blip, FrozenFeatures, Instructions};
 pub use config::{ModelConfig, ModelKind, OneOrMany, QFormerConfig, SpecialTokens, T5Config, VisionConfig};
 pub use error::{ModelError, Result, TensorProblems};
 pub use generate::{EarlyStopping, GenerationConfig, Hypothesis, OnStep};
-pub use promptable::BlipSample;
+pub use lite0::{EfficientNetLite0, Lite0Features};
+pub use promptable::{BlipSample, padded};
 pub use qformer::{QFormer, QFormerText};
 pub use t5::{DecoderState, Encoded, LanguageInput, Scored, T5};
 pub use tap::Tap;
+pub use trainable::{FirstValues, StepConfig, StepReport, Tracked, Trainable};
+pub use vision::{CELL_CHANNELS, Neck, VisionTower};
 pub use vit::VisionTransformer;
 pub use weights::{Checkpoint, WeightDtype, Weights};

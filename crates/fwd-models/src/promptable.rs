@@ -15,7 +15,7 @@ pub struct BlipSample {
     pub visual_tokens: Vec<f32>,
     /// `(n_text, d_model)` row-major: the instruction's embeddings.
     pub text_embeds: Vec<f32>,
-    /// `(d_vision)`: class token after the final norm.
+    /// `(d_vision)`: the pooled output of the vision tower.
     pub image_query: Vec<f32>,
     /// `(d_model)`: mean of the instruction's embeddings.
     pub text_query: Vec<f32>,
@@ -87,13 +87,27 @@ impl Blip {
     }
 }
 
+/// Rows of token ids as one tensor, `(rows, longest)`, i64.
+///
+/// # Errors
+/// An error of candle.
+pub fn padded(rows: &[&[i64]], padding: i64, device: &Device) -> Result<Tensor> {
+    let width = rows.iter().map(|row| row.len()).max().unwrap_or(0);
+    let fill = |row: &&[i64]| {
+        let rest = std::iter::repeat_n(padding, width - row.len());
+        row.iter().copied().chain(rest).collect::<Vec<_>>()
+    };
+    let ids: Vec<i64> = rows.iter().flat_map(fill).collect();
+    Ok(Tensor::from_vec(ids, (rows.len(), width), device)?)
+}
+
 impl FrozenModel for Blip {
     type Features = BlipSample;
     type Error = ModelError;
 
     fn dims(&self) -> Dims {
         let model = self.language().d_model();
-        Dims { model, image_query: self.config().vision.hidden_size, text_query: model }
+        Dims { model, image_query: self.config().vision.query_width(), text_query: model }
     }
 
     fn embeddings(&self, sample: &BlipSample) -> Result<Embeddings> {
@@ -109,13 +123,8 @@ impl FrozenModel for Blip {
         let shape = (prompts.batch, prompts.n_tokens, prompts.dim);
         let prompt = Var::from_slice(&prompts.values, shape, device)?;
         let input = self.language_input(batch, device)?.with_prompt(&prompt)?;
-        let width = batch.iter().map(|s| s.labels.len()).max().unwrap_or(0);
-        let padded = |sample: &&BlipSample| {
-            let padding = std::iter::repeat_n(IGNORE_INDEX, width - sample.labels.len());
-            sample.labels.iter().copied().chain(padding).collect::<Vec<_>>()
-        };
-        let labels: Vec<i64> = batch.iter().flat_map(padded).collect();
-        let labels = Tensor::from_vec(labels, (batch.len(), width), device)?;
+        let labels: Vec<&[i64]> = batch.iter().map(|s| &s.labels[..]).collect();
+        let labels = padded(&labels, IGNORE_INDEX, device)?;
         let loss = self.language().score(&input, &labels, &mut Tap::none())?.loss;
         let gradient = fwd_ops::backward(&loss, &[("prompt", &prompt)])?;
         Ok(LossGradient {

@@ -4,14 +4,14 @@
 //! Self-attention runs over `[queries ; instruction]`; cross-attention to the image is for the queries only, in every
 //! `cross_attention_frequency`-th layer; queries and instruction have feed-forward layers of their own.
 
-use crate::config::{ModelKind, QFormerConfig, activation};
+use crate::config::{ModelConfig, ModelKind, QFormerConfig, activation};
 use crate::error::{ModelError, Result};
 use crate::tap::Tap;
 use crate::weights::Scope;
 use candle_core::{DType, Tensor};
 use fwd_ops::{
     Activation, AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer,
-    FrozenLinear, Norm, embedding,
+    Linear, Norm, embedding,
 };
 
 /// A frozen Q-Former with its learned queries.
@@ -34,7 +34,7 @@ struct TextEmbeddings {
 struct Layer {
     attention: AttentionSublayer,
     /// The cross-attention with its map from image features to keys and values.
-    cross: Option<(AttentionSublayer, FrozenLinear)>,
+    cross: Option<(AttentionSublayer, Linear)>,
     feed_forward_query: FeedForwardSublayer,
     feed_forward_text: Option<FeedForwardSublayer>,
 }
@@ -49,8 +49,14 @@ pub struct QFormerText {
 }
 
 impl QFormer {
+    /// The Q-Former of a model.
+    pub(crate) fn of(config: &ModelConfig, root: Scope<'_>) -> Result<Self> {
+        let (n_queries, image_width) = (config.num_query_tokens, config.vision.hidden_size);
+        Self::new(config.kind, &config.qformer, n_queries, image_width, root)
+    }
+
     /// `n_queries` learned queries; `image_width` is the width of the image features.
-    pub(crate) fn new(
+    fn new(
         kind: ModelKind,
         config: &QFormerConfig,
         n_queries: usize,
@@ -181,7 +187,7 @@ impl Layer {
 fn bert_self_attention(mut weights: Scope<'_>, config: &QFormerConfig) -> Result<AttentionSublayer> {
     let d = config.hidden_size;
     let [query, key, value] = bert_projections(&mut weights, d, d)?;
-    bert_attention(weights, config, FrozenLinear::stacked(&[&query, &key, &value])?)
+    bert_attention(weights, config, Linear::stacked(&[&query, &key, &value])?)
 }
 
 /// The cross-attention of BERT and the map from image features to its keys and values.
@@ -189,13 +195,13 @@ fn bert_cross_attention(
     mut weights: Scope<'_>,
     config: &QFormerConfig,
     image_width: usize,
-) -> Result<(AttentionSublayer, FrozenLinear)> {
+) -> Result<(AttentionSublayer, Linear)> {
     let [query, key, value] = bert_projections(&mut weights, config.hidden_size, image_width)?;
-    Ok((bert_attention(weights, config, query)?, FrozenLinear::stacked(&[&key, &value])?))
+    Ok((bert_attention(weights, config, query)?, Linear::stacked(&[&key, &value])?))
 }
 
 /// Query, key and value maps; keys and values read `key_width` channels.
-fn bert_projections(weights: &mut Scope<'_>, d: usize, key_width: usize) -> Result<[FrozenLinear; 3]> {
+fn bert_projections(weights: &mut Scope<'_>, d: usize, key_width: usize) -> Result<[Linear; 3]> {
     Ok([
         weights.linear("attention.query", d, d, true)?,
         weights.linear("attention.key", d, key_width, true)?,
@@ -206,7 +212,7 @@ fn bert_projections(weights: &mut Scope<'_>, d: usize, key_width: usize) -> Resu
 fn bert_attention(
     mut weights: Scope<'_>,
     config: &QFormerConfig,
-    projection: FrozenLinear,
+    projection: Linear,
 ) -> Result<AttentionSublayer> {
     let d = config.hidden_size;
     Ok(AttentionSublayer::new(AttentionConfig {

@@ -10,8 +10,8 @@ use crate::tap::Tap;
 use crate::weights::Scope;
 use candle_core::{DType, Device, Tensor};
 use fwd_ops::{
-    AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer, FrozenLinear,
-    IGNORE_INDEX, KvCache, Norm, cross_entropy, embedding, in_pool, position_bias,
+    AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer, IGNORE_INDEX,
+    KvCache, Linear, Norm, cross_entropy, embedding, in_pool, position_bias,
 };
 
 /// A frozen T5.
@@ -21,7 +21,7 @@ pub struct T5 {
     shared: Tensor,
     encoder: Stack,
     decoder: Stack,
-    head: FrozenLinear,
+    head: Linear,
     /// `d_model^-0.5` where the configuration asks for it, else 1.
     head_scale: f64,
     decoder_start: u32,
@@ -41,7 +41,7 @@ struct Stack {
 struct Block {
     attention: AttentionSublayer,
     /// Decoder only: the cross-attention and its map from encoder states to keys and values.
-    cross: Option<(AttentionSublayer, FrozenLinear)>,
+    cross: Option<(AttentionSublayer, Linear)>,
     feed_forward: FeedForwardSublayer,
 }
 
@@ -125,7 +125,7 @@ impl T5 {
             shared,
             encoder: Stack::new(config, config.num_layers, Direction::Both, weights.at("encoder"))?,
             decoder: Stack::new(config, config.n_decoder_layers(), Direction::Back, weights.at("decoder"))?,
-            head: FrozenLinear::new(head, None)?,
+            head: Linear::new(head, None)?,
             head_scale: if config.scales_decoder_output() { (d as f64).powf(-0.5) } else { 1.0 },
             decoder_start: config.decoder_start_token_id.unwrap_or(0),
         })
@@ -327,16 +327,16 @@ impl Stack {
 impl Block {
     fn new(config: &T5Config, is_decoder: bool, mut weights: Scope<'_>) -> Result<Self> {
         let (d, width, eps) = (config.d_model, config.num_heads * config.d_kv, config.layer_norm_epsilon);
-        let mut attention_at = |layer: usize, name: &str| -> Result<(AttentionSublayer, FrozenLinear)> {
+        let mut attention_at = |layer: usize, name: &str| -> Result<(AttentionSublayer, Linear)> {
             let mut weights = weights.at(&layer.to_string());
             let query = weights.linear(&format!("{name}.q"), width, d, false)?;
             let key = weights.linear(&format!("{name}.k"), width, d, false)?;
             let value = weights.linear(&format!("{name}.v"), width, d, false)?;
-            let key_value = FrozenLinear::stacked(&[&key, &value])?;
+            let key_value = Linear::stacked(&[&key, &value])?;
             let is_cross = layer == 1;
             let sublayer = AttentionSublayer::new(AttentionConfig {
                 pre: weights.rms_norm("layer_norm", d, eps)?,
-                projection: if is_cross { query } else { FrozenLinear::stacked(&[&query, &key_value])? },
+                projection: if is_cross { query } else { Linear::stacked(&[&query, &key_value])? },
                 output: weights.linear(&format!("{name}.o"), d, width, false)?,
                 post: Norm::identity(),
                 n_heads: config.num_heads,
@@ -350,7 +350,7 @@ impl Block {
         let gated = config.is_gated();
         let input = if gated {
             let gate = weights.linear("DenseReluDense.wi_0", config.d_ff, d, false)?;
-            FrozenLinear::stacked(&[&gate, &weights.linear("DenseReluDense.wi_1", config.d_ff, d, false)?])?
+            Linear::stacked(&[&gate, &weights.linear("DenseReluDense.wi_1", config.d_ff, d, false)?])?
         } else {
             weights.linear("DenseReluDense.wi", config.d_ff, d, false)?
         };

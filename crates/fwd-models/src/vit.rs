@@ -9,15 +9,14 @@ use crate::tap::Tap;
 use crate::weights::Scope;
 use candle_core::Tensor;
 use fwd_ops::{
-    AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer, FrozenLinear,
-    Norm,
+    AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer, Linear, Norm,
 };
 
 /// A frozen vision tower.
 #[derive(Debug, Clone)]
 pub struct VisionTransformer {
     /// The patch convolution as a linear map of flattened patches `(3·patch·patch)`.
-    patch: FrozenLinear,
+    patch: Linear,
     /// `(1, 1, d)`.
     class_token: Tensor,
     /// `(1, 1 + n_patches, d)`.
@@ -37,7 +36,7 @@ impl VisionTransformer {
         let kernel = embeddings
             .get("patch_embedding.weight", &[d, 3, patch, patch])?
             .reshape((d, 3 * patch * patch))?;
-        let patch_map = FrozenLinear::new(kernel, Some(embeddings.get("patch_embedding.bias", &[d])?))?;
+        let patch_map = Linear::new(kernel, Some(embeddings.get("patch_embedding.bias", &[d])?))?;
         let class_token = embeddings.get_f32("class_embedding", &[1, 1, d])?;
         let positions = embeddings.get_f32("position_embedding", &[1, n_tokens, d])?;
         let mut layers = Vec::new();

@@ -55,9 +55,11 @@ struct Entry {
     bytes: (usize, usize),
 }
 
-/// The tensors of a checkpoint directory: `model.safetensors`, or shards with `model.safetensors.index.json`.
+/// The tensors of a checkpoint directory (`model.safetensors`, or shards with `model.safetensors.index.json`) or of one
+/// file.
 pub struct Checkpoint {
-    dir: PathBuf,
+    /// The directory or the single file, for errors.
+    path: PathBuf,
     files: Vec<(PathBuf, FileBuffer)>,
     entries: BTreeMap<String, Entry>,
     used: BTreeSet<String>,
@@ -83,16 +85,7 @@ impl Checkpoint {
     /// [`ModelError::Io`] if a file cannot be opened, [`ModelError::Json`] for a damaged index, [`ModelError::WeightFile`]
     /// for a damaged header or a file that is shorter or longer than its header says.
     pub fn open(dir: &Path, dtype: WeightDtype, device: &Device) -> Result<Self> {
-        let mut checkpoint = Self {
-            dir: dir.into(),
-            files: Vec::new(),
-            entries: BTreeMap::new(),
-            used: BTreeSet::new(),
-            lost: BTreeSet::new(),
-            problems: TensorProblems::default(),
-            dtype,
-            device: device.clone(),
-        };
+        let mut checkpoint = Self::empty(dir, dtype, device);
         let index_path = dir.join(INDEX);
         if dir.join(SINGLE).exists() || !index_path.exists() {
             checkpoint.map(&dir.join(SINGLE))?;
@@ -110,6 +103,29 @@ impl Checkpoint {
         let lost = index.weight_map.into_keys().filter(|name| !checkpoint.entries.contains_key(name));
         checkpoint.lost = lost.collect();
         Ok(checkpoint)
+    }
+
+    /// Maps a single weight file of any name and reads its header.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_file(path: &Path, dtype: WeightDtype, device: &Device) -> Result<Self> {
+        let mut checkpoint = Self::empty(path, dtype, device);
+        checkpoint.map(path)?;
+        Ok(checkpoint)
+    }
+
+    fn empty(path: &Path, dtype: WeightDtype, device: &Device) -> Self {
+        Self {
+            path: path.into(),
+            files: Vec::new(),
+            entries: BTreeMap::new(),
+            used: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            problems: TensorProblems::default(),
+            dtype,
+            device: device.clone(),
+        }
     }
 
     fn map(&mut self, path: &Path) -> Result<()> {
@@ -145,7 +161,7 @@ impl Checkpoint {
         if self.problems.is_empty() {
             return Ok(());
         }
-        Err(ModelError::Tensors { path: self.dir, problems: Box::new(self.problems) })
+        Err(ModelError::Tensors { path: self.path, problems: Box::new(self.problems) })
     }
 
     fn read(&mut self, name: &str, shape: &[usize], dtype: WeightDtype) -> Result<Tensor> {
@@ -246,7 +262,8 @@ impl<'a> Scope<'a> {
         Self { full_precision: true, ..self }
     }
 
-    fn name(&self, part: &str) -> String {
+    /// The full name of a parameter.
+    pub(crate) fn name(&self, part: &str) -> String {
         if self.prefix.is_empty() { part.into() } else { format!("{}.{part}", self.prefix) }
     }
 
@@ -271,10 +288,10 @@ impl<'a> Scope<'a> {
         n_out: usize,
         n_in: usize,
         bias: bool,
-    ) -> Result<fwd_ops::FrozenLinear> {
+    ) -> Result<fwd_ops::Linear> {
         let weight = self.get(&format!("{name}.weight"), &[n_out, n_in])?;
         let bias = if bias { Some(self.get(&format!("{name}.bias"), &[n_out])?) } else { None };
-        Ok(fwd_ops::FrozenLinear::new(weight, bias)?)
+        Ok(fwd_ops::Linear::new(weight, bias)?)
     }
 
     /// `{name}.weight (d)` and `{name}.bias (d)`.

@@ -282,17 +282,16 @@ fn inputs_that_do_not_fit_are_named() {
     let zeros = |dims: &[usize], dtype| Tensor::zeros(dims, dtype, &Device::Cpu).unwrap();
     let text = fwd_models::QFormerText { ids: zeros(&[1, 4], DType::I64), mask: zeros(&[1, 4], DType::F32) };
     let mut tap = fwd_models::Tap::none();
-    let error = model
-        .visual_tokens(&zeros(&[1, 3, 30, 30], DType::F32), Some(&text), &mut tap)
-        .unwrap_err()
-        .to_string();
+    let wrong = zeros(&[1, 3, 30, 30], DType::F32);
+    let error = model.vision().features(&wrong, &mut tap).unwrap_err().to_string();
     assert!(error.contains("the images are 30x30, the model was trained on 28x28"), "{error}");
-    let pixels = zeros(&[1, 3, 28, 28], DType::F32);
-    let error = model.visual_tokens(&pixels, None, &mut tap).unwrap_err().to_string();
+    let image = model.vision().features(&zeros(&[1, 3, 28, 28], DType::F32), &mut tap).unwrap();
+    model.visual_tokens(&image, Some(&text), &mut tap).unwrap();
+    let error = model.visual_tokens(&image, None, &mut tap).unwrap_err().to_string();
     assert!(error.contains("InstructBLIP needs the instruction's tokens"), "{error}");
     let long =
         fwd_models::QFormerText { ids: zeros(&[1, 33], DType::I64), mask: zeros(&[1, 33], DType::F32) };
-    let error = model.visual_tokens(&pixels, Some(&long), &mut tap).unwrap_err().to_string();
+    let error = model.visual_tokens(&image, Some(&long), &mut tap).unwrap_err().to_string();
     assert!(error.contains("the instruction has 33 tokens, the Q-Former reads at most 32"), "{error}");
     let ids = Tensor::new(&[[120i64, 120, 120, 5, 120]], &Device::Cpu).unwrap();
     let error = model.without_placeholders(&ids, &ids).unwrap_err().to_string();

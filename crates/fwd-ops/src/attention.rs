@@ -8,12 +8,13 @@ use crate::cpu::attention::{HeadShape, ScoreTerms, Tokens, attend, attend_backwa
 use crate::cpu::gemm::{Threads, rows_mut};
 use crate::dispatch::{Kernel, Read, View, apply1, apply3, keep};
 use crate::error::{OpError, Result};
+use crate::linear::SumRows;
 use candle_core::{DType, Device, Shape, Tensor};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
-/// What is added to attention scores before the softmax. Nothing in it gets a gradient.
+/// What is added to attention scores before the softmax. Of this the position bias alone gets a gradient, if it is tracked.
 #[derive(Debug, Clone, Default)]
 pub struct AttentionBias {
     position: Option<Tensor>,
@@ -30,13 +31,10 @@ impl AttentionBias {
     /// Adds `position (n_heads, t_q, t_k)` to the scores of every batch entry.
     ///
     /// # Errors
-    /// [`OpError::Shape`] if it is not of rank 3 or is tracked for gradients, which it would not get.
+    /// [`OpError::Shape`] if it is not of rank 3.
     pub fn with_position(mut self, position: &Tensor) -> Result<Self> {
-        if position.rank() != 3 || position.track_op() {
-            let what = format!(
-                "the position bias must be an untracked (heads, t_q, t_k), got {:?}",
-                position.shape()
-            );
+        if position.rank() != 3 {
+            let what = format!("the position bias must be (heads, t_q, t_k), got {:?}", position.shape());
             return Err(OpError::shape("attention", what));
         }
         self.position = Some(position.contiguous()?);
@@ -64,6 +62,16 @@ impl AttentionBias {
     pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
         let cast = |t: &Option<Tensor>| t.as_ref().map(|t| t.to_dtype(dtype)).transpose();
         Ok(Self { position: cast(&self.position)?, keys: cast(&self.keys)?, causal: self.causal })
+    }
+
+    /// The position bias, if it gets a gradient.
+    pub(crate) fn trained(&self) -> Option<&Tensor> {
+        self.position.as_ref().filter(|p| p.track_op())
+    }
+
+    /// The same values without a history.
+    fn frozen(&self) -> Self {
+        Self { position: self.position.as_ref().map(Tensor::detach), ..self.clone() }
     }
 
     /// Query `i` sees keys `0 ..= i + t_k − t_q`.
@@ -163,13 +171,16 @@ pub fn attention(
     }
     bias.check("attention", batch, n_heads, t_q, t_k)?;
     let last_dense = |t: &Tensor| if t.stride()[2] == 1 { Ok(t.clone()) } else { t.contiguous() };
-    let kernel = Forward {
+    let forward = Forward {
         sizes: Sizes { batch, shape: HeadShape { n_heads, d_head: width / n_heads, t_q, t_k }, scale },
-        bias: bias.clone(),
-        keep: q.track_op() || k.track_op() || v.track_op(),
+        bias: bias.frozen(),
+        keep: q.track_op() || k.track_op() || v.track_op() || bias.trained().is_some(),
         probs: OnceLock::new(),
     };
-    apply3(kernel, &last_dense(q)?, &last_dense(k)?, &last_dense(v)?)
+    match bias.trained() {
+        None => apply3(forward, &last_dense(q)?, &last_dense(k)?, &last_dense(v)?),
+        Some(position) => apply3(Biased(forward), &last_dense(q)?, &Tensor::cat(&[k, v], 2)?, position),
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -186,10 +197,15 @@ struct Forward {
     probs: OnceLock<Tensor>,
 }
 
+/// Attention whose third argument is a position bias that gets a gradient; the second is `[k ; v]` in one row.
+struct Biased(Forward);
+
 struct Backward {
     sizes: Sizes,
     probs: Tensor,
     qkv: [Tensor; 3],
+    /// Whether the gradients of the scores are wanted, to be summed up for the position bias.
+    wants_scores: bool,
 }
 
 impl<'a, E: Elem> View<'a, E> {
@@ -202,12 +218,11 @@ fn tokens_of<E>(data: &[E], from: usize, stride: usize) -> Tokens<'_, E> {
     Tokens { data: &data[from..], stride }
 }
 
-impl Kernel<3> for Forward {
-    fn name(&self) -> &'static str {
-        "attention"
-    }
-
-    fn cpu<E: Elem>(&self, [q, k, v]: [View<'_, E>; 3]) -> candle_core::Result<(Vec<E>, Shape)> {
+impl Forward {
+    fn run<'a, E: Elem>(
+        &self,
+        qkv: impl Fn(usize) -> [Tokens<'a, E>; 3] + Sync,
+    ) -> candle_core::Result<(Vec<E>, Shape)> {
         let Sizes { batch, shape, scale } = self.sizes;
         let (t_q, t_k, width) = (shape.t_q, shape.t_k, shape.width());
         let read = self.bias.read();
@@ -222,8 +237,7 @@ impl Kernel<3> for Forward {
                 .enumerate()
                 .for_each(|(b, (probs, context))| {
                     let context = rows_mut(context, t_q, width, width);
-                    let qkv = [q.tokens(b), k.tokens(b), v.tokens(b)];
-                    attend(shape, &bias.terms(b, t_k, scale), qkv, probs, context, inner);
+                    attend(shape, &bias.terms(b, t_k, scale), qkv(b), probs, context, inner);
                 });
         }
         if self.keep {
@@ -232,23 +246,80 @@ impl Kernel<3> for Forward {
         Ok((context, Shape::from((batch, t_q, width))))
     }
 
+    /// `[dq | dk | dv]`, then the gradients of the scores if wanted, flat.
+    fn flat_gradients(
+        &self,
+        [q, k, v]: [&Tensor; 3],
+        dy: &Tensor,
+        wants_scores: bool,
+    ) -> candle_core::Result<Tensor> {
+        let Some(probs) = self.probs.get().cloned() else {
+            candle_core::bail!("attention: backward before forward");
+        };
+        let qkv = [q.contiguous()?, k.contiguous()?, v.contiguous()?];
+        Ok(apply1(Backward { sizes: self.sizes, probs, qkv, wants_scores }, dy)?)
+    }
+}
+
+/// A part of a flat gradient in the shape of its tensor, if that is tracked.
+fn part(flat: &Tensor, at: usize, like: &Tensor) -> candle_core::Result<Option<Tensor>> {
+    like.track_op().then(|| flat.narrow(0, at, like.elem_count())?.reshape(like.shape())).transpose()
+}
+
+impl Kernel<3> for Forward {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn cpu<E: Elem>(&self, [q, k, v]: [View<'_, E>; 3]) -> candle_core::Result<(Vec<E>, Shape)> {
+        self.run(|b| [q.tokens(b), k.tokens(b), v.tokens(b)])
+    }
+
     fn backward(
         &self,
         [q, k, v]: [&Tensor; 3],
         _: &Tensor,
         dy: &Tensor,
     ) -> candle_core::Result<[Option<Tensor>; 3]> {
-        let Some(probs) = self.probs.get().cloned() else {
-            candle_core::bail!("attention: backward before forward");
-        };
-        let kernel =
-            Backward { sizes: self.sizes, probs, qkv: [q.contiguous()?, k.contiguous()?, v.contiguous()?] };
-        let flat = apply1(kernel, dy)?;
+        let flat = self.flat_gradients([q, k, v], dy, false)?;
         let (n_q, n_k) = (q.elem_count(), k.elem_count());
-        let part = |at: usize, like: &Tensor| {
-            like.track_op().then(|| flat.narrow(0, at, like.elem_count())?.reshape(like.shape())).transpose()
+        Ok([part(&flat, 0, q)?, part(&flat, n_q, k)?, part(&flat, n_q + n_k, v)?])
+    }
+}
+
+impl Kernel<3> for Biased {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn cpu<E: Elem>(&self, [q, kv, _]: [View<'_, E>; 3]) -> candle_core::Result<(Vec<E>, Shape)> {
+        let width = self.0.sizes.shape.width();
+        self.0.run(|b| {
+            let k = kv.tokens(b);
+            [q.tokens(b), k, tokens_of(k.data, width, k.stride)]
+        })
+    }
+
+    fn backward(
+        &self,
+        [q, kv, position]: [&Tensor; 3],
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<[Option<Tensor>; 3]> {
+        let Sizes { batch, shape, .. } = self.0.sizes;
+        let width = shape.width();
+        let (k, v) = (kv.narrow(2, 0, width)?, kv.narrow(2, width, width)?);
+        let flat = self.0.flat_gradients([q, &k, &v], dy, true)?;
+        let (n_q, n_k) = (q.elem_count(), k.elem_count());
+        let d_kv = if kv.track_op() {
+            let like = |at: usize| flat.narrow(0, at, n_k)?.reshape(k.shape());
+            Some(Tensor::cat(&[like(n_q)?, like(n_q + n_k)?], 2)?)
+        } else {
+            None
         };
-        Ok([part(0, q)?, part(n_q, k)?, part(n_q + n_k, v)?])
+        let d_scores = flat.narrow(0, n_q + 2 * n_k, batch * shape.n_probs())?;
+        let d_position = apply1(SumRows, &d_scores.reshape((batch, shape.n_probs()))?)?;
+        Ok([part(&flat, 0, q)?, d_kv, Some(d_position.reshape(position.shape())?)])
     }
 }
 
@@ -264,16 +335,21 @@ impl Kernel<1> for Backward {
         let probs = Read::new(&self.probs);
         let (q, k, v, probs) =
             (read[0].values::<E>()?, read[1].values::<E>()?, read[2].values::<E>()?, probs.values::<E>()?);
-        let (n_q, n_k) = (t_q * width, t_k * width);
-        let mut flat = vec![E::zero(); batch * (n_q + 2 * n_k)];
+        let (n_q, n_k, n_scores) =
+            (t_q * width, t_k * width, if self.wants_scores { shape.n_probs() } else { 0 });
+        let mut flat = vec![E::zero(); batch * (n_q + 2 * n_k + n_scores)];
         if n_q > 0 && n_k > 0 {
-            let (dq, dkv) = flat.split_at_mut(batch * n_q);
-            let (dk, dv) = dkv.split_at_mut(batch * n_k);
+            let (dq, rest) = flat.split_at_mut(batch * n_q);
+            let (dk, rest) = rest.split_at_mut(batch * n_k);
+            let (dv, mut d_scores) = rest.split_at_mut(batch * n_k);
+            let d_scores: Vec<&mut [E]> =
+                (0..batch).map(|_| d_scores.split_off_mut(..n_scores).unwrap_or_default()).collect();
             dq.par_chunks_mut(n_q)
                 .zip(dk.par_chunks_mut(n_k))
                 .zip(dv.par_chunks_mut(n_k))
+                .zip(d_scores)
                 .enumerate()
-                .for_each(|(b, ((dq, dk), dv))| {
+                .for_each(|(b, (((dq, dk), dv), d_scores))| {
                     let tokens = |data, n| tokens_of(data, b * n, width);
                     attend_backward(
                         shape,
@@ -286,6 +362,7 @@ impl Kernel<1> for Backward {
                             rows_mut(dk, t_k, width, width),
                             rows_mut(dv, t_k, width, width),
                         ],
+                        d_scores,
                         Threads::One,
                     );
                 });

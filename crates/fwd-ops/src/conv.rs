@@ -1,187 +1,235 @@
-//! Frozen convolutions for image encoders (MobileNet / EfficientNet): depthwise `k×k` and pointwise `1×1`, `NCHW`.
+//! Frozen image encoders of the MobileNet family (EfficientNet-Lite), inference only: a dense stem over `NCHW` pixels,
+//! inverted residual blocks over `NHWC` activations, ReLU6, TensorFlow's `SAME` padding.
+//!
+//! There is no backward: such an encoder stands in front of everything that is trained, and asking for a gradient through
+//! it is an error.
+//!
+//! # Source
+//! Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018; Tan and Le, "EfficientNet", 2019.
 
 use crate::cpu::Elem;
-use crate::cpu::conv::{DepthwiseShape, depthwise, depthwise_backward, pointwise, pointwise_backward};
+use crate::cpu::conv::{
+    Geometry, InvertedResidualRef, LANES, dense_relu6, linear_relu6 as linear_relu6_rows,
+};
 use crate::dispatch::{Kernel, Read, View, apply1};
 use crate::error::{OpError, Result};
-use crate::linear::{FrozenLinear, frozen_dtype};
+use crate::linear::{Linear, check_last_dim, frozen_dtype, with_last_dim};
 use candle_core::{Shape, Tensor};
 
-/// A depthwise convolution with frozen weights: every channel has its own filter.
+/// The first layer of an image encoder: a square convolution with `SAME` padding, then ReLU6.
 #[derive(Debug, Clone)]
-pub struct DepthwiseConv {
-    weight: Tensor,
-    bias: Option<Tensor>,
+pub struct StemConv {
+    /// The filters as rows `(channels · k · k)`.
+    linear: Linear,
+    channels: usize,
+    kernel: usize,
     stride: usize,
-    padding: Padding,
 }
 
-/// How a convolution treats the border.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Padding {
-    /// The same number of zero rows and columns on every side (PyTorch).
-    Symmetric(usize),
-    /// `ceil(size/stride)` outputs; an odd surplus goes below and to the right (TensorFlow's `SAME`).
-    Same,
-}
-
-impl DepthwiseConv {
-    /// Takes `weight (channels, 1, k_h, k_w)` and `bias (channels)`.
+impl StemConv {
+    /// Takes `weight (n_out, channels, k, k)` and `bias (n_out)`.
     ///
     /// # Errors
-    /// [`OpError::Shape`] if the shapes do not fit or the stride is 0, [`OpError::DType`] if a tensor is not of a float type.
-    pub fn new(weight: Tensor, bias: Option<Tensor>, stride: usize, padding: Padding) -> Result<Self> {
-        let fits = matches!(weight.dims(), &[_, 1, h, w] if h > 0 && w > 0)
-            && stride > 0
-            && bias.as_ref().is_none_or(|b| b.dims() == [weight.dims()[0]]);
-        if !fits {
-            let what = format!(
-                "weight {:?}, bias {:?}, stride {stride}: (c, 1, h, w), (c) and a positive stride needed",
-                weight.shape(),
-                bias.as_ref().map(Tensor::shape)
-            );
-            return Err(OpError::shape("depthwise_conv", what));
+    /// [`OpError::Shape`] if the shapes do not fit or the stride is not in `1..=k`, [`OpError::DType`] if a tensor is not of
+    /// a float type.
+    pub fn new(weight: &Tensor, bias: Tensor, stride: usize) -> Result<Self> {
+        match *weight.dims() {
+            [n_out, channels, k, k2] if k == k2 && (1..=k).contains(&stride) => {
+                let linear = Linear::new(weight.reshape((n_out, channels * k * k))?, Some(bias))?;
+                Ok(Self { linear, channels, kernel: k, stride })
+            }
+            _ => {
+                let what = format!(
+                    "weight {:?}, stride {stride}: (n_out, c, k, k) and a stride in 1..=k needed",
+                    weight.shape()
+                );
+                Err(OpError::shape("stem_conv", what))
+            }
         }
-        for tensor in bias.iter().chain([&weight]) {
-            frozen_dtype("depthwise_conv", tensor)?;
-        }
-        let bias = bias.map(|b| b.detach().contiguous()).transpose()?;
-        Ok(Self { weight: weight.detach().contiguous()?, bias, stride, padding })
     }
 
-    /// `x (batch, channels, h, w)`, f32 or f64 -> `(batch, channels, h', w')`.
+    /// `relu6(conv(x) + b)`.
+    ///
+    /// # Shapes
+    /// `x (batch, channels, h, w)` in f32 or f64 -> `(batch, ceil(h / stride), ceil(w / stride), n_out)`: the channels come
+    /// last.
     ///
     /// # Errors
-    /// [`OpError::Shape`] if `x` has other channels or is smaller than the filter.
+    /// [`OpError::Shape`] if `x` has other channels or no pixel.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let shape = self.shape(x)?;
-        apply1(Depthwise { conv: self.clone(), shape }, x)
-    }
-
-    fn shape(&self, x: &Tensor) -> Result<DepthwiseShape> {
-        let (channels, kernel_hw) = (self.weight.dims()[0], [self.weight.dims()[2], self.weight.dims()[3]]);
-        let misfit = || {
-            OpError::shape(
-                "depthwise_conv",
-                format!("x {:?} does not fit filters {:?}", x.shape(), self.weight.shape()),
-            )
-        };
-        let &[_, c, h, w] = x.dims() else { return Err(misfit()) };
-        let in_hw = [h, w];
-        let (mut out_hw, mut pad_top_left) = ([0; 2], [0; 2]);
-        for axis in 0..2 {
-            let (n, k) = (in_hw[axis], kernel_hw[axis]);
-            (out_hw[axis], pad_top_left[axis]) = match self.padding {
-                Padding::Symmetric(pad) => {
-                    ((n + 2 * pad).checked_sub(k).ok_or_else(misfit)? / self.stride + 1, pad)
-                }
-                Padding::Same => {
-                    let n_out = n.div_ceil(self.stride);
-                    let total = (n_out.saturating_sub(1) * self.stride + k).saturating_sub(n);
-                    (n_out, total / 2)
-                }
-            };
+        match *x.dims() {
+            [_, c, h, w] if c == self.channels && h > 0 && w > 0 => apply1(Stem(self.clone()), x),
+            _ => Err(OpError::shape(
+                "stem_conv",
+                format!("x must be (b, {}, h, w), got {:?}", self.channels, x.shape()),
+            )),
         }
-        if c != channels || h == 0 || w == 0 {
-            return Err(misfit());
-        }
-        Ok(DepthwiseShape { channels, in_hw, out_hw, kernel_hw, stride: self.stride, pad_top_left })
     }
 }
 
-/// A pointwise (`1×1`) convolution: `y[:, o, p] = Σ_c W[o, c]·x[:, c, p] + b[o]`.
+/// The parts of an [`InvertedResidual`] block, batch norms folded in.
+#[derive(Debug, Clone)]
+pub struct InvertedResidualConfig {
+    /// `n_in -> channels` with ReLU6; without it the block filters its input.
+    pub expand: Option<Linear>,
+    /// One filter a channel, `(channels, 1, k, k)`, with ReLU6 and `SAME` padding.
+    pub depthwise_weight: Tensor,
+    /// `(channels)`.
+    pub depthwise_bias: Tensor,
+    /// Step of the filters, in `1..=k`.
+    pub stride: usize,
+    /// `channels -> n_out`, linear.
+    pub project: Linear,
+}
+
+/// `y = project(relu6(depthwise(relu6(expand(x)))))`, plus `x` where the stride is 1 and the widths agree.
+#[derive(Debug, Clone)]
+pub struct InvertedResidual {
+    expand: Option<Linear>,
+    /// `(planes, k·k, LANES)`: the filters of `LANES` channels next to one another.
+    taps: Tensor,
+    /// `(planes, LANES)`.
+    bias: Tensor,
+    kernel: usize,
+    stride: usize,
+    project: Linear,
+}
+
+impl InvertedResidual {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if the shapes do not fit or the stride is not in `1..=k`, [`OpError::DType`] if a tensor is not of
+    /// a float type.
+    pub fn new(config: InvertedResidualConfig) -> Result<Self> {
+        let InvertedResidualConfig { expand, depthwise_weight, depthwise_bias, stride, project } = config;
+        let channels = project.n_in();
+        let kernel = match *depthwise_weight.dims() {
+            [c, 1, k, k2] if c == channels && k == k2 && (1..=k).contains(&stride) => k,
+            _ => 0,
+        };
+        let widths_fit = expand.as_ref().is_none_or(|e| e.n_out() == channels);
+        if kernel == 0 || !widths_fit || depthwise_bias.dims() != [channels] {
+            let what = format!(
+                "expand -> {:?}, depthwise {:?} and {:?}, stride {stride}, project {channels} ->: \
+                 (c, 1, k, k), (c), one width and a stride in 1..=k needed",
+                expand.as_ref().map(Linear::n_out),
+                depthwise_weight.shape(),
+                depthwise_bias.shape()
+            );
+            return Err(OpError::shape("inverted_residual", what));
+        }
+        for tensor in [&depthwise_weight, &depthwise_bias] {
+            frozen_dtype("inverted_residual", tensor)?;
+        }
+        let n_planes = channels.div_ceil(LANES);
+        let missing = n_planes * LANES - channels;
+        let taps = depthwise_weight
+            .detach()
+            .pad_with_zeros(0, 0, missing)?
+            .reshape((n_planes, LANES, kernel * kernel))?
+            .transpose(1, 2)?
+            .contiguous()?;
+        let bias = depthwise_bias.detach().pad_with_zeros(0, 0, missing)?.contiguous()?;
+        Ok(Self { expand, taps, bias, kernel, stride, project })
+    }
+
+    /// Channels of the input.
+    pub fn n_in(&self) -> usize {
+        self.expand.as_ref().unwrap_or(&self.project).n_in()
+    }
+
+    /// Channels of the output.
+    pub fn n_out(&self) -> usize {
+        self.project.n_out()
+    }
+
+    /// Runs the block.
+    ///
+    /// # Shapes
+    /// `x (batch, h, w, n_in)` in f32 or f64 -> `(batch, ceil(h / stride), ceil(w / stride), n_out)`.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if `x` has other channels or no pixel.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match *x.dims() {
+            [_, h, w, c] if c == self.n_in() && h > 0 && w > 0 => apply1(Block(self.clone()), x),
+            _ => Err(OpError::shape(
+                "inverted_residual",
+                format!("x must be (b, h, w, {}), got {:?}", self.n_in(), x.shape()),
+            )),
+        }
+    }
+}
+
+/// `relu6(x·Wᵀ + b)`: a pointwise convolution over `NHWC` activations. Inference only.
 ///
 /// # Shapes
-/// `x (batch, n_in, h, w)`, f32 or f64 -> `(batch, n_out, h, w)`.
+/// `x (…, n_in)` in f32 or f64 -> `(…, n_out)`.
 ///
 /// # Errors
-/// [`OpError::Shape`] if `x` is not of rank 4 with `n_in` channels.
-pub fn pointwise_conv(linear: &FrozenLinear, x: &Tensor) -> Result<Tensor> {
-    match x.dims() {
-        &[_, c, _, _] if c == linear.n_in() => apply1(Pointwise(linear.clone()), x),
-        _ => Err(OpError::shape(
-            "pointwise_conv",
-            format!("x must be (b, {}, h, w), got {:?}", linear.n_in(), x.shape()),
-        )),
-    }
+/// [`OpError::Shape`] if the last dimension of `x` is not `n_in`.
+pub fn linear_relu6(linear: &Linear, x: &Tensor) -> Result<Tensor> {
+    check_last_dim("linear_relu6", x, linear.n_in())?;
+    apply1(Pointwise(linear.clone()), x)
 }
 
-struct Depthwise {
-    conv: DepthwiseConv,
-    shape: DepthwiseShape,
-}
+struct Stem(StemConv);
+struct Block(InvertedResidual);
+struct Pointwise(Linear);
 
-struct DepthwiseBackward {
-    conv: DepthwiseConv,
-    shape: DepthwiseShape,
-}
-
-impl Kernel<1> for Depthwise {
+impl Kernel<1> for Stem {
     fn name(&self) -> &'static str {
-        "depthwise_conv"
+        "stem_conv"
     }
 
     fn cpu<E: Elem>(&self, [x]: [View<'_, E>; 1]) -> candle_core::Result<(Vec<E>, Shape)> {
-        let [h, w] = self.shape.out_hw;
-        let mut y = vec![E::zero(); x.dims[0] * self.shape.channels * h * w];
-        let (weight, bias) = (Read::new(&self.conv.weight), self.conv.bias.as_ref().map(Read::new));
-        let bias = bias.as_ref().map(|b| b.values::<E>()).transpose()?;
-        depthwise(self.shape, x.data, &weight.values::<E>()?, bias.as_deref(), &mut y);
-        Ok((y, Shape::from((x.dims[0], self.shape.channels, h, w))))
-    }
-
-    fn backward(&self, _: [&Tensor; 1], _: &Tensor, dy: &Tensor) -> candle_core::Result<[Option<Tensor>; 1]> {
-        Ok([Some(apply1(DepthwiseBackward { conv: self.conv.clone(), shape: self.shape }, dy)?)])
+        let StemConv { linear, channels, kernel, stride } = &self.0;
+        let geometry = Geometry::same(*kernel, *stride, [x.dims[2], x.dims[3]]);
+        let [h, w] = geometry.out_hw;
+        let mut y = vec![E::zero(); x.dims[0] * h * w * linear.n_out()];
+        dense_relu6(geometry, *channels, linear.read().values()?.as_ref(), x.data, &mut y);
+        Ok((y, Shape::from((x.dims[0], h, w, linear.n_out()))))
     }
 }
 
-impl Kernel<1> for DepthwiseBackward {
+impl Kernel<1> for Block {
     fn name(&self) -> &'static str {
-        "depthwise_conv_backward"
+        "inverted_residual"
     }
 
-    fn cpu<E: Elem>(&self, [dy]: [View<'_, E>; 1]) -> candle_core::Result<(Vec<E>, Shape)> {
-        let [h, w] = self.shape.in_hw;
-        let mut dx = vec![E::zero(); dy.dims[0] * self.shape.channels * h * w];
-        let weight = Read::new(&self.conv.weight);
-        depthwise_backward(self.shape, dy.data, &weight.values::<E>()?, &mut dx);
-        Ok((dx, Shape::from((dy.dims[0], self.shape.channels, h, w))))
+    fn cpu<E: Elem>(&self, [x]: [View<'_, E>; 1]) -> candle_core::Result<(Vec<E>, Shape)> {
+        let block = &self.0;
+        let geometry = Geometry::same(block.kernel, block.stride, [x.dims[1], x.dims[2]]);
+        let [h, w] = geometry.out_hw;
+        let mut y = vec![E::zero(); x.dims[0] * h * w * block.n_out()];
+        let expand = block.expand.as_ref().map(Linear::read);
+        let expand = expand.as_ref().map(|e| e.values::<E>()).transpose()?;
+        let project = block.project.read();
+        let project = project.values::<E>()?;
+        let (taps, bias) = (Read::new(&block.taps), Read::new(&block.bias));
+        let (taps, bias) = (taps.values::<E>()?, bias.values::<E>()?);
+        let parts = InvertedResidualRef {
+            geometry,
+            expand: expand.as_ref().map(|e| e.as_ref()),
+            taps: taps.as_chunks().0,
+            bias: bias.as_chunks().0,
+            project: project.as_ref(),
+            residual: block.stride == 1 && block.n_in() == block.n_out(),
+        };
+        parts.forward(x.data, &mut y);
+        Ok((y, Shape::from((x.dims[0], h, w, block.n_out()))))
     }
 }
-
-struct Pointwise(FrozenLinear);
-struct PointwiseBackward(FrozenLinear);
 
 impl Kernel<1> for Pointwise {
     fn name(&self) -> &'static str {
-        "pointwise_conv"
+        "linear_relu6"
     }
 
     fn cpu<E: Elem>(&self, [x]: [View<'_, E>; 1]) -> candle_core::Result<(Vec<E>, Shape)> {
-        let (batch, h, w) = (x.dims[0], x.dims[2], x.dims[3]);
-        let mut y = vec![E::zero(); batch * self.0.n_out() * h * w];
-        if !y.is_empty() {
-            pointwise(self.0.read().values()?.as_ref(), h * w, x.data, &mut y);
-        }
-        Ok((y, Shape::from((batch, self.0.n_out(), h, w))))
-    }
-
-    fn backward(&self, _: [&Tensor; 1], _: &Tensor, dy: &Tensor) -> candle_core::Result<[Option<Tensor>; 1]> {
-        Ok([Some(apply1(PointwiseBackward(self.0.clone()), dy)?)])
-    }
-}
-
-impl Kernel<1> for PointwiseBackward {
-    fn name(&self) -> &'static str {
-        "pointwise_conv_backward"
-    }
-
-    fn cpu<E: Elem>(&self, [dy]: [View<'_, E>; 1]) -> candle_core::Result<(Vec<E>, Shape)> {
-        let (batch, h, w) = (dy.dims[0], dy.dims[2], dy.dims[3]);
-        let mut dx = vec![E::zero(); batch * self.0.n_in() * h * w];
-        if !dx.is_empty() {
-            pointwise_backward(self.0.read().values()?.as_ref(), h * w, dy.data, &mut dx);
-        }
-        Ok((dx, Shape::from((batch, self.0.n_in(), h, w))))
+        let mut y = vec![E::zero(); x.data.len() / self.0.n_in() * self.0.n_out()];
+        linear_relu6_rows(self.0.read().values()?.as_ref(), x.data, &mut y);
+        Ok((y, with_last_dim(x.dims, self.0.n_out())))
     }
 }

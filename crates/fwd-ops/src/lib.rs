@@ -1,18 +1,18 @@
-//! Differentiable tensor operations for frozen transformers, over [candle](candle_core).
+//! Differentiable tensor operations for transformers, frozen or trained, over [candle](candle_core).
 //!
 //! candle's own norms, softmax and rotary embeddings record no backward, and its matrix product always computes the
 //! gradient of the weight. This crate has the operations that prompt tuning needs, each with an exact backward to its
-//! *input*, and none to its frozen parameters:
+//! *input*, and to those of its parameters that are tracked (given as a `Var` or computed from one); frozen ones cost nothing:
 //!
 //! | operation | forward |
 //! |---|---|
-//! | [`FrozenLinear`] | `x·Wᵀ + b`, weights in f32, bf16 or f16 |
+//! | [`Linear`] | `x·Wᵀ + b`, weights in f32, bf16 or f16 |
 //! | [`Norm`] | layer norm, RMS norm |
 //! | [`Activation`] | GELU (erf, tanh), ReLU, gated or not |
 //! | [`softmax()`], [`attention()`] | with position bias, padding mask, causal mask, any scale |
 //! | [`AttentionSublayer`], [`FeedForwardSublayer`] | norm, attention or feed-forward, residual sum in one operation |
 //! | [`embedding()`], [`cross_entropy()`] | checked ids, ignore index −100 |
-//! | [`DepthwiseConv`], [`pointwise_conv`] | frozen image encoders |
+//! | [`StemConv`], [`InvertedResidual`], [`linear_relu6()`] | convolutional image encoders, inference only |
 //!
 //! [`backward()`] walks the graph and refuses to lose a gradient silently. Activations are f32; everything also runs in f64,
 //! where the tests check each gradient against finite differences.
@@ -48,11 +48,11 @@ pub fn in_pool<R: Send>(body: impl FnOnce() -> R + Send) -> R {
 pub use activation::Activation;
 pub use attention::{AttentionBias, attention, position_bias};
 pub use backward::backward;
-pub use conv::{DepthwiseConv, Padding, pointwise_conv};
+pub use conv::{InvertedResidual, InvertedResidualConfig, StemConv, linear_relu6};
 pub use cross_entropy::{IGNORE_INDEX, cross_entropy, token_nll};
 pub use embedding::embedding;
 pub use error::{OpError, Result};
-pub use linear::FrozenLinear;
+pub use linear::Linear;
 pub use norm::Norm;
 pub use softmax::softmax;
 pub use sublayer::{AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer, KvCache};

@@ -1,22 +1,23 @@
-//! Frozen linear maps: `y = x·Wᵀ + b` with `dx = dy·W`, and nothing for `W` or `b`.
+//! Linear maps: `y = x·Wᵀ + b` with `dx = dy·W`, and for a trained map `dW = dyᵀ·x`, `db = Σ dy`.
 //!
-//! candle's `Op::Matmul` computes and keeps the weight's gradient whether it is frozen or not; here the weight is part of
-//! the operation, not an argument, so that gradient cannot come into being.
+//! candle's `Op::Matmul` computes and keeps the weight's gradient whether it is frozen or not; here the weight of a frozen map
+//! is part of the operation, not an argument, so that gradient cannot come into being.
 
-use crate::cpu::Elem;
-use crate::cpu::gemm::{LinearRef, Threads, is_weight_dtype};
-use crate::dispatch::{Kernel, Read, View, apply1};
+use crate::cpu::gemm::{LinearRef, Threads, gemm, is_weight_dtype, rows, rows_mut};
+use crate::cpu::norm::sum_rows;
+use crate::cpu::{Elem, simd};
+use crate::dispatch::{Kernel, Read, View, apply1, apply2, apply3};
 use crate::error::{OpError, Result};
 use candle_core::{DType, Shape, Tensor};
 use faer::Accum;
 use std::borrow::Cow;
 
-/// A linear map whose weight and bias never get a gradient.
+/// A linear map. It is frozen, and gets no gradient, unless its weight or bias is tracked (a `Var` or computed from one).
 ///
-/// Weights may be stored in f32, bf16 or f16, which are widened exactly to the type of the activations (f32 or f64), or in
-/// f64 for f64 activations.
+/// Frozen weights may be stored in f32, bf16 or f16, which are widened exactly to the type of the activations (f32 or f64), or in
+/// f64 for f64 activations; trained ones have the type of the activations.
 #[derive(Debug, Clone)]
-pub struct FrozenLinear {
+pub struct Linear {
     /// `Wᵀ (n_in, n_out)`: the product of few rows (decoding) reads it in order, up to 1.7 times as fast.
     transposed: Tensor,
     bias: Option<Tensor>,
@@ -24,7 +25,7 @@ pub struct FrozenLinear {
     n_out: usize,
 }
 
-impl FrozenLinear {
+impl Linear {
     /// Takes `weight (n_out, n_in)` and `bias (n_out)`.
     ///
     /// # Errors
@@ -32,40 +33,42 @@ impl FrozenLinear {
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         let &[n_out, n_in] = weight.dims() else {
             return Err(OpError::shape(
-                "frozen_linear",
+                "linear",
                 format!("weight must be (n_out, n_in), got {:?}", weight.shape()),
             ));
         };
         if n_out == 0 || n_in == 0 {
-            return Err(OpError::shape("frozen_linear", format!("weight {:?} is empty", weight.shape())));
+            return Err(OpError::shape("linear", format!("weight {:?} is empty", weight.shape())));
         }
         if let Some(bias) = &bias
             && bias.dims() != [n_out]
         {
-            return Err(OpError::shape(
-                "frozen_linear",
-                format!("bias must be ({n_out}), got {:?}", bias.shape()),
-            ));
+            return Err(OpError::shape("linear", format!("bias must be ({n_out}), got {:?}", bias.shape())));
         }
         for tensor in bias.iter().chain([&weight]) {
-            frozen_dtype("frozen_linear", tensor)?;
+            frozen_dtype("linear", tensor)?;
         }
-        let bias = bias.map(|b| b.detach().contiguous()).transpose()?;
-        Ok(Self { transposed: weight.detach().t()?.contiguous()?, bias, n_in, n_out })
+        let bias = bias.map(|b| b.contiguous()).transpose()?;
+        Ok(Self { transposed: weight.t()?.contiguous()?, bias, n_in, n_out })
+    }
+
+    /// Whether weight or bias get a gradient.
+    pub fn is_trained(&self) -> bool {
+        self.transposed.track_op() || self.bias.as_ref().is_some_and(Tensor::track_op)
     }
 
     /// Stacks maps that read the same input into one: rows `[W_1 ; W_2 ; …]`.
     ///
     /// # Errors
     /// [`OpError::Shape`] if there is none, the input widths differ or only some have a bias.
-    pub fn stacked(parts: &[&FrozenLinear]) -> Result<Self> {
+    pub fn stacked(parts: &[&Linear]) -> Result<Self> {
         if parts.is_empty() {
-            return Err(OpError::shape("frozen_linear", "nothing to stack"));
+            return Err(OpError::shape("linear", "nothing to stack"));
         }
         let n_biases = parts.iter().filter(|p| p.bias.is_some()).count();
         if parts.iter().any(|p| p.n_in != parts[0].n_in) || (n_biases != 0 && n_biases != parts.len()) {
             return Err(OpError::shape(
-                "frozen_linear",
+                "linear",
                 "stacked maps must read one width, and all or none have a bias",
             ));
         }
@@ -102,13 +105,19 @@ impl FrozenLinear {
     /// use candle_core::{Device, Tensor};
     /// let w = Tensor::new(&[[1f32, 2.], [0., -1.]], &Device::Cpu)?;
     /// let x = Tensor::new(&[[3f32, 4.]], &Device::Cpu)?;
-    /// let y = fwd_ops::FrozenLinear::new(w, None)?.forward(&x)?;
+    /// let y = fwd_ops::Linear::new(w, None)?.forward(&x)?;
     /// assert_eq!(y.to_vec2::<f32>()?, [[11., -4.]]);
     /// # Ok::<(), fwd_ops::OpError>(())
     /// ```
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        check_last_dim("frozen_linear", x, self.n_in)?;
-        apply1(Forward(self.clone()), x)
+        check_last_dim("linear", x, self.n_in)?;
+        if !self.is_trained() {
+            return apply1(Forward(self.clone()), x);
+        }
+        match &self.bias {
+            None => apply2(Trained, x, &self.transposed),
+            Some(bias) => apply3(Trained, &x.contiguous()?, &self.transposed, bias),
+        }
     }
 
     pub(crate) fn read(&self) -> LinearRead<'_> {
@@ -120,14 +129,14 @@ impl FrozenLinear {
     }
 }
 
-/// A [`FrozenLinear`] locked for reading.
+/// A [`Linear`] locked for reading.
 pub(crate) struct LinearRead<'a> {
-    linear: &'a FrozenLinear,
+    linear: &'a Linear,
     transposed: Read<'a>,
     bias: Option<Read<'a>>,
 }
 
-/// The values of a [`FrozenLinear`] in one element type.
+/// The values of a [`Linear`] in one element type.
 pub(crate) struct LinearValues<'a, E: Clone> {
     transposed: Cow<'a, [E]>,
     bias: Option<Cow<'a, [E]>>,
@@ -183,12 +192,12 @@ pub(crate) fn with_last_dim(dims: &[usize], last: usize) -> Shape {
     Shape::from_dims(&dims)
 }
 
-struct Forward(FrozenLinear);
-struct Backward(FrozenLinear);
+struct Forward(Linear);
+struct Backward(Linear);
 
 impl Kernel<1> for Forward {
     fn name(&self) -> &'static str {
-        "frozen_linear"
+        "linear"
     }
 
     fn cpu<E: Elem>(&self, [x]: [View<'_, E>; 1]) -> candle_core::Result<(Vec<E>, Shape)> {
@@ -205,7 +214,7 @@ impl Kernel<1> for Forward {
 
 impl Kernel<1> for Backward {
     fn name(&self) -> &'static str {
-        "frozen_linear_backward"
+        "linear_backward"
     }
 
     fn cpu<E: Elem>(&self, [dy]: [View<'_, E>; 1]) -> candle_core::Result<(Vec<E>, Shape)> {
@@ -213,6 +222,118 @@ impl Kernel<1> for Backward {
         let mut dx = vec![E::zero(); m * self.0.n_in];
         self.0.read().values()?.as_ref().backward(dy.data, m, &mut dx, Accum::Replace, Threads::Pool);
         Ok((dx, with_last_dim(dy.dims, self.0.n_in)))
+    }
+}
+
+/// A map whose weight and bias are arguments and get gradients.
+struct Trained;
+
+/// `dW = xᵀ·dy` in the layout of the weight as it is kept, `(n_in, n_out)`.
+struct WeightGradient;
+
+/// The sum of all rows, in order: the gradient of a bias.
+pub(crate) struct SumRows;
+
+impl Trained {
+    fn run<E: Elem>(
+        x: &View<'_, E>,
+        transposed: &View<'_, E>,
+        bias: Option<&[E]>,
+    ) -> candle_core::Result<(Vec<E>, Shape)> {
+        let (n_in, n_out) = (transposed.dims[0], transposed.dims[1]);
+        let m = x.data.len() / n_in;
+        let mut y = vec![E::zero(); m * n_out];
+        let map = LinearRef { transposed: transposed.data, bias, n_in, n_out };
+        map.forward(x.data, m, &mut y, Accum::Replace, Threads::Pool);
+        Ok((y, with_last_dim(x.dims, n_out)))
+    }
+
+    fn gradients(x: &Tensor, transposed: &Tensor, dy: &Tensor) -> candle_core::Result<[Option<Tensor>; 2]> {
+        let dx = if x.track_op() {
+            let (n_in, n_out) = transposed.dims2()?;
+            let frozen = Linear { transposed: transposed.detach(), bias: None, n_in, n_out };
+            Some(apply1(Backward(frozen), dy)?)
+        } else {
+            None
+        };
+        let dw = if transposed.track_op() { Some(apply2(WeightGradient, x, dy)?) } else { None };
+        Ok([dx, dw])
+    }
+}
+
+impl Kernel<2> for Trained {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu<E: Elem>(&self, [x, weight]: [View<'_, E>; 2]) -> candle_core::Result<(Vec<E>, Shape)> {
+        Self::run(&x, &weight, None)
+    }
+
+    fn backward(
+        &self,
+        [x, weight]: [&Tensor; 2],
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<[Option<Tensor>; 2]> {
+        Self::gradients(x, weight, dy)
+    }
+}
+
+impl Kernel<3> for Trained {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu<E: Elem>(&self, [x, weight, bias]: [View<'_, E>; 3]) -> candle_core::Result<(Vec<E>, Shape)> {
+        Self::run(&x, &weight, Some(bias.data))
+    }
+
+    fn backward(
+        &self,
+        [x, weight, bias]: [&Tensor; 3],
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<[Option<Tensor>; 3]> {
+        let [dx, dw] = Self::gradients(x, weight, dy)?;
+        let db = if bias.track_op() { Some(apply1(SumRows, dy)?) } else { None };
+        Ok([dx, dw, db])
+    }
+}
+
+impl Kernel<2> for WeightGradient {
+    fn name(&self) -> &'static str {
+        "linear_weight_gradient"
+    }
+
+    fn cpu<E: Elem>(&self, [x, dy]: [View<'_, E>; 2]) -> candle_core::Result<(Vec<E>, Shape)> {
+        let (n_in, n_out) = (x.last_dim(), dy.last_dim());
+        let m = x.data.len() / n_in;
+        let mut dw = vec![E::zero(); n_in * n_out];
+        gemm(
+            rows_mut(&mut dw, n_in, n_out, n_out),
+            Accum::Replace,
+            rows(x.data, m, n_in, n_in).transpose(),
+            rows(dy.data, m, n_out, n_out),
+            Threads::Pool,
+        );
+        Ok((dw, Shape::from((n_in, n_out))))
+    }
+}
+
+impl Kernel<1> for SumRows {
+    fn name(&self) -> &'static str {
+        "sum_rows"
+    }
+
+    fn cpu<E: Elem>(&self, [dy]: [View<'_, E>; 1]) -> candle_core::Result<(Vec<E>, Shape)> {
+        let n_out = dy.last_dim();
+        let mut db = vec![E::zero(); n_out];
+        simd(
+            #[inline(always)]
+            || sum_rows(dy.data, &mut db),
+        );
+        Ok((db, Shape::from(n_out)))
     }
 }
 

@@ -1,19 +1,20 @@
-//! Frozen layer norm and RMS norm over the last dimension.
+//! Layer norm and RMS norm over the last dimension.
 //!
 //! ```text
 //! layer norm: y = w·(x − mean x)/sqrt(var x + eps) + b        RMS norm: y = w·x/sqrt(mean x² + eps)
 //! ```
 
-use crate::cpu::norm::{NormRef, norm_rows, norm_rows_backward_add};
+use crate::cpu::norm::{NormRef, norm_rows, norm_rows_backward_add, norm_rows_weight_gradient};
 use crate::cpu::{Elem, rows_per_task, simd};
-use crate::dispatch::{Kernel, Read, View, apply1, apply2};
+use crate::dispatch::{Kernel, Read, View, apply1, apply2, apply3};
 use crate::error::{OpError, Result};
-use crate::linear::{check_last_dim, frozen_dtype};
+use crate::linear::{SumRows, check_last_dim, frozen_dtype};
 use candle_core::{Shape, Tensor};
 use rayon::prelude::*;
 use std::borrow::Cow;
 
-/// A normalisation of the last dimension with frozen weights; [`Norm::identity`] leaves the input as it is.
+/// A normalisation of the last dimension; [`Norm::identity`] leaves the input as it is. Its parameters are frozen, and get no
+/// gradient, unless they are tracked (a `Var` or computed from one).
 #[derive(Debug, Clone)]
 pub struct Norm(Kind);
 
@@ -36,7 +37,7 @@ impl Norm {
     /// [`OpError::Shape`] or [`OpError::DType`] if the weight is not a float vector.
     pub fn rms(weight: Tensor, eps: f64) -> Result<Self> {
         check_vector("rms_norm", &weight)?;
-        Ok(Self(Kind::Rms { weight: weight.detach().contiguous()?, eps }))
+        Ok(Self(Kind::Rms { weight: weight.contiguous()?, eps }))
     }
 
     /// Layer norm with `weight (d)` and `bias (d)` (Ba et al. 2016).
@@ -52,7 +53,7 @@ impl Norm {
                 format!("weight {:?} and bias {:?} must have one length", weight.shape(), bias.shape()),
             ));
         }
-        let (weight, bias) = (weight.detach().contiguous()?, bias.detach().contiguous()?);
+        let (weight, bias) = (weight.contiguous()?, bias.contiguous()?);
         Ok(Self(Kind::Layer { weight, bias, eps }))
     }
 
@@ -71,11 +72,36 @@ impl Norm {
     /// # Ok::<(), fwd_ops::OpError>(())
     /// ```
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if let Some(width) = self.width() {
-            check_last_dim(self.name(), x, width)?;
-            return apply1(Forward(self.clone()), x);
+        let Some(width) = self.width() else { return Ok(x.clone()) };
+        check_last_dim(self.name(), x, width)?;
+        let forward = Forward(self.frozen());
+        match &self.0 {
+            Kind::Rms { weight, .. } if self.is_trained() => apply2(forward, x, weight),
+            Kind::Layer { weight, bias, .. } if self.is_trained() => {
+                apply3(forward, &x.contiguous()?, weight, bias)
+            }
+            _ => apply1(forward, x),
         }
-        Ok(x.clone())
+    }
+
+    /// Whether a parameter gets a gradient.
+    pub fn is_trained(&self) -> bool {
+        match &self.0 {
+            Kind::Identity => false,
+            Kind::Rms { weight, .. } => weight.track_op(),
+            Kind::Layer { weight, bias, .. } => weight.track_op() || bias.track_op(),
+        }
+    }
+
+    /// The same values without a history.
+    fn frozen(&self) -> Self {
+        Self(match &self.0 {
+            Kind::Identity => Kind::Identity,
+            Kind::Rms { weight, eps } => Kind::Rms { weight: weight.detach(), eps: *eps },
+            Kind::Layer { weight, bias, eps } => {
+                Kind::Layer { weight: weight.detach(), bias: bias.detach(), eps: *eps }
+            }
+        })
     }
 
     pub(crate) fn width(&self) -> Option<usize> {
@@ -149,13 +175,10 @@ impl<E: Elem> NormValues<'_, E> {
 
 struct Forward(Norm);
 struct Backward(Norm);
+struct WeightGradient(Norm);
 
-impl Kernel<1> for Forward {
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-
-    fn cpu<E: Elem>(&self, [x]: [View<'_, E>; 1]) -> candle_core::Result<(Vec<E>, Shape)> {
+impl Forward {
+    fn run<E: Elem>(&self, x: &View<'_, E>) -> candle_core::Result<(Vec<E>, Shape)> {
         let read = self.0.read();
         let values = read.values()?;
         let (norm, d) = (values.as_ref(), x.last_dim());
@@ -170,6 +193,29 @@ impl Kernel<1> for Forward {
         Ok((y, Shape::from_dims(x.dims)))
     }
 
+    /// The gradients of input and weight; of the bias it is [`SumRows`].
+    fn gradients(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<[Option<Tensor>; 2]> {
+        let dx = if x.track_op() { Some(apply2(Backward(self.0.clone()), x, dy)?) } else { None };
+        let dw = if weight.track_op() { Some(apply2(WeightGradient(self.0.clone()), x, dy)?) } else { None };
+        Ok([dx, dw])
+    }
+}
+
+/// With frozen parameters.
+impl Kernel<1> for Forward {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn cpu<E: Elem>(&self, [x]: [View<'_, E>; 1]) -> candle_core::Result<(Vec<E>, Shape)> {
+        self.run(&x)
+    }
+
     fn backward(
         &self,
         [x]: [&Tensor; 1],
@@ -177,6 +223,66 @@ impl Kernel<1> for Forward {
         dy: &Tensor,
     ) -> candle_core::Result<[Option<Tensor>; 1]> {
         Ok([Some(apply2(Backward(self.0.clone()), x, dy)?)])
+    }
+}
+
+/// RMS norm with its weight as an argument that gets a gradient.
+impl Kernel<2> for Forward {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn cpu<E: Elem>(&self, [x, _]: [View<'_, E>; 2]) -> candle_core::Result<(Vec<E>, Shape)> {
+        self.run(&x)
+    }
+
+    fn backward(
+        &self,
+        [x, weight]: [&Tensor; 2],
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<[Option<Tensor>; 2]> {
+        self.gradients(x, weight, dy)
+    }
+}
+
+/// Layer norm with weight and bias as arguments that get gradients.
+impl Kernel<3> for Forward {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn cpu<E: Elem>(&self, [x, _, _]: [View<'_, E>; 3]) -> candle_core::Result<(Vec<E>, Shape)> {
+        self.run(&x)
+    }
+
+    fn backward(
+        &self,
+        [x, weight, bias]: [&Tensor; 3],
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<[Option<Tensor>; 3]> {
+        let [dx, dw] = self.gradients(x, weight, dy)?;
+        let db = if bias.track_op() { Some(apply1(SumRows, dy)?) } else { None };
+        Ok([dx, dw, db])
+    }
+}
+
+impl Kernel<2> for WeightGradient {
+    fn name(&self) -> &'static str {
+        "norm_weight_gradient"
+    }
+
+    fn cpu<E: Elem>(&self, [x, dy]: [View<'_, E>; 2]) -> candle_core::Result<(Vec<E>, Shape)> {
+        let read = self.0.read();
+        let values = read.values()?;
+        let (norm, d) = (values.as_ref(), x.last_dim());
+        let mut dw = vec![E::zero(); d];
+        simd(
+            #[inline(always)]
+            || norm_rows_weight_gradient(norm, x.data, dy.data, &mut dw),
+        );
+        Ok((dw, Shape::from(d)))
     }
 }
 

@@ -1,11 +1,12 @@
-//! Whole sublayers of a frozen transformer as single operations.
+//! Whole sublayers of a transformer, as single operations while they are frozen.
 //!
 //! ```text
 //! attention:     y = post(x + W_o·attend(W_qkv·pre(x)))        feed-forward:  y = post(x + W_out·act(W_in·pre(x)))
 //! ```
 //! T5 and EVA use `pre` (RMS or layer norm), BERT uses `post`. One operation per sublayer keeps each block of rows in cache
 //! from the norm to the residual sum, and leaves one edge in candle's graph, where every edge costs an allocation and an
-//! addition in the backward pass. Only the input (and the memory of a cross-attention) gets a gradient.
+//! addition in the backward pass; only the input (and the memory of a cross-attention) gets a gradient. As soon as a parameter is
+//! tracked, the sublayer runs as the single operations that it is made of, and every tracked parameter gets its gradient.
 
 use crate::activation::Activation;
 use crate::attention::{AttentionBias, BiasValues, attention};
@@ -17,7 +18,7 @@ use crate::cpu::scratch::Scratch;
 use crate::cpu::{Elem, rows_per_task, simd};
 use crate::dispatch::{Kernel, Read, View, apply1, apply2, apply3, keep};
 use crate::error::{OpError, Result};
-use crate::linear::{FrozenLinear, check_last_dim};
+use crate::linear::{Linear, check_last_dim};
 use crate::norm::Norm;
 use candle_core::{Shape, Tensor};
 use faer::Accum;
@@ -30,9 +31,9 @@ pub struct AttentionConfig {
     /// Applied to the input before the projection.
     pub pre: Norm,
     /// Self-attention: `(3·n_heads·d_head, d)`, rows `[q ; k ; v]`. Cross-attention: `(n_heads·d_head, d)`, the queries.
-    pub projection: FrozenLinear,
+    pub projection: Linear,
     /// `(d, n_heads·d_head)`.
-    pub output: FrozenLinear,
+    pub output: Linear,
     /// Applied to the sum of input and attention.
     pub post: Norm,
     /// Number of heads.
@@ -41,7 +42,7 @@ pub struct AttentionConfig {
     pub scale: f64,
 }
 
-/// An attention sublayer with its norms and residual connection, all parameters frozen.
+/// An attention sublayer with its norms and residual connection.
 #[derive(Debug, Clone)]
 pub struct AttentionSublayer(Arc<AttentionConfig>);
 
@@ -96,6 +97,11 @@ impl AttentionSublayer {
     /// [`OpError::Shape`] if `x` or the bias does not fit, or the projection is one of queries only.
     pub fn forward(&self, x: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
         let sizes = self.sizes(x, None, bias)?;
+        if self.is_trained(bias) {
+            let (projected, width) = (self.project(x)?, self.0.output.n_in());
+            let [q, k, v] = [0, 1, 2].map(|i| projected.narrow(2, i * width, width));
+            return self.finish(x, [&q?, &k?, &v?], bias);
+        }
         let kernel = Attention {
             layer: self.clone(),
             sizes,
@@ -115,6 +121,11 @@ impl AttentionSublayer {
     /// [`OpError::Shape`] if an argument does not fit, or the projection is one of queries, keys and values.
     pub fn forward_cross(&self, x: &Tensor, key_value: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
         let sizes = self.sizes(x, Some(key_value), bias)?;
+        if self.is_trained(bias) {
+            let width = self.0.output.n_in();
+            let (k, v) = (key_value.narrow(2, 0, width)?, key_value.narrow(2, width, width)?);
+            return self.finish(x, [&self.project(x)?, &k, &v], bias);
+        }
         let keep = x.track_op() || key_value.track_op();
         apply2(
             Attention { layer: self.clone(), sizes, bias: bias.clone(), keep, saved: OnceLock::new() },
@@ -136,7 +147,7 @@ impl AttentionSublayer {
         let width = layer.output.n_in();
         self.check_projection(3)?;
         let x = x.detach();
-        let projected = layer.projection.forward(&layer.pre.forward(&x)?)?;
+        let projected = self.project(&x)?;
         let new = projected.narrow(2, width, 2 * width)?.contiguous()?;
         let all = match &cache.0 {
             Some(old) => Tensor::cat(&[old, &new], 1)?,
@@ -144,9 +155,31 @@ impl AttentionSublayer {
         };
         let (q, k, v) =
             (projected.narrow(2, 0, width)?, all.narrow(2, 0, width)?, all.narrow(2, width, width)?);
-        let context = attention(&q, &k, &v, layer.n_heads, layer.scale, bias)?;
+        let y = self.finish(&x, [&q, &k, &v], bias)?;
         cache.0 = Some(all);
+        Ok(y)
+    }
+
+    /// The sublayer up to its queries (and keys and values), from single operations.
+    fn project(&self, x: &Tensor) -> Result<Tensor> {
+        self.0.projection.forward(&self.0.pre.forward(x)?)
+    }
+
+    /// The rest of it.
+    fn finish(&self, x: &Tensor, [q, k, v]: [&Tensor; 3], bias: &AttentionBias) -> Result<Tensor> {
+        let layer = &*self.0;
+        let context = attention(q, k, v, layer.n_heads, layer.scale, bias)?;
         layer.post.forward(&(x + layer.output.forward(&context)?)?)
+    }
+
+    /// Whether any parameter gets a gradient: then the sublayer runs as single operations, not as one.
+    fn is_trained(&self, bias: &AttentionBias) -> bool {
+        let layer = &*self.0;
+        layer.pre.is_trained()
+            || layer.projection.is_trained()
+            || layer.output.is_trained()
+            || layer.post.is_trained()
+            || bias.trained().is_some()
     }
 
     /// The parts.
@@ -381,6 +414,7 @@ impl<E: Elem> Parts<'_, E> {
                 probs,
                 d_context,
                 [dq, dk, dv],
+                &mut [],
                 threads,
             );
         }
@@ -622,18 +656,18 @@ pub struct FeedForwardConfig {
     /// Applied to the input before the first map.
     pub pre: Norm,
     /// `(d_hidden, d)`, or `(2·d_hidden, d)` with rows `[gate ; up]` when gated.
-    pub input: FrozenLinear,
+    pub input: Linear,
     /// The activation.
     pub activation: Activation,
     /// Whether `input` holds a gate (T5 v1.1, FlanT5).
     pub gated: bool,
     /// `(d, d_hidden)`.
-    pub output: FrozenLinear,
+    pub output: Linear,
     /// Applied to the sum of input and result.
     pub post: Norm,
 }
 
-/// A feed-forward sublayer with its norms and residual connection, all parameters frozen.
+/// A feed-forward sublayer with its norms and residual connection.
 #[derive(Debug, Clone)]
 pub struct FeedForwardSublayer(Arc<FeedForwardConfig>);
 
@@ -669,6 +703,17 @@ impl FeedForwardSublayer {
     /// [`OpError::Shape`] if the last dimension of `x` is not `d`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         check_last_dim("feed_forward", x, self.0.input.n_in())?;
+        let layer = &*self.0;
+        let norms = layer.pre.is_trained() || layer.post.is_trained();
+        if norms || layer.input.is_trained() || layer.output.is_trained() {
+            let hidden = layer.input.forward(&layer.pre.forward(x)?)?;
+            let active = if layer.gated {
+                layer.activation.forward_gated(&hidden)?
+            } else {
+                layer.activation.forward(&hidden)?
+            };
+            return layer.post.forward(&(x + layer.output.forward(&active)?)?);
+        }
         apply1(FeedForward { layer: self.clone(), keep: x.track_op(), saved: OnceLock::new() }, x)
     }
 }

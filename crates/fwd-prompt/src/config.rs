@@ -108,6 +108,8 @@ impl SubspaceOptions {
 pub struct TrainingConfig {
     /// Passes over the samples, each in an order of its own.
     pub epochs: usize,
+    /// Exactly so many steps instead, over as many passes as they take.
+    pub steps: Option<usize>,
     /// Samples of a step; the last step of an epoch may have fewer.
     pub batch_size: usize,
     /// AdamW of the prompts. Weight decay pulls a prompt back to where the task began, inside the allowed space.
@@ -126,6 +128,7 @@ impl Default for TrainingConfig {
     fn default() -> Self {
         Self {
             epochs: 5,
+            steps: None,
             batch_size: 16,
             prompts: AdamW { lr: 1e-2, ..AdamW::default() },
             keys: AdamW::default(),

@@ -293,7 +293,8 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
     }
 
     fn n_steps(&self) -> usize {
-        self.steps_per_epoch() * self.state.config.training.epochs
+        let training = &self.state.config.training;
+        training.steps.unwrap_or_else(|| self.steps_per_epoch() * training.epochs)
     }
 
     /// Queries, projection and order of samples for a step of the current task.

@@ -319,6 +319,24 @@ fn two_runs_with_one_seed_agree_and_another_seed_does_not() {
 }
 
 #[test]
+fn steps_count_instead_of_epochs() {
+    // 25 samples in batches of 7 are 4 steps a pass: 8 steps are two passes, and 6 end within the second.
+    let data = Data::new(1);
+    let mut by_steps = config(Rule::Fwd);
+    by_steps.training.steps = Some(8);
+    assert_eq!(finish(&data, &by_steps).pool(), finish(&data, &config(Rule::Fwd)).pool());
+    by_steps.training.steps = Some(6);
+    let mut seen = Vec::new();
+    run(&data, &by_steps, None, &mut |event| {
+        if let Event::Step { step, of, .. } = event {
+            seen.push((*step, *of));
+        }
+        ControlFlow::Continue(())
+    });
+    assert_eq!(seen, (1..=6).map(|step| (step, 6)).collect::<Vec<_>>());
+}
+
+#[test]
 fn the_edges_of_a_curriculum() {
     // One task, no pre-training data: `fwd` is `residual`, and there is no last column.
     let mut data = Data::new(1);

@@ -182,7 +182,9 @@ fn attend_one<E: Elem>(
 }
 
 /// Gradients of one batch entry: `dV = Pᵀ·dC`, `dS = P∘(dP − rowsum(P∘dP))` with `dP = dC·Vᵀ`,
-/// `dQ = scale·dS·K`, `dK = scale·dSᵀ·Q`. `[dq, dk, dv]` are overwritten.
+/// `dQ = scale·dS·K`, `dK = scale·dSᵀ·Q`. `[dq, dk, dv]` are overwritten, and so is `d_scores (n_heads, t_q, t_k)` with dS, unless
+/// it is empty.
+#[allow(clippy::too_many_arguments)] // The three groups of pointers of one equation.
 pub(crate) fn attend_backward<E: Elem>(
     shape: HeadShape,
     scale: f64,
@@ -190,6 +192,7 @@ pub(crate) fn attend_backward<E: Elem>(
     probs: &[E],
     d_context: Tokens<'_, E>,
     [dq, dk, dv]: [MatMut<'_, E>; 3],
+    d_scores: &mut [E],
     threads: Threads,
 ) {
     let HeadShape { n_heads, d_head, t_q, t_k } = shape;
@@ -215,29 +218,29 @@ pub(crate) fn attend_backward<E: Elem>(
             E::gemm(dq, Accum::Replace, d_scores, k.head(head, d_head, t_k), scale);
             E::gemm(dk, Accum::Replace, d_scores.transpose(), q.head(head, d_head, t_q), scale);
         };
-    match threads {
-        Threads::One => {
-            let (mut dq, mut dk, mut dv) = (dq, dk, dv);
-            let mut scratch = vec![E::zero(); tile];
-            for head in 0..n_heads {
-                let at = head * d_head;
-                one_head(
-                    head,
-                    dq.as_mut().subcols_mut(at, d_head),
-                    dk.as_mut().subcols_mut(at, d_head),
-                    dv.as_mut().subcols_mut(at, d_head),
-                    &mut scratch,
-                );
-            }
+    if threads == Threads::One || !d_scores.is_empty() {
+        let (mut dq, mut dk, mut dv) = (dq, dk, dv);
+        let mut scratch = vec![E::zero(); if d_scores.is_empty() { tile } else { 0 }];
+        for head in 0..n_heads {
+            let at = head * d_head;
+            let d_scores =
+                if d_scores.is_empty() { &mut scratch } else { &mut d_scores[head * tile..][..tile] };
+            one_head(
+                head,
+                dq.as_mut().subcols_mut(at, d_head),
+                dk.as_mut().subcols_mut(at, d_head),
+                dv.as_mut().subcols_mut(at, d_head),
+                d_scores,
+            );
         }
-        Threads::Pool => dq
-            .par_col_chunks_mut(d_head)
-            .zip(dk.par_col_chunks_mut(d_head))
-            .zip(dv.par_col_chunks_mut(d_head))
-            .enumerate()
-            .for_each_init(
-                || vec![E::zero(); tile],
-                |scratch, (head, ((dq, dk), dv))| one_head(head, dq, dk, dv, scratch),
-            ),
+        return;
     }
+    dq.par_col_chunks_mut(d_head)
+        .zip(dk.par_col_chunks_mut(d_head))
+        .zip(dv.par_col_chunks_mut(d_head))
+        .enumerate()
+        .for_each_init(
+            || vec![E::zero(); tile],
+            |scratch, (head, ((dq, dk), dv))| one_head(head, dq, dk, dv, scratch),
+        );
 }

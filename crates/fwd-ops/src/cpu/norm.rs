@@ -1,4 +1,4 @@
-//! Row normalisations with frozen weights, forward and backward (gradient of the input only).
+//! Row normalisations, forward and backward.
 //!
 //! ```text
 //! layer norm: y = w·(x − mean x)/sqrt(var x + eps) + b        RMS norm: y = w·x/sqrt(mean x² + eps)
@@ -113,6 +113,32 @@ pub(crate) fn norm_rows_backward_add<E: Elem>(
                     dx[i] += r * (w[i] * dy[i] - level - (x[i] - mean) * along);
                 }
             }
+        }
+    }
+}
+
+/// `out += Σ_rows x` for rows of the width of `out`, in order.
+#[inline(always)]
+pub(crate) fn sum_rows<E: Elem>(x: &[E], out: &mut [E]) {
+    for row in x.chunks_exact(out.len()) {
+        for (out, &x) in out.iter_mut().zip(row) {
+            *out += x;
+        }
+    }
+}
+
+/// Gradient of the weight of [`norm_rows`] over all rows: `dw += Σ_rows dy·x̂`. That of a bias is [`sum_rows`] of `dy`.
+#[inline(always)]
+pub(crate) fn norm_rows_weight_gradient<E: Elem>(norm: NormRef<'_, E>, x: &[E], dy: &[E], dw: &mut [E]) {
+    let d = dw.len();
+    for (x, dy) in x.chunks_exact(d).zip(dy.chunks_exact(d)) {
+        let (mean, scale) = match norm {
+            NormRef::Identity => return,
+            NormRef::Rms { eps, .. } => (E::zero(), rms_scale(x, eps)),
+            NormRef::Layer { eps, .. } => mean_and_scale(x, eps),
+        };
+        for i in 0..d {
+            dw[i] += dy[i] * ((x[i] - mean) * scale);
         }
     }
 }

