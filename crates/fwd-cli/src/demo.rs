@@ -1,0 +1,61 @@
+//! `demo`: the embedded model learns the embedded benchmark's tasks one after another, by plain prompt tuning, with a shared pool,
+//! and under two projections; one table compares them.
+//!
+//! Each method is an ordinary run in a folder of its own, so that everything about it can be looked at, and a demo that was stopped
+//! goes on where it was.
+
+use crate::args::{Common, DemoArgs};
+use crate::config::RunConfig;
+use crate::method::Method;
+use crate::metrics::{self, Metrics};
+use crate::run_dir::Manifest;
+use crate::session::Session;
+use crate::{output, progress, table, train};
+use anyhow::{Result, ensure};
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// In this order: the scores of the tasks learnt alone are needed by the others.
+const METHODS: [Method; 5] =
+    [Method::Independent, Method::Sequential, Method::L2p, Method::Residual, Method::Fwd];
+
+/// The command `demo`.
+///
+/// # Errors
+/// As `train`.
+pub(crate) fn command(args: &DemoArgs, common: &Common) -> Result<ExitCode> {
+    let began = Instant::now();
+    let session = Session::open(args.backbone.as_deref(), args.bench.as_deref())?;
+    let mut found: Vec<Metrics> = Vec::new();
+    for (i, method) in METHODS.into_iter().enumerate() {
+        let dir = args.out.join(method.to_string());
+        let mut config = RunConfig { method, seed: args.seed, ..RunConfig::default() };
+        if method != Method::Independent {
+            config.paths.alone = Some(args.out.join(Method::Independent.to_string()));
+        }
+        progress::note(&format!("[{}/{}] {method}: {}", i + 1, METHODS.len(), dir.display()));
+        found.push(if dir.join(metrics::JSON).exists() {
+            let run = Manifest::read(&dir)?.run;
+            let is_same = run.config.seed == args.seed
+                && run.backbone_hash == session.backbone.hash
+                && run.data_hash == session.bench.hash().to_string();
+            ensure!(
+                is_same,
+                "{} holds a run of another seed, model or benchmark; choose another --out",
+                dir.display()
+            );
+            progress::note("finished before; its result is taken");
+            Metrics::read(&dir)?
+        } else {
+            train::run(&session, config, &dir)?
+        });
+    }
+    progress::note(&format!("{:.0} s", began.elapsed().as_secs_f64()));
+    let compared: Vec<&Metrics> = found[1..].iter().collect();
+    if common.json {
+        output::print_json(&compared)?;
+    } else {
+        output::print(&table::comparison(&compared))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,181 @@
+//! The method `finetune`: Q-Former and projection are trained in sequence, the usual way to tune such a model, and the one that
+//! prompts are compared with. Vision tower and language model stay frozen; one AdamW goes through all tasks.
+//!
+//! A checkpoint holds the parameters with their moments, and the number of steps in them says where the run stands; answers that
+//! are on disk are not given again.
+
+use crate::config::RunConfig;
+use crate::files::write_atomically;
+use crate::interrupt::{self, Interrupted};
+use crate::predict::{self, Prediction};
+use crate::pretrain::gates::weights_of;
+use crate::pretrain::images::Images;
+use crate::progress;
+use crate::run_dir::{RunDir, state_dir};
+use crate::samples::Exam;
+use crate::session::Session;
+use crate::weights::{self, Batch};
+use anyhow::{Context, Result};
+use candle_core::Device;
+use fwd_data::Processor;
+use fwd_data::bench::{BenchTask, Record, Split};
+use fwd_models::{Blip, ModelKind, StepConfig, Trainable};
+use fwd_prompt::ScoreMatrix;
+use rand::seq::SliceRandom;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A run of the method.
+pub(crate) struct Finetune<'a> {
+    pub(crate) session: &'a Session,
+    pub(crate) config: &'a RunConfig,
+    pub(crate) run: &'a RunDir,
+    pub(crate) exams: &'a [Exam<'a>],
+    pub(crate) cache: &'a Path,
+}
+
+/// The parts that are trained.
+const TRAINED: [&str; 3] = ["query_tokens", "qformer.", "language_projection"];
+
+impl Finetune<'_> {
+    /// The score matrix, and the number of trained parameters.
+    ///
+    /// # Errors
+    /// Those of data and model; [`Interrupted`] if the user wants to stop.
+    pub(crate) fn run(&self) -> Result<(ScoreMatrix, u64)> {
+        let images = self.images()?;
+        let path = state_dir(self.run.path(), None).join("parameters.safetensors");
+        let mut trainable = self.start(&path)?;
+        let mut scores = ScoreMatrix { n_tasks: self.exams.len(), rows: Vec::new() };
+        scores.rows.push(self.score_row(0, &self.session.backbone.model, &images)?);
+        let mut learnt = 0;
+        for (t, exam) in self.exams.iter().enumerate() {
+            let first = learnt;
+            learnt += self.n_steps(exam.task);
+            if trainable.n_steps() < learnt {
+                self.learn(exam.task, first..learnt, &mut trainable, &images, &path)?;
+            }
+            // A row behind the checkpoint was scored before it was written.
+            let row = if trainable.n_steps() == learnt {
+                let weights = &mut trainable.frozen(&Device::Cpu)?;
+                self.score_row(t + 1, &self.session.backbone.model.with_parameters(weights)?, &images)?
+            } else {
+                self.read_row(t + 1)?
+            };
+            scores.rows.push(row);
+        }
+        Ok((scores, trainable.n_parameters() as u64))
+    }
+
+    fn start(&self, path: &Path) -> Result<Trainable> {
+        if path.exists() {
+            let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            return Trainable::from_bytes(&bytes).with_context(|| path.display().to_string());
+        }
+        let mut trainable = weights_of(&self.session.backbone)?;
+        let is_trained = |name: &str| TRAINED.iter().any(|part| name.starts_with(part));
+        let frozen: Vec<String> =
+            trainable.names().filter(|name| !is_trained(name)).map(String::from).collect();
+        frozen.iter().for_each(|name| trainable.remove(name));
+        Ok(trainable)
+    }
+
+    /// Steps `steps` of the whole run, which are those of one task.
+    fn learn(
+        &self,
+        task: &BenchTask,
+        steps: std::ops::Range<usize>,
+        trainable: &mut Trainable,
+        images: &Images,
+        path: &Path,
+    ) -> Result<()> {
+        let records: Vec<&Record> = task.split(Split::Train).collect();
+        let batch_size = self.config.training.batch_size;
+        let per_epoch = records.len().div_ceil(batch_size);
+        let bar = progress::bar(format!("fine-tuning {}", task.name), steps.len());
+        let (mut order, mut epoch) = (Vec::new(), usize::MAX);
+        let config = StepConfig {
+            optimiser: self.config.finetune,
+            max_norm: self.config.training.max_grad_norm.unwrap_or(f64::INFINITY),
+        };
+        for step in trainable.n_steps().max(steps.start)..steps.end {
+            let at = step - steps.start;
+            if epoch != at / per_epoch {
+                epoch = at / per_epoch;
+                order = records.clone();
+                order.shuffle(&mut fwd_prompt::stream(self.config.seed, &task.name, [epoch as u64, 0]));
+            }
+            let from = at % per_epoch * batch_size;
+            let chosen = &order[from..order.len().min(from + batch_size)];
+            let batch = Batch::new(self.processor(), images, None, chosen)?;
+            let report =
+                weights::step(&self.session.backbone.model, trainable, &batch, &config, |_, loss| {
+                    Ok(loss.clone())
+                })
+                .with_context(|| format!("task `{}`, step {}", task.name, at + 1))?;
+            bar.set(at + 1);
+            bar.say(format!("fine-tuning {} {:.2}", task.name, report.loss));
+            let is_due = self.config.save_every > 0 && (step + 1) % self.config.save_every == 0;
+            if is_due || step + 1 == steps.end || interrupt::is_requested() {
+                write_atomically(path, &trainable.to_bytes()?)?;
+            }
+            if interrupt::is_requested() {
+                return Err(Interrupted.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn processor(&self) -> (&Processor, ModelKind) {
+        (&self.session.backbone.processor, self.session.backbone.model.kind())
+    }
+
+    fn n_steps(&self, task: &BenchTask) -> usize {
+        let training = &self.config.training;
+        let n = task.split(Split::Train).count();
+        training.steps.unwrap_or(training.epochs * n.div_ceil(training.batch_size))
+    }
+
+    fn images(&self) -> Result<Images> {
+        let train = self.exams.iter().flat_map(|exam| exam.task.split(Split::Train));
+        let scored = self.exams.iter().flat_map(|exam| exam.cases.iter().map(|case| case.record));
+        let mut keys: Vec<&str> = train.chain(scored).map(|record| record.image.as_str()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let (backbone, bench) = (&self.session.backbone, &self.session.bench);
+        let tower = backbone.model.vision();
+        Images::compute(tower, &backbone.hash, &backbone.processor.image, bench, &keys, self.cache)
+    }
+
+    fn path(&self, row: usize, exam: &Exam<'_>) -> PathBuf {
+        self.run.predictions(&format!("after-{row}"), &exam.task.name)
+    }
+
+    fn read_row(&self, row: usize) -> Result<Vec<f64>> {
+        self.exams.iter().map(|exam| predict::read_percent(&self.path(row, exam))).collect()
+    }
+
+    fn score_row(&self, row: usize, model: &Blip, images: &Images) -> Result<Vec<f64>> {
+        let score = |exam: &Exam<'_>| -> Result<f64> {
+            let path = self.path(row, exam);
+            if path.exists() {
+                return predict::read_percent(&path);
+            }
+            let bar = progress::bar(format!("scoring {}", exam.task.name), exam.cases.len());
+            let mut predictions: Vec<Prediction<'_>> = Vec::with_capacity(exam.cases.len());
+            for cases in exam.cases.chunks(self.config.eval_batch) {
+                interrupt::check()?;
+                let records: Vec<&Record> = cases.iter().map(|case| case.record).collect();
+                let batch = Batch::new(self.processor(), images, None, &records)?;
+                let answers =
+                    batch.answers(model, &self.session.backbone.processor, self.config.max_new_tokens)?;
+                let scored = cases.iter().zip(answers);
+                predictions.extend(scored.map(|(case, text)| Prediction::new(exam.task, case, text)));
+                bar.set(predictions.len());
+            }
+            predict::write(&path, &predictions)?;
+            Ok(predict::percent(&predictions))
+        };
+        self.exams.iter().map(score).collect()
+    }
+}

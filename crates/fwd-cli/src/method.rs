@@ -1,0 +1,139 @@
+//! The methods, and what each one trains.
+//!
+//! | method | prompts | rule | trained on |
+//! |---|---|---|---|
+//! | `zero-shot` | none | | nothing |
+//! | `sequential` | as configured | none | task after task |
+//! | `residual`, `fwd`, `fwd-strict` | as configured | of this name | task after task |
+//! | `l2p` | one pool shared by all tasks (Wang et al. 2022) | none | task after task |
+//! | `independent` | new ones for each task | none | each task alone: gives b_j of FWT* |
+//! | `joint` | as many as all tasks have together | none | all tasks at once: the upper bound |
+//! | `finetune` | none: Q-Former and projection are trained | none | task after task |
+
+use crate::config::RunConfig;
+use clap::ValueEnum;
+use fwd_prompt::{Allocation, Config, PoolConfig, Rule};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// How a sequence of tasks is learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Method {
+    /// The frozen model as it is.
+    ZeroShot,
+    /// Plain prompt tuning, one task after another.
+    Sequential,
+    /// Updates orthogonal to all older subspaces, the pre-trained one included.
+    Residual,
+    /// Updates orthogonal to older tasks' subspaces, free in the pre-trained one (Fwd-Prompt).
+    #[default]
+    Fwd,
+    /// Updates in the pre-trained and the task's own subspace only.
+    FwdStrict,
+    /// One pool shared by all tasks, no projection.
+    L2p,
+    /// Each task alone, from an empty pool.
+    Independent,
+    /// All tasks at once.
+    Joint,
+    /// Q-Former and projection trained in sequence, no prompts.
+    Finetune,
+}
+
+/// What a method does, with the configuration of the trainer.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Plan {
+    /// Scores, no training.
+    ZeroShot,
+    /// One task after another.
+    Sequence(Config),
+    /// A run of its own for each task.
+    Alone(Config),
+    /// One run on the union of all tasks.
+    Joint(Config),
+    /// Weights instead of prompts.
+    Finetune,
+}
+
+impl Method {
+    /// What this method does with `n_tasks` tasks.
+    pub(crate) fn plan(self, config: &RunConfig, n_tasks: usize) -> Plan {
+        let n_tasks = n_tasks.max(1);
+        let pool = &config.pool;
+        let shared = match pool.allocation {
+            Allocation::Shared(n) => Allocation::Shared(n),
+            Allocation::Partitioned(n) => Allocation::Shared(n * n_tasks),
+        };
+        // A shared pool that one task has to itself is as large as its share of it would be, and can fill a selection.
+        let own = match pool.allocation {
+            Allocation::Shared(n) => Allocation::Partitioned(n.div_ceil(n_tasks).max(pool.top_k)),
+            Allocation::Partitioned(n) => Allocation::Partitioned(n),
+        };
+        let trainer = |rule, allocation| config.trainer(rule, PoolConfig { allocation, ..pool.clone() });
+        match self {
+            Self::ZeroShot => Plan::ZeroShot,
+            Self::Sequential => Plan::Sequence(trainer(Rule::None, pool.allocation)),
+            Self::Residual => Plan::Sequence(trainer(Rule::Residual, pool.allocation)),
+            Self::Fwd => Plan::Sequence(trainer(Rule::Fwd, pool.allocation)),
+            Self::FwdStrict => Plan::Sequence(trainer(Rule::FwdStrict, pool.allocation)),
+            Self::L2p => Plan::Sequence(trainer(Rule::None, shared)),
+            Self::Independent => Plan::Alone(trainer(Rule::None, own)),
+            Self::Joint => Plan::Joint(trainer(Rule::None, shared)),
+            Self::Finetune => Plan::Finetune,
+        }
+    }
+
+    /// Whether the samples of pre-training are needed: their subspace, and what is left of those tasks.
+    pub(crate) fn needs_pretraining(self) -> bool {
+        !matches!(self, Self::ZeroShot | Self::Independent | Self::Joint | Self::Finetune)
+    }
+
+    /// Whether prompts are trained.
+    pub(crate) fn trains(self) -> bool {
+        !matches!(self, Self::ZeroShot | Self::Finetune)
+    }
+}
+
+/// The name on the command line and in files.
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to_possible_value() {
+            Some(value) => f.write_str(value.get_name()),
+            None => Err(fmt::Error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool_of(plan: Plan) -> (Rule, Allocation) {
+        let (Plan::Sequence(c) | Plan::Alone(c) | Plan::Joint(c)) = plan else { panic!("{plan:?}") };
+        (c.rule, c.pool.allocation)
+    }
+
+    #[test]
+    fn each_method_has_its_rule_and_its_pool() {
+        let mut config = RunConfig::default();
+        config.pool.allocation = Allocation::Partitioned(4);
+        config.pool.top_k = 2;
+        let found = |method: Method, config: &RunConfig| pool_of(method.plan(config, 3));
+        assert_eq!(found(Method::Sequential, &config), (Rule::None, Allocation::Partitioned(4)));
+        assert_eq!(found(Method::Fwd, &config), (Rule::Fwd, Allocation::Partitioned(4)));
+        assert_eq!(found(Method::L2p, &config), (Rule::None, Allocation::Shared(12)));
+        assert_eq!(found(Method::Joint, &config), (Rule::None, Allocation::Shared(12)));
+        config.pool.allocation = Allocation::Shared(4);
+        assert_eq!(found(Method::L2p, &config), (Rule::None, Allocation::Shared(4)));
+        assert_eq!(found(Method::Independent, &config), (Rule::None, Allocation::Partitioned(2)));
+        assert_eq!(Method::ZeroShot.plan(&config, 3), Plan::ZeroShot);
+    }
+
+    #[test]
+    fn a_method_is_called_the_same_on_the_command_line_and_in_files() {
+        for method in Method::value_variants() {
+            assert_eq!(serde_json::to_value(method).unwrap(), method.to_string());
+        }
+    }
+}

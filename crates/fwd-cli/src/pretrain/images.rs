@@ -1,0 +1,174 @@
+//! What the frozen vision network computes of each image, in memory in f16, standardised channel by channel.
+//!
+//! Each image's features are also kept on disk under the hashes of network and image, so that a second start does not compute
+//! them again.
+
+use crate::backbone::hex;
+use crate::interrupt;
+use crate::progress;
+use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor};
+use fwd_data::bench::Benchmark;
+use fwd_data::{ImageLimits, ImageProcessor};
+use fwd_models::{Tap, VisionTower};
+use half::f16;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Features of images by key.
+pub(crate) struct Images {
+    rows: BTreeMap<String, Vec<f16>>,
+    n_tokens: usize,
+    n_channels: usize,
+}
+
+/// Mean and standard deviation of every channel.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Statistics {
+    pub(crate) mean: Vec<f32>,
+    pub(crate) std: Vec<f32>,
+}
+
+/// Images that go through the network at a time.
+const BATCH: usize = 16;
+
+/// Added to a standard deviation, in units of the features: a channel that never moves stays finite.
+const FLOOR: f32 = 1e-3;
+
+impl Images {
+    /// Runs the network over images, or takes what is kept in `cache`.
+    ///
+    /// # Errors
+    /// That names the image; an interrupt between two batches.
+    pub(crate) fn compute(
+        tower: &VisionTower,
+        tower_hash: &str,
+        processor: &ImageProcessor,
+        bench: &Benchmark,
+        keys: &[&str],
+        cache: &Path,
+    ) -> Result<Self> {
+        let bar = progress::bar("vision network", keys.len());
+        let (mut rows, mut shape) = (BTreeMap::new(), (0, 0));
+        for batch in keys.chunks(BATCH) {
+            interrupt::check()?;
+            let paths =
+                batch.iter().map(|key| path(cache, tower_hash, bench, key)).collect::<Result<Vec<_>>>()?;
+            let kept: Option<Vec<_>> = paths.iter().map(|path| read(path)).collect();
+            let found = match kept {
+                Some(kept) => kept,
+                None => {
+                    let decode = |key: &&str| -> Result<Vec<f32>> {
+                        Ok(processor.process_bytes(bench.image_bytes(key)?, key, ImageLimits::default())?)
+                    };
+                    let pixels: Vec<f32> = batch.par_iter().map(decode).collect::<Result<Vec<_>>>()?.concat();
+                    let size = (batch.len(), 3, processor.height, processor.width);
+                    let pixels = Tensor::from_vec(pixels, size, &Device::Cpu)?;
+                    let features = tower.features(&pixels, &mut Tap::none())?;
+                    let (n, tokens, channels) = features.dims3()?;
+                    let flat = features.flatten_all()?.to_vec1::<f32>()?;
+                    let of_image =
+                        |row: &[f32]| (tokens, channels, row.iter().map(|&x| f16::from_f32(x)).collect());
+                    let found: Vec<Kept> = flat.chunks_exact(flat.len() / n).map(of_image).collect();
+                    for (path, kept) in paths.iter().zip(&found) {
+                        write(path, kept).with_context(|| format!("cannot write {}", path.display()))?;
+                    }
+                    found
+                }
+            };
+            for (key, (tokens, channels, row)) in batch.iter().zip(found) {
+                ensure!(shape == (0, 0) || shape == (tokens, channels), "{key}: features of another size");
+                shape = (tokens, channels);
+                rows.insert((*key).to_owned(), row);
+                bar.advance();
+            }
+        }
+        Ok(Self { rows, n_tokens: shape.0, n_channels: shape.1 })
+    }
+
+    /// Mean and standard deviation of every channel over some images.
+    pub(crate) fn statistics<'k>(&self, keys: impl Iterator<Item = &'k str>) -> Statistics {
+        let (mut sum, mut square) = (vec![0f64; self.n_channels], vec![0f64; self.n_channels]);
+        let mut n = 0f64;
+        for row in keys.filter_map(|key| self.rows.get(key)) {
+            for token in row.chunks_exact(self.n_channels) {
+                for (i, x) in token.iter().map(|x| x.to_f64()).enumerate() {
+                    sum[i] += x;
+                    square[i] += x * x;
+                }
+                n += 1.0;
+            }
+        }
+        let n = n.max(1.0);
+        let mean: Vec<f32> = sum.iter().map(|s| (s / n) as f32).collect();
+        let std =
+            sum.iter().zip(&square).map(|(s, q)| (q / n - (s / n).powi(2)).max(0.0).sqrt() as f32 + FLOOR);
+        Statistics { mean, std: std.collect() }
+    }
+
+    /// Features of some images, `(images, tokens, channels)`, standardised if statistics are given.
+    ///
+    /// # Errors
+    /// An image that was not computed.
+    pub(crate) fn batch(&self, keys: &[&str], statistics: Option<&Statistics>) -> Result<Tensor> {
+        let size = self.n_tokens * self.n_channels;
+        let mut values = vec![0f32; keys.len() * size];
+        let rows =
+            keys.iter().map(|key| self.rows.get(*key).with_context(|| format!("no features of {key}")));
+        let rows = rows.collect::<Result<Vec<_>>>()?;
+        values.par_chunks_mut(size).zip(rows).for_each(|(out, row)| {
+            for (out, token) in out.chunks_exact_mut(self.n_channels).zip(row.chunks_exact(self.n_channels)) {
+                match statistics {
+                    Some(s) => {
+                        for (i, (o, x)) in out.iter_mut().zip(token).enumerate() {
+                            *o = (x.to_f32() - s.mean[i]) / s.std[i];
+                        }
+                    }
+                    None => out.iter_mut().zip(token).for_each(|(o, x)| *o = x.to_f32()),
+                }
+            }
+        });
+        Ok(Tensor::from_vec(values, (keys.len(), self.n_tokens, self.n_channels), &Device::Cpu)?)
+    }
+}
+
+/// Tokens, channels, and the features of one image.
+type Kept = (usize, usize, Vec<f16>);
+
+fn path(cache: &Path, tower_hash: &str, bench: &Benchmark, key: &str) -> Result<PathBuf> {
+    let mut hasher = Sha256::new();
+    hasher.update(tower_hash);
+    hasher.update(bench.content_hash(key)?.to_string());
+    let name = hex(&hasher.finalize());
+    Ok(cache.join("vision").join(&name[..2]).join(&name[2..]))
+}
+
+/// Tokens, channels, CRC-32, values. None for a file that is missing, cut short or damaged.
+fn read(path: &Path) -> Option<Kept> {
+    let bytes = fs::read(path).ok()?;
+    let (head, body) = bytes.split_first_chunk::<12>()?;
+    let word =
+        |i: usize| u32::from_le_bytes([head[4 * i], head[4 * i + 1], head[4 * i + 2], head[4 * i + 3]]);
+    let (tokens, channels) = (word(0) as usize, word(1) as usize);
+    if word(2) != crc32fast::hash(body) || body.len() != 2 * tokens * channels {
+        return None;
+    }
+    Some((tokens, channels, body.as_chunks::<2>().0.iter().map(|&b| f16::from_le_bytes(b)).collect()))
+}
+
+fn write(path: &Path, (tokens, channels, row): &Kept) -> std::io::Result<()> {
+    let body: Vec<u8> = row.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let dir = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(dir)?;
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    for word in [*tokens as u32, *channels as u32, crc32fast::hash(&body)] {
+        file.write_all(&word.to_le_bytes())?;
+    }
+    file.write_all(&body)?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}

@@ -1,0 +1,372 @@
+//! `pretrain`: neck, Q-Former, projection and language model of the embedded backbone are trained on the pre-training tasks of the
+//! benchmark, over a frozen EfficientNet-Lite0; `pretrain --gates` measures whether the result is fit to be built on.
+//!
+//! The output folder is a model directory from the first checkpoint on. Beside the model it holds the recipe, the loss curve and,
+//! until training is finished, the state to go on from.
+
+pub(crate) mod gates;
+pub(crate) mod images;
+mod initial;
+mod recipe;
+mod sampler;
+mod vocabulary;
+
+use crate::args::{Common, PretrainArgs};
+use crate::files::{write_atomically, write_json};
+use crate::interrupt::{self, Interrupted};
+use crate::weights::{self, Batch};
+use crate::{assets, output, progress};
+use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor};
+use fwd_data::bench::{Benchmark, Record, Split};
+use fwd_data::{ImageProcessor, Processor};
+use fwd_models::{Blip, Checkpoint, FrozenFeatures, ModelKind, StepConfig, Trainable, WeightDtype, Weights};
+use images::{Images, Statistics};
+use recipe::{Diversity, Recipe};
+use sampler::Sampler;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+const VISION: &str = "vision.safetensors";
+const TRAINED: &str = "trained.safetensors";
+const STATE: &str = "training-state.safetensors";
+const CURVE: &str = "loss.csv";
+const RECIPE: &str = "recipe.toml";
+/// Steps between two checkpoints.
+const SAVE_EVERY: usize = 200;
+/// Validation samples of each task whose loss goes into the curve.
+const WATCHED: usize = 48;
+
+/// The command `pretrain`.
+///
+/// # Errors
+/// Those of [`run`] and of the gates.
+pub(crate) fn command(args: &PretrainArgs, common: &Common) -> Result<ExitCode> {
+    let bench = args.bench.clone().map_or_else(assets::benchmark, Ok)?;
+    if args.gates {
+        let model = args.out.clone().map_or_else(assets::backbone, Ok)?;
+        let report = gates::measure(&model, &bench, args.cache.as_deref())?;
+        write_json(&model.join("gates.json"), &report)?;
+        if common.json {
+            output::print_json(&report)?;
+        } else {
+            output::print(&report.table())?;
+        }
+        return Ok(if report.is_met() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    let out = args.out.clone().context("name a folder for the model with --out DIR")?;
+    let recipe = args.recipe.clone().map_or_else(|| Ok(assets::backbone()?.join(RECIPE)), anyhow::Ok)?;
+    run(&Recipe::read(&recipe)?, &bench, &out, args.cache.as_deref())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Everything that the steps of a pre-training share.
+struct Pretraining<'a> {
+    recipe: &'a Recipe,
+    out: &'a Path,
+    processor: Processor,
+    base: Blip,
+    images: Images,
+    statistics: Statistics,
+    /// Samples whose loss is watched, by task.
+    watched: Vec<(&'a str, Vec<&'a Record>)>,
+}
+
+/// Trains a model into a folder, or goes on with an unfinished training there.
+///
+/// # Errors
+/// A folder with another recipe or a finished training, damaged data, an error of the model; [`Interrupted`] if the user wants to
+/// stop. Checkpoints are kept in all cases.
+fn run(recipe: &Recipe, bench_dir: &Path, out: &Path, cache: Option<&Path>) -> Result<()> {
+    let text = toml::to_string(recipe)?;
+    let kept = out.join(RECIPE);
+    if kept.exists() {
+        let found = Recipe::read(&kept)?;
+        ensure!(found == *recipe, "{} holds a training of another recipe; use another folder", out.display());
+        let is_finished = out.join(TRAINED).exists() && !out.join(STATE).exists();
+        ensure!(!is_finished, "{} holds a finished training; use another folder", out.display());
+    }
+    let bench = Benchmark::open(bench_dir)?;
+    write_atomically(&kept, text.as_bytes())?;
+    let pretraining = Pretraining::prepare(recipe, &bench, out, cache)?;
+    pretraining.train(&bench)
+}
+
+impl<'a> Pretraining<'a> {
+    fn prepare(
+        recipe: &'a Recipe,
+        bench: &'a Benchmark,
+        out: &'a Path,
+        cache: Option<&Path>,
+    ) -> Result<Self> {
+        let tasks = bench.pretraining();
+        for name in recipe.weights.keys() {
+            ensure!(
+                tasks.iter().any(|t| t.name == *name),
+                "the recipe weighs `{name}`, no pre-training task"
+            );
+        }
+        let vision = out.join(VISION);
+        if !vision.exists() {
+            let embedded = assets::backbone()?.join(VISION);
+            let bytes = fs::read(&embedded).with_context(|| format!("cannot read {}", embedded.display()))?;
+            write_atomically(&vision, &bytes)?;
+        }
+        let train = || tasks.iter().flat_map(|t| t.split(Split::Train));
+        let texts = train().flat_map(|r| {
+            std::iter::once(r.instruction.as_str()).chain(r.answers.iter().map(String::as_str))
+        });
+        let vocabulary = vocabulary::tokenizer_json(texts, recipe.min_word_count);
+        let side = recipe.model.image_size;
+        for (name, value) in [
+            ("tokenizer.json", &vocabulary),
+            ("qformer_tokenizer/tokenizer.json", &vocabulary),
+            ("preprocessor_config.json", &preprocessor_json(side)),
+        ] {
+            write_json(&out.join(name), value)?;
+        }
+        let processor = Processor::open(out)?;
+        let n_words = vocabulary["model"]["vocab"].as_object().map_or(0, serde_json::Map::len);
+        write_json(&out.join("config.json"), &recipe.config_json(n_words))?;
+        write_json(
+            &out.join("generation_config.json"),
+            &json!({ "eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 0 }),
+        )?;
+        let (base, _) = new_model(recipe, n_words, &vision)?;
+
+        let watched: Vec<(&str, Vec<&Record>)> =
+            tasks.iter().map(|t| (t.name.as_str(), t.split(Split::Val).take(WATCHED).collect())).collect();
+        let mut keys: Vec<&str> = train().map(|r| r.image.as_str()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let of_training = keys.clone();
+        keys.extend(watched.iter().flat_map(|(_, records)| records.iter().map(|r| r.image.as_str())));
+        keys.sort_unstable();
+        keys.dedup();
+        let cache = cache.map_or_else(|| out.join(".fwd-cache"), Path::to_path_buf);
+        let images = features(&base, &vision, &processor.image, bench, &keys, &cache)?;
+        let statistics = images.statistics(of_training.into_iter());
+        Ok(Self { recipe, out, processor, base, images, statistics, watched })
+    }
+
+    fn train(&self, bench: &Benchmark) -> Result<()> {
+        let mut trainable = self.start()?;
+        let mut step = trainable.n_steps();
+        let mut curve = Curve::read(&self.out.join(CURVE), step, &self.watched)?;
+        let mut sampler = Sampler::new(self.recipe, bench);
+        (0..step).for_each(|done| drop(sampler.draw(done)));
+        let n = trainable.n_parameters();
+        progress::note(&format!(
+            "{n} trained numbers, {} samples, step {step} of {}",
+            sampler.n_samples(),
+            self.recipe.n_steps()
+        ));
+        let bar = progress::bar("pre-training", self.recipe.n_steps());
+        let (mut recent, mut began) = (Vec::new(), Instant::now());
+        while step < self.recipe.n_steps() {
+            let config = StepConfig {
+                optimiser: self.recipe.optimiser_at(step),
+                max_norm: self.recipe.optimiser.max_norm,
+            };
+            let records = sampler.draw(step);
+            let batch = Batch::new(
+                (&self.processor, ModelKind::InstructBlip),
+                &self.images,
+                Some(&self.statistics),
+                &records,
+            )?;
+            let report = weights::step(&self.base, &mut trainable, &batch, &config, |features, loss| {
+                self.with_diversity(features, loss)
+            });
+            let report = report.with_context(|| format!("step {step}"))?;
+            tracing::debug!("step {step}: loss {:.4}, gradient {:.3}", report.loss, report.grad_norm);
+            recent.push(report.loss);
+            step += 1;
+            bar.set(step);
+            let is_stopped = interrupt::is_requested();
+            if step % SAVE_EVERY == 0 || step == self.recipe.n_steps() || is_stopped {
+                let mean = recent.iter().sum::<f64>() / recent.len() as f64;
+                let rate = (recent.len() * self.recipe.batch_size) as f64 / began.elapsed().as_secs_f64();
+                bar.say(format!("loss {mean:.3}, {rate:.0}/s"));
+                let watched = self.watch(&trainable)?;
+                tracing::info!("step {step}: loss {mean:.4}, {rate:.0} samples/s, validation {watched:.3?}");
+                curve.add(step, mean, &watched);
+                write_atomically(&self.out.join(CURVE), curve.text.as_bytes())?;
+                self.export(&trainable)?;
+                write_atomically(&self.out.join(STATE), &trainable.to_bytes()?)?;
+                (recent, began) = (Vec::new(), Instant::now());
+            }
+            if is_stopped {
+                return Err(Interrupted.into());
+            }
+        }
+        drop(bar);
+        fs::remove_file(self.out.join(STATE)).context("cannot remove the training state")?;
+        progress::note(&format!("finished: {}", self.out.display()));
+        Ok(())
+    }
+
+    /// The parameters before the next step.
+    fn start(&self) -> Result<Trainable> {
+        let state = self.out.join(STATE);
+        if state.exists() {
+            let bytes = fs::read(&state).with_context(|| format!("cannot read {}", state.display()))?;
+            return Trainable::from_bytes(&bytes).with_context(|| state.display().to_string());
+        }
+        let vocab_size = self.base.language().vocab_size();
+        Ok(new_model(self.recipe, vocab_size, &self.out.join(VISION))?.1)
+    }
+
+    /// `loss + w·max(0, t − share)`: queries that come to say the same are driven apart, until the share of the variance of the
+    /// visual tokens that lies between the queries of a sample is t.
+    fn with_diversity(&self, features: &FrozenFeatures, loss: &Tensor) -> Result<Tensor> {
+        let Diversity { weight, share } = self.recipe.diversity;
+        if weight == 0.0 {
+            return Ok(loss.clone());
+        }
+        let tokens = &features.visual_tokens;
+        let between = tokens.broadcast_sub(&tokens.mean_keepdim(1)?)?.sqr()?.mean_all()?;
+        let overall = tokens.broadcast_sub(&tokens.mean_keepdim((0, 1))?)?.sqr()?.mean_all()?;
+        let missing = ((between / overall)?.neg()? + share)?.relu()?;
+        Ok((loss + (missing * weight)?)?)
+    }
+
+    /// The validation loss of each task.
+    fn watch(&self, trainable: &Trainable) -> Result<Vec<f64>> {
+        let model = self.base.with_parameters(&mut trainable.frozen(&Device::Cpu)?)?;
+        let loss = |(_, records): &(&str, Vec<&Record>)| -> Result<f64> {
+            let batch = Batch::new(
+                (&self.processor, ModelKind::InstructBlip),
+                &self.images,
+                Some(&self.statistics),
+                records,
+            )?;
+            Ok(f64::from(batch.score(&model)?.1.loss.to_scalar::<f32>()?))
+        };
+        self.watched.iter().map(loss).collect()
+    }
+
+    /// Writes the model, with the standardisation folded into the neck.
+    fn export(&self, trainable: &Trainable) -> Result<()> {
+        let mut model = trainable.clone();
+        fold(&mut model, &self.statistics)?;
+        write_atomically(&self.out.join(TRAINED), &model.to_f16_checkpoint()?)?;
+        let mut map = BTreeMap::new();
+        for file in [VISION, TRAINED] {
+            let path = self.out.join(file);
+            let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let tensors =
+                safetensors::SafeTensors::deserialize(&bytes).with_context(|| path.display().to_string())?;
+            map.extend(tensors.names().into_iter().map(|name| (name.to_owned(), file)));
+        }
+        write_json(&self.out.join("model.safetensors.index.json"), &json!({ "weight_map": map }))
+    }
+}
+
+/// Features of images through the vision network of a model.
+///
+/// # Errors
+/// As [`Images::compute`].
+pub(crate) fn features(
+    model: &Blip,
+    vision: &Path,
+    processor: &ImageProcessor,
+    bench: &Benchmark,
+    keys: &[&str],
+    cache: &Path,
+) -> Result<Images> {
+    use sha2::Digest;
+    let bytes = fs::read(vision).with_context(|| format!("cannot read {}", vision.display()))?;
+    let hash = crate::backbone::hex(&sha2::Sha256::digest(&bytes));
+    Images::compute(model.vision(), &hash, processor, bench, keys, cache)
+}
+
+/// A model with first values, and those of its parameters that are trained.
+fn new_model(recipe: &Recipe, vocab_size: usize, vision: &Path) -> Result<(Blip, Trainable)> {
+    let config = recipe.model_config(vocab_size)?;
+    let mut network = Checkpoint::open_file(vision, WeightDtype::F32, &Device::Cpu)?;
+    let mut model = None;
+    let mut source = |name: &str, shape: &[usize]| {
+        if name.starts_with('_') {
+            return Ok(network.get_f32(name, shape)?.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Ok(initial::value(recipe.seed, &recipe.model, name, shape))
+    };
+    let mut trainable = Trainable::record(&mut source, |weights| {
+        model = Some(Blip::new(config, weights)?);
+        Ok(())
+    })?;
+    network.finish(|_| false)?;
+    let frozen: Vec<String> =
+        trainable.names().filter(|name| name.starts_with('_')).map(String::from).collect();
+    frozen.iter().for_each(|name| trainable.remove(name));
+    Ok((model.context("no model was made")?, trainable))
+}
+
+/// `W·(x − m)/s + b = (W/s)·x + (b − (W/s)·m)`.
+fn fold(model: &mut Trainable, statistics: &Statistics) -> Result<()> {
+    let [weight, bias] = ["weight", "bias"].map(|part| format!("vision_model.neck.map.{part}"));
+    let (shape, values) = model.get(&weight).context("the model has no neck")?;
+    let (shape, mut values) = (shape.to_vec(), values.to_vec());
+    let (bias_shape, offset) = model.get(&bias).context("the model has no neck")?;
+    let (bias_shape, mut offset) = (bias_shape.to_vec(), offset.to_vec());
+    for (row, b) in values.chunks_exact_mut(shape[1]).zip(&mut offset) {
+        let mut shift = 0f64;
+        for ((w, mean), std) in row.iter_mut().zip(&statistics.mean).zip(&statistics.std) {
+            *w /= std;
+            shift += f64::from(*w) * f64::from(*mean);
+        }
+        *b -= shift as f32;
+    }
+    model.insert(&weight, &shape, values)?;
+    model.insert(&bias, &bias_shape, offset)?;
+    Ok(())
+}
+
+/// `(x − 127)/128`, as EfficientNet-Lite0 was trained, and drawings on white: the file of [`ImageProcessor::efficientnet_lite`].
+fn preprocessor_json(side: usize) -> serde_json::Value {
+    json!({
+        "size": { "height": side, "width": side }, "resample": 3, "do_resize": true,
+        "do_rescale": false, "do_normalize": true, "image_mean": [127.0, 127.0, 127.0], "image_std": [128.0, 128.0, 128.0],
+        "background": [255, 255, 255],
+    })
+}
+
+/// The loss curve as CSV: step, mean training loss since the line before, validation loss of each task.
+struct Curve {
+    text: String,
+}
+
+impl Curve {
+    /// What is on disk of it up to a step.
+    fn read(path: &Path, step: usize, watched: &[(&str, Vec<&Record>)]) -> Result<Self> {
+        let names: Vec<&str> = watched.iter().map(|(name, _)| *name).collect();
+        let mut text = format!("step,loss,{}\n", names.join(","));
+        if step > 0 && path.exists() {
+            let old = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let is_kept = |line: &&str| {
+                line.split(',').next().and_then(|n| n.parse().ok()).is_some_and(|n: usize| n <= step)
+            };
+            for line in old.lines().skip(1).filter(is_kept) {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+        Ok(Self { text })
+    }
+
+    fn add(&mut self, step: usize, loss: f64, watched: &[f64]) {
+        let losses: Vec<String> =
+            std::iter::once(loss).chain(watched.iter().copied()).map(|l| format!("{l:.4}")).collect();
+        self.text.push_str(&format!("{step},{}\n", losses.join(",")));
+    }
+}
+
+/// The folder where features are kept between runs.
+pub(crate) fn cache_of(model: &Path, given: Option<&Path>) -> PathBuf {
+    given.map_or_else(|| model.join(".fwd-cache"), Path::to_path_buf)
+}

@@ -1,0 +1,72 @@
+//! Progress bars with the time that is left, and remarks, on standard error. Bars are hidden where it is no terminal.
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::Write;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+const STYLE: &str = "{msg:32!} [{bar:28}] {pos}/{len}  {eta_precise} left";
+
+/// Hides everything if `quiet`.
+pub(crate) fn configure(quiet: bool) {
+    QUIET.store(quiet, Ordering::SeqCst);
+    if quiet {
+        BARS.set_draw_target(ProgressDrawTarget::hidden());
+    }
+}
+
+/// A bar of `len` steps; it disappears when it is dropped.
+pub(crate) fn bar(message: impl Into<String>, len: usize) -> Bar {
+    let style = ProgressStyle::with_template(STYLE).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(len as u64).with_style(style.progress_chars("=> "));
+    let bar = BARS.add(bar);
+    bar.set_message(message.into());
+    Bar(bar)
+}
+
+/// One line for the user, unless `--quiet`.
+pub(crate) fn note(text: &str) {
+    if !QUIET.load(Ordering::SeqCst) {
+        // Nobody is left to be told if standard error is closed.
+        let _ = suspend(|| writeln!(std::io::stderr(), "{text}"));
+    }
+}
+
+/// Runs `f` with the bars out of the way.
+pub(crate) fn suspend<T>(f: impl FnOnce() -> T) -> T {
+    BARS.suspend(f)
+}
+
+/// Takes all bars away.
+pub(crate) fn clear() {
+    let _ = BARS.clear();
+}
+
+/// A progress bar.
+pub(crate) struct Bar(ProgressBar);
+
+impl Bar {
+    /// One step more.
+    pub(crate) fn advance(&self) {
+        self.0.inc(1);
+    }
+
+    /// Where it stands.
+    pub(crate) fn set(&self, position: usize) {
+        self.0.set_position(position as u64);
+    }
+
+    /// What it says.
+    pub(crate) fn say(&self, message: String) {
+        self.0.set_message(message);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,89 @@
+//! Results as aligned text.
+
+use crate::method::Method;
+use crate::metrics::Metrics;
+
+/// Rows under a header: the first column to the left, the others to the right.
+pub(crate) fn render(rows: &[Vec<String>]) -> String {
+    let n = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        |i: usize| rows.iter().filter_map(|row| row.get(i)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..n).map(width).collect();
+    let mut out = String::new();
+    for (r, row) in rows.iter().enumerate() {
+        let cells = row.iter().zip(&widths).enumerate();
+        let cells = cells.map(|(i, (cell, &width))| match i {
+            0 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        out.push('\n');
+        if r == 0 {
+            let rule = widths.iter().sum::<usize>() + 2 * n.saturating_sub(1);
+            out.push_str(&"─".repeat(rule));
+            out.push('\n');
+        }
+    }
+    out
+}
+
+/// The score matrix of a run: a row for each moment.
+pub(crate) fn scores(metrics: &Metrics) -> String {
+    let mut header = vec!["after".to_owned()];
+    header.extend(metrics.tasks.iter().map(|task| task.name.clone()));
+    if metrics.scores.iter().any(|row| row.len() > metrics.tasks.len()) {
+        header.push("pre-training".to_owned());
+    }
+    let mut rows = vec![header];
+    for (after, row) in metrics.scores.iter().enumerate() {
+        let mut cells = vec![moment(metrics, after)];
+        cells.extend(row.iter().map(|score| format!("{score:.1}")));
+        rows.push(cells);
+    }
+    render(&rows)
+}
+
+fn moment(metrics: &Metrics, after: usize) -> String {
+    match (after, metrics.method) {
+        (0, _) => "nothing".to_owned(),
+        (_, Method::Independent) => "each alone".to_owned(),
+        (_, Method::Joint) => "all at once".to_owned(),
+        (i, _) => metrics.tasks.get(i - 1).map_or_else(|| i.to_string(), |task| format!("{i} {}", task.name)),
+    }
+}
+
+/// Runs beside each other: a row for each.
+pub(crate) fn comparison(runs: &[&Metrics]) -> String {
+    let header = ["method", "A", "F", "BWT", "FWT", "FWT*", "pre-training", "trained", "%", "leakage"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    for run in runs {
+        let m = &run.measures;
+        let points = |value: Option<f64>| value.map_or("–".to_owned(), |v| format!("{v:.1}"));
+        let signed = |value: Option<f64>| value.map_or("–".to_owned(), |v| format!("{v:+.1}"));
+        rows.push(vec![
+            run.method.to_string(),
+            points(m.average),
+            points(m.forgetting),
+            signed(m.backward_transfer),
+            signed(m.forward_transfer),
+            signed(m.plasticity),
+            signed(m.retention),
+            run.trainable_parameters.to_string(),
+            format!("{:.3}", run.trainable_percent),
+            m.leakage.map_or("–".to_owned(), |v| format!("{v:.0e}")),
+        ]);
+    }
+    render(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_by_characters() {
+        let rows = [["µ", "value"], ["long name", "1.0"]].map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(render(&rows), "µ          value\n────────────────\nlong name    1.0\n");
+        assert_eq!(render(&[]), "");
+    }
+}

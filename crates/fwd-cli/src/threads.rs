@@ -1,0 +1,55 @@
+//! Threads and stacks as the tensor libraries need them, whoever starts the program.
+
+use anyhow::{Context, Result, anyhow};
+use std::process::Command;
+
+/// The variable that sizes candle's own thread pool, which spins beside rayon's and takes its time.
+const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
+
+/// candle's backward walk recurses over the graph.
+const STACK: usize = 64 << 20;
+
+/// Threads of the pool nest: one that waits takes up another's work.
+const POOL_STACK: usize = 16 << 20;
+
+/// Starts the program again with the environment it needs, in this process' place, unless it is there already.
+///
+/// The environment of a running process cannot be changed safely. If the restart fails, the program goes on and is only slower.
+pub(crate) fn restart_with_environment() {
+    if std::env::var_os(CANDLE_THREADS).is_some() {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else { return };
+    let mut again = Command::new(program);
+    again.args(std::env::args_os().skip(1)).env(CANDLE_THREADS, "1");
+    replace(&mut again);
+}
+
+/// Keeps the process and its id, so that signals reach the same program.
+#[cfg(unix)]
+fn replace(again: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    let _ = again.exec();
+}
+
+#[cfg(not(unix))]
+fn replace(again: &mut Command) {
+    if let Ok(status) = again.status() {
+        std::process::exit(status.code().unwrap_or(1));
+    }
+}
+
+/// Runs `work` on a thread with a large stack, and gives rayon's pool one as well.
+///
+/// # Errors
+/// Those of `work`, or if no thread can be had.
+pub(crate) fn with_large_stack<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    rayon::ThreadPoolBuilder::new().stack_size(POOL_STACK).build_global().context("cannot start threads")?;
+    let thread = std::thread::Builder::new().name("work".into()).stack_size(STACK).spawn(work);
+    let ended = thread.context("cannot start a thread")?.join();
+    ended.map_err(|_| {
+        anyhow!("the program has a defect (see the message above); the run directory is intact")
+    })?
+}

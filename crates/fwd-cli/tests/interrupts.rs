@@ -1,0 +1,130 @@
+//! Killed, interrupted and damaged runs end where the unbroken one does.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)] // A helper of a test may panic.
+
+mod common;
+
+use common::{Place, fail, stderr, succeed};
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// More steps than a machine does in a moment.
+const LONG: [&str; 2] = ["--steps", "60"];
+
+fn start(command: &mut Command) -> Child {
+    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn wait_for(what: &str, is_there: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_there() {
+        assert!(began.elapsed() < Duration::from_secs(120), "{what} did not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// `FWD_KILLS` of them, 3 if it is not set.
+#[test]
+fn killed_at_random_moments_a_run_ends_as_the_unbroken_one() {
+    let n_kills: u32 = std::env::var("FWD_KILLS").map_or(3, |n| n.parse().unwrap());
+    let place = Place::new();
+    let began = Instant::now();
+    succeed(&mut place.train("whole", &[&LONG[..], &["--cache", "cache-whole"]].concat()));
+    let whole = began.elapsed();
+    // A linear congruential sequence: where a process is when its time has come is random enough.
+    let mut state = 12_345u64;
+    let mut n_killed = 0;
+    for kill in 0.. {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let share = (state >> 40) as f64 / f64::from(1u32 << 24);
+        let mut child = start(&mut place.train("run", &LONG));
+        std::thread::sleep(whole.mul_f64(share / 2.0));
+        if child.try_wait().unwrap().is_none() {
+            child.kill().unwrap();
+            n_killed += 1;
+        }
+        child.wait().unwrap();
+        // A run that ended between two kills is checked, and another one begun.
+        if place.path("run/metrics.json").exists() {
+            assert_eq!(place.metrics_bytes("run"), place.metrics_bytes("whole"), "after {kill} starts");
+            fs::remove_dir_all(place.path("run")).unwrap();
+        }
+        if n_killed == n_kills {
+            break;
+        }
+    }
+    succeed(&mut place.train("run", &LONG));
+    assert_eq!(place.metrics_bytes("run"), place.metrics_bytes("whole"));
+    let left: Vec<_> = fs::read_dir(place.path("run")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().starts_with(".tmp")), "{left:?}");
+}
+
+#[test]
+fn ctrl_c_saves_and_says_how_to_go_on() {
+    let place = Place::new();
+    succeed(&mut place.train("whole", &LONG));
+    let mut command = place.train("run", &LONG);
+    let child = start(&mut command);
+    wait_for("a saved state", || place.path("run/state/state.json").exists());
+    // In the meantime nobody else may work there.
+    let refused = fail(&mut place.train("run", &LONG));
+    assert!(refused.contains(&format!("in use by another process (id {})", child.id())), "{refused}");
+    succeed(Command::new("kill").args(["-INT", &child.id().to_string()]));
+    let output = child.wait_with_output().unwrap();
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(130), "{message}");
+    assert!(message.contains("interrupted") && message.contains("train --out run"), "{message}");
+    assert!(!place.path("run/metrics.json").exists());
+    succeed(&mut place.train("run", &LONG));
+    assert_eq!(place.metrics_bytes("run"), place.metrics_bytes("whole"));
+}
+
+#[test]
+fn damaged_features_are_computed_anew() {
+    let place = Place::new();
+    succeed(&mut place.train("a", &[]));
+    let mut files = Vec::new();
+    for folder in fs::read_dir(place.path(".fwd-cache")).unwrap() {
+        files.extend(fs::read_dir(folder.unwrap().path()).unwrap().map(|file| file.unwrap().path()));
+    }
+    files.sort();
+    for (i, file) in files.iter().enumerate() {
+        let bytes = fs::read(file).unwrap();
+        match i % 3 {
+            0 => fs::write(file, &bytes[..bytes.len() / 2]).unwrap(),
+            1 => fs::write(file, [&bytes[..40], b"\x7f\x7f\x7f\x7f", &bytes[44..]].concat()).unwrap(),
+            _ => {}
+        }
+    }
+    let output = place.train("b", &[]).output().unwrap();
+    assert!(output.status.success() && stderr(&output).contains("computed anew"), "{}", stderr(&output));
+    assert_eq!(place.metrics_bytes("a"), place.metrics_bytes("b"));
+    // They are whole again.
+    let output = place.train("c", &[]).output().unwrap();
+    assert!(!stderr(&output).contains("computed anew"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_damaged_state_says_what_to_do() {
+    let place = Place::new();
+    succeed(&mut place.train("run", &[]));
+    fs::remove_file(place.path("run/metrics.json")).unwrap();
+    fs::write(place.path("run/state/state.json"), "{").unwrap();
+    let refused = fail(&mut place.train("run", &[]));
+    assert!(refused.contains("state.json") && refused.contains("delete run"), "{refused}");
+}
+
+#[test]
+fn fine_tuning_goes_on_where_it_was_killed() {
+    let place = Place::new();
+    let more = [&LONG[..], &["--method", "finetune"]].concat();
+    succeed(&mut place.train("whole", &more));
+    let mut child = start(&mut place.train("run", &more));
+    wait_for("a saved state", || place.path("run/state/parameters.safetensors").exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    succeed(&mut place.train("run", &more));
+    assert_eq!(place.metrics_bytes("run"), place.metrics_bytes("whole"));
+}

@@ -1,0 +1,78 @@
+//! A small model is trained from scratch, goes on after an interrupt, and is an ordinary model directory.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)] // A helper of a test may panic.
+
+mod common;
+
+use common::{Place, fail, succeed};
+use std::fs;
+use std::process::Command;
+
+const RECIPE: &str = r#"
+seed = 1
+steps = 8
+batch_size = 4
+diversity = { weight = 3.0, share = 0.4 }
+min_word_count = 1
+[weights]
+squares = 1.0
+[optimiser]
+lr = 1e-3
+beta2 = 0.98
+eps = 1e-6
+weight_decay = 0.05
+warm_up = 2
+final_share = 0.05
+max_norm = 1.0
+[model]
+image_size = 64
+qformer_width = 32
+qformer_hidden = 48
+qformer_layers = 2
+qformer_heads = 2
+queries = 4
+d_model = 32
+d_ff = 48
+d_kv = 16
+heads = 2
+encoder_layers = 1
+decoder_layers = 1
+"#;
+
+#[test]
+fn a_model_is_trained_interrupted_and_used() {
+    let place = Place::new();
+    fs::write(place.path("recipe.toml"), RECIPE).unwrap();
+    let pretrain =
+        |out: &str| place.program(&["pretrain", "--out", out, "--recipe", "recipe.toml", "--bench", "bench"]);
+    succeed(&mut pretrain("whole"));
+    let curve = fs::read_to_string(place.path("whole/loss.csv")).unwrap();
+    assert!(curve.starts_with("step,loss,squares\n8,"), "{curve}");
+    assert!(!place.path("whole/training-state.safetensors").exists());
+
+    let child = pretrain("part").spawn().unwrap();
+    // Anywhere: in the frozen pass, in a step, or after the end.
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let code = child.wait_with_output().unwrap().status.code();
+    if code != Some(0) {
+        assert_eq!(code, Some(130));
+        succeed(&mut pretrain("part"));
+    }
+    let weights = |out: &str| fs::read(place.path(out).join("trained.safetensors")).unwrap();
+    assert!(weights("whole") == weights("part"), "an interrupted training ended elsewhere");
+
+    let refused = fail(&mut pretrain("whole"));
+    assert!(refused.contains("finished training"), "{refused}");
+    fs::write(place.path("recipe.toml"), RECIPE.replace("lr = 1e-3", "lr = 2e-3")).unwrap();
+    assert!(fail(&mut pretrain("whole")).contains("another recipe"));
+    fs::write(place.path("recipe.toml"), RECIPE.replace("squares = 1.0", "circles = 1.0")).unwrap();
+    assert!(fail(&mut pretrain("other")).contains("`circles`"));
+
+    // It learns in sequence like any model.
+    image::RgbImage::new(8, 8).save(place.path("x.png")).unwrap();
+    succeed(&mut place.program(&["ask", "--backbone", "whole", "--image", "x.png", "Is there a square?"]));
+    succeed(&mut place.train("run", &["--backbone", "whole"]));
+    assert!(place.metrics("run")["measures"]["leakage"].as_f64().unwrap() <= 1e-5);
+}

@@ -1,0 +1,161 @@
+//! Whole runs of every method, scoring again, and questions.
+
+#![allow(clippy::unwrap_used)] // A helper of a test may panic.
+
+mod common;
+
+use common::{Place, TASKS, fail, succeed};
+use serde_json::Value;
+use std::fs;
+
+#[test]
+fn two_runs_of_one_seed_write_the_same_metrics() {
+    let place = Place::new();
+    let table = succeed(&mut place.train("a", &["--seed", "3"]));
+    assert!(table.contains("colours") && table.contains("pre-training") && table.contains("fwd"), "{table}");
+    // Another process, without kept features, started without cargo's environment.
+    succeed(place.train("b", &["--seed", "3", "--cache", "other"]).env_remove("CANDLE_NUM_THREADS"));
+    // From the features of the first.
+    succeed(&mut place.train("c", &["--seed", "3"]));
+    assert_eq!(place.metrics_bytes("a"), place.metrics_bytes("b"));
+    assert_eq!(place.metrics_bytes("a"), place.metrics_bytes("c"));
+
+    let metrics = place.metrics("a");
+    assert_eq!(metrics["scores"].as_array().unwrap().len(), 3);
+    assert_eq!(metrics["scores"][0].as_array().unwrap().len(), 3);
+    assert!(metrics["measures"]["leakage"].as_f64().unwrap() <= 1e-5, "{metrics}");
+    assert!(metrics["trainable_parameters"].as_u64().unwrap() > 0);
+    let log = fs::read_to_string(place.path("a/log.txt")).unwrap();
+    assert!(log.contains("learnt colours"), "{log}");
+    assert_eq!(fs::read_to_string(place.path("a/lock")).unwrap(), "");
+    let manifest: Value = serde_json::from_slice(&fs::read(place.path("a/manifest.json")).unwrap()).unwrap();
+    assert_eq!(manifest["run"]["config"]["seed"], 3);
+    assert_eq!(manifest["run"]["config"]["tasks"][1], TASKS[1]);
+
+    // Another seed learns something else.
+    succeed(&mut place.train("d", &["--seed", "4"]));
+    let prompts = |run: &str| {
+        let state: Value =
+            serde_json::from_slice(&fs::read(place.path(run).join("state/state.json")).unwrap()).unwrap();
+        state["crc32"].clone()
+    };
+    assert_ne!(prompts("a"), prompts("d"));
+}
+
+#[test]
+fn answers_are_kept_and_scoring_again_agrees() {
+    let place = Place::new();
+    succeed(&mut place.train("run", &[]));
+    let metrics = place.metrics("run");
+    let path = place.path("run/predictions/after-2/corners.jsonl");
+    let lines: Vec<Value> =
+        fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 4);
+    assert_eq!(lines[0]["question_id"], "corners/test/0");
+    assert_eq!((&lines[0]["prompt"], &lines[0]["answers"][0]), (&"Where is it?".into(), &"top left".into()));
+    assert!(lines[0]["text"].is_string());
+    let mean = 25.0 * lines.iter().map(|line| line["score"].as_f64().unwrap()).sum::<f64>();
+    assert_eq!(metrics["scores"][2][1], mean);
+
+    let again = succeed(&mut place.program(&["eval", "run", "--json", "--predictions", "answers"]));
+    let again: Value = serde_json::from_str(&again).unwrap();
+    for (i, task) in TASKS.into_iter().enumerate() {
+        assert_eq!(again["scores"][i]["task"], task);
+        assert_eq!(again["scores"][i]["score"], metrics["scores"][2][i]);
+        let file = format!("{task}.jsonl");
+        let kept = fs::read(place.path("run/predictions/after-2").join(&file)).unwrap();
+        assert_eq!(fs::read(place.path("answers").join(&file)).unwrap(), kept);
+    }
+    let one = succeed(&mut place.program(&["eval", "run", "--split", "train", "--task", "squares"]));
+    assert!(one.contains("squares") && one.contains("12"), "{one}");
+    assert!(fail(&mut place.program(&["eval", "run", "--task", "corner"])).contains("corner"));
+}
+
+#[test]
+fn every_method_runs_and_the_plasticity_is_against_tasks_alone() {
+    let place = Place::new();
+    let few = ["--steps", "2", "--set", "pretraining_samples=4"];
+    for method in
+        ["zero-shot", "sequential", "residual", "fwd-strict", "l2p", "independent", "joint", "finetune"]
+    {
+        let found = succeed(&mut place.train(method, &[&few[..], &["--json", "--method", method]].concat()));
+        let found: Value = serde_json::from_str(&found).unwrap();
+        assert_eq!(found["method"], method);
+        assert!(found["measures"]["average"].is_number(), "{method}: {found}");
+        let n_rows = found["scores"].as_array().unwrap().len();
+        assert_eq!(
+            n_rows,
+            match method {
+                "zero-shot" => 1,
+                "independent" | "joint" => 2,
+                _ => 3,
+            },
+            "{method}"
+        );
+    }
+    // Zero-shot is the first row of all.
+    let first = place.metrics("zero-shot")["scores"][0].clone();
+    assert_eq!(place.metrics("joint")["scores"][0], first);
+    assert_eq!(place.metrics("independent")["scores"][0], first);
+    succeed(&mut place.train("fwd", &[&few[..], &["--alone", "independent"]].concat()));
+    assert!(place.metrics("fwd")["measures"]["plasticity"].is_number());
+    let refused = fail(&mut place.train("x", &["--alone", "joint"]));
+    assert!(refused.contains("not of `independent`"), "{refused}");
+
+    let order = ["--method", "zero-shot", "--tasks", "corners,colours", "--order", "reversed"];
+    succeed(&mut place.train("order", &order));
+    assert_eq!(place.metrics("order")["tasks"][0]["name"], "colours");
+}
+
+#[test]
+fn a_question_is_answered_with_and_without_a_run() {
+    let place = Place::new();
+    succeed(&mut place.train("run", &[]));
+    let images = concat!(env!("CARGO_MANIFEST_DIR"), "/../fwd-data/tests/fixtures/images");
+    let image = format!("{images}/chelsea_200.png");
+    let ask = ["ask", "--image", &image, "--max-new-tokens", "3"];
+    succeed(&mut place.program(&[&ask[..], &["run", "What color is the cat?"]].concat()));
+    let reply =
+        succeed(&mut place.program(&[&ask[..], &["--json", "run", "What color is the cat?"]].concat()));
+    let reply: Value = serde_json::from_str(&reply).unwrap();
+    assert!(reply["answer"].is_string());
+    assert_eq!(reply["prompts"].as_array().unwrap().len(), 2);
+    succeed(&mut place.program(&[&ask[..], &["--backbone", "model", "What is it?"]].concat()));
+
+    // The other two formats.
+    let png = image::open(&image).unwrap().to_rgb8();
+    for name in ["cat.jpg", "cat.webp"] {
+        png.save(place.path(name)).unwrap();
+        succeed(&mut place.program(&["ask", "--image", name, "--backbone", "model", "What is it?"]));
+    }
+}
+
+#[test]
+fn the_benchmark_is_examined_and_completions_are_printed() {
+    let place = Place::new();
+    let report = succeed(&mut place.program(&["data", "check", "bench", "--json"]));
+    assert!(serde_json::from_str::<Value>(&report).is_ok(), "{report}");
+    succeed(&mut place.program(&["data", "check", "bench"]));
+    let script = succeed(&mut place.program(&["completions", "bash"]));
+    assert!(script.contains("fwd-prompt"), "{script}");
+}
+
+#[test]
+fn a_demo_compares_four_methods_and_is_the_same_every_time() {
+    let place = Place::new();
+    let demo = |out: &str| {
+        succeed(&mut place.program(&["demo", "--out", out, "--backbone", "model", "--bench", "bench"]))
+    };
+    let table = demo("one");
+    demo("two");
+    for method in ["sequential", "l2p", "residual", "fwd"] {
+        assert!(table.lines().any(|line| line.starts_with(method)), "{table}");
+        let run = |out: &str| place.metrics_bytes(&format!("{out}/{method}"));
+        assert_eq!(run("one"), run("two"));
+        assert!(place.metrics(&format!("one/{method}"))["measures"]["plasticity"].is_number());
+    }
+    // What is finished is taken as it is, unless it is of another seed.
+    assert_eq!(demo("one"), table);
+    let other = ["demo", "--out", "one", "--seed", "1", "--backbone", "model", "--bench", "bench"];
+    assert!(fail(&mut place.program(&other)).contains("another seed"));
+}
