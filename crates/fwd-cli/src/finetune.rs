@@ -6,15 +6,14 @@
 
 use crate::config::RunConfig;
 use crate::files::write_atomically;
+use crate::images::Images;
 use crate::interrupt::{self, Interrupted};
 use crate::predict::{self, Prediction};
-use crate::pretrain::gates::weights_of;
-use crate::pretrain::images::Images;
 use crate::progress;
 use crate::run_dir::{RunDir, state_dir};
 use crate::samples::Exam;
 use crate::session::Session;
-use crate::weights::{self, Batch};
+use crate::weights::{self, Batch, weights_of};
 use anyhow::{Context, Result};
 use candle_core::Device;
 use fwd_data::Processor;

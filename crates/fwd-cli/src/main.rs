@@ -18,6 +18,7 @@ mod features;
 mod files;
 mod finetune;
 mod frozen;
+mod images;
 mod interrupt;
 mod logging;
 mod method;

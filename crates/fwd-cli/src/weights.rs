@@ -1,14 +1,14 @@
 //! Training of weights, as opposed to prompts: what pre-training, full fine-tuning and the method `finetune` share.
 
-use crate::backbone::instructions;
-use crate::pretrain::images::{Images, Statistics};
+use crate::backbone::{Backbone, instructions};
+use crate::images::{Images, Statistics};
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use fwd_data::Processor;
 use fwd_data::bench::Record;
 use fwd_models::{
-    Blip, FrozenFeatures, GenerationConfig, Hypothesis, Instructions, ModelKind, Scored, StepConfig,
-    StepReport, Tap, Trainable,
+    Blip, Checkpoint, FrozenFeatures, GenerationConfig, Hypothesis, Instructions, ModelKind, Scored,
+    StepConfig, StepReport, Tap, Trainable, WeightDtype, Weights,
 };
 
 /// A batch as the model reads it, from what the frozen vision network computed.
@@ -91,4 +91,20 @@ pub(crate) fn step(
     let (features, scored) = batch.score(&model)?;
     let loss = extra(&features, &scored.loss)?;
     Ok(trainable.step(&tracked, &loss, config)?)
+}
+
+/// The weights of a model but for its vision tower, as parameters to train.
+///
+/// # Errors
+/// An unreadable checkpoint.
+pub(crate) fn weights_of(backbone: &Backbone) -> Result<Trainable> {
+    let mut checkpoint = Checkpoint::open(&backbone.dir, WeightDtype::F32, &Device::Cpu)?;
+    let mut source =
+        |name: &str, shape: &[usize]| Ok(checkpoint.get_f32(name, shape)?.flatten_all()?.to_vec1()?);
+    let mut trainable =
+        Trainable::record(&mut source, |weights| backbone.model.with_parameters(weights).map(drop))?;
+    let neck: Vec<String> =
+        trainable.names().filter(|n| n.starts_with("vision_model.")).map(String::from).collect();
+    neck.iter().for_each(|name| trainable.remove(name));
+    Ok(trainable)
 }

@@ -5,21 +5,21 @@
 //!    pictures' contents come through as well as a linear probe reads them from the vision network.
 //! 3. Each downstream task is new to it and in its reach: zero-shot is low, full fine-tuning learns it, prompts learn a part.
 
-use super::images::Images;
 use super::{VISION, cache_of, features};
 use crate::backbone::Backbone;
 use crate::config::RunConfig;
 use crate::features::FeatureStore;
 use crate::frozen::Frozen;
+use crate::images::Images;
 use crate::method::{Method, Plan};
 use crate::predict::{self, Generation};
 use crate::samples::{self, Exam};
-use crate::weights::{self, Batch};
+use crate::weights::{self, Batch, weights_of};
 use crate::{interrupt, progress};
 use anyhow::{Context, Result};
 use candle_core::Device;
 use fwd_data::bench::{BenchTask, Benchmark, Metric, Record, Split};
-use fwd_models::{BlipSample, Checkpoint, StepConfig, Trainable, WeightDtype, Weights};
+use fwd_models::{BlipSample, StepConfig};
 use fwd_prompt::linalg::{AdamW, Gram, energy_curve, symmetric_eigen};
 use fwd_prompt::{Curriculum, FrozenModel, PromptPool, Task, Trainer};
 use rand::seq::SliceRandom;
@@ -259,22 +259,6 @@ impl Gauge<'_> {
         }
         Ok(percent(task.metric, val, |i, _| answers[i].clone()))
     }
-}
-
-/// The weights of a model but for its vision tower, as parameters to train.
-///
-/// # Errors
-/// An unreadable checkpoint.
-pub(crate) fn weights_of(backbone: &Backbone) -> Result<Trainable> {
-    let mut checkpoint = Checkpoint::open(&backbone.dir, WeightDtype::F32, &Device::Cpu)?;
-    let mut source =
-        |name: &str, shape: &[usize]| Ok(checkpoint.get_f32(name, shape)?.flatten_all()?.to_vec1()?);
-    let mut trainable =
-        Trainable::record(&mut source, |weights| backbone.model.with_parameters(weights).map(drop))?;
-    let neck: Vec<String> =
-        trainable.names().filter(|n| n.starts_with("vision_model.")).map(String::from).collect();
-    neck.iter().for_each(|name| trainable.remove(name));
-    Ok(trainable)
 }
 
 /// Adds up what gate 1 looks at.

@@ -4,8 +4,7 @@
 //! The output folder is a model directory from the first checkpoint on. Beside the model it holds the recipe, the loss curve and,
 //! until training is finished, the state to go on from.
 
-pub(crate) mod gates;
-pub(crate) mod images;
+mod gates;
 mod initial;
 mod recipe;
 mod sampler;
@@ -13,6 +12,7 @@ mod vocabulary;
 
 use crate::args::{Common, PretrainArgs};
 use crate::files::{write_atomically, write_json};
+use crate::images::{Images, Statistics};
 use crate::interrupt::{self, Interrupted};
 use crate::weights::{self, Batch};
 use crate::{assets, output, progress};
@@ -21,7 +21,6 @@ use candle_core::{Device, Tensor};
 use fwd_data::bench::{Benchmark, Record, Split};
 use fwd_data::{ImageProcessor, Processor};
 use fwd_models::{Blip, Checkpoint, FrozenFeatures, ModelKind, StepConfig, Trainable, WeightDtype, Weights};
-use images::{Images, Statistics};
 use recipe::{Diversity, Recipe};
 use sampler::Sampler;
 use serde_json::json;
