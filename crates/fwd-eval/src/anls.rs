@@ -18,6 +18,11 @@ const THRESHOLD: f64 = 0.5;
 /// assert_eq!(anls("xat", &["cot"]), 0.0);      // two of three characters are wrong
 /// ```
 pub fn anls<S: AsRef<str>>(prediction: &str, answers: &[S]) -> f64 {
+    similarity(prediction, answers, THRESHOLD)
+}
+
+/// ANLS with a threshold of one's own.
+pub(crate) fn similarity<S: AsRef<str>>(prediction: &str, answers: &[S], threshold: f64) -> f64 {
     let prediction = plain(prediction);
     if prediction.is_empty() {
         return 0.0;
@@ -26,7 +31,7 @@ pub fn anls<S: AsRef<str>>(prediction: &str, answers: &[S]) -> f64 {
         let answer = plain(answer.as_ref());
         let distance = levenshtein(&prediction, &answer) as f64;
         let normalised = distance / upper_len(&prediction).max(upper_len(&answer)) as f64;
-        if normalised < THRESHOLD { 1.0 - normalised } else { 0.0 }
+        if normalised < threshold { 1.0 - normalised } else { 0.0 }
     };
     answers.iter().map(similarity).fold(0.0, f64::max)
 }

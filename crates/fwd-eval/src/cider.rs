@@ -8,7 +8,8 @@
 //! Source: Vedantam, Zitnick, Parikh, *CIDEr: Consensus-based Image Description Evaluation*, CVPR 2015, section 7, in the form of
 //! the COCO caption evaluation (pycocoevalcap), which takes the number of bigrams for the length.
 
-use crate::error::{EvalError, Result};
+use crate::error::Result;
+use crate::metric::check_corpus;
 use std::collections::HashMap;
 
 const MAX_ORDER: usize = 4;
@@ -21,8 +22,8 @@ const SIGMA: f64 = 6.0;
 /// to single references have 1000.
 ///
 /// # Errors
-/// [`EvalError::LengthMismatch`] unless there is a caption for each sample, [`EvalError::NoAnswer`] naming the sample without
-/// references.
+/// [`EvalError::LengthMismatch`](crate::EvalError::LengthMismatch) unless there is a caption for each sample, [`EvalError::NoAnswer`](crate::EvalError::NoAnswer)
+/// naming the sample without references.
 ///
 /// # Examples
 /// ```
@@ -35,15 +36,7 @@ const SIGMA: f64 = 6.0;
 /// # Ok::<(), fwd_eval::EvalError>(())
 /// ```
 pub fn cider_d(candidates: &[Vec<String>], references: &[Vec<Vec<String>>]) -> Result<Vec<f64>> {
-    if candidates.len() != references.len() {
-        return Err(EvalError::LengthMismatch {
-            predictions: candidates.len(),
-            annotations: references.len(),
-        });
-    }
-    if let Some(sample) = references.iter().position(Vec::is_empty) {
-        return Err(EvalError::NoAnswer { sample });
-    }
+    check_corpus(candidates, references)?;
     let mut ids = Ids::default();
     let references: Vec<Vec<Counts>> = references
         .iter()

@@ -1,5 +1,11 @@
-//! Scores of answers and captions, equal to the official scorers of the field: exact match and soft accuracy after the VQA
-//! evaluator's normalisation, ROUGE-L, CIDEr-D and ANLS.
+//! Scores of answers, captions and boxes, equal to the official scorers of the field, and the files that scores come from.
+//!
+//! - Answers: [`exact_match`], [`vqa_soft`], [`text_vqa`], [`gqa()`], [`multiple_choice`], [`anls()`].
+//! - Captions: [`bleu()`], [`rouge_l`], [`cider_d`], with words from [`tokenise()`].
+//! - Boxes: [`grounding()`].
+//! - By name, one sample or a corpus at a time: [`Metric`], [`score`], [`score_all`], [`corpus_percent`].
+//! - Files: [`Predictions`] (JSON lines), [`ScoreTable`] (CSV).
+//! - The figures that other code bases print, beside the right ones: [`peer_compat`].
 //!
 //! ```
 //! use fwd_eval::{Metric, mean_percent, score};
@@ -15,21 +21,37 @@
 #![forbid(unsafe_code)]
 
 mod anls;
+mod bleu;
+mod choice;
 mod cider;
 mod error;
 mod exact;
+mod gqa;
+mod grounding;
+mod lines;
 mod metric;
 mod normalise;
+pub mod peer_compat;
+mod predictions;
 mod rouge;
+mod table;
+mod textvqa;
 mod tokenise;
 mod vqa;
 
 pub use anls::anls;
+pub use bleu::{Bleu, bleu};
+pub use choice::{chosen_option, multiple_choice};
 pub use cider::cider_d;
 pub use error::{EvalError, Result};
 pub use exact::exact_match;
-pub use metric::{Metric, mean_percent, score, score_all};
+pub use gqa::gqa;
+pub use grounding::{BBox, BoxUnit, grounding, grounding_in};
+pub use metric::{Metric, corpus_percent, mean_percent, score, score_all};
 pub use normalise::normalise;
+pub use predictions::{Prediction, Predictions, QuestionId};
 pub use rouge::rouge_l;
+pub use table::{FirstRow, ScoreTable};
+pub use textvqa::{normalise_m4c, text_vqa};
 pub use tokenise::tokenise;
 pub use vqa::vqa_soft;

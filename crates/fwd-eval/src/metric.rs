@@ -1,7 +1,10 @@
 //! The measures by name, one sample or a whole corpus at a time, and their mean over the annotations.
 
+use crate::bleu::{bleu, caption_bleu};
 use crate::error::{EvalError, Result};
-use crate::{anls, cider_d, exact_match, rouge_l, tokenise, vqa_soft};
+use crate::{
+    anls, cider_d, exact_match, gqa, grounding, multiple_choice, rouge_l, text_vqa, tokenise, vqa_soft,
+};
 use serde::{Deserialize, Serialize};
 
 /// A measure of predictions against answers.
@@ -12,12 +15,35 @@ pub enum Metric {
     Exact,
     /// VQA accuracy over ten annotators: [`vqa_soft`].
     VqaSoft,
+    /// The same with the M4C evaluator's normalisation: [`text_vqa`].
+    TextVqa,
+    /// The letter or the text of the right option: [`multiple_choice`].
+    MultipleChoice,
+    /// The short answer itself: [`gqa()`].
+    Gqa,
+    /// A box that overlaps the gold box by half or more, both in one unit: [`grounding()`].
+    Grounding,
+    /// Words in common with the references: [`bleu()`].
+    Bleu1,
+    /// N-grams up to bigrams in common with the references: [`bleu()`].
+    Bleu2,
+    /// N-grams up to three words: [`bleu()`].
+    Bleu3,
+    /// N-grams up to four words: [`bleu()`].
+    Bleu4,
     /// Longest common subsequence with the references: [`rouge_l`].
     RougeL,
     /// Weighted n-grams in common with the references, 0 to 10, for a whole corpus only: [`cider_d`].
     CiderD,
     /// Normalised edit distance to the nearest answer: [`anls()`].
     Anls,
+}
+
+impl Metric {
+    /// n − 1 for BLEU-n.
+    fn bleu_place(self) -> Option<usize> {
+        [Self::Bleu1, Self::Bleu2, Self::Bleu3, Self::Bleu4].iter().position(|metric| *metric == self)
+    }
 }
 
 /// The score of one prediction, between 0 and 1; 0 for an empty one.
@@ -34,6 +60,14 @@ pub fn score<S: AsRef<str>>(metric: Metric, prediction: &str, answers: &[S]) -> 
     match metric {
         Metric::Exact => exact_match(prediction, answers),
         Metric::VqaSoft => vqa_soft(prediction, answers),
+        Metric::TextVqa => text_vqa(prediction, answers),
+        Metric::MultipleChoice => multiple_choice(prediction, answers),
+        Metric::Gqa => gqa(prediction, answers),
+        Metric::Grounding => grounding(prediction, answers),
+        Metric::Bleu1 | Metric::Bleu2 | Metric::Bleu3 | Metric::Bleu4 => {
+            let scores = caption_bleu(&tokenise(prediction), &tokenise_all(answers));
+            metric.bleu_place().map_or(f64::NAN, |place| scores[place])
+        }
         Metric::RougeL => rouge_l(&tokenise(prediction), &tokenise_all(answers)),
         Metric::CiderD => f64::NAN,
         Metric::Anls => anls(prediction, answers),
@@ -59,17 +93,38 @@ pub fn score_all<P: AsRef<str>, S: AsRef<str>>(
     predictions: &[P],
     answers: &[Vec<S>],
 ) -> Result<Vec<f64>> {
-    if predictions.len() != answers.len() {
-        return Err(EvalError::LengthMismatch { predictions: predictions.len(), annotations: answers.len() });
-    }
-    if let Some(sample) = answers.iter().position(Vec::is_empty) {
-        return Err(EvalError::NoAnswer { sample });
-    }
+    check_corpus(predictions, answers)?;
     if metric == Metric::CiderD {
         let references: Vec<_> = answers.iter().map(|answers| tokenise_all(answers)).collect();
         return cider_d(&tokenise_all(predictions), &references);
     }
     Ok(predictions.iter().zip(answers).map(|(p, answers)| score(metric, p.as_ref(), answers)).collect())
+}
+
+/// The figure of a corpus in percent: the mean of [`score_all`] times 100, for BLEU the BLEU of the whole corpus, which is no
+/// mean. CIDEr-D reaches 1000. A missing prediction is an empty one.
+///
+/// # Errors
+/// Those of [`score_all`], and [`EvalError::NoAnnotations`].
+///
+/// # Examples
+/// ```
+/// use fwd_eval::{Metric, corpus_percent};
+/// let answers = [vec!["yes"], vec!["two", "2"]];
+/// assert_eq!(corpus_percent(Metric::Gqa, &["Yes.", ""], &answers)?, 50.0);
+/// # Ok::<(), fwd_eval::EvalError>(())
+/// ```
+pub fn corpus_percent<P: AsRef<str>, S: AsRef<str>>(
+    metric: Metric,
+    predictions: &[P],
+    answers: &[Vec<S>],
+) -> Result<f64> {
+    if let Some(place) = metric.bleu_place().filter(|_| !answers.is_empty()) {
+        check_corpus(predictions, answers)?;
+        let references: Vec<_> = answers.iter().map(|answers| tokenise_all(answers)).collect();
+        return Ok(100.0 * bleu(&tokenise_all(predictions), &references)?.corpus[place]);
+    }
+    mean_percent(&score_all(metric, predictions, answers)?, answers.len())
 }
 
 /// The mean score times 100, over all annotations: a sample without a score counts as 0.
@@ -95,6 +150,17 @@ pub fn mean_percent(scores: &[f64], n_annotations: usize) -> Result<f64> {
     Ok(100.0 * scores.iter().sum::<f64>() / n_annotations as f64)
 }
 
+/// There is a prediction for each sample, and each sample has an answer.
+pub(crate) fn check_corpus<P, S>(predictions: &[P], answers: &[Vec<S>]) -> Result<()> {
+    if predictions.len() != answers.len() {
+        return Err(EvalError::LengthMismatch { predictions: predictions.len(), annotations: answers.len() });
+    }
+    match answers.iter().position(Vec::is_empty) {
+        Some(sample) => Err(EvalError::NoAnswer { sample }),
+        None => Ok(()),
+    }
+}
+
 fn tokenise_all<S: AsRef<str>>(texts: &[S]) -> Vec<Vec<String>> {
     texts.iter().map(|text| tokenise(text.as_ref())).collect()
 }
@@ -111,6 +177,22 @@ mod tests {
         assert_eq!(mean_percent(&[1.0, 1.0], 1), Err(EvalError::TooManyScores { scores: 2, annotations: 1 }));
         let alone = score(Metric::CiderD, "a dog", &["a dog"]);
         assert_eq!(mean_percent(&[1.0, alone], 2), Err(EvalError::NotFinite { sample: 1 }));
+    }
+
+    #[test]
+    fn bleu_of_a_corpus_is_no_mean() {
+        let answers = [vec!["a dog"], vec!["b c d e f g"]];
+        let percent = corpus_percent(Metric::Bleu1, &["a dog", "x c d e f g"], &answers).unwrap();
+        assert!((percent - 87.5).abs() < 1e-6);
+        let none: &[Vec<&str>] = &[];
+        assert_eq!(corpus_percent(Metric::Bleu4, &[] as &[&str], none), Err(EvalError::NoAnnotations));
+    }
+
+    #[test]
+    fn names_are_what_they_were_and_stay() {
+        let names = [Metric::VqaSoft, Metric::TextVqa, Metric::Bleu4, Metric::MultipleChoice, Metric::CiderD];
+        let json = serde_json::to_string(&names).unwrap();
+        assert_eq!(json, r#"["vqa-soft","text-vqa","bleu4","multiple-choice","cider-d"]"#);
     }
 
     #[test]

@@ -30,9 +30,14 @@ pub fn vqa_soft<S: AsRef<str>>(prediction: &str, answers: &[S]) -> f64 {
     if prediction.is_empty() || answers.is_empty() {
         return 0.0;
     }
-    let n_equal = answers.iter().filter(|answer| comparable(answer.as_ref()) == prediction).count() as f64;
-    let n_other = answers.len() as f64 - n_equal;
+    let n_equal = answers.iter().filter(|answer| comparable(answer.as_ref()) == prediction).count();
+    leave_one_out(n_equal, answers.len())
+}
+
+/// Mean accuracy over the annotators, each left out in turn, if `n_equal` of `n_answers` (at least one) gave the prediction.
+pub(crate) fn leave_one_out(n_equal: usize, n_answers: usize) -> f64 {
+    let (n_equal, n_answers) = (n_equal as f64, n_answers as f64);
     let accuracy = |n: f64| (n / AGREEMENT).clamp(0.0, 1.0);
     // Leaving out one who agrees leaves one less; the others change nothing.
-    (n_equal * accuracy(n_equal - 1.0) + n_other * accuracy(n_equal)) / answers.len() as f64
+    (n_equal * accuracy(n_equal - 1.0) + (n_answers - n_equal) * accuracy(n_equal)) / n_answers
 }

@@ -1,5 +1,5 @@
-//! Agreement with the reference scorers on the cases of `tests/parity/*.json`, which `tests/parity/make_cases.py` made with
-//! pycocoevalcap, the anls package, Stanford's tokenizer and the rules of the VQA evaluator.
+//! Agreement with the reference scorers on the cases of `tests/parity/*.json.gz`, which `tests/parity/make_cases.py` made with
+//! pycocoevalcap, the anls package, lmms-eval, Stanford's tokenizer and the rules of the VQA evaluator and others.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,8 +9,9 @@ use serde::de::DeserializeOwned;
 const TOLERANCE: f64 = 1e-6;
 
 fn cases<T: DeserializeOwned>(name: &str) -> Vec<T> {
-    let path = format!("{}/tests/parity/{name}", env!("CARGO_MANIFEST_DIR"));
-    let cases: Vec<T> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let path = format!("{}/tests/parity/{name}.gz", env!("CARGO_MANIFEST_DIR"));
+    let file = flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap());
+    let cases: Vec<T> = serde_json::from_reader(std::io::BufReader::new(file)).unwrap();
     assert!(cases.len() >= 1000);
     cases
 }
@@ -37,12 +38,25 @@ fn normal_forms_are_the_vqa_evaluators() {
 }
 
 #[test]
-fn soft_accuracy_is_the_vqa_evaluators() {
+fn normal_forms_are_the_m4c_evaluators() {
+    let cases = cases::<(String, String)>("m4c.json").into_iter();
+    assert_none(
+        cases
+            .map(|(text, expected)| (normalise_m4c(&text), text, expected))
+            .filter(|(ours, _, expected)| ours != expected)
+            .collect(),
+    );
+}
+
+/// A prediction, the answers with the number of annotators who gave each, and the score.
+type Annotated = (String, Vec<(String, usize)>, f64);
+
+fn assert_soft(name: &str, score: fn(&str, &[&String]) -> f64) {
     let mut differing = Vec::new();
-    for (prediction, counts, expected) in cases::<(String, Vec<(String, usize)>, f64)>("vqa.json") {
+    for (prediction, counts, expected) in cases::<Annotated>(name) {
         let answers: Vec<_> = counts.iter().flat_map(|(answer, n)| vec![answer; *n]).collect();
         assert_eq!(answers.len(), 10);
-        let ours = vqa_soft(&prediction, &answers);
+        let ours = score(&prediction, &answers);
         if (ours - expected).abs() > TOLERANCE {
             differing.push((prediction, counts, expected, ours));
         }
@@ -51,22 +65,108 @@ fn soft_accuracy_is_the_vqa_evaluators() {
 }
 
 #[test]
+fn soft_accuracy_is_the_vqa_evaluators() {
+    assert_soft("vqa.json", |prediction, answers| vqa_soft(prediction, answers));
+}
+
+#[test]
+fn soft_accuracy_is_the_m4c_evaluators() {
+    assert_soft("textvqa.json", |prediction, answers| text_vqa(prediction, answers));
+}
+
+/// A caption, its references, ROUGE-L, CIDEr-D and BLEU-1 to BLEU-4.
+type Caption = (String, Vec<String>, f64, f64, [f64; 4]);
+
+/// The captions and the references of a corpus as words.
+fn words(cases: &[Caption]) -> (Vec<Vec<String>>, Vec<Vec<Vec<String>>>) {
+    cases
+        .iter()
+        .map(|(caption, references, ..)| {
+            (split(caption), references.iter().map(|text| split(text)).collect())
+        })
+        .unzip()
+}
+
+fn far(a: &[f64; 4], b: &[f64; 4]) -> bool {
+    a.iter().zip(b).any(|(a, b)| (a - b).abs() > TOLERANCE)
+}
+
+#[test]
 fn captions_score_as_with_pycocoevalcap() {
-    let cases = cases::<(String, Vec<String>, f64, f64)>("captions.json");
-    let candidates: Vec<_> = cases.iter().map(|case| split(&case.0)).collect();
-    let references: Vec<Vec<_>> =
-        cases.iter().map(|case| case.1.iter().map(|text| split(text)).collect()).collect();
+    let cases = cases::<Caption>("captions.json");
+    let (candidates, references) = words(&cases);
     let cider = cider_d(&candidates, &references).unwrap();
-    let ours = candidates.iter().zip(&references).map(|(c, r)| rouge_l(c, r)).zip(cider);
+    let bleu = bleu(&candidates, &references).unwrap().captions;
+    let rouge = candidates.iter().zip(&references).map(|(c, r)| rouge_l(c, r));
     assert_none(
         cases
             .iter()
-            .zip(ours)
-            .filter(|(case, (rouge, cider))| {
-                (rouge - case.2).abs() > TOLERANCE || (cider - case.3).abs() > TOLERANCE
+            .zip(rouge.zip(cider).zip(bleu))
+            .filter(|(case, ((rouge, cider), bleu))| {
+                (rouge - case.2).abs() > TOLERANCE || (cider - case.3).abs() > TOLERANCE || far(bleu, &case.4)
             })
             .collect(),
     );
+}
+
+#[test]
+fn corpora_score_as_with_pycocoevalcap() {
+    let (candidates, references) = words(&cases::<Caption>("captions.json"));
+    assert_none(
+        cases::<(usize, [f64; 4])>("bleu.json")
+            .into_iter()
+            .map(|(n, expected)| (n, expected, bleu(&candidates[..n], &references[..n]).unwrap().corpus))
+            .filter(|(_, expected, ours)| far(ours, expected))
+            .collect(),
+    );
+}
+
+#[test]
+fn choices_follow_the_documented_rule() {
+    let cases = cases::<(String, Vec<String>, Option<usize>)>("choice.json");
+    assert_none(
+        cases
+            .into_iter()
+            .map(|(prediction, options, expected)| {
+                let ours = chosen_option(&prediction, &options);
+                (prediction, options, expected, ours)
+            })
+            .filter(|(.., expected, ours)| ours != expected)
+            .collect(),
+    );
+}
+
+#[test]
+fn short_answers_are_gqas() {
+    let cases = cases::<(String, String, f64)>("gqa.json").into_iter();
+    assert_none(
+        cases
+            .map(|(prediction, answer, expected)| {
+                (gqa(&prediction, &[&answer]), prediction, answer, expected)
+            })
+            .filter(|(ours, .., expected)| ours != expected)
+            .collect(),
+    );
+}
+
+#[test]
+fn boxes_overlap_as_they_should() {
+    let mut differing = Vec::new();
+    for case in cases::<(String, String, String, [f64; 2], f64, f64)>("grounding.json") {
+        let (prediction, unit, answer, size, overlap, expected) = &case;
+        let unit = match unit.as_str() {
+            "fractions" => BoxUnit::Fractions,
+            "thousandths" => BoxUnit::Thousandths,
+            _ => BoxUnit::Pixels,
+        };
+        let gold = BBox::parse(answer).unwrap();
+        let ours = BBox::parse(prediction).map_or(0.0, |said| said.in_pixels(unit, *size).iou(gold));
+        let score = grounding_in(unit, prediction, &[answer], *size);
+        if (ours - overlap).abs() > TOLERANCE || score != *expected {
+            differing.push((case, ours, score));
+        }
+    }
+    assert_none(differing);
 }
 
 #[test]

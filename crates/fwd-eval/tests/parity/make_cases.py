@@ -1,19 +1,30 @@
-"""Makes the cases of the parity tests with the reference scorers: python make_cases.py (Java needed for words.json).
+"""Makes the cases of the parity tests with the reference scorers: python make_cases.py (Java needed for words.json.gz).
 
-    pip install --no-deps pycocoevalcap==1.2 anls==0.0.2 numpy
+    pip install --no-deps pycocoevalcap==1.2 anls==0.0.2 lmms-eval==0.7.3 numpy
 
-ROUGE-L and CIDEr-D come from pycocoevalcap, ANLS from the anls package, words from the Stanford tokenizer inside
-pycocoevalcap, called as its ptbtokenizer.py calls it. The official VQA evaluator is no package; `vqa_normal` and `vqa_accuracy`
-below state its rules (vqaEval.py of GT-Vision-Lab/VQA) with its own regular expressions, independently of the Rust code.
+BLEU, ROUGE-L and CIDEr-D come from pycocoevalcap, ANLS from the anls package, the normal form of TextVQA from the answer processor
+of M4C in lmms-eval, words from the Stanford tokenizer inside pycocoevalcap, called as its ptbtokenizer.py calls it. The official
+VQA evaluator is no package; `vqa_normal` and `vqa_accuracy` below state its rules (vqaEval.py of GT-Vision-Lab/VQA) with its own
+regular expressions, independently of the Rust code. So do `m4c_accuracy`, `gqa_accuracy` and `iou` for the published rules, and
+`choice` for the rule in the documentation of `chosen_option`, which has no published counterpart.
 
-Each file is a JSON array with one case a line:
+Each file is a JSON array with one case a line, compressed (look with zcat):
     normalise.json  [text, normal form]
     vqa.json        [prediction, [[answer, how many annotators]...], accuracy]
-    captions.json   [caption, [references...], ROUGE-L, CIDEr-D], tokens separated by spaces, one corpus
+    captions.json   [caption, [references...], ROUGE-L, CIDEr-D, [BLEU-1...4]], tokens separated by spaces, one corpus
+    bleu.json       [how many captions, [BLEU-1...4]] of corpora from the front of captions.json, of any size
     anls.json       [prediction, [answers...], ANLS]
     words.json      [text, words separated by spaces]
+    m4c.json        [text, normal form]
+    textvqa.json    [prediction, [[answer, how many annotators]...], accuracy], answers as they were typed
+    choice.json     [prediction, [options...], place from 0 or null]
+    gqa.json        [prediction, answer, accuracy]
+    grounding.json  [prediction, unit, answer in pixels, [width, height], IoU, accuracy]
 """
 
+import gzip
+import importlib.metadata
+import importlib.util
 import json
 import random
 import re
@@ -22,6 +33,8 @@ import tempfile
 from pathlib import Path
 
 from anls import anls_score
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer import ptbtokenizer
@@ -39,7 +52,7 @@ NUMBERS = ["1,000", "3.5", "2", "10", ".5", "5.", "1,2", "100%", "$5", "12:30", 
 def write(name, cases):
     assert len(cases) >= 1000, (name, len(cases))
     lines = ",\n".join(json.dumps(case, ensure_ascii=False, separators=(",", ":")) for case in cases)
-    (HERE / name).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    (HERE / f"{name}.gz").write_bytes(gzip.compress(f"[\n{lines}\n]\n".encode(), mtime=0))
 
 
 # ---- the VQA evaluator's rules
@@ -140,7 +153,21 @@ def caption_cases(rng):
         candidates[i] = [caption(rng) if kind < 0.1 else texts[0] if kind < 0.2 else changed(rng, rng.choice(texts))]
     rouge = Rouge().compute_score(references, candidates)[1]
     cider = Cider().compute_score(references, candidates)[1]
-    return [[candidates[i][0], references[i], round(float(rouge[i]), 9), round(float(cider[i]), 9)] for i in references]
+    bleu = list(zip(*Bleu().compute_score(references, candidates, verbose=0)[1]))
+    return [
+        [candidates[i][0], references[i], round(float(rouge[i]), 9), round(float(cider[i]), 9), [round(score, 9) for score in bleu[i]]]
+        for i in references
+    ]
+
+
+def bleu_cases(captions):
+    """The corpus grows by one caption a case, so that one pass of the scorer serves all."""
+    scorer = BleuScorer()
+    cases = []
+    for n, (caption, references, *_) in enumerate(captions, 1):
+        scorer += (caption, references)
+        cases.append([n, [round(score, 9) for score in scorer.recompute_score("closest")[0]]])
+    return cases
 
 
 # ---- answers read from images
@@ -201,9 +228,168 @@ def word_cases(rng):
     return [[text, words] for text, words in zip(texts, stanford(texts))]
 
 
+
+# ---- TextVQA
+
+
+def m4c_processor():
+    """The class alone, without the package around it and what that needs."""
+    files = importlib.metadata.files("lmms-eval")
+    path = next(file for file in files if file.name == "vqa_eval_metric.py").locate()
+    spec = importlib.util.spec_from_file_location("vqa_eval_metric", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.EvalAIAnswerProcessor()
+
+
+def m4c_accuracy(normal, prediction, answers):
+    """Each annotator is left out in turn; a third of a point for each other one who gave the answer, at most one."""
+    prediction, answers = normal(prediction), [normal(answer) for answer in answers]
+    return sum(min(1, (answers.count(prediction) - (answer == prediction)) / 3) for answer in answers) / len(answers)
+
+
+def m4c_cases(rng, normal):
+    texts = [raw_text(rng, 5) for _ in range(1000)] + ["", "the", "1,000", "1,5-6", "what's?", "dogs'", "'s", "?s's", "a,", "(a) b", "İ ß"]
+    texts += [word for pair in CONTRACTIONS.items() for word in pair]
+    return [[text, normal(text)] for text in dict.fromkeys(texts)]
+
+
+def textvqa_cases(rng, normal):
+    """Where nothing is left of the prediction, the crate deviates on purpose."""
+    cases = []
+    while len(cases) < 1000:
+        pool = [raw_text(rng, 2) for _ in range(rng.randint(1, 4))]
+        answers = sorted(rng.choices(pool, rng.choices(range(1, 9), k=len(pool)), k=10))
+        gold = rng.choice(pool)
+        prediction = rng.choice([gold, gold.upper(), f"The {gold}.", f" {gold}\n", f"{gold}!", raw_text(rng, 2)])
+        if normal(prediction):
+            counts = [[answer, answers.count(answer)] for answer in dict.fromkeys(answers)]
+            cases.append([prediction, counts, round(m4c_accuracy(normal, prediction, answers), 9)])
+    return cases
+
+
+# ---- multiple choice
+
+CAPITAL = r"(?<![^\s*\"':])([A-Z])"
+MARKED = [
+    r"[(\[]([A-Za-z])[)\]]",
+    CAPITAL + r"(?=[.):,](?:[\s*\"']|$))",
+    CAPITAL + r"(?=[\r\n]|$)",
+    r"(?i:(?<![^\W_])(?:answer|option|choice)(?: is)?[\W_]*)" + CAPITAL + r"(?![\w'’-])",
+]
+JOINED = r"(?<![^\W_])([A-Z])(?:\s+(?:or|and)\s+|\s*[/&]\s*)(?!\1)(?![AI] )[A-Z](?![^\W_])"
+
+
+def choice_text(text):
+    """As in the exact match of the crate: an answer that is nothing but articles keeps them."""
+    plain = vqa_normal(text)
+    return plain or " ".join(vqa_punctuation(text).lower().split()) or text.strip().lower()
+
+
+def choice(text, options):
+    place = {chr(ord("A") + i): i for i in range(len(options))}
+    bare = re.fullmatch(r"[\W_]*([A-Za-z])[\W_]*", text)
+    if bare and bare[1].upper() in place:
+        return place[bare[1].upper()]
+    lead = re.match(r"\s*(?:(?:the )?(?:correct )?answer is|(?:the )?answer:)(?=.*\S)", text, re.I | re.S)
+    said = choice_text(text[lead.end() if lead else 0 :])
+    equal = [i for i, option in enumerate(options) if said and choice_text(option) == said]
+    if equal:
+        return equal[0] if len(equal) == 1 else None
+    text = text.strip()
+    marked = {letter.upper() for rule in MARKED for letter in re.findall(rule, text)}
+    if len(marked) != 1 or re.search(JOINED, text):
+        return None
+    return place.get(marked.pop())
+
+
+FRAMES = """{}|({})|[{}]|{}.|{})|{}:|**{}**|"{}"|{}. {text}|({}) {text}|{}: {text}|The answer is {}|The answer is {}.|the correct answer is ({}).|Answer: {}|
+Answer: **{}**|Option {} is right|The best choice is {} because it fits|I think {}|I choose {}!|{} or {other}|{}/{other}|({}) and ({other})|{}, {other}|
+{} & {other}|The answer is {}, not {other}.|It is\n{}\nas shown|{text}|The {text}.|The answer is {text}|the answer: {text}|not the {text}|{other}|{text}s|A {text}|
+{} {text}|The U.S. {text}|{}'s {text}|I am sure, {}|vitamin {}|{text}, or {}|  {} |{}\n|...|answer|The answer is|option {} and I like it""".split("|")
+
+
+def choice_cases(rng):
+    cases = []
+    for _ in range(1200):
+        options = [" ".join(rng.choices(WORDS, k=rng.randint(1, 3))) for _ in range(rng.randint(2, 6))]
+        place = rng.randrange(len(options) + 1)
+        letter, other = (chr(ord("A") + i) for i in (place, rng.randrange(6)))
+        text = options[place % len(options)]
+        frame = rng.choice(FRAMES).strip("\n") if rng.random() < 0.97 else "{}\n"
+        prediction = frame.format(rng.choice([letter] * 4 + [letter.lower()]), text=rng.choice([text, text, text.capitalize()]), other=other)
+        cases.append([prediction, options, choice(prediction, options)])
+    return cases
+
+
+# ---- GQA
+
+
+def gqa_accuracy(prediction, answer):
+    """LLaVA's converter writes the first, GQA's eval.py compares."""
+    return float(prediction.strip().rstrip(".").lower() == answer)
+
+
+def gqa_cases(rng):
+    cases = []
+    for _ in range(1000):
+        answer = " ".join(rng.choices(WORDS, k=rng.randint(1, 2)))
+        other = " ".join(rng.choices(WORDS, k=rng.randint(1, 2)))
+        frames = ["{}", "{}.", " {}.\n", "{}..", "{} .", "The {}", "{}!", ".{}", "{}. It is.", "{}s"]
+        case = rng.choice([str, str, str.upper, str.capitalize])
+        prediction = case(rng.choice(frames).format(rng.choice([answer, answer, answer, other])))
+        cases.append([prediction, answer, gqa_accuracy(prediction, answer)])
+    return cases
+
+
+# ---- grounding
+
+BOXES = ["[{},{},{},{}]", "[{}, {}, {}, {}]", "[[{}, {}, {}, {}]]", "({},{}),({},{})", "<box>({},{}),({},{})</box>", "{} {} {} {}",
+         "{{<{}><{}><{}><{}>}}", "The box is [{}, {}, {}, {}].", '{{"x1": {}, "y1": {}, "x2": {}, "y2": {}}}',
+         "<|box_start|>({},{}),({},{})<|box_end|>"]
+UNPARSABLE = ["[{}, {}, {}]", "[{}, {}, {}, {}, 1]", "on the left", "", "[{2}, {1}, {0}, {3}]", "[{0}, {3}, {2}, {1}]", "[{0}, {1}, {0}, {3}]"]
+
+
+def iou(a, b):
+    width, height = (max(0.0, min(a[i + 2], b[i + 2]) - max(a[i], b[i])) for i in (0, 1))
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return width * height / (sum(areas) - width * height)
+
+
+def grounding_cases(rng):
+    cases = []
+    while len(cases) < 1000:
+        size = [rng.randint(50, 1000), rng.randint(50, 1000)]
+        left, top = rng.randint(0, size[0] - 20), rng.randint(0, size[1] - 20)
+        gold = [left, top, rng.randint(left + 5, size[0]), rng.randint(top + 5, size[1])]
+        spread = [rng.choice([0, 0.02, 0.2]) * (gold[i % 2 + 2] - gold[i % 2]) for i in range(4)]
+        near = [min(max(0, x + rng.uniform(-3 * d, 3 * d)), size[i % 2]) for i, (x, d) in enumerate(zip(gold, spread))]
+        unit, whole, digits = rng.choice([("pixels", None, 0), ("pixels", None, 2), ("fractions", 1, 4), ("fractions", 1, 2), ("thousandths", 1000, 0)])
+        said = [round(x / (size[i % 2] / whole) if whole else x, digits) for i, x in enumerate(near)]
+        said = [int(x) if digits == 0 else x for x in said]
+        if said[0] >= said[2] or said[1] >= said[3]:
+            continue
+        answer = rng.choice(["[{},{},{},{}]", "[{}, {}, {}, {}]"]).format(*gold)
+        if rng.random() < 0.1:
+            cases.append([rng.choice(UNPARSABLE).format(*said), unit, answer, size, 0.0, 0.0])
+            continue
+        pixels = [x * size[i % 2] / whole if whole else x for i, x in enumerate(said)]
+        overlap = iou(pixels, gold)
+        cases.append([rng.choice(BOXES).format(*said), unit, answer, size, round(overlap, 9), float(overlap >= 0.5)])
+    return cases
+
+
 if __name__ == "__main__":
+    normal = m4c_processor()
+    captions = caption_cases(random.Random(3))
     write("normalise.json", normalise_cases(random.Random(1)))
     write("vqa.json", vqa_cases(random.Random(2)))
-    write("captions.json", caption_cases(random.Random(3)))
+    write("captions.json", captions)
+    write("bleu.json", bleu_cases(captions))
     write("anls.json", anls_cases(random.Random(4)))
     write("words.json", word_cases(random.Random(5)))
+    write("m4c.json", m4c_cases(random.Random(6), normal))
+    write("textvqa.json", textvqa_cases(random.Random(7), normal))
+    write("choice.json", choice_cases(random.Random(8)))
+    write("gqa.json", gqa_cases(random.Random(9)))
+    write("grounding.json", grounding_cases(random.Random(10)))

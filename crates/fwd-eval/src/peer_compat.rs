@@ -1,0 +1,196 @@
+//! Figures as other code bases compute them, beside the right ones, so that numbers in the literature can be told apart.
+//!
+//! Prism and MCITlib deviate from the official scorers in four ways, which were found by running them:
+//!
+//! 1. an answer counts as right if the prediction is a part of it, so that an empty prediction, or "e", is right;
+//! 2. the mean is over the predictions there are, not over the annotations: one right answer to four questions is 100 %;
+//! 3. ANLS has no threshold: "xat" for "cot" gives 1/3 in place of 0;
+//! 4. VQAv2 and VizWiz are scored by exact match with one answer in place of soft accuracy over ten.
+//!
+//! Each [`PeerRule`] says what is known of it and what is assumed. These are facts about results; none of their code is here.
+
+use crate::anls::similarity;
+use crate::error::{EvalError, Result};
+use crate::metric::{Metric, check_corpus, corpus_percent, mean_percent};
+use std::fmt::{self, Display};
+
+/// How a peer scores a prediction. The mean is over the predictions in each case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PeerRule {
+    /// The metric's own score: only the denominator is wrong.
+    OverPredictions,
+    /// 1 if the prediction is a part of an answer: [`substring`].
+    Substring,
+    /// ANLS that forgives any number of wrong characters: [`anls_without_threshold`].
+    AnlsWithoutThreshold,
+    /// 1 if the prediction is the first answer: [`exact_first`].
+    ExactFirst,
+}
+
+/// A corpus scored both ways, in percent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Comparison {
+    /// The right figure, over the annotations.
+    pub ours: f64,
+    /// The peer's figure, over the predictions; none if there are no predictions.
+    pub peer: Option<f64>,
+}
+
+impl Comparison {
+    /// By how many points the peer's figure is too high.
+    pub fn difference(self) -> Option<f64> {
+        self.peer.map(|peer| peer - self.ours)
+    }
+}
+
+impl Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.peer {
+            Some(peer) => write!(f, "{:.2}, peer {peer:.2} ({:+.2})", self.ours, peer - self.ours),
+            None => write!(f, "{:.2}, peer none", self.ours),
+        }
+    }
+}
+
+/// Scores a corpus by `metric` and as a peer does, `predictions` with none for a sample that was not answered.
+///
+/// # Errors
+/// Those of [`corpus_percent`].
+///
+/// # Examples
+/// ```
+/// use fwd_eval::Metric;
+/// use fwd_eval::peer_compat::{PeerRule, compare};
+/// let answers = [vec!["n01 cat"], vec!["n02 dog"], vec!["n03 bus"], vec!["n04 elephant"]];
+/// // One empty answer to four questions.
+/// let both = compare(Metric::Exact, PeerRule::Substring, &[Some(""), None, None, None], &answers)?;
+/// assert_eq!((both.ours, both.peer, both.difference()), (0.0, Some(100.0), Some(100.0)));
+/// assert_eq!(both.to_string(), "0.00, peer 100.00 (+100.00)");
+/// # Ok::<(), fwd_eval::EvalError>(())
+/// ```
+pub fn compare<P: AsRef<str>, S: AsRef<str>>(
+    metric: Metric,
+    rule: PeerRule,
+    predictions: &[Option<P>],
+    answers: &[Vec<S>],
+) -> Result<Comparison> {
+    check_corpus(predictions, answers)?;
+    let texts: Vec<&str> = predictions.iter().map(|text| text.as_ref().map_or("", AsRef::as_ref)).collect();
+    let ours = corpus_percent(metric, &texts, answers)?;
+    let (answered, their_answers): (Vec<&str>, Vec<Vec<&str>>) = predictions
+        .iter()
+        .zip(answers)
+        .filter_map(|(text, answers)| {
+            Some((text.as_ref()?.as_ref(), answers.iter().map(AsRef::as_ref).collect()))
+        })
+        .unzip();
+    let peer = match peer_percent(metric, rule, &answered, &their_answers) {
+        Err(EvalError::NoAnnotations) => None,
+        other => Some(other?),
+    };
+    Ok(Comparison { ours, peer })
+}
+
+fn peer_percent(metric: Metric, rule: PeerRule, predictions: &[&str], answers: &[Vec<&str>]) -> Result<f64> {
+    let score = |(text, answers): (&&str, &Vec<&str>)| match rule {
+        PeerRule::OverPredictions => None,
+        PeerRule::Substring => Some(substring(text, answers)),
+        PeerRule::AnlsWithoutThreshold => Some(anls_without_threshold(text, answers)),
+        PeerRule::ExactFirst => Some(exact_first(text, answers)),
+    };
+    match predictions.iter().zip(answers).map(score).collect::<Option<Vec<f64>>>() {
+        Some(scores) => mean_percent(&scores, scores.len()),
+        None => corpus_percent(metric, predictions, answers),
+    }
+}
+
+/// 1 if the prediction is a part of one of the answers, the empty one always.
+///
+/// Known: "" and "e" count as right. Assumed: upper and lower case are alike, blanks around the texts go, nothing else is
+/// normalised.
+///
+/// # Examples
+/// ```
+/// use fwd_eval::peer_compat::substring;
+/// assert_eq!(substring("", &["elephant"]), 1.0);
+/// assert_eq!(substring("e", &["elephant"]), 1.0);
+/// assert_eq!(substring("elephants", &["elephant"]), 0.0);
+/// ```
+pub fn substring<S: AsRef<str>>(prediction: &str, answers: &[S]) -> f64 {
+    let prediction = plain(prediction);
+    f64::from(u8::from(answers.iter().any(|answer| plain(answer.as_ref()).contains(&prediction))))
+}
+
+/// ANLS without the threshold at one half.
+///
+/// Known: "xat" for "cot" gives 1/3. Assumed: lower case, lengths and the nearest of several answers as in [`anls()`](crate::anls()).
+///
+/// # Examples
+/// ```
+/// use fwd_eval::{anls, peer_compat::anls_without_threshold};
+/// assert!((anls_without_threshold("xat", &["cot"]) - 1.0 / 3.0).abs() < 1e-12);
+/// assert_eq!(anls("xat", &["cot"]), 0.0);
+/// ```
+pub fn anls_without_threshold<S: AsRef<str>>(prediction: &str, answers: &[S]) -> f64 {
+    similarity(prediction, answers, f64::INFINITY)
+}
+
+/// 1 if the prediction equals the first answer.
+///
+/// Known: exact match with one answer. Assumed: that it is the first, that case and blanks around the texts do not matter, and that
+/// nothing else is normalised.
+///
+/// # Examples
+/// ```
+/// use fwd_eval::peer_compat::exact_first;
+/// assert_eq!(exact_first("Red", &["red", "pink"]), 1.0);
+/// assert_eq!(exact_first("pink", &["red", "pink"]), 0.0);
+/// ```
+pub fn exact_first<S: AsRef<str>>(prediction: &str, answers: &[S]) -> f64 {
+    let first = answers.first().map(|answer| plain(answer.as_ref()));
+    f64::from(u8::from(first.is_some_and(|first| first == plain(prediction))))
+}
+
+fn plain(text: &str) -> String {
+    text.trim().to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn both(
+        metric: Metric,
+        rule: PeerRule,
+        predictions: &[Option<&str>],
+        answers: &[Vec<&str>],
+    ) -> (f64, f64) {
+        let both = compare(metric, rule, predictions, answers).unwrap();
+        (both.ours, both.peer.unwrap())
+    }
+
+    #[test]
+    fn each_error_shows() {
+        let four = [vec!["cat"], vec!["dog"], vec!["bus"], vec!["elephant"]];
+        let one = [Some("cat"), None, None, None];
+        assert_eq!(both(Metric::Exact, PeerRule::OverPredictions, &one, &four), (25.0, 100.0));
+        let e = [Some("e"), Some(""), Some("e"), Some("e")];
+        assert_eq!(both(Metric::Exact, PeerRule::Substring, &e, &four), (0.0, 50.0));
+        let (ours, peer) = both(Metric::Anls, PeerRule::AnlsWithoutThreshold, &[Some("xat")], &[vec!["cot"]]);
+        assert_eq!(ours, 0.0);
+        assert!((peer - 100.0 / 3.0).abs() < 1e-9);
+        let mut annotators = vec!["pink"];
+        annotators.extend(["rose"; 9]);
+        let rose = [Some("rose")];
+        assert_eq!(both(Metric::VqaSoft, PeerRule::ExactFirst, &rose, &[annotators]), (100.0, 0.0));
+    }
+
+    #[test]
+    fn no_predictions_have_no_figure() {
+        let none: [Option<&str>; 1] = [None];
+        let both = compare(Metric::Gqa, PeerRule::OverPredictions, &none, &[vec!["a"]]).unwrap();
+        assert_eq!((both.ours, both.peer, both.difference()), (0.0, None, None));
+        let mismatch = compare(Metric::Gqa, PeerRule::Substring, &none, &[] as &[Vec<&str>]);
+        assert_eq!(mismatch, Err(EvalError::LengthMismatch { predictions: 1, annotations: 0 }));
+    }
+}
