@@ -313,6 +313,8 @@ def choice_cases(rng):
     cases = []
     for _ in range(1200):
         options = [" ".join(rng.choices(WORDS, k=rng.randint(1, 3))) for _ in range(rng.randint(2, 6))]
+        if rng.random() < 0.1:
+            options[-1] = f"the {options[0]}"
         place = rng.randrange(len(options) + 1)
         letter, other = (chr(ord("A") + i) for i in (place, rng.randrange(6)))
         text = options[place % len(options)]
@@ -364,6 +366,9 @@ def grounding_cases(rng):
         gold = [left, top, rng.randint(left + 5, size[0]), rng.randint(top + 5, size[1])]
         spread = [rng.choice([0, 0.02, 0.2]) * (gold[i % 2 + 2] - gold[i % 2]) for i in range(4)]
         near = [min(max(0, x + rng.uniform(-3 * d, 3 * d)), size[i % 2]) for i, (x, d) in enumerate(zip(gold, spread))]
+        if rng.random() < 0.03:
+            # Half of the box to the last bit.
+            near = [gold[0], gold[1], gold[2], (gold[1] + gold[3]) / 2]
         unit, whole, digits = rng.choice([("pixels", None, 0), ("pixels", None, 2), ("fractions", 1, 4), ("fractions", 1, 2), ("thousandths", 1000, 0)])
         said = [round(x / (size[i % 2] / whole) if whole else x, digits) for i, x in enumerate(near)]
         said = [int(x) if digits == 0 else x for x in said]
