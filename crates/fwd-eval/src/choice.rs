@@ -8,10 +8,12 @@
 
 use crate::normalise::comparable;
 
+/// What may stand in front of the answer, in lower case.
 const LEADS: [&str; 6] =
     ["the correct answer is", "correct answer is", "the answer is", "answer is", "answer:", "the answer:"];
 /// Characters around a letter that are looked at.
 const NEAR: usize = 24;
+/// What a letter follows that is meant as the answer.
 const CUES: [&str; 6] = ["answer", "answer is", "option", "option is", "choice", "choice is"];
 
 /// The place of the option that the text names, from 0, or none.
@@ -205,7 +207,8 @@ mod tests {
 
     #[test]
     fn what_names_no_option_is_no_choice() {
-        let texts = "||  |A or B.|A/B|C and A|B & C are right|(A) (B)|A, B|The answer is B, not A.|D|A horse|hot dog|do|the U.S. team|e|?|A's|B-side|ABC|答";
+        let texts = "||  |A or B.|A/B|C and A|B & C are right|(A) (B)|A, B|The answer is B, not A.|D|A horse|hot dog|do|\
+            the U.S. team|e|?|A's|B-side|ABC|答";
         for text in texts.split('|') {
             assert_eq!(chosen_option(text, &OPTIONS), None, "{text}");
         }

@@ -57,7 +57,8 @@ pub fn cider_d(candidates: &[Vec<String>], references: &[Vec<Vec<String>>]) -> R
 #[derive(Default)]
 struct Ids<'a> {
     words: HashMap<&'a str, u32>,
-    n_grams: HashMap<Vec<u32>, u32>,
+    /// By the number of the n-gram without its last word (none for a single word) and that word.
+    n_grams: HashMap<(Option<u32>, u32), u32>,
 }
 
 /// The n-grams of a caption with their counts, sorted by number, and the caption's length.
@@ -73,21 +74,22 @@ impl<'a> Ids<'a> {
             let next = self.words.len() as u32;
             word_ids.push(*self.words.entry(word).or_insert(next));
         }
+        // The n-grams of one order, by place; those of the next order are each one word longer.
+        let mut n_grams = vec![None; word_ids.len()];
         let orders = std::array::from_fn(|order| {
-            let mut found: Vec<u32> = word_ids.windows(order + 1).map(|n_gram| self.n_gram(n_gram)).collect();
+            let last_words = word_ids.iter().skip(order);
+            let mut found: Vec<u32> =
+                n_grams.iter().zip(last_words).map(|(&start, &word)| self.n_gram(start, word)).collect();
+            n_grams = found.iter().copied().map(Some).collect();
             found.sort_unstable();
             found.chunk_by(|a, b| a == b).map(|equal| (equal[0], equal.len() as f64)).collect()
         });
         Counts { orders, length: caption.len().saturating_sub(1) as f64 }
     }
 
-    fn n_gram(&mut self, words: &[u32]) -> u32 {
+    fn n_gram(&mut self, start: Option<u32>, word: u32) -> u32 {
         let next = self.n_grams.len() as u32;
-        // Most n-grams are known already: a key is built only for a new one.
-        match self.n_grams.get(words) {
-            Some(&id) => id,
-            None => *self.n_grams.entry(words.to_vec()).or_insert(next),
-        }
+        *self.n_grams.entry((start, word)).or_insert(next)
     }
 }
 

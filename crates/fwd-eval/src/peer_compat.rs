@@ -1,13 +1,14 @@
 //! Figures as other code bases compute them, beside the right ones, so that numbers in the literature can be told apart.
 //!
-//! Prism and MCITlib deviate from the official scorers in four ways, which were found by running them:
+//! Four deviations from the official scorers were found by running peers, the first three in Prism (LAMDA-CL), the fourth in Prism
+//! or MCITlib:
 //!
-//! 1. an answer counts as right if the prediction is a part of it, so that an empty prediction, or "e", is right;
+//! 1. on ImageNet a prediction counts as right if it is a part of the answer, so that an empty one, or "e", is right;
 //! 2. the mean is over the predictions there are, not over the annotations: one right answer to four questions is 100 %;
 //! 3. ANLS has no threshold: "xat" for "cot" gives 1/3 in place of 0;
 //! 4. VQAv2 and VizWiz are scored by exact match with one answer in place of soft accuracy over ten.
 //!
-//! Each [`PeerRule`] says what is known of it and what is assumed. These are facts about results; none of their code is here.
+//! The function of each rule says what is known of it and what is assumed. None of the peers' code is here.
 
 use crate::anls::similarity;
 use crate::error::{EvalError, Result};

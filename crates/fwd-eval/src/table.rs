@@ -15,7 +15,7 @@ use crate::lines::Lines;
 use std::io::BufRead;
 
 /// Bytes after which an open quotation mark counts as forgotten.
-const MAX_OPEN: usize = 1 << 16;
+const MAX_OPEN: usize = 1 << 13;
 
 /// Scores by moment and task.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,7 +93,8 @@ impl ScoreTable {
         if self.rows.len() > self.n_tasks() { FirstRow::BeforeTraining } else { FirstRow::AfterFirstTask }
     }
 
-    /// The score matrix `R[i][j]` with row 0 before training, an empty one where the table has none, and row i after task i.
+    /// The score matrix `R[i][j]` with row 0 before training, an empty one where the table has none, and row i after task i:
+    /// the rows that `fwd-prompt`'s `ScoreMatrix` takes.
     ///
     /// # Errors
     /// [`EvalError::MissingScore`] with line and column if a row but the last lacks a score on or below the diagonal.

@@ -159,7 +159,7 @@ proptest! {
         let said: Vec<String> = gold.iter().map(|&place| format!("The answer is ({}).", letter(place))).collect();
         let percent = |texts: &[String]| corpus_percent(Metric::MultipleChoice, texts, &answers).unwrap();
         prop_assert_eq!(percent(&said), 100.0);
-        // A constant has the share of its letter, any of "all of them" none.
+        // A constant has the share of its letter; who names all letters has nothing.
         let constant = vec!["B".to_owned(); gold.len()];
         let share = gold.iter().filter(|&&place| place == 1).count() as f64 / gold.len() as f64;
         prop_assert!((percent(&constant) - 100.0 * share).abs() < 1e-9);
@@ -173,7 +173,7 @@ proptest! {
         let percent = |texts: &[String]| corpus_percent(Metric::Grounding, texts, &answers).unwrap();
         let gold: Vec<String> = answers.iter().map(|answers| answers[0].clone()).collect();
         prop_assert_eq!(percent(&gold), 100.0);
-        // The whole image is at least eight times as large as each box.
+        // The whole image is far more than twice as large as any box.
         prop_assert_eq!(percent(&vec!["[0,0,500,500]".to_owned(); boxes.len()]), 0.0);
         let mut missing = gold.clone();
         missing[0].clear();
