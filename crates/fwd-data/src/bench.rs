@@ -8,17 +8,21 @@ mod pack;
 
 pub use check::{CheckReport, Overlap, check};
 pub use pack::Pack;
+pub(crate) use pack::{MAGIC, record_head};
 
 use crate::error::{DataError, Result};
+use crate::task::LooseImages;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// The version of `benchmark.json` that this code reads.
-const VERSION: u32 = 1;
+/// The version of `benchmark.json` that this code reads and writes.
+pub(crate) const VERSION: u32 = 1;
 
 /// Part of a task's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -126,6 +130,8 @@ pub struct Benchmark {
     pub tasks: Vec<BenchTask>,
     /// Folder -> its images.
     packs: BTreeMap<String, Pack>,
+    /// Images that are in no pack.
+    loose: Arc<LooseImages>,
     hash: ContentHash,
 }
 
@@ -149,23 +155,59 @@ impl Benchmark {
             let TaskEntry { name, title, stage, metric, synthetic, order } = entry;
             tasks.push(BenchTask { name, title, stage, metric, synthetic, order, records });
         }
-        Ok(Self { tasks, packs, hash: ContentHash(hasher.finalize().into()) })
+        Ok(Self { tasks, packs, loose: Arc::default(), hash: ContentHash(hasher.finalize().into()) })
     }
 
-    /// The encoded image of a key.
+    /// A benchmark whose images are in no pack. Its hash sees the tasks, and of the images their keys and lengths: reading all of
+    /// them would take as long as using them.
+    pub(crate) fn of_loose(tasks: Vec<BenchTask>, loose: LooseImages) -> Result<Self> {
+        let mut hasher = Sha256::new();
+        for task in &tasks {
+            feed(&mut hasher, &task.name, task.title.as_bytes());
+            feed(&mut hasher, "kind", &[task.stage as u8, task.metric as u8, u8::from(task.synthetic)]);
+            feed(&mut hasher, "order", &task.order.map_or(0, |order| u64::from(order) + 1).to_le_bytes());
+            for record in &task.records {
+                feed(&mut hasher, &record.image, record.instruction.as_bytes());
+                feed(&mut hasher, "split", &[record.split as u8]);
+                record.answers.iter().for_each(|answer| feed(&mut hasher, "answer", answer.as_bytes()));
+            }
+        }
+        for key in loose.keys() {
+            feed(&mut hasher, key, &loose.len_of(key)?.to_le_bytes());
+        }
+        let hash = ContentHash(hasher.finalize().into());
+        Ok(Self { tasks, packs: BTreeMap::new(), loose: Arc::new(loose), hash })
+    }
+
+    /// The encoded image of a key. An image that is in no pack stays in memory once it was asked for; [`Self::image`] does
+    /// not keep it.
     ///
     /// # Errors
-    /// [`DataError::UnknownImage`].
+    /// [`DataError::UnknownImage`], [`DataError::Io`] if its file cannot be read.
     pub fn image_bytes(&self, key: &str) -> Result<&[u8]> {
-        find_image(&self.packs, key).ok_or_else(|| DataError::UnknownImage { key: key.into() })
+        match find_image(&self.packs, key) {
+            Some(bytes) => Ok(bytes),
+            None => self.loose.kept(key),
+        }
+    }
+
+    /// The encoded image of a key, read anew each time if it is in no pack.
+    ///
+    /// # Errors
+    /// As [`Self::image_bytes`].
+    pub fn image(&self, key: &str) -> Result<Cow<'_, [u8]>> {
+        match find_image(&self.packs, key) {
+            Some(bytes) => Ok(Cow::Borrowed(bytes)),
+            None => self.loose.read(key).map(Cow::Owned),
+        }
     }
 
     /// The hash of the encoded image of a key.
     ///
     /// # Errors
-    /// [`DataError::UnknownImage`].
+    /// As [`Self::image_bytes`].
     pub fn content_hash(&self, key: &str) -> Result<ContentHash> {
-        self.image_bytes(key).map(ContentHash::of)
+        Ok(ContentHash::of(&self.image(key)?))
     }
 
     /// The task of a name.
@@ -198,40 +240,60 @@ impl Benchmark {
         self.hash
     }
 
-    /// Number of images in all packs.
+    /// Number of images, in packs and out of them.
     pub fn n_images(&self) -> usize {
-        self.packs.values().map(Pack::len).sum()
+        self.packs.values().map(Pack::len).sum::<usize>() + self.loose.keys().count()
     }
 }
 
 /// `benchmark.json`.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Index {
-    version: u32,
-    tasks: Vec<TaskEntry>,
+pub(crate) struct Index {
+    pub(crate) version: u32,
+    pub(crate) tasks: Vec<TaskEntry>,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TaskEntry {
+pub(crate) struct TaskEntry {
     name: String,
     title: String,
     stage: Stage,
     metric: Metric,
     synthetic: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
     order: Option<u32>,
 }
 
+impl From<&BenchTask> for TaskEntry {
+    fn from(task: &BenchTask) -> Self {
+        let BenchTask { name, title, stage, metric, synthetic, order, records: _ } = task;
+        let (name, title) = (name.clone(), title.clone());
+        Self { name, title, stage: *stage, metric: *metric, synthetic: *synthetic, order: *order }
+    }
+}
+
 /// A line of a task file.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+pub(crate) struct Line {
     split: Split,
     image: String,
     instruction: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     answer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     answers: Option<Vec<String>>,
+}
+
+impl From<&Record> for Line {
+    fn from(record: &Record) -> Self {
+        let Record { split, image, instruction, mut answers } = record.clone();
+        let answer = if answers.len() == 1 { answers.pop() } else { None };
+        let answers = if answer.is_none() { Some(answers) } else { None };
+        Self { split, image, instruction, answer, answers }
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -56,6 +56,50 @@ pub enum DataError {
         /// What is wrong.
         what: String,
     },
+    /// A record of a task's file cannot be used.
+    #[error("{}, record {index}{}: {what}", path.display(), key.as_ref().map_or_else(String::new, |key| format!(", key `{key}`")))]
+    TaskRecord {
+        /// The file.
+        path: PathBuf,
+        /// The record, counted from 0 as the files' own tools do.
+        index: usize,
+        /// The key or column, where one is to blame.
+        key: Option<String>,
+        /// What is wrong.
+        what: String,
+    },
+    /// A task's file is damaged outside its records.
+    #[error("{}, byte {at}: {what}", path.display())]
+    TaskSyntax {
+        /// The file.
+        path: PathBuf,
+        /// The byte, counted from 0.
+        at: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// The path of an image leads nowhere, or out of the image root.
+    #[error("{origin}: the image `{image}` {fault}; the image root is {}", root.display())]
+    ImagePath {
+        /// The file and record it came from.
+        origin: String,
+        /// The path as it stands there.
+        image: String,
+        /// The folder it must lie in.
+        root: PathBuf,
+        /// What is wrong with it.
+        fault: PathFault,
+    },
+    /// None of the files that a split of a task may have is there.
+    #[error("task `{task}`: no file for {split}; tried {}", list(tried))]
+    NoTaskFile {
+        /// The task.
+        task: String,
+        /// The split, or what else the file is for.
+        split: &'static str,
+        /// The files that were looked for.
+        tried: Vec<PathBuf>,
+    },
     /// The benchmark has no task of this name.
     #[error("the benchmark has no task `{name}`{}", suggestion.as_ref().map_or_else(String::new, |s| format!("; did you mean `{s}`?")))]
     UnknownTask {
@@ -70,6 +114,31 @@ pub enum DataError {
         /// The key asked for.
         key: String,
     },
+}
+
+/// Why the path of an image is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PathFault {
+    /// It does not begin at the image root.
+    #[error("is an absolute path")]
+    Absolute,
+    /// It has a part `..`.
+    #[error("goes up with `..`")]
+    Upwards,
+    /// A symbolic link on the way leads elsewhere.
+    #[error("leads out of the image root by a symbolic link")]
+    LinkOut,
+    /// There is nothing of this name.
+    #[error("is missing")]
+    Missing,
+    /// It is a folder or a device.
+    #[error("is no file")]
+    NoFile,
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Shorthand for a result with [`DataError`].

@@ -158,7 +158,7 @@ fn undecodable(bench: &Benchmark) -> Vec<String> {
         .into_par_iter()
         .filter_map(|key| {
             let decoded =
-                bench.image_bytes(key).and_then(|bytes| RgbImage::decode(bytes, key, ImageLimits::default()));
+                bench.image(key).and_then(|bytes| RgbImage::decode(&bytes, key, ImageLimits::default()));
             decoded.err().map(|error| error.to_string())
         })
         .collect()

@@ -4,30 +4,52 @@
 //! UTF-8 and the bytes. The keys ascend, so that a pack of the same images is the same file and no key occurs twice.
 
 use crate::error::{DataError, Result};
+use filebuffer::FileBuffer;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::path::Path;
+use std::sync::Arc;
 
-const MAGIC: &[u8; 8] = b"FWDPACK1";
+/// How a pack begins.
+pub(crate) const MAGIC: &[u8; 8] = b"FWDPACK1";
 
-/// A pack in memory.
+/// A pack, mapped into memory.
 #[derive(Debug, Clone)]
 pub struct Pack {
-    file: Vec<u8>,
+    file: Bytes,
     /// Key -> where its bytes are in `file`.
     images: BTreeMap<String, Range<usize>>,
 }
 
+/// The bytes of a pack, wherever they are.
+#[derive(Debug, Clone)]
+enum Bytes {
+    Mapped(Arc<FileBuffer>),
+    Made(Arc<Vec<u8>>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(file) => file,
+            Self::Made(bytes) => bytes,
+        }
+    }
+}
+
 impl Pack {
-    /// Reads a pack.
+    /// Opens a pack; the file must not change while it is in use.
     ///
     /// # Errors
     /// [`DataError::Io`] or [`DataError::Pack`]: another format, a truncated record, a key that is not UTF-8, keys that do not
     /// ascend.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = fs::read(path).map_err(|source| DataError::Io { path: path.into(), source })?;
+        let file = FileBuffer::open(path).map_err(|source| DataError::Io { path: path.into(), source })?;
+        let file = Bytes::Mapped(Arc::new(file));
         let images = index(&file).map_err(|what| DataError::Pack { path: path.into(), what })?;
         Ok(Self { file, images })
     }
@@ -54,17 +76,11 @@ impl Pack {
         }
         let mut pack = MAGIC.to_vec();
         for (key, bytes) in files {
-            let key_len =
-                u16::try_from(key.len()).map_err(|_| fail(&format!("the name `{key}` is too long")))?;
-            let n_bytes =
-                u32::try_from(bytes.len()).map_err(|_| fail(&format!("`{key}` has 4 GiB or more")))?;
-            pack.extend(key_len.to_le_bytes());
-            pack.extend(n_bytes.to_le_bytes());
-            pack.extend(key.as_bytes());
+            pack.extend(record_head(&key, bytes.len()).map_err(|what| fail(&what))?);
             pack.extend(bytes);
         }
         let images = index(&pack).map_err(|what| fail(&what))?;
-        Ok(Self { file: pack, images })
+        Ok(Self { file: Bytes::Made(Arc::new(pack)), images })
     }
 
     /// The encoded image of a key.
@@ -91,6 +107,16 @@ impl Pack {
     pub(super) fn file(&self) -> &[u8] {
         &self.file
     }
+}
+
+/// What stands before the bytes of an image, or what is wrong with its name or length.
+pub(crate) fn record_head(key: &str, n_bytes: usize) -> std::result::Result<Vec<u8>, String> {
+    let key_len = u16::try_from(key.len()).map_err(|_| format!("the name `{key}` is too long"))?;
+    let n_bytes = u32::try_from(n_bytes).map_err(|_| format!("`{key}` has 4 GiB or more"))?;
+    let mut head = key_len.to_le_bytes().to_vec();
+    head.extend(n_bytes.to_le_bytes());
+    head.extend(key.as_bytes());
+    Ok(head)
 }
 
 /// Where each image lies, or what is wrong.

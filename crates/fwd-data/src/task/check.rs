@@ -1,0 +1,364 @@
+//! What makes the scores of a set of tasks worthless: images that are missing or damaged, records under one name, too few answers,
+//! test images seen in training, prompts that give the answer away.
+//!
+//! Images are compared by the hash of their bytes, never by name. Nothing but a missing file stops the check.
+
+use super::description::{Kind, TaskSpec};
+use super::images::{ImageRoot, read_file};
+use super::set::{asked_and_right, origin, splits};
+use super::{ImageSource, TaskRecord, TaskSet, read_unanswered};
+use crate::bench::{ContentHash, Overlap, Split};
+use crate::error::{DataError, PathFault, Result};
+use crate::image_file::{ImageLimits, RgbImage};
+use rayon::prelude::*;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::path::PathBuf;
+
+/// Something wrong with a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The task.
+    pub task: String,
+    /// The split, or `references`.
+    pub split: String,
+    /// What is wrong, with the file and the record.
+    pub what: String,
+}
+
+/// Findings of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Findings {
+    /// How many there are.
+    pub n: usize,
+    /// The first hundred.
+    pub first: Vec<Finding>,
+}
+
+/// How many records of a task hold their answer in the question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Share {
+    /// The task.
+    pub task: String,
+    /// Records whose instruction holds an answer as whole words.
+    pub n: usize,
+    /// Records looked at.
+    pub of: usize,
+}
+
+/// What [`check`] found.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct TaskReport {
+    /// Number of tasks.
+    pub n_tasks: usize,
+    /// Number of records that can be read.
+    pub n_records: usize,
+    /// Number of different image files.
+    pub n_images: usize,
+    /// Records that cannot be read.
+    pub unreadable_records: Findings,
+    /// Images that are not there.
+    pub missing_images: Findings,
+    /// Images whose path leads out of the image root.
+    pub outside_images: Findings,
+    /// Images that cannot be decoded.
+    pub undecodable_images: Findings,
+    /// Records of one file under the same name.
+    pub duplicate_ids: Findings,
+    /// Records to be scored over ten annotators with another number of answers.
+    pub answers_not_ten: Findings,
+    /// Captions of images that are not listed.
+    pub captions_without_image: Findings,
+    /// Records whose instruction states the answer.
+    pub stated_answers: Findings,
+    /// Images that two splits of one task share.
+    pub between_splits: Vec<Overlap>,
+    /// Splits without records, as `task: split`.
+    pub empty_splits: Vec<String>,
+    /// How often a scored question holds its answer, which some questions rightly do; not counted as wrong.
+    pub answers_in_questions: Vec<Share>,
+}
+
+impl TaskReport {
+    /// The findings by kind, with what to call them.
+    fn kinds(&self) -> [(&'static str, &Findings); 8] {
+        [
+            ("records that cannot be read", &self.unreadable_records),
+            ("missing images", &self.missing_images),
+            ("images outside the image root", &self.outside_images),
+            ("undecodable images", &self.undecodable_images),
+            ("names given twice", &self.duplicate_ids),
+            ("records without ten answers", &self.answers_not_ten),
+            ("captions without image", &self.captions_without_image),
+            ("prompts that state the answer", &self.stated_answers),
+        ]
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.kinds().iter().all(|(_, findings)| findings.n == 0)
+            && self.between_splits.is_empty()
+            && self.empty_splits.is_empty()
+    }
+}
+
+impl fmt::Display for TaskReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} tasks, {} records, {} images", self.n_tasks, self.n_records, self.n_images)?;
+        for (name, findings) in self.kinds() {
+            writeln!(f, "{name}: {}", findings.n)?;
+            for Finding { task, split, what } in &findings.first {
+                writeln!(f, "  {task}/{split}: {what}")?;
+            }
+        }
+        writeln!(
+            f,
+            "images in two splits: {}",
+            self.between_splits.iter().map(|o| o.n_images).sum::<usize>()
+        )?;
+        for Overlap { first, second, n_images, example: (a, b) } in &self.between_splits {
+            writeln!(f, "  {n_images} in {first} and {second}, such as `{a}` = `{b}`")?;
+        }
+        writeln!(f, "splits without records: {}", self.empty_splits.len())?;
+        self.empty_splits.iter().try_for_each(|split| writeln!(f, "  {split}"))?;
+        for Share { task, n, of } in &self.answers_in_questions {
+            writeln!(f, "{task}: {n} of {of} scored questions hold their answer")?;
+        }
+        write!(f, "{}", if self.is_clean() { "clean" } else { "NOT clean" })
+    }
+}
+
+/// Looks at all records and images of a set.
+///
+/// Memory: the names of one file, and the path and hash of every image. Cost: every image is read and decoded once.
+///
+/// # Errors
+/// [`DataError::NoTaskFile`] and [`DataError::Io`] for a file of records or a folder that is not there, [`DataError::TaskSyntax`] for
+/// one that is not of its format.
+pub fn check(set: &TaskSet) -> Result<TaskReport> {
+    let mut checker = Checker { report: TaskReport::default(), files: HashMap::new() };
+    checker.report.n_tasks = set.tasks.len();
+    set.tasks.iter().try_for_each(|spec| checker.task(set, spec))?;
+    checker.report.n_images = checker.files.len();
+    Ok(checker.report)
+}
+
+/// Where a finding is made.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    task: &'a str,
+    split: &'static str,
+}
+
+/// Content of the images of a split, each with a name.
+type Contents = BTreeMap<ContentHash, String>;
+
+struct Checker {
+    report: TaskReport,
+    /// The hash of each image file; none if it cannot be read.
+    files: HashMap<PathBuf, Option<ContentHash>>,
+}
+
+/// What is gathered of the records of a split.
+#[derive(Default)]
+struct Seen {
+    ids: HashSet<String>,
+    n_records: usize,
+    /// Image files, each with the first record that has it.
+    files: BTreeMap<PathBuf, String>,
+    contents: Contents,
+}
+
+impl Checker {
+    fn task(&mut self, set: &TaskSet, spec: &TaskSpec) -> Result<()> {
+        let root = set.image_root(spec)?;
+        let place = Place { task: &spec.name, split: "references" };
+        let references = set.references(spec, |error| self.record_error(place, error))?;
+        let mut contents: Vec<(&'static str, Contents)> = Vec::new();
+        let mut share = Share { task: spec.name.clone(), n: 0, of: 0 };
+        for (split, name, files) in splits(spec) {
+            let place = Place { split: name, ..place };
+            let mut seen = Seen::default();
+            for path in set.files(spec, name, files)? {
+                // Records without a name are numbered anew in each file.
+                seen.ids.clear();
+                for record in read_unanswered(&path, spec.format)? {
+                    let looked = record.and_then(|record| {
+                        let from = origin(&path, record.index);
+                        self.record(place, &root, (&record, &from), &mut seen)?;
+                        let texts = asked_and_right(spec, references.as_ref(), split, &path, &record)?;
+                        if split != Split::Train {
+                            self.text(place, spec, (&from, &texts.0, &texts.1), &mut share);
+                        }
+                        Ok(())
+                    });
+                    looked.or_else(|error| self.record_error(place, error))?;
+                }
+            }
+            self.report.n_records += seen.n_records;
+            if seen.n_records == 0 {
+                self.report.empty_splits.push(format!("{}: {name}", spec.name));
+            }
+            self.images(place, seen.files, &mut seen.contents);
+            contents.push((name, seen.contents));
+        }
+        self.overlaps(spec, &contents);
+        if share.n > 0 {
+            self.report.answers_in_questions.push(share);
+        }
+        Ok(())
+    }
+
+    /// What the name and the image of a record tell.
+    fn record(
+        &mut self,
+        place: Place<'_>,
+        root: &ImageRoot,
+        (record, from): (&TaskRecord, &str),
+        seen: &mut Seen,
+    ) -> Result<()> {
+        seen.n_records += 1;
+        if !seen.ids.insert(record.id.clone()) {
+            let what = format!("{from}: another is called `{}`", record.id);
+            add(&mut self.report.duplicate_ids, place, what);
+        }
+        match &record.image {
+            Some(ImageSource::Path(image)) => match root.resolve(image, from) {
+                Ok(file) => {
+                    seen.files.entry(file).or_insert_with(|| from.to_owned());
+                }
+                Err(error) => self.record_error(place, error)?,
+            },
+            Some(ImageSource::Bytes(bytes)) => {
+                if let Err(error) = RgbImage::decode(bytes, from, ImageLimits::default()) {
+                    add(&mut self.report.undecodable_images, place, error.to_string());
+                }
+                seen.contents.insert(ContentHash::of(bytes), from.to_owned());
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// What the texts of a scored record tell.
+    fn text(
+        &mut self,
+        place: Place<'_>,
+        spec: &TaskSpec,
+        (from, prompt, answers): (&str, &str, &[String]),
+        share: &mut Share,
+    ) {
+        let due = spec.scorer().answers_due();
+        if due.is_some_and(|due| due != answers.len()) {
+            add(&mut self.report.answers_not_ten, place, format!("{from}: {} answers", answers.len()));
+        }
+        let prompt = prompt.to_lowercase();
+        let is_stated = |answer: &String| states(&prompt, &answer.trim().to_lowercase());
+        if let Some(answer) = answers.iter().find(|answer| is_stated(answer)) {
+            add(&mut self.report.stated_answers, place, format!("{from}: the prompt states `{answer}`"));
+        }
+        // The options of a question hold the right one.
+        if spec.kind != Kind::MultipleChoice {
+            share.of += 1;
+            let is_held = |answer: &String| {
+                let answer = answer.trim().to_lowercase();
+                answer.len() > 2 && word_starts(&prompt, &answer).next().is_some()
+            };
+            share.n += usize::from(answers.iter().any(is_held));
+        }
+    }
+
+    /// Reads and decodes the images of a split that were not seen before.
+    fn images(&mut self, place: Place<'_>, images: BTreeMap<PathBuf, String>, hashes: &mut Contents) {
+        let (known, unseen): (Vec<_>, Vec<_>) =
+            images.into_iter().partition(|(file, _)| self.files.contains_key(file));
+        let read: Vec<_> = unseen
+            .into_par_iter()
+            .map(|(file, from)| {
+                let origin = format!("{from}: {}", file.display());
+                let (hash, error) = match read_file(&file) {
+                    Ok(bytes) => {
+                        let decoded = RgbImage::decode(&bytes, &origin, ImageLimits::default());
+                        (Some(ContentHash::of(&bytes)), decoded.err().map(|error| error.to_string()))
+                    }
+                    Err(error) => (None, Some(format!("{from}: {error}"))),
+                };
+                (file, hash, error)
+            })
+            .collect();
+        let known = known.into_iter().filter_map(|(file, _)| Some((self.files.get(&file).copied()??, file)));
+        hashes.extend(known.map(|(hash, file)| (hash, file.display().to_string())));
+        for (file, hash, error) in read {
+            if let Some(error) = error {
+                add(&mut self.report.undecodable_images, place, error);
+            }
+            if let Some(hash) = hash {
+                hashes.insert(hash, file.display().to_string());
+            }
+            self.files.insert(file, hash);
+        }
+    }
+
+    fn overlaps(&mut self, spec: &TaskSpec, contents: &[(&'static str, Contents)]) {
+        for (i, (second, b)) in contents.iter().enumerate() {
+            for (first, a) in &contents[..i] {
+                let shared: Vec<_> = a.iter().filter_map(|(hash, a)| Some((a, b.get(hash)?))).collect();
+                if let Some((a, b)) = shared.first() {
+                    self.report.between_splits.push(Overlap {
+                        first: format!("{}/{first}", spec.name),
+                        second: format!("{}/{second}", spec.name),
+                        n_images: shared.len(),
+                        example: ((*a).clone(), (*b).clone()),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Puts an error where it belongs; one that is not about a record is given back.
+    fn record_error(&mut self, place: Place<'_>, error: DataError) -> Result<()> {
+        let what = error.to_string();
+        let report = &mut self.report;
+        let findings = match &error {
+            DataError::ImagePath { fault: PathFault::Missing | PathFault::NoFile, .. } => {
+                &mut report.missing_images
+            }
+            DataError::ImagePath { .. } => &mut report.outside_images,
+            DataError::TaskRecord { key: Some(key), what, .. }
+                if key == "image_id" && what.starts_with("annotations") =>
+            {
+                &mut report.captions_without_image
+            }
+            DataError::TaskRecord { .. } => &mut report.unreadable_records,
+            _ => return Err(error),
+        };
+        add(findings, place, what);
+        Ok(())
+    }
+}
+
+fn add(findings: &mut Findings, place: Place<'_>, what: String) {
+    const MOST: usize = 100;
+    findings.n += 1;
+    if findings.first.len() < MOST {
+        findings.first.push(Finding { task: place.task.into(), split: place.split.into(), what });
+    }
+}
+
+/// Whether a prompt says `answer is X` or `answer: X`; both in lower case.
+fn states(prompt: &str, answer: &str) -> bool {
+    !answer.is_empty()
+        && word_starts(prompt, answer).any(|at| {
+            let before = prompt[..at].trim_end_matches([' ', '\'', '"', '(', '\n']);
+            ["answer is", "answer:", "answer ="].iter().any(|words| before.ends_with(words))
+        })
+}
+
+/// Where a phrase stands in a text as whole words.
+fn word_starts<'a>(text: &'a str, phrase: &'a str) -> impl Iterator<Item = usize> + 'a {
+    text.match_indices(phrase).map(|(at, _)| at).filter(move |&at| {
+        let is_part = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+        !is_part(text[..at].chars().next_back()) && !is_part(text[at + phrase.len()..].chars().next())
+    })
+}

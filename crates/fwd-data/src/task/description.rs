@@ -1,0 +1,287 @@
+//! What a task is and where its files are, in TOML.
+//!
+//! ```toml
+//! [[task]]
+//! name = "textvqa"
+//! kind = "vqa"                                  # vqa, classification, multiple-choice, grounding or caption
+//! image_root = "."                              # as all paths, from the folder of this file
+//! train = ["TextVQA/train.json", "TextVQA/train_4w.json"]   # the first that is there
+//! test = "TextVQA/val.json"
+//! references = "TextVQA_0.5.1_val.json"         # answers for val and test, where those files have none
+//! prompt = "{instruction}\nAnswer in a word."   # without it the instruction itself
+//! scorer = "text-vqa"                           # without it that of the kind
+//! ```
+//!
+//! A `*` in the name of a file stands for all files that fit, one after another: `train-*.parquet`. `name`, `kind` and one of the
+//! splits must be there. An unknown key is an error with a suggestion.
+
+use super::Format;
+use crate::bench::{Metric, Stage};
+use crate::error::{DataError, Result};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// One task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskSpec {
+    /// Short name: lower-case letters, digits and hyphens.
+    pub name: String,
+    /// What it is about; without it the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// What kind of answer is due.
+    pub kind: Kind,
+    /// Where the paths of images begin; without it the folder of the description.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_root: Option<FileNames>,
+    /// What is learnt from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<FileNames>,
+    /// What choices are made by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val: Option<FileNames>,
+    /// What is reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<FileNames>,
+    /// Answers of val and test by the records' names, where they are kept apart: TextVQA or COCO captions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub references: Option<FileNames>,
+    /// The format of the splits' files; without it each file's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+    /// What the model is asked, with `{instruction}` for that of the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// How answers are scored; without it as the kind says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scorer: Option<Scorer>,
+    /// When it is learnt; without it downstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<Stage>,
+    /// Whether its pictures were made by a program.
+    #[serde(default)]
+    pub synthetic: bool,
+    /// Place in the sequence; where no task of a set has one, they are learnt as they are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<u32>,
+}
+
+/// One file, or several names that it may have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected the name of a file or a list of such names")]
+pub enum FileNames {
+    /// The only name.
+    One(String),
+    /// The first of these that is there.
+    Any(Vec<String>),
+}
+
+impl FileNames {
+    /// The names, the preferred one first.
+    pub fn names(&self) -> &[String] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Any(names) => names,
+        }
+    }
+}
+
+/// What kind of answer a task is after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A short answer.
+    Vqa,
+    /// The name of a class.
+    Classification,
+    /// One of some options.
+    MultipleChoice,
+    /// A box.
+    Grounding,
+    /// A sentence.
+    Caption,
+}
+
+/// How answers are scored, by the names that the scorers have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scorer {
+    /// Equal to one of the answers.
+    Exact,
+    /// VQA accuracy over ten annotators.
+    VqaSoft,
+    /// TextVQA's accuracy over ten annotators.
+    TextVqa,
+    /// The letter or the text of the right option.
+    MultipleChoice,
+    /// GQA's exact match.
+    Gqa,
+    /// Overlap of boxes.
+    Grounding,
+    /// Words in common with the captions.
+    Bleu1,
+    /// Words and pairs in common with the captions.
+    Bleu2,
+    /// Runs of up to three words.
+    Bleu3,
+    /// Runs of up to four words.
+    Bleu4,
+    /// Longest common subsequence of words.
+    RougeL,
+    /// Consensus of captions over a corpus.
+    CiderD,
+    /// Normalised edit distance.
+    Anls,
+}
+
+impl Scorer {
+    /// Right answers that each scored record must have; none if any number will do.
+    pub fn answers_due(self) -> Option<usize> {
+        matches!(self, Self::VqaSoft | Self::TextVqa).then_some(10)
+    }
+
+    /// The nearest measure of a [`Benchmark`](crate::bench::Benchmark).
+    pub fn metric(self) -> Metric {
+        match self {
+            Self::Bleu1 | Self::Bleu2 | Self::Bleu3 | Self::Bleu4 | Self::RougeL | Self::CiderD => {
+                Metric::RougeL
+            }
+            _ => Metric::Exact,
+        }
+    }
+}
+
+impl From<Metric> for Scorer {
+    fn from(metric: Metric) -> Self {
+        match metric {
+            Metric::Exact => Self::Exact,
+            Metric::RougeL => Self::RougeL,
+        }
+    }
+}
+
+impl TaskSpec {
+    /// A task without files.
+    pub fn new(name: impl Into<String>, kind: Kind) -> Self {
+        Self {
+            name: name.into(),
+            title: None,
+            kind,
+            image_root: None,
+            train: None,
+            val: None,
+            test: None,
+            references: None,
+            format: None,
+            prompt: None,
+            scorer: None,
+            stage: None,
+            synthetic: false,
+            order: None,
+        }
+    }
+
+    /// How answers are scored.
+    pub fn scorer(&self) -> Scorer {
+        self.scorer.unwrap_or(match self.kind {
+            Kind::Vqa | Kind::Classification => Scorer::Exact,
+            Kind::MultipleChoice => Scorer::MultipleChoice,
+            Kind::Grounding => Scorer::Grounding,
+            Kind::Caption => Scorer::RougeL,
+        })
+    }
+
+    /// What the model is asked for a record's instruction.
+    pub fn prompted(&self, instruction: &str) -> String {
+        self.prompt
+            .as_ref()
+            .map_or_else(|| instruction.to_owned(), |prompt| prompt.replace("{instruction}", instruction))
+    }
+}
+
+/// The keys of a task.
+const KEYS: [&str; 14] = [
+    "name",
+    "title",
+    "kind",
+    "image_root",
+    "train",
+    "val",
+    "test",
+    "references",
+    "format",
+    "prompt",
+    "scorer",
+    "stage",
+    "synthetic",
+    "order",
+];
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    task: Vec<TaskSpec>,
+}
+
+/// The tasks of a description.
+///
+/// # Errors
+/// [`DataError::Config`] for a damaged file, an unknown key or value, a task without splits, a name that is malformed or stands twice.
+pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<TaskSpec>> {
+    let fail = |what: String| DataError::Config { path: path.into(), what };
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| fail(error.to_string()))?;
+    refuse_unknown(table.keys(), &["task"]).map_err(fail)?;
+    let tasks = table.get("task").and_then(toml::Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    for (i, task) in tasks.iter().enumerate() {
+        let keys = task.as_table().into_iter().flat_map(toml::Table::keys);
+        refuse_unknown(keys, &KEYS).map_err(|what| fail(format!("task {i}: {what}")))?;
+    }
+    let File { task: tasks } = toml::from_str(text).map_err(|error| fail(error.to_string()))?;
+    validate(path, &tasks)?;
+    Ok(tasks)
+}
+
+/// What must hold of the tasks of a set, described or found.
+pub(super) fn validate(path: &Path, tasks: &[TaskSpec]) -> Result<()> {
+    let fail = |what: String| DataError::Config { path: path.into(), what };
+    for (i, task) in tasks.iter().enumerate() {
+        let name = &task.name;
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if name.is_empty() || !name.chars().all(plain) {
+            return Err(fail(format!(
+                "task `{name}`: a name has lower-case letters, digits and hyphens only"
+            )));
+        }
+        if tasks[..i].iter().any(|other| other.name == *name) {
+            return Err(fail(format!("task `{name}` is listed twice")));
+        }
+        if task.order.is_some() && tasks[..i].iter().any(|other| other.order == task.order) {
+            return Err(fail(format!("task `{name}`: its order is taken by another task")));
+        }
+        if task.order.is_some() && task.stage == Some(Stage::Pretraining) {
+            return Err(fail(format!("task `{name}`: only downstream tasks have an order")));
+        }
+        if task.train.is_none() && task.val.is_none() && task.test.is_none() {
+            return Err(fail(format!("task `{name}` has none of `train`, `val` and `test`")));
+        }
+    }
+    Ok(())
+}
+
+/// The description of tasks, as [`parse`] reads it.
+pub(super) fn write(path: &Path, tasks: &[TaskSpec]) -> Result<String> {
+    toml::to_string(&File { task: tasks.to_vec() })
+        .map_err(|error| DataError::Config { path: path.into(), what: error.to_string() })
+}
+
+fn refuse_unknown<'a>(
+    keys: impl IntoIterator<Item = &'a String>,
+    known: &[&str],
+) -> std::result::Result<(), String> {
+    let Some(key) = keys.into_iter().find(|key| !known.contains(&key.as_str())) else { return Ok(()) };
+    let similarity = |other: &&&str| strsim::jaro_winkler(other, key);
+    let nearest = known.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
+    let hint = nearest.filter(|other| similarity(other) > 0.7);
+    let hint = hint.map_or_else(String::new, |other| format!("; did you mean `{other}`?"));
+    Err(format!("unknown key `{key}`{hint}"))
+}

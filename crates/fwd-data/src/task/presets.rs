@@ -1,0 +1,135 @@
+//! The tasks of CoIN, UCIT, TriGap and MLLM-DCL, by the names that their folders and files have.
+//!
+//! # Source
+//! CoIN: Chen et al. 2024 and its scripts. UCIT: Guo et al. 2025 (HiDe-LLaVA) and MCITlib's configuration. MLLM-DCL: Zhao et al. 2025
+//! and MCITlib. TriGap: Tang et al. 2026 (Prism), table of data sets; its folder names are taken from that table. Copies of these sets
+//! differ in names, so that each file has several, tried in turn.
+
+use super::description::{FileNames, Kind, Scorer, TaskSpec};
+
+/// A published benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Preset {
+    /// CoIN, 8 tasks.
+    Coin,
+    /// UCIT, 6 tasks.
+    Ucit,
+    /// TriGap, 10 tasks.
+    TriGap,
+    /// The domain part of MLLM-CL, 5 tasks.
+    MllmDcl,
+}
+
+/// A task: the names its folder may have, its kind and how it is scored.
+type Row = (&'static [&'static str], Kind, Scorer);
+
+const COIN: &[Row] = &[
+    (&["ScienceQA"], Kind::MultipleChoice, Scorer::MultipleChoice),
+    (&["TextVQA"], Kind::Vqa, Scorer::TextVqa),
+    (&["ImageNet"], Kind::Classification, Scorer::Exact),
+    (&["GQA"], Kind::Vqa, Scorer::Gqa),
+    (&["VizWiz"], Kind::Vqa, Scorer::VqaSoft),
+    (&["Grounding"], Kind::Grounding, Scorer::Grounding),
+    (&["VQAv2"], Kind::Vqa, Scorer::VqaSoft),
+    (&["OCRVQA", "OCR-VQA"], Kind::Vqa, Scorer::Exact),
+];
+
+const UCIT: &[Row] = &[
+    (&["ImageNet-R"], Kind::Classification, Scorer::Exact),
+    (&["ArxivQA"], Kind::MultipleChoice, Scorer::MultipleChoice),
+    (&["VizWiz-caption", "VizWiz-cap", "VizWiz"], Kind::Caption, Scorer::CiderD),
+    (&["IconQA"], Kind::Vqa, Scorer::Exact),
+    (&["CLEVR-Math", "CLEVR"], Kind::Vqa, Scorer::Exact),
+    (&["Flickr30k-cap", "Flickr30k"], Kind::Caption, Scorer::CiderD),
+];
+
+const TRI_GAP: &[Row] = &[
+    (&["PMCVQA", "PMC-VQA"], Kind::MultipleChoice, Scorer::MultipleChoice),
+    (&["DocVQA"], Kind::Vqa, Scorer::Anls),
+    (&["ChartQA"], Kind::Vqa, Scorer::Exact),
+    (&["IconQA"], Kind::Vqa, Scorer::Exact),
+    (&["InfographicVQA", "InfoVQA"], Kind::Vqa, Scorer::Anls),
+    (&["ArxivVQA", "ArxivQA"], Kind::MultipleChoice, Scorer::MultipleChoice),
+    (&["Roadside", "RoadSide"], Kind::Vqa, Scorer::Exact),
+    (&["ChemVQA"], Kind::Vqa, Scorer::Exact),
+    (&["FloodNetVQA", "FloodNet"], Kind::Vqa, Scorer::Exact),
+    (&["CLEVR", "CLEVR-Math"], Kind::Vqa, Scorer::Exact),
+];
+
+const MLLM_DCL: &[Row] = &[
+    (&["RS"], Kind::Vqa, Scorer::Exact),
+    (&["Med"], Kind::Vqa, Scorer::Exact),
+    (&["AD"], Kind::Vqa, Scorer::Exact),
+    (&["Sci"], Kind::Vqa, Scorer::Exact),
+    (&["Fin"], Kind::MultipleChoice, Scorer::MultipleChoice),
+];
+
+/// Names of the file of training records.
+pub(super) const TRAIN: &[&str] = &["train.json", "train_4w.json", "train_brief_4w.json"];
+/// Names of the file of validation records.
+pub(super) const VAL: &[&str] = &["val.json"];
+/// Names of the file of test records.
+pub(super) const TEST: &[&str] = &["test.json", "test_3000.json"];
+const CAPTIONS: &[&str] = &["val_coco_type_3000.json", "test_coco_type_3000.json", "val_coco_type.json"];
+
+impl Preset {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Coin, Self::Ucit, Self::TriGap, Self::MllmDcl];
+
+    fn rows(self) -> &'static [Row] {
+        match self {
+            Self::Coin => COIN,
+            Self::Ucit => UCIT,
+            Self::TriGap => TRI_GAP,
+            Self::MllmDcl => MLLM_DCL,
+        }
+    }
+
+    /// The tasks in their published order; the paths begin at the folder that the tasks' folders are in.
+    pub fn tasks(self) -> Vec<TaskSpec> {
+        self.rows().iter().map(|row| self.task(row)).collect()
+    }
+
+    fn task(self, &(folders, kind, scorer): &Row) -> TaskSpec {
+        let join = |files: &[&str]| {
+            let in_folder = |folder: &&str| {
+                let folder = (*folder).to_owned();
+                files.iter().map(move |file| format!("{folder}/{file}")).collect::<Vec<_>>()
+            };
+            FileNames::Any(folders.iter().flat_map(in_folder).collect())
+        };
+        // CoIN tests TextVQA on its validation records, whose answers are in TextVQA's own file.
+        let is_text_vqa = scorer == Scorer::TextVqa;
+        let test: &[&str] = if is_text_vqa { &["val.json", "test.json"] } else { TEST };
+        let references = match kind {
+            Kind::Caption => Some(join(CAPTIONS)),
+            _ if is_text_vqa => Some(join(&["TextVQA_0.5.1_val.json"])),
+            _ => None,
+        };
+        // MLLM-CL's paths begin at each task's own folder, UCIT's images are sometimes kept apart.
+        let image_root = match self {
+            Self::MllmDcl => folders.iter().map(|folder| (*folder).to_owned()).collect(),
+            _ => vec!["datasets".to_owned(), ".".to_owned()],
+        };
+        let mut spec = TaskSpec::new(slug(folders[0]), kind);
+        spec.title = Some(folders[0].to_owned());
+        spec.image_root = Some(FileNames::Any(image_root));
+        spec.train = Some(join(TRAIN));
+        spec.test = Some(join(test));
+        spec.references = references;
+        spec.scorer = Some(scorer);
+        spec
+    }
+
+    /// The names that the folder of each task may have.
+    pub(super) fn folders(self) -> impl Iterator<Item = &'static [&'static str]> {
+        self.rows().iter().map(|(folders, _, _)| *folders)
+    }
+}
+
+/// A folder's name as the name of a task.
+pub(super) fn slug(folder: &str) -> String {
+    let lower = folder.to_ascii_lowercase();
+    let kept = lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
+    kept.collect::<String>().trim_matches('-').to_owned()
+}

@@ -1,0 +1,313 @@
+//! Every format that records come in: one file by hand, and what is said about damage.
+
+#![allow(clippy::unwrap_used)]
+
+use fwd_data::task::{Format, ImageSource, TaskRecord, read};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tasks").join(name)
+}
+
+fn all(path: &Path) -> Vec<TaskRecord> {
+    read(path, None).unwrap().map(Result::unwrap).collect()
+}
+
+/// The records and the errors, in order, of a file of this content.
+fn outcome(name: &str, bytes: &[u8]) -> Vec<Result<TaskRecord, String>> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(name);
+    fs::write(&path, bytes).unwrap();
+    let strip =
+        |error: fwd_data::DataError| error.to_string().replace(&dir.path().display().to_string(), "DIR");
+    match read(&path, None) {
+        Ok(records) => records.map(|record| record.map_err(strip)).collect(),
+        Err(error) => vec![Err(strip(error))],
+    }
+}
+
+/// The only error.
+fn message(name: &str, bytes: &[u8]) -> String {
+    let errors: Vec<_> = outcome(name, bytes).into_iter().filter_map(Result::err).collect();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    errors.into_iter().next().unwrap()
+}
+
+fn image(record: &TaskRecord) -> &str {
+    match record.image.as_ref().unwrap() {
+        ImageSource::Path(path) => path,
+        ImageSource::Bytes(_) => panic!("bytes"),
+    }
+}
+
+#[test]
+fn llava_conversations() {
+    let records = all(&fixture("llava.json"));
+    let of =
+        |i: usize| (records[i].id.as_str(), records[i].instruction.as_str(), records[i].answers[0].as_str());
+    assert_eq!(of(0), ("a", "Which colors?", "black, red, gold"));
+    assert_eq!(of(1), ("7", "How many stripes?", "three"));
+    assert_eq!(of(2), ("7#2", "How many stripes?\nthree\nIs {one} of them \"red\"?", "yes"));
+    assert_eq!(of(3), ("2", "What is 1 + 1?", "2"));
+    assert_eq!((image(&records[0]), image(&records[2])), ("./flags/de.png", "flags/fr.png"));
+    assert_eq!((&records[3].image, records[3].index, records.len()), (&None, 2, 4));
+}
+
+#[test]
+fn questions() {
+    let records = all(&fixture("test.json"));
+    assert_eq!((records[0].id.as_str(), &records[0].answers), ("17", &vec!["black".to_owned()]));
+    assert_eq!(
+        (records[1].id.as_str(), records[1].answers.join("|"), &records[1].image),
+        ("18", "x|3".into(), &None)
+    );
+    assert_eq!(records[2].instruction, "Where is the flag?");
+    assert_eq!((records[2].bbox, records[2].size), (Some([0.25, 0.5, 0.75, 1.0]), Some([640.0, 480.0])));
+    assert_eq!(records[2].answers, ["[0.25, 0.5, 0.75, 1.0]"]);
+    let lines = all(&fixture("test.jsonl"));
+    assert_eq!(
+        (lines.len(), lines[1].instruction.as_str(), lines[1].answers.join("|")),
+        (2, "Über?", "a|b".into())
+    );
+}
+
+#[test]
+fn text_vqa_and_coco() {
+    let records = all(&fixture("textvqa.json"));
+    assert_eq!(
+        (records[0].id.as_str(), image(&records[0]), records[0].answers.len()),
+        ("34602", "003a.jpg", 10)
+    );
+    assert_eq!(records[0].size, Some([1024.0, 683.0]));
+    let records = all(&fixture("coco.json"));
+    assert_eq!((records[0].id.as_str(), image(&records[0])), ("9", "coco/9.png"));
+    assert_eq!(
+        (records[0].answers.join("|"), records[1].answers.join("|")),
+        ("A dog.|One dog".into(), "A cat.".into())
+    );
+}
+
+#[test]
+fn tables() {
+    let records = all(&fixture("table.csv"));
+    assert_eq!(
+        (records[0].instruction.as_str(), records[0].answers.join("|")),
+        ("Black, red or \"gold\"?", "gold".into())
+    );
+    assert_eq!(
+        (records[1].instruction.as_str(), records[1].answers.join("|")),
+        ("Two\nlines?", "a|b".into())
+    );
+    assert_eq!(image(&records[1]), "flags/fr.png");
+}
+
+#[test]
+fn formats_are_found_by_their_content() {
+    for (name, format) in [
+        ("llava.json", Format::Llava),
+        ("test.json", Format::Test),
+        ("test.jsonl", Format::TestLines),
+        ("textvqa.json", Format::TextVqa),
+        ("coco.json", Format::Coco),
+        ("table.csv", Format::Csv),
+    ] {
+        assert_eq!(Format::of(&fixture(name)).unwrap(), format, "{name}");
+    }
+    // One question a line, under the name of the other format.
+    let lines = fs::read(fixture("test.jsonl")).unwrap();
+    assert_eq!(outcome("lines.json", &lines).len(), 2);
+}
+
+#[test]
+fn marks_and_line_ends_of_other_systems_are_read() {
+    for name in ["llava.json", "test.json", "test.jsonl", "textvqa.json", "coco.json", "table.csv"] {
+        let text = fs::read_to_string(fixture(name)).unwrap();
+        let expected: Vec<_> = all(&fixture(name)).into_iter().map(Ok).collect();
+        let with_mark = format!("\u{feff}{text}");
+        assert_eq!(outcome(name, with_mark.as_bytes()), expected, "{name} with a byte-order mark");
+        if name != "table.csv" {
+            assert_eq!(outcome(name, text.replace('\n', "\r\n").as_bytes()), expected, "{name} with CRLF");
+        }
+    }
+    let utf16: Vec<u8> =
+        [0xff, 0xfe].into_iter().chain("[]".encode_utf16().flat_map(u16::to_le_bytes)).collect();
+    assert_eq!(message("x.json", &utf16), "DIR/x.json, byte 0: the file is UTF-16; save it as UTF-8");
+}
+
+#[test]
+fn a_damaged_record_is_named_and_the_next_is_read() {
+    let good = r#"{"question_id":"1","text":"Q","answer":"A"}"#;
+    for (bad, reason) in [
+        (r#"{"text":"Q"}"#, ", key `answer`: is missing; nor is `answers`"),
+        (r#"{"answer":"A"}"#, ", key `text`: is missing; nor is `question` or `instruction`"),
+        (r#"{"text":3,"answer":"A"}"#, ", key `text`: expected a string, found the number 3"),
+        (
+            r#"{"text":"Q","answer":{"x":1}}"#,
+            ", key `answer`: expected a string or a number, found an object",
+        ),
+        (
+            r#"{"text":"Q","answers":["A",null]}"#,
+            ", key `answers`: expected a string or a number, found null",
+        ),
+        (r#"{"text":"Q","answer":"A","image":["a","b"]}"#, ", key `image`: 2 images; a record has one"),
+        (r#"{"text":"Q","answer":"A","image":1}"#, ", key `image`: expected a string, found the number 1"),
+        (r#"{"text":"Q","answer_bbox":"[1,2]"}"#, ", key `answer_bbox`: expected 4 numbers, found \"[1,2]\""),
+        (r#"["Q"]"#, ": expected an object, found a list"),
+        ("7", ": expected an object, found the number 7"),
+        // The fault is 10 bytes behind the start of the record, which is at byte 46.
+        (r#"{"text":"Q" "answer":"A"}"#, ": byte 58: expected `,` or `}`"),
+        (r#"{"text":"Q\x"}"#, ": byte 57: invalid escape"),
+    ] {
+        let array = format!("[{good},\n{bad},{good}]");
+        let found = outcome("test.json", array.as_bytes());
+        assert_eq!(found.len(), 3, "{bad}: {found:?}");
+        assert!(found[0].is_ok() && found[2].is_ok(), "{bad}");
+        assert_eq!(found[1].as_ref().unwrap_err(), &format!("DIR/test.json, record 1{reason}"), "{bad}");
+    }
+}
+
+#[test]
+fn a_damaged_conversation_is_named() {
+    let one = |turns: &str| message("train.json", format!(r#"[{{"conversations":{turns}}}]"#).as_bytes());
+    let human = r#"{"from":"human","value":"Q"}"#;
+    for (turns, reason) in [
+        ("[]".to_owned(), "0 turns are no pairs"),
+        (format!("[{human}]"), "1 turns are no pairs"),
+        (format!("[{human},{human}]"), "turn 1 is from `human`, where `gpt` must speak"),
+        (format!(r#"[{human},{{"from":"gpt"}}]"#), "turn 1 has no string `value`"),
+        (format!(r#"[{human},{{"from":"gpt","value":" "}}]"#), "turn 1 of gpt is empty"),
+        ("3".to_owned(), "expected a list of turns"),
+    ] {
+        let found = one(&turns);
+        let start = "DIR/train.json, record 0, key `conversations`: ";
+        assert!(found.starts_with(start) && found.contains(reason), "{found}");
+    }
+}
+
+#[test]
+fn damage_outside_the_records_ends_the_file() {
+    let good = r#"{"text":"Q","answer":"A"}"#;
+    for (text, expected) in [
+        (format!("[{good}"), "DIR/t.json, byte 26: the file ends inside the array; it is truncated"),
+        (format!("[{good},"), "DIR/t.json, byte 27: the file ends inside the array; it is truncated"),
+        (format!("[{good},]"), "DIR/t.json, byte 27: a comma before the end of the array"),
+        (format!("[{good} {good}]"), "DIR/t.json, byte 27: expected `,`, found `{`"),
+        (format!("[{good}] x"), "DIR/t.json, byte 28: text after the end of the array"),
+        (
+            format!("[{good},{{\"text\":\"Q"),
+            "DIR/t.json, record 1: byte 37: the file ends inside a value; it is truncated",
+        ),
+        ("x".into(), "DIR/t.json, byte 0: this is neither a JSON array nor a JSON object"),
+        (String::new(), "DIR/t.json, byte 0: the file is empty"),
+        (r#"{"data":3}"#.into(), "DIR/t.json, byte 8: expected `[`, found `3`"),
+        (r#"{"data":[{}"#.into(), "DIR/t.json, byte 11: the file ends inside the array; it is truncated"),
+    ] {
+        let found = outcome("t.json", text.as_bytes());
+        assert_eq!(found.last().unwrap().as_ref().unwrap_err(), expected, "{text}");
+    }
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_named() {
+    let latin1 = b"[{\"text\":\"\xdcber\",\"answer\":\"A\"}]";
+    assert_eq!(message("t.json", latin1), "DIR/t.json, record 0: byte 10: this is not UTF-8");
+    let lines = b"{\"text\":\"Q\",\"answer\":\"A\"}\n{\"text\":\"\xdc\",\"answer\":\"A\"}\n";
+    assert_eq!(message("t.jsonl", lines), "DIR/t.jsonl, record 1: byte 35: this is not UTF-8");
+    let table = b"question,answer\nQ,A\n\xdcber,A\nQ,A\n";
+    let found = outcome("t.csv", table);
+    assert_eq!(found[1].as_ref().unwrap_err(), "DIR/t.csv, record 1, key `question`: this is not UTF-8");
+    assert!(found[2].is_ok());
+}
+
+#[test]
+fn damaged_tables_are_named() {
+    let table = |text: &str| message("t.csv", text.as_bytes());
+    assert_eq!(table(""), "DIR/t.csv, byte 0: the file is empty; it needs a header");
+    assert_eq!(
+        table("image,answer\n"),
+        "DIR/t.csv, byte 13: the header has no column `question` or `text` among `image`, `answer`"
+    );
+    assert_eq!(table("text,text\n"), "DIR/t.csv, byte 10: the header names `text` again in column 2");
+    assert_eq!(table("text,answer\nQ\n"), "DIR/t.csv, record 0: 1 fields under 2 columns");
+    assert_eq!(
+        table("text,answer\nQ,A\nQ,\n"),
+        "DIR/t.csv, record 1, key `answer`: is missing; nor is `answers`"
+    );
+    assert_eq!(
+        table("text,answer\n\"Q,A\n"),
+        "DIR/t.csv, record 0: the row at byte 12 ends inside quotation marks"
+    );
+}
+
+#[test]
+fn captions_and_images_must_meet() {
+    let text = fs::read_to_string(fixture("coco.json")).unwrap();
+    let errors = |text: String| -> Vec<String> {
+        outcome("c.json", text.as_bytes()).into_iter().filter_map(Result::err).collect()
+    };
+    assert_eq!(
+        errors(text.replacen("\"image_id\": 8", "\"image_id\": 5", 1)),
+        [
+            "DIR/c.json, record 1, key `id`: no annotation has the image_id 8",
+            "DIR/c.json, record 1, key `image_id`: annotations: no image has the id 5"
+        ]
+    );
+    assert_eq!(
+        errors(text.replacen("\"caption\": \"One dog \"", "\"text\": 1", 1)),
+        ["DIR/c.json, record 2, key `caption`: is missing"]
+    );
+    assert_eq!(
+        errors(r#"{"images": []}"#.into()),
+        ["DIR/c.json, byte 13: the file has no key `annotations`"]
+    );
+}
+
+#[test]
+fn a_record_without_end_is_refused() {
+    let long = vec![b'x'; 17 << 20];
+    let found = message("t.json", &[b"[{\"text\":\"".as_slice(), &long].concat());
+    assert!(
+        found.starts_with("DIR/t.json, record 0: byte ")
+            && found.ends_with("the record is longer than 16 MiB"),
+        "{found}"
+    );
+    let found = message("t.jsonl", &[b"{\"text\":\"".as_slice(), &long].concat());
+    assert!(found.ends_with("the record is longer than 16 MiB"), "{found}");
+    let found = message("t.csv", &[b"text,answer\n\"".as_slice(), &long].concat());
+    assert!(found.ends_with("the row at byte 12 is longer than 16 MiB"), "{found}");
+}
+
+/// The most memory that this process has held, in KiB.
+#[cfg(target_os = "linux")]
+fn peak_kib() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_large_file_is_streamed() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let pad = "p".repeat(600);
+    let mut separator = "[";
+    for i in 0..200_000 {
+        write!(file, "{separator}{{\"question_id\":{i},\"text\":\"{pad}\",\"answer\":\"a\"}}").unwrap();
+        separator = ",";
+    }
+    file.write_all(b"]").unwrap();
+    file.flush().unwrap();
+    let n_kib = file.as_file().metadata().unwrap().len() as usize / 1024;
+    let before = peak_kib();
+    let mut n_read = 0;
+    for (i, record) in read(file.path(), Some(Format::Test)).unwrap().enumerate() {
+        assert_eq!(record.unwrap().id, i.to_string());
+        n_read += 1;
+    }
+    assert_eq!(n_read, 200_000);
+    // Other tests of this program hold up to two copies of 17 MiB each meanwhile.
+    let grown = peak_kib() - before;
+    assert!(n_kib > 120 << 10 && grown < 96 << 10, "{grown} KiB more for a file of {n_kib} KiB");
+}
