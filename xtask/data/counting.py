@@ -1,10 +1,13 @@
-"""Counting: one to six equal Noto emoji on a light ground (real pictures, synthetic layout)."""
+"""Counting: one to six equal Noto emoji on a light ground (real pictures, synthetic layout).
+
+The color of what is counted is asked for as well, where it has one: known concepts, small, in new surroundings.
+"""
 
 from PIL import Image
 
 import pretraining as ask
 from benchmark import Stream, split_by_count
-from pictures import PASTELS, SIDE, sprite, webp
+from pictures import PASTELS, SIDE, load, main_colour, sprite, webp
 
 _IMAGES, _HELD_OUT = 2400, 125
 
@@ -31,3 +34,6 @@ def build(bench, emoji):
         if key is not None:
             named = [phrase.format(concept.name) for phrase in ask.COUNT_NAMED]
             bench.tasks["counting"].add(split, key, ask.COUNT + named, str(number))
+            color = main_colour(load(concept.noto))
+            if color is not None:
+                bench.tasks["color"].add(split, key, ask.MAIN_COLOR, color)

@@ -1,4 +1,4 @@
-"""easy-vqa: one colored shape an image, with the package's own questions (synthetic, by its author)."""
+"""easy-vqa: one colored shape an image, with questions in the package's own words (synthetic, by its author)."""
 
 import json
 import os
@@ -9,11 +9,12 @@ from benchmark import Stream
 _TRAIN_IMAGES, _HELD_OUT_IMAGES = 2200, 125
 _COLORS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 _SHAPES = ("circle", "rectangle", "triangle")
+# The share of the images that are captioned.
+_CAPTIONED = 0.35
 
 
 def build(bench, packages):
     data = os.path.join(packages, "easy-vqa", "easy_vqa", "data")
-    yes_no = {}
     for folder, wanted in (("train", ("train",) * _TRAIN_IMAGES + ("val",) * _HELD_OUT_IMAGES), ("test", ("test",) * _HELD_OUT_IMAGES)):
         with open(os.path.join(data, folder, "questions.json"), encoding="utf-8") as file:
             questions = {}
@@ -26,16 +27,29 @@ def build(bench, packages):
                 image = next(order)
                 with open(os.path.join(data, folder, "images", f"{image}.png"), "rb") as file:
                     key = bench.put(f"easy-vqa/{folder}{image}", file.read())
-            _ask_attributes(bench, split, key, questions[image])
-            for question, answer in questions[image]:
-                if answer in ("yes", "no"):
-                    yes_no.setdefault((split, *_meaning(question)), {}).setdefault(answer, []).append((key, question))
-    _ask_yes_no(bench, yes_no)
+            color, shape = _attribute(questions[image], _COLORS), _attribute(questions[image], _SHAPES)
+            stream = Stream("easy-vqa", "questions", key)
+            _ask_attributes(bench, stream, split, key, questions[image])
+            _ask_yes_no(bench, stream, split, key, color, _COLORS, "{} shape")
+            _ask_yes_no(bench, stream, split, key, shape, _SHAPES, "{}")
+            if color and shape and stream.chance(_CAPTIONED):
+                bench.tasks["caption"].add(split, key, ask.CAPTION, f"a {color} {shape}")
 
 
-def _ask_attributes(bench, split, key, questions):
+def _attribute(questions, values):
+    """What the package's questions say of the color or the form; None if they leave it open."""
+    for question, answer in questions:
+        words = question.rstrip("?").split()
+        named = [word for word in words if word in values]
+        if answer in values:
+            return answer
+        if named and answer == ("no" if "not" in words or "no" in words else "yes"):
+            return named[0]
+    return None
+
+
+def _ask_attributes(bench, stream, split, key, questions):
     """One question about the color and one about the form."""
-    stream = Stream("easy-vqa", "questions", key)
     for kind, more in (("color", ask.SHAPE_COLOR), ("shape", ask.SHAPE)):
         fitting = [qa for qa in questions if qa[1] not in ("yes", "no") and (qa[1] in _SHAPES) == (kind == "shape")]
         if fitting:
@@ -43,18 +57,14 @@ def _ask_attributes(bench, split, key, questions):
             bench.tasks["attributes"].add(split, key, stream.choice(more) if stream.chance(0.4) else question, answer)
 
 
-def _meaning(question):
-    """(what is asked for, whether its absence is asked for)."""
-    words = question.rstrip("?").split()
-    subject = next(word for word in words if word in _SHAPES or word in _COLORS)
-    return subject, "not" in words or "no" in words
+def _ask_yes_no(bench, stream, split, key, value, values, thing):
+    """One question for what is there and one for what is not, in the package's words.
 
-
-def _ask_yes_no(bench, yes_no):
-    """As many yes as no of each meaning: the package's own questions mostly ask for what is not there."""
-    for meaning in sorted(yes_no):
-        answers = yes_no[meaning]
-        number = min(len(answers.get("yes", [])), len(answers.get("no", [])))
-        for answer in ("no", "yes"):
-            for key, question in Stream("yes-no", answer, *map(str, meaning)).sample(answers.get(answer, []), number):
-                bench.tasks["yes-no"].add(meaning[0], key, question, answer)
+    The package asks mostly for what is not there, and half of its questions are negated: what "yes" means to "is there not a
+    circle?" is anyone's guess, so these are left out.
+    """
+    if value is None:
+        return
+    other = stream.choice([v for v in values if v != value])
+    for named, answer in ((value, "yes"), (other, "no")):
+        bench.tasks["yes-no"].add(split, key, stream.choice(ask.IS_THERE).format(thing.format(named)), answer)

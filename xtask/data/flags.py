@@ -1,4 +1,7 @@
-"""Flags: main color, colors and continent, split by flag (package iso-flags-png-320x240; continents from tzdata)."""
+"""Flags: their colors, and their continent as a task of its own (package iso-flags-png-320x240; continents from tzdata).
+
+Both are split by flag, in the same way.
+"""
 
 import os
 
@@ -28,7 +31,8 @@ def _continents(packages):
 
 
 def build(bench, packages):
-    task = bench.task("flags", "Colors and continents of flags", "downstream")
+    colors = bench.task("flags", "Colors of flags", "downstream")
+    continent = bench.task("flags-continent", "Continents of flags", "downstream")
     root = os.path.join(packages, "iso-flags-png-320x240", "usr", "share", "iso-flags-png-320x240")
     continents = _continents(packages)
     flags, thumbnails = [], []
@@ -50,10 +54,11 @@ def build(bench, packages):
         shares["red"] += shares["orange"] * 0.5
         ranked = sorted(_COLORS, key=lambda c: -shares[c])
         if shares[ranked[0]] >= 0.4 and shares[ranked[0]] >= 1.3 * shares[ranked[1]]:
-            task.add(split, key, _MAIN, ranked[0])
+            colors.add(split, key, _MAIN, ranked[0])
         present = [c for c in _COLORS if shares[c] >= 0.08]
         absent = [c for c in _COLORS if shares[c] < 0.005]
-        if present and absent:
-            task.add(split, key, stream.choice(_CONTAINS).format(stream.choice(present)), "yes")
-            task.add(split, key, stream.choice(_CONTAINS).format(stream.choice(absent)), "no")
-        task.add(split, key, _CONTINENT, continents[code])
+        asked = min(2, len(present), len(absent))
+        for answer, named in (("yes", present), ("no", absent)):
+            for color in stream.sample(named, asked):
+                colors.add(split, key, stream.choice(_CONTAINS).format(color), answer)
+        continent.add(split, key, _CONTINENT, continents[code])

@@ -22,6 +22,9 @@ KEYWORDS = [
 ]
 SHAPE_COLOR = ["what color does the shape have?", "name the color of the shape.", "which color do you see?"]
 SHAPE = ["which shape do you see?", "name the shape.", "what is the shape in the picture?"]
+IS_THERE = [
+    "is there a {}?", "is a {} present?", "does the image contain a {}?", "is there a {} in the image?",
+]
 WORDS = [
     "What word is written?", "Which word is shown?", "Read the word.", "What does the text say?", "What is written here?",
 ]
@@ -39,10 +42,10 @@ MAIN_COLOR = [
 def declare(bench):
     """Adds the empty tasks in the order of benchmark.json."""
     pre = "pretraining"
-    bench.task("caption", "Captions of emoji and drawings", pre, "rouge-l")
+    bench.task("caption", "Captions of emoji, drawings and shapes", pre, "rouge-l")
     bench.task("group", "Group, kind or topic of emoji and drawings", pre)
     bench.task("keywords", "Keywords of emoji and drawings", pre, "rouge-l")
-    bench.task("color", "Main color of emoji and drawings, from their pixels", pre)
+    bench.task("color", "Main color of emoji, drawings and sets, from their pixels", pre)
     bench.task("yes-no", "Yes/no questions about a colored shape", pre, synthetic=True)
     bench.task("attributes", "Color or form of a shape", pre, synthetic=True)
     bench.task("words", "Reading a rendered word", pre, synthetic=True)

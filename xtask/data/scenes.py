@@ -10,8 +10,8 @@ from counting import scatter
 from fluent import known
 from pictures import PASTELS, SIDE, sprite, webp
 
-_NUMBERS = ("one", "two", "three", "four")
-_COUNT = ["Say in a word how many different items lie here.", "Write the number of items as a word."]
+# Nothing of the wording is in the questions of pre-training: the skill has to be found under another name.
+_COUNT = ["Tally the stickers on this tray.", "Sticker tally, please."]
 _LEFT = ["What stands on the left?", "Which one is on the left side?"]
 _RIGHT = ["What stands on the right?", "Which one is on the right side?"]
 _IS_THERE = ["Is the {} in this scene?", "Do you see the {} here?"]
@@ -44,7 +44,7 @@ def _build_count(bench, emoji):
         pictures = [sprite(concept.fluent, side) for concept in stream.sample(things, number)]
         key = bench.put(f"scenes/count-{i:03}", webp(scatter(stream, pictures, stream.choice(_GROUNDS), 2, side)))
         if key is not None:
-            task.add(split, key, _COUNT, _NUMBERS[number - 1])
+            task.add(split, key, _COUNT, str(number))
 
 
 def _build_find(bench, emoji):

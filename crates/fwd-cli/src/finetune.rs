@@ -6,7 +6,7 @@
 
 use crate::config::RunConfig;
 use crate::files::write_atomically;
-use crate::images::Images;
+use crate::images::{Images, View};
 use crate::interrupt::{self, Interrupted};
 use crate::predict::{self, Prediction};
 use crate::progress;
@@ -106,9 +106,9 @@ impl Finetune<'_> {
             }
             let from = at % per_epoch * batch_size;
             let chosen = &order[from..order.len().min(from + batch_size)];
-            let batch = Batch::new(self.processor(), images, None, chosen)?;
+            let batches = weights::halves(self.processor(), images, chosen)?;
             let report =
-                weights::step(&self.session.backbone.model, trainable, &batch, &config, |_, loss| {
+                weights::step(&self.session.backbone.model, trainable, &batches, &config, |_, loss| {
                     Ok(loss.clone())
                 })
                 .with_context(|| format!("task `{}`, step {}", task.name, at + 1))?;
@@ -141,9 +141,10 @@ impl Finetune<'_> {
         let mut keys: Vec<&str> = train.chain(scored).map(|record| record.image.as_str()).collect();
         keys.sort_unstable();
         keys.dedup();
+        let views: Vec<View<'_>> = keys.into_iter().map(View::plain).collect();
         let (backbone, bench) = (&self.session.backbone, &self.session.bench);
         let tower = backbone.model.vision();
-        Images::compute(tower, &backbone.hash, &backbone.processor.image, bench, &keys, self.cache)
+        Images::compute(tower, &backbone.hash, &backbone.processor.image, bench, &views, self.cache)
     }
 
     fn path(&self, row: usize, exam: &Exam<'_>) -> PathBuf {

@@ -12,6 +12,7 @@ use fwd_data::bench::Benchmark;
 use fwd_data::{ImageLimits, ImageProcessor};
 use fwd_models::{Tap, VisionTower};
 use half::f16;
+use rand::Rng;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -19,9 +20,9 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Features of images by key.
+/// Features of images by key and view.
 pub(crate) struct Images {
-    rows: BTreeMap<String, Vec<f16>>,
+    rows: BTreeMap<(String, u32), Vec<f16>>,
     n_tokens: usize,
     n_channels: usize,
 }
@@ -33,6 +34,22 @@ pub(crate) struct Statistics {
     pub(crate) std: Vec<f32>,
 }
 
+/// An image to compute: view 0 is the image as it is, others are scaled and shifted at random, each number in its own way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct View<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) number: u32,
+    /// Whether odd views are mirrored.
+    pub(crate) may_flip: bool,
+}
+
+impl<'a> View<'a> {
+    /// The image as it is.
+    pub(crate) fn plain(key: &'a str) -> Self {
+        Self { key, number: 0, may_flip: false }
+    }
+}
+
 /// Images that go through the network at a time.
 const BATCH: usize = 16;
 
@@ -40,7 +57,7 @@ const BATCH: usize = 16;
 const FLOOR: f32 = 1e-3;
 
 impl Images {
-    /// Runs the network over images, or takes what is kept in `cache`.
+    /// Runs the network over views of images, or takes what is kept in `cache`.
     ///
     /// # Errors
     /// That names the image; an interrupt between two batches.
@@ -49,21 +66,23 @@ impl Images {
         tower_hash: &str,
         processor: &ImageProcessor,
         bench: &Benchmark,
-        keys: &[&str],
+        views: &[View<'_>],
         cache: &Path,
     ) -> Result<Self> {
-        let bar = progress::bar("vision network", keys.len());
+        let bar = progress::bar("vision network", views.len());
         let (mut rows, mut shape) = (BTreeMap::new(), (0, 0));
-        for batch in keys.chunks(BATCH) {
+        for batch in views.chunks(BATCH) {
             interrupt::check()?;
             let paths =
-                batch.iter().map(|key| path(cache, tower_hash, bench, key)).collect::<Result<Vec<_>>>()?;
+                batch.iter().map(|view| path(cache, tower_hash, bench, view)).collect::<Result<Vec<_>>>()?;
             let kept: Option<Vec<_>> = paths.iter().map(|path| read(path)).collect();
             let found = match kept {
                 Some(kept) => kept,
                 None => {
-                    let decode = |key: &&str| -> Result<Vec<f32>> {
-                        Ok(processor.process_bytes(bench.image_bytes(key)?, key, ImageLimits::default())?)
+                    let decode = |view: &View<'_>| -> Result<Vec<f32>> {
+                        let bytes = bench.image_bytes(view.key)?;
+                        let pixels = processor.process_bytes(bytes, view.key, ImageLimits::default())?;
+                        Ok(seen(view, pixels, (processor.height, processor.width)))
                     };
                     let pixels: Vec<f32> = batch.par_iter().map(decode).collect::<Result<Vec<_>>>()?.concat();
                     let size = (batch.len(), 3, processor.height, processor.width);
@@ -80,21 +99,22 @@ impl Images {
                     found
                 }
             };
-            for (key, (tokens, channels, row)) in batch.iter().zip(found) {
+            for (view, (tokens, channels, row)) in batch.iter().zip(found) {
+                let key = view.key;
                 ensure!(shape == (0, 0) || shape == (tokens, channels), "{key}: features of another size");
                 shape = (tokens, channels);
-                rows.insert((*key).to_owned(), row);
+                rows.insert((key.to_owned(), view.number), row);
                 bar.advance();
             }
         }
         Ok(Self { rows, n_tokens: shape.0, n_channels: shape.1 })
     }
 
-    /// Mean and standard deviation of every channel over some images.
-    pub(crate) fn statistics<'k>(&self, keys: impl Iterator<Item = &'k str>) -> Statistics {
+    /// Mean and standard deviation of every channel over some views.
+    pub(crate) fn statistics<'k>(&self, views: impl Iterator<Item = View<'k>>) -> Statistics {
         let (mut sum, mut square) = (vec![0f64; self.n_channels], vec![0f64; self.n_channels]);
         let mut n = 0f64;
-        for row in keys.filter_map(|key| self.rows.get(key)) {
+        for row in views.filter_map(|view| self.rows.get(&(view.key.to_owned(), view.number))) {
             for token in row.chunks_exact(self.n_channels) {
                 for (i, x) in token.iter().map(|x| x.to_f64()).enumerate() {
                     sum[i] += x;
@@ -110,16 +130,18 @@ impl Images {
         Statistics { mean, std: std.collect() }
     }
 
-    /// Features of some images, `(images, tokens, channels)`, standardised if statistics are given.
+    /// Features of some views, `(images, tokens, channels)`, standardised if statistics are given.
     ///
     /// # Errors
     /// An image that was not computed.
-    pub(crate) fn batch(&self, keys: &[&str], statistics: Option<&Statistics>) -> Result<Tensor> {
+    pub(crate) fn batch(&self, views: &[(&str, u32)], statistics: Option<&Statistics>) -> Result<Tensor> {
         let size = self.n_tokens * self.n_channels;
-        let mut values = vec![0f32; keys.len() * size];
-        let rows =
-            keys.iter().map(|key| self.rows.get(*key).with_context(|| format!("no features of {key}")));
-        let rows = rows.collect::<Result<Vec<_>>>()?;
+        let mut values = vec![0f32; views.len() * size];
+        let row = |(key, number): &(&str, u32)| {
+            let row = self.rows.get(&((*key).to_owned(), *number));
+            row.with_context(|| format!("no features of {key}, view {number}"))
+        };
+        let rows = views.iter().map(row).collect::<Result<Vec<_>>>()?;
         values.par_chunks_mut(size).zip(rows).for_each(|(out, row)| {
             for (out, token) in out.chunks_exact_mut(self.n_channels).zip(row.chunks_exact(self.n_channels)) {
                 match statistics {
@@ -132,17 +154,59 @@ impl Images {
                 }
             }
         });
-        Ok(Tensor::from_vec(values, (keys.len(), self.n_tokens, self.n_channels), &Device::Cpu)?)
+        Ok(Tensor::from_vec(values, (views.len(), self.n_tokens, self.n_channels), &Device::Cpu)?)
     }
 }
 
 /// Tokens, channels, and the features of one image.
 type Kept = (usize, usize, Vec<f16>);
 
-fn path(cache: &Path, tower_hash: &str, bench: &Benchmark, key: &str) -> Result<PathBuf> {
+/// A view of an image, `(3, height, width)`: a window of .82 to 1.12 of its sides, within it or a little beyond, by bilinear
+/// interpolation; what lies outside continues the border.
+fn seen(view: &View<'_>, pixels: Vec<f32>, (height, width): (usize, usize)) -> Vec<f32> {
+    if view.number == 0 {
+        return pixels;
+    }
+    let mut rng = fwd_prompt::stream(0, view.key, [u64::from(view.number), 0]);
+    let scale: f32 = rng.random_range(0.82..1.12);
+    let [x, y] = [width, height].map(|side| {
+        let free = (1.0 - scale) * side as f32;
+        rng.random_range(free.min(0.0) - 0.03 * side as f32..free.max(0.0) + 0.03 * side as f32)
+    });
+    let is_mirrored = view.may_flip && view.number % 2 == 1;
+    // Two neighbours and the weight of the second.
+    let between = |i: usize, from: f32, side: usize| {
+        let at = (from + (i as f32 + 0.5) * scale - 0.5).clamp(0.0, (side - 1) as f32);
+        let low = at as usize;
+        (low, (low + 1).min(side - 1), at - low as f32)
+    };
+    let columns: Vec<_> = (0..width).map(|i| between(i, x, width)).collect();
+    let mut out = Vec::with_capacity(pixels.len());
+    for plane in pixels.chunks_exact(height * width) {
+        for i in 0..height {
+            let (above, below, v) = between(i, y, height);
+            let rows = [above, below].map(|row| &plane[row * width..(row + 1) * width]);
+            let start = out.len();
+            out.extend(columns.iter().map(|&(left, right, u)| {
+                let [a, b] = rows.map(|row| row[left] * (1.0 - u) + row[right] * u);
+                a * (1.0 - v) + b * v
+            }));
+            if is_mirrored {
+                out[start..].reverse();
+            }
+        }
+    }
+    out
+}
+
+/// Of the plain view, the name does not depend on views.
+fn path(cache: &Path, tower_hash: &str, bench: &Benchmark, view: &View<'_>) -> Result<PathBuf> {
     let mut hasher = Sha256::new();
     hasher.update(tower_hash);
-    hasher.update(bench.content_hash(key)?.to_string());
+    hasher.update(bench.content_hash(view.key)?.to_string());
+    if view.number > 0 {
+        hasher.update(format!("{} {} {}", view.number, view.may_flip, view.key));
+    }
     let name = hex(&hasher.finalize());
     Ok(cache.join("vision").join(&name[..2]).join(&name[2..]))
 }

@@ -2,14 +2,16 @@
 
 use crate::backbone::{Backbone, instructions};
 use crate::images::{Images, Statistics};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use fwd_data::Processor;
 use fwd_data::bench::Record;
 use fwd_models::{
-    Blip, Checkpoint, FrozenFeatures, GenerationConfig, Hypothesis, Instructions, ModelKind, Scored,
-    StepConfig, StepReport, Tap, Trainable, WeightDtype, Weights,
+    Blip, Checkpoint, FrozenFeatures, GenerationConfig, Gradient, Hypothesis, Instructions, ModelKind,
+    Scored, StepConfig, StepReport, Tap, Tracked, Trainable, WeightDtype, Weights,
 };
+use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// A batch as the model reads it, from what the frozen vision network computed.
 pub(crate) struct Batch {
@@ -17,7 +19,32 @@ pub(crate) struct Batch {
     instructions: Instructions,
     /// `(batch, tokens)`, −100 where there is none.
     pub(crate) labels: Tensor,
+    /// Which of the prompts each sample has in front, if any are.
+    prompts: Option<Tensor>,
 }
+
+/// One sample of a batch.
+#[derive(Debug, Clone)]
+pub(crate) struct Sample<'a> {
+    /// The image and which view of it.
+    pub(crate) image: (&'a str, u32),
+    pub(crate) instruction: Cow<'a, str>,
+    pub(crate) answer: &'a str,
+}
+
+impl<'a> From<&'a Record> for Sample<'a> {
+    /// The image as it is, the instruction, the first answer.
+    fn from(record: &'a Record) -> Self {
+        Self {
+            image: (&record.image, 0),
+            instruction: Cow::Borrowed(&record.instruction),
+            answer: record.answers.first().map_or("", String::as_str),
+        }
+    }
+}
+
+/// The parameter that holds prompts of a pre-training, `(prompts, tokens, d_model)`; no model has it.
+pub(crate) const PROMPTS: &str = "pre-training.prompts";
 
 impl Batch {
     /// The records with their first answers as targets.
@@ -25,32 +52,63 @@ impl Batch {
     /// # Errors
     /// An image without features, an error of the tokenizers.
     pub(crate) fn new(
-        (processor, kind): (&Processor, ModelKind),
+        model: (&Processor, ModelKind),
         images: &Images,
         statistics: Option<&Statistics>,
         records: &[&Record],
     ) -> Result<Self> {
-        let keys: Vec<&str> = records.iter().map(|r| r.image.as_str()).collect();
-        let questions: Vec<&str> = records.iter().map(|r| r.instruction.as_str()).collect();
-        let answers: Vec<&str> =
-            records.iter().map(|r| r.answers.first().map_or("", String::as_str)).collect();
+        let samples: Vec<Sample<'_>> = records.iter().map(|record| Sample::from(*record)).collect();
+        Self::of(model, images, statistics, &samples)
+    }
+
+    /// As [`Self::new`], of any samples.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(crate) fn of(
+        (processor, kind): (&Processor, ModelKind),
+        images: &Images,
+        statistics: Option<&Statistics>,
+        samples: &[Sample<'_>],
+    ) -> Result<Self> {
+        let keys: Vec<(&str, u32)> = samples.iter().map(|s| s.image).collect();
+        let questions: Vec<&str> = samples.iter().map(|s| &*s.instruction).collect();
+        let answers: Vec<&str> = samples.iter().map(|s| s.answer).collect();
         let answers = processor.text.encode_batch(&answers)?;
         let labels = answers.labels(fwd_ops::IGNORE_INDEX);
         Ok(Self {
             image: images.batch(&keys, statistics)?,
             instructions: instructions(processor, kind, &questions)?,
             labels: Tensor::from_vec(labels, (answers.rows, answers.width), &Device::Cpu)?,
+            prompts: None,
         })
+    }
+
+    /// The same with a prompt in front of every sample, one of those that the parameter [`PROMPTS`] holds.
+    ///
+    /// # Errors
+    /// An error of candle.
+    pub(crate) fn with_prompts(self, prompts: Vec<u32>) -> Result<Self> {
+        let n = prompts.len();
+        Ok(Self { prompts: Some(Tensor::from_vec(prompts, n, &Device::Cpu)?), ..self })
     }
 
     /// Visual tokens and loss.
     ///
     /// # Errors
     /// Those of the model.
-    pub(crate) fn score(&self, model: &Blip) -> Result<(FrozenFeatures, Scored)> {
+    pub(crate) fn score(&self, model: &Blip, prompts: Option<&Tensor>) -> Result<(FrozenFeatures, Scored)> {
         let features = model.features_of(&self.image, &self.instructions, &mut Tap::none())?;
-        let scored = model.language().score(&features.input()?, &self.labels, &mut Tap::none())?;
+        let mut input = features.input()?;
+        if let (Some(all), Some(chosen)) = (prompts, &self.prompts) {
+            input = input.with_prompt(&all.index_select(chosen, 0)?)?;
+        }
+        let scored = model.language().score(&input, &self.labels, &mut Tap::none())?;
         Ok((features, scored))
+    }
+
+    fn len(&self) -> Result<usize> {
+        Ok(self.labels.dim(0)?)
     }
 
     /// Answers by greedy search.
@@ -75,22 +133,60 @@ impl Batch {
     }
 }
 
-/// One step of the trained parameters down the loss of a batch, plus what `extra` adds to it.
+/// One step of the trained parameters down the mean loss over the samples of some batches, plus what `extra` adds to a batch's.
+///
+/// The batches are worked on side by side: two halves keep two cores busier than one batch does, whose small operations do not
+/// divide. The result does not depend on the number of threads.
 ///
 /// # Errors
 /// Those of the model; a parameter without a gradient.
 pub(crate) fn step(
     base: &Blip,
     trainable: &mut Trainable,
-    batch: &Batch,
+    batches: &[Batch],
     config: &StepConfig,
-    extra: impl FnOnce(&FrozenFeatures, &Tensor) -> Result<Tensor>,
+    extra: impl Fn(&FrozenFeatures, &Tensor) -> Result<Tensor> + Sync,
 ) -> Result<StepReport> {
     let mut tracked = trainable.tracked(&Device::Cpu)?;
     let model = base.with_parameters(&mut tracked)?;
-    let (features, scored) = batch.score(&model)?;
-    let loss = extra(&features, &scored.loss)?;
-    Ok(trainable.step(&tracked, &loss, config)?)
+    let prompts = match trainable.get(PROMPTS) {
+        Some((shape, _)) => Some(tracked.get(PROMPTS, shape)?),
+        None => None,
+    };
+    let n = batches.iter().map(Batch::len).sum::<Result<usize>>()?;
+    let gradient = |batch: &Batch| {
+        let (features, scored) = batch.score(&model, prompts.as_ref())?;
+        let loss = (extra(&features, &scored.loss)? * (batch.len()? as f64 / n as f64))?;
+        gradient_of(&tracked, &loss, prompts.as_ref())
+    };
+    let gradients = batches.par_iter().map(gradient).collect::<Result<Vec<_>>>()?;
+    let sum = gradients.into_iter().reduce(|sum, more| sum.plus(&more)).context("no batch")?;
+    Ok(trainable.step(sum, config)?)
+}
+
+/// Prompts that no sample has in front get the gradient 0, which is no mistake here.
+fn gradient_of(tracked: &Tracked, loss: &Tensor, prompts: Option<&Tensor>) -> Result<Gradient> {
+    let loss = match prompts {
+        Some(all) => {
+            let sum = all.sum_all()?;
+            (loss + sum.mul(&sum.zeros_like()?)?)? // Not `* 0.0`, of which candle records no gradient.
+        }
+        None => loss.clone(),
+    };
+    Ok(tracked.gradient(&loss)?)
+}
+
+/// Records in two halves, for [`step`].
+///
+/// # Errors
+/// As [`Batch::new`].
+pub(crate) fn halves(
+    model: (&Processor, ModelKind),
+    images: &Images,
+    records: &[&Record],
+) -> Result<Vec<Batch>> {
+    let half = records.len().div_ceil(2).max(1);
+    records.chunks(half).map(|half| Batch::new(model, images, None, half)).collect()
 }
 
 /// The weights of a model but for its vision tower, as parameters to train.

@@ -11,9 +11,13 @@ use std::process::Command;
 
 const RECIPE: &str = r#"
 seed = 1
-steps = 8
+steps = 20
+stop_after = 8
+decay_from = 5
 batch_size = 4
-diversity = { weight = 3.0, share = 0.4 }
+augmentation = { views = 3, upright = [] }
+prompting = { tokens = 2, share = 0.5, replaced = 0.5, tasks = ["squares"] }
+diversity = { weight = 3.0, share = 0.4, rank = 0.1 }
 min_word_count = 1
 [weights]
 squares = 1.0
@@ -38,6 +42,12 @@ d_kv = 16
 heads = 2
 encoder_layers = 1
 decoder_layers = 1
+[[phases]]
+from = 0
+only = { squares = ["square"] }
+[[phases]]
+from = 4
+weights = { squares = 2.0 }
 "#;
 
 #[test]

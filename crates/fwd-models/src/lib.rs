@@ -51,7 +51,7 @@ pub use promptable::{BlipSample, padded};
 pub use qformer::{QFormer, QFormerText};
 pub use t5::{DecoderState, Encoded, LanguageInput, Scored, T5};
 pub use tap::Tap;
-pub use trainable::{FirstValues, StepConfig, StepReport, Tracked, Trainable};
+pub use trainable::{FirstValues, Gradient, StepConfig, StepReport, Tracked, Trainable};
 pub use vision::{CELL_CHANNELS, Neck, VisionTower};
 pub use vit::VisionTransformer;
 pub use weights::{Checkpoint, WeightDtype, Weights};

@@ -49,6 +49,13 @@ pub struct Tracked {
     tensors: Named,
 }
 
+/// A loss and its gradient, for each parameter in the order of their names.
+#[derive(Debug, Clone)]
+pub struct Gradient {
+    loss: f64,
+    values: Vec<Vec<f32>>,
+}
+
 /// Gives the first value of a parameter by name and shape.
 pub type FirstValues<'a> = &'a mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>>;
 
@@ -135,16 +142,16 @@ impl Trainable {
         Ok(Tracked { variables, tensors: Named(tensors) })
     }
 
-    /// One AdamW step down the gradient of a loss that was computed from `tracked`.
+    /// One AdamW step down a gradient of these parameters.
     ///
     /// # Errors
-    /// [`ModelError::Op`] if a parameter has no gradient or a non-finite one, or the loss is not finite; nothing is changed then.
-    pub fn step(&mut self, tracked: &Tracked, loss: &Tensor, config: &StepConfig) -> Result<StepReport> {
-        let variables: Vec<(&str, &Var)> =
-            tracked.variables.iter().map(|(name, var)| (name.as_str(), var)).collect();
-        let gradients = fwd_ops::backward(loss, &variables)?;
-        let gradients =
-            gradients.iter().map(|g| Ok(g.flatten_all()?.to_vec1::<f32>()?)).collect::<Result<Vec<_>>>()?;
+    /// [`ModelError::Input`] if the gradient is not one of these parameters; nothing is changed then.
+    pub fn step(&mut self, gradient: Gradient, config: &StepConfig) -> Result<StepReport> {
+        let Gradient { loss, values: gradients } = gradient;
+        let sizes = self.parameters.values().map(|p| p.values.len());
+        if !sizes.eq(gradients.iter().map(Vec::len)) {
+            return Err(ModelError::input("optimiser", "the gradient is one of other parameters"));
+        }
         let norm_of = |g: &Vec<f32>| g.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
         // One sum for each parameter, added in the order of names: the same bits on any number of threads.
         let squares: Vec<f64> = gradients.par_iter().map(norm_of).collect();
@@ -158,7 +165,6 @@ impl Trainable {
             optimiser.step(&mut p.state, &mut p.values, &gradient)
         });
         stepped.map_err(|e| ModelError::input("optimiser", e.to_string()))?;
-        let loss = f64::from(loss.to_scalar::<f32>()?);
         Ok(StepReport { loss, grad_norm })
     }
 
@@ -245,6 +251,33 @@ fn serialise<'a>(arrays: impl Iterator<Item = (&'a str, Dtype, &'a [usize], &'a 
     safetensors::serialize(views, None).map_err(broken)
 }
 
+impl Tracked {
+    /// The gradient of a loss that was computed from these parameters.
+    ///
+    /// # Errors
+    /// [`ModelError::Op`] if a parameter has no gradient or a non-finite one, or the loss is not finite.
+    pub fn gradient(&self, loss: &Tensor) -> Result<Gradient> {
+        let variables: Vec<(&str, &Var)> =
+            self.variables.iter().map(|(name, var)| (name.as_str(), var)).collect();
+        let gradients = fwd_ops::backward(loss, &variables)?;
+        let values =
+            gradients.iter().map(|g| Ok(g.flatten_all()?.to_vec1::<f32>()?)).collect::<Result<_>>()?;
+        Ok(Gradient { loss: f64::from(loss.to_scalar::<f32>()?), values })
+    }
+}
+
+impl Gradient {
+    /// The gradient of the sum of both losses.
+    #[must_use]
+    pub fn plus(mut self, other: &Self) -> Self {
+        self.loss += other.loss;
+        for (sum, more) in self.values.iter_mut().zip(&other.values) {
+            sum.iter_mut().zip(more).for_each(|(s, m)| *s += m);
+        }
+        self
+    }
+}
+
 impl Weights for Recorder<'_> {
     fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         if self.trainable.get(name).is_none() {
@@ -325,7 +358,7 @@ mod tests {
             .map(|_| {
                 let mut tracked = trainable.tracked(&Device::Cpu).unwrap();
                 let loss = loss(&mut tracked);
-                trainable.step(&tracked, &loss, &config).unwrap()
+                trainable.step(tracked.gradient(&loss).unwrap(), &config).unwrap()
             })
             .collect()
     }
@@ -351,13 +384,19 @@ mod tests {
         trainable.insert("unused", &[1], vec![0.0]).unwrap();
         let mut tracked = trainable.tracked(&Device::Cpu).unwrap();
         let loss = loss(&mut tracked);
-        let config = StepConfig { optimiser: AdamW::default(), max_norm: 1.0 };
-        let error = trainable.step(&tracked, &loss, &config).unwrap_err().to_string();
+        let error = tracked.gradient(&loss).unwrap_err().to_string();
         assert!(error.contains("no gradient for [unused]"), "{error}");
         assert!(trainable.insert("c", &[2], vec![0.0]).is_err());
         assert!(tracked.get("a", &[4]).unwrap_err().to_string().contains("`a` is [2, 2]"));
         let bytes = quadratic().to_bytes().unwrap();
         assert!(Trainable::from_bytes(&bytes[..bytes.len() - 5]).is_err());
+        let other = quadratic();
+        let mut tracked = other.tracked(&Device::Cpu).unwrap();
+        let loss = self::loss(&mut tracked);
+        let gradient = tracked.gradient(&loss).unwrap();
+        let config = StepConfig { optimiser: AdamW::default(), max_norm: 1.0 };
+        let error = trainable.step(gradient, &config).unwrap_err().to_string();
+        assert!(error.contains("other parameters"), "{error}");
         let mut large = quadratic();
         large.insert("d", &[1], vec![1e6]).unwrap();
         assert!(large.to_f16_checkpoint().unwrap_err().to_string().contains("`d` does not fit"));

@@ -9,6 +9,7 @@
 //! that (after 60,000 samples colour and number were half guessed).
 
 use super::recipe::Sizes;
+use crate::weights::PROMPTS;
 use fwd_models::{CELL_CHANNELS, EfficientNetLite0};
 use rand::Rng;
 use rand_distr::StandardNormal;
@@ -38,7 +39,7 @@ pub(crate) fn value(seed: u64, sizes: &Sizes, name: &str, shape: &[usize]) -> Ve
         }
         _ if name.ends_with("relative_attention_bias.weight") => normal(0.1),
         _ if name.ends_with("language_model.shared.weight") => normal(1.0),
-        _ if name.contains("_embeddings.weight") => normal(0.5),
+        _ if name.contains("_embeddings.weight") || name == PROMPTS => normal(0.5),
         _ if shape.len() == 1 && name.ends_with(".weight") => vec![1.0; n],
         _ if name.ends_with(".bias") => vec![0.0; n],
         _ if name.starts_with("qformer.") => normal(0.5 * n_in.powf(-0.5)),

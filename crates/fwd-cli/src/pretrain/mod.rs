@@ -12,9 +12,9 @@ mod vocabulary;
 
 use crate::args::{Common, PretrainArgs};
 use crate::files::{write_atomically, write_json};
-use crate::images::{Images, Statistics};
+use crate::images::{Images, Statistics, View};
 use crate::interrupt::{self, Interrupted};
-use crate::weights::{self, Batch};
+use crate::weights::{self, Batch, PROMPTS};
 use crate::{assets, output, progress};
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
@@ -22,9 +22,9 @@ use fwd_data::bench::{Benchmark, Record, Split};
 use fwd_data::{ImageProcessor, Processor};
 use fwd_models::{Blip, Checkpoint, FrozenFeatures, ModelKind, StepConfig, Trainable, WeightDtype, Weights};
 use recipe::{Diversity, Recipe};
-use sampler::Sampler;
+use sampler::{Draw, Drawn, Sampler};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -103,7 +103,7 @@ impl<'a> Pretraining<'a> {
         cache: Option<&Path>,
     ) -> Result<Self> {
         let tasks = bench.pretraining();
-        for name in recipe.weights.keys() {
+        for name in recipe.weights.keys().chain(recipe.phases.iter().flat_map(|phase| phase.weights.keys())) {
             ensure!(
                 tasks.iter().any(|t| t.name == *name),
                 "the recipe weighs `{name}`, no pre-training task"
@@ -116,10 +116,7 @@ impl<'a> Pretraining<'a> {
             write_atomically(&vision, &bytes)?;
         }
         let train = || tasks.iter().flat_map(|t| t.split(Split::Train));
-        let texts = train().flat_map(|r| {
-            std::iter::once(r.instruction.as_str()).chain(r.answers.iter().map(String::as_str))
-        });
-        let vocabulary = vocabulary::tokenizer_json(texts, recipe.min_word_count);
+        let vocabulary = vocabulary::tokenizer_json(train().flat_map(texts_of), recipe.min_word_count);
         let side = recipe.model.image_size;
         for (name, value) in [
             ("tokenizer.json", &vocabulary),
@@ -139,24 +136,32 @@ impl<'a> Pretraining<'a> {
 
         let watched: Vec<(&str, Vec<&Record>)> =
             tasks.iter().map(|t| (t.name.as_str(), t.split(Split::Val).take(WATCHED).collect())).collect();
-        let mut keys: Vec<&str> = train().map(|r| r.image.as_str()).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let of_training = keys.clone();
-        keys.extend(watched.iter().flat_map(|(_, records)| records.iter().map(|r| r.image.as_str())));
-        keys.sort_unstable();
-        keys.dedup();
+        let upright: BTreeSet<&str> = tasks
+            .iter()
+            .filter(|t| recipe.augmentation.upright.contains(&t.name))
+            .flat_map(|t| t.split(Split::Train).map(|r| r.image.as_str()))
+            .collect();
+        let keys: BTreeSet<&str> = train().map(|r| r.image.as_str()).collect();
+        let all_of = |key| {
+            let may_flip = !upright.contains(key);
+            (0..recipe.augmentation.views).map(move |number| View { key, number, may_flip })
+        };
+        let mut views: Vec<View<'_>> = keys.into_iter().flat_map(all_of).collect();
+        let n_training = views.len();
+        let held_out: BTreeSet<&str> =
+            watched.iter().flat_map(|(_, records)| records.iter().map(|r| r.image.as_str())).collect();
+        views.extend(held_out.into_iter().map(View::plain));
         let cache = cache.map_or_else(|| out.join(".fwd-cache"), Path::to_path_buf);
-        let images = features(&base, &vision, &processor.image, bench, &keys, &cache)?;
-        let statistics = images.statistics(of_training.into_iter());
+        let images = features(&base, &vision, &processor.image, bench, &views, &cache)?;
+        let statistics = images.statistics(views[..n_training].iter().copied());
         Ok(Self { recipe, out, processor, base, images, statistics, watched })
     }
 
     fn train(&self, bench: &Benchmark) -> Result<()> {
-        let mut trainable = self.start()?;
+        let mut sampler = Sampler::new(self.recipe, bench);
+        let mut trainable = self.start(&sampler)?;
         let mut step = trainable.n_steps();
         let mut curve = Curve::read(&self.out.join(CURVE), step, &self.watched)?;
-        let mut sampler = Sampler::new(self.recipe, bench);
         (0..step).for_each(|done| drop(sampler.draw(done)));
         let n = trainable.n_parameters();
         progress::note(&format!(
@@ -171,14 +176,8 @@ impl<'a> Pretraining<'a> {
                 optimiser: self.recipe.optimiser_at(step),
                 max_norm: self.recipe.optimiser.max_norm,
             };
-            let records = sampler.draw(step);
-            let batch = Batch::new(
-                (&self.processor, ModelKind::InstructBlip),
-                &self.images,
-                Some(&self.statistics),
-                &records,
-            )?;
-            let report = weights::step(&self.base, &mut trainable, &batch, &config, |features, loss| {
+            let batches = self.batches(&sampler.draw(step))?;
+            let report = weights::step(&self.base, &mut trainable, &batches, &config, |features, loss| {
                 self.with_diversity(features, loss)
             });
             let report = report.with_context(|| format!("step {step}"))?;
@@ -209,29 +208,57 @@ impl<'a> Pretraining<'a> {
         Ok(())
     }
 
+    /// The two halves of a step's batch.
+    fn batches(&self, draw: &Draw<'_>) -> Result<Vec<Batch>> {
+        let half = |drawn: &[Drawn<'_>]| -> Result<Batch> {
+            let samples: Vec<_> = drawn.iter().map(|d| d.sample.clone()).collect();
+            let model = (&self.processor, ModelKind::InstructBlip);
+            let batch = Batch::of(model, &self.images, Some(&self.statistics), &samples)?;
+            if draw.is_prompted {
+                return batch.with_prompts(drawn.iter().map(|d| d.task).collect());
+            }
+            Ok(batch)
+        };
+        draw.samples.chunks(draw.samples.len().div_ceil(2).max(1)).map(half).collect()
+    }
+
     /// The parameters before the next step.
-    fn start(&self) -> Result<Trainable> {
+    fn start(&self, sampler: &Sampler<'_>) -> Result<Trainable> {
         let state = self.out.join(STATE);
         if state.exists() {
             let bytes = fs::read(&state).with_context(|| format!("cannot read {}", state.display()))?;
             return Trainable::from_bytes(&bytes).with_context(|| state.display().to_string());
         }
         let vocab_size = self.base.language().vocab_size();
-        Ok(new_model(self.recipe, vocab_size, &self.out.join(VISION))?.1)
+        let mut trainable = new_model(self.recipe, vocab_size, &self.out.join(VISION))?.1;
+        let n_tokens = self.recipe.prompting.tokens;
+        if n_tokens > 0 {
+            let shape = [sampler.n_tasks(), n_tokens, self.recipe.model.d_model];
+            let values = initial::value(self.recipe.seed, &self.recipe.model, PROMPTS, &shape);
+            trainable.insert(PROMPTS, &shape, values)?;
+        }
+        Ok(trainable)
     }
 
-    /// `loss + w·max(0, t − share)`: queries that come to say the same are driven apart, until the share of the variance of the
-    /// visual tokens that lies between the queries of a sample is t.
+    /// `loss + w·max(0, t − share) + w·max(0, t' − rank)`: queries that come to say the same are driven apart, until the share of
+    /// the variance of the visual tokens that lies between the queries of a sample is t; and tokens that come to lie in few
+    /// directions are spread, until the participation ratio of their second moment, `(tr C)²/‖C‖²`, is t' of the width.
     fn with_diversity(&self, features: &FrozenFeatures, loss: &Tensor) -> Result<Tensor> {
-        let Diversity { weight, share } = self.recipe.diversity;
+        let Diversity { weight, share, rank } = self.recipe.diversity;
         if weight == 0.0 {
             return Ok(loss.clone());
         }
         let tokens = &features.visual_tokens;
+        let rows = tokens.flatten(0, 1)?;
+        let moment = (rows.t()?.contiguous()?.matmul(&rows)? / rows.dim(0)? as f64)?;
+        let trace = rows.sqr()?.mean_all()?;
+        // tr C = d·trace: (tr C)²/(d·‖C‖²), and ‖C‖² is d² times its mean.
+        let ratio = ((trace.sqr()? / moment.sqr()?.mean_all()?)? / rows.dim(1)? as f64)?;
+        let narrow = (ratio.neg()? + rank)?.relu()?;
         let between = tokens.broadcast_sub(&tokens.mean_keepdim(1)?)?.sqr()?.mean_all()?;
         let overall = tokens.broadcast_sub(&tokens.mean_keepdim((0, 1))?)?.sqr()?.mean_all()?;
         let missing = ((between / overall)?.neg()? + share)?.relu()?;
-        Ok((loss + (missing * weight)?)?)
+        Ok((loss + ((missing + narrow)? * weight)?)?)
     }
 
     /// The validation loss of each task.
@@ -244,7 +271,7 @@ impl<'a> Pretraining<'a> {
                 Some(&self.statistics),
                 records,
             )?;
-            Ok(f64::from(batch.score(&model)?.1.loss.to_scalar::<f32>()?))
+            Ok(f64::from(batch.score(&model, None)?.1.loss.to_scalar::<f32>()?))
         };
         self.watched.iter().map(loss).collect()
     }
@@ -252,6 +279,7 @@ impl<'a> Pretraining<'a> {
     /// Writes the model, with the standardisation folded into the neck.
     fn export(&self, trainable: &Trainable) -> Result<()> {
         let mut model = trainable.clone();
+        model.remove(PROMPTS);
         fold(&mut model, &self.statistics)?;
         write_atomically(&self.out.join(TRAINED), &model.to_f16_checkpoint()?)?;
         let mut map = BTreeMap::new();
@@ -266,7 +294,12 @@ impl<'a> Pretraining<'a> {
     }
 }
 
-/// Features of images through the vision network of a model.
+/// Everything that is read or written in a record.
+fn texts_of(record: &Record) -> impl Iterator<Item = &str> {
+    std::iter::once(record.instruction.as_str()).chain(record.answers.iter().map(String::as_str))
+}
+
+/// Features of views of images through the vision network of a model.
 ///
 /// # Errors
 /// As [`Images::compute`].
@@ -275,13 +308,13 @@ pub(crate) fn features(
     vision: &Path,
     processor: &ImageProcessor,
     bench: &Benchmark,
-    keys: &[&str],
+    views: &[View<'_>],
     cache: &Path,
 ) -> Result<Images> {
     use sha2::Digest;
     let bytes = fs::read(vision).with_context(|| format!("cannot read {}", vision.display()))?;
     let hash = crate::backbone::hex(&sha2::Sha256::digest(&bytes));
-    Images::compute(model.vision(), &hash, processor, bench, keys, cache)
+    Images::compute(model.vision(), &hash, processor, bench, views, cache)
 }
 
 /// A model with first values, and those of its parameters that are trained.

@@ -20,26 +20,79 @@ pub(crate) struct Recipe {
     /// Training ends after so many of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stop_after: Option<usize>,
+    /// From this step on, the learning rate falls in a straight line, to its final share at the last step that is taken. So a long
+    /// training can be brought to an early end, and still be repeated: nothing before this step depends on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) decay_from: Option<usize>,
     /// Samples of a step.
     pub(crate) batch_size: usize,
+    /// Against learning the pictures by heart.
+    pub(crate) augmentation: Augmentation,
+    /// Practice in being told by prompts what to do.
+    pub(crate) prompting: Prompting,
     /// A penalty on queries that say the same.
     pub(crate) diversity: Diversity,
     /// A text piece is a token of its own from so many occurrences on; rarer words are spelt.
     pub(crate) min_word_count: usize,
     /// How often each task is drawn, relative to the others.
     pub(crate) weights: BTreeMap<String, f64>,
+    /// Steps from which on some tasks have other weights or records, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) phases: Vec<Phase>,
     /// The optimiser.
     pub(crate) optimiser: Optimiser,
     /// Sizes.
     pub(crate) model: Sizes,
 }
 
-/// `weight·max(0, share − s)`, s being the share of the visual tokens' variance that lies between the queries of a sample.
+/// What is different from a step on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Phase {
+    /// The first step.
+    pub(crate) from: usize,
+    /// Weights that are not those before it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) weights: BTreeMap<String, f64>,
+    /// Of these tasks only records with one of these words in their instruction are drawn; until the next phase.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) only: BTreeMap<String, Vec<String>>,
+}
+
+/// Pictures are shown in several views: as they are, and scaled, shifted and mirrored at random.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Augmentation {
+    /// Views of each picture, the picture itself among them.
+    pub(crate) views: u32,
+    /// Tasks whose pictures are not mirrored.
+    pub(crate) upright: Vec<String>,
+}
+
+/// Some batches have a trained prompt of their task in front of every sample, and the instruction that it makes superfluous is
+/// mostly replaced by random words. So the language model learns that vectors can tell it what to do, and Q-Former and language
+/// model to bear instructions they do not know. The prompts are thrown away in the end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Prompting {
+    /// Vectors of a prompt; 0 for no prompts.
+    pub(crate) tokens: usize,
+    /// The share of batches with prompts.
+    pub(crate) share: f64,
+    /// The share of the instructions in them that are replaced.
+    pub(crate) replaced: f64,
+    /// Tasks whose prompt says it all, so that the instruction can be replaced.
+    pub(crate) tasks: Vec<String>,
+}
+
+/// `weight·(max(0, share − s) + max(0, rank − r))`, s being the share of the visual tokens' variance that lies between the queries
+/// of a sample, r their participation ratio as a share of the width.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Diversity {
     pub(crate) weight: f64,
     pub(crate) share: f64,
+    pub(crate) rank: f64,
 }
 
 /// AdamW with a linear warm-up and a cosine decay.
@@ -115,12 +168,23 @@ impl Recipe {
             "{}: model.queries is {queries}, must be a square: they begin as the cells of a grid",
             path.display()
         );
-        let weights = recipe.weights.values();
         ensure!(
-            weights.clone().all(|w| w.is_finite() && *w >= 0.0) && weights.sum::<f64>() > 0.0,
-            "{}: weights must not be negative, and not all 0",
+            recipe.decay_from.is_none_or(|from| from < recipe.n_steps()),
+            "{}: decay_from must be below the number of steps",
             path.display()
         );
+        ensure!(recipe.augmentation.views > 0, "{}: augmentation.views must not be 0", path.display());
+        let in_order = recipe.phases.windows(2).all(|pair| pair[0].from < pair[1].from);
+        ensure!(in_order, "{}: the phases must begin one after another", path.display());
+        for step in std::iter::once(0).chain(recipe.phases.iter().map(|phase| phase.from)) {
+            let weights = recipe.weights_at(step);
+            let weights = weights.values();
+            ensure!(
+                weights.clone().all(|w| w.is_finite() && *w >= 0.0) && weights.sum::<f64>() > 0.0,
+                "{}: weights must not be negative, and not all 0",
+                path.display()
+            );
+        }
         Ok(recipe)
     }
 
@@ -129,12 +193,35 @@ impl Recipe {
         self.stop_after.map_or(self.steps, |n| n.min(self.steps))
     }
 
+    /// The weight of each task at a step.
+    pub(crate) fn weights_at(&self, step: usize) -> BTreeMap<&str, f64> {
+        let phases = self.phases.iter().filter(|phase| phase.from <= step);
+        let all = std::iter::once(&self.weights).chain(phases.map(|phase| &phase.weights));
+        all.flatten().map(|(name, weight)| (name.as_str(), *weight)).collect()
+    }
+
+    /// The words of which one must be in the instruction of a task's record at a step; none if any record will do.
+    pub(crate) fn words_at(&self, step: usize, task: &str) -> Option<&[String]> {
+        let phase = self.phases.iter().rev().find(|phase| phase.from <= step)?;
+        phase.only.get(task).map(Vec::as_slice)
+    }
+
     /// Learning rate and the rest of the optimiser at a step, from 0.
     pub(crate) fn optimiser_at(&self, step: usize) -> AdamW {
         let o = &self.optimiser;
         let warm = ((step + 1) as f64 / o.warm_up.max(1) as f64).min(1.0);
-        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / self.steps as f64).cos());
-        let lr = o.lr * warm * (o.final_share + (1.0 - o.final_share) * cosine);
+        let on_cosine = |step: usize| {
+            let cosine = 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / self.steps as f64).cos());
+            o.final_share + (1.0 - o.final_share) * cosine
+        };
+        let share = match self.decay_from.filter(|from| step > *from) {
+            Some(from) => {
+                let left = (self.n_steps() - step) as f64 / (self.n_steps() - from) as f64;
+                o.final_share + (on_cosine(from) - o.final_share) * left
+            }
+            None => on_cosine(step),
+        };
+        let lr = o.lr * warm * share;
         AdamW { lr, beta1: 0.9, beta2: o.beta2, eps: o.eps, weight_decay: o.weight_decay }
     }
 
@@ -187,5 +274,36 @@ impl Recipe {
     /// Sizes that make no model.
     pub(crate) fn model_config(&self, vocab_size: usize) -> Result<ModelConfig> {
         Ok(serde_json::from_value(self.config_json(vocab_size))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_early_end_changes_nothing_before_it() {
+        let path = crate::assets::backbone().unwrap().join("recipe.toml");
+        let recipe = Recipe::read(&path).unwrap();
+        let optimiser = Optimiser { warm_up: 1, ..recipe.optimiser.clone() };
+        let whole = Recipe { steps: 100, stop_after: None, decay_from: None, optimiser, ..recipe };
+        let early = Recipe { stop_after: Some(60), decay_from: Some(40), ..whole.clone() };
+        let rate = |recipe: &Recipe, step| recipe.optimiser_at(step).lr;
+        assert!((0..=40).all(|step| rate(&whole, step) == rate(&early, step)));
+        assert!((41..60).all(|step| rate(&early, step) < rate(&early, step - 1)));
+        let last = whole.optimiser.lr * whole.optimiser.final_share;
+        assert!((rate(&early, 60) - last).abs() < 1e-12);
+        let weights = |step| whole.weights_at(step);
+        let later = Recipe {
+            phases: vec![Phase {
+                from: 5,
+                weights: [("color".to_owned(), 7.0)].into(),
+                only: BTreeMap::new(),
+            }],
+            ..whole.clone()
+        };
+        assert_eq!(later.weights_at(4), weights(4));
+        assert_eq!(later.weights_at(5)["color"], 7.0);
+        assert_eq!(later.weights_at(9)["words"], weights(9)["words"]);
     }
 }
