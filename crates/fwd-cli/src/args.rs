@@ -3,7 +3,7 @@
 use crate::config::Order;
 use crate::method::Method;
 use clap::builder::PossibleValuesParser;
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
 
@@ -47,6 +47,8 @@ pub(crate) enum Command {
     /// The benchmark.
     #[command(subcommand)]
     Data(DataCommand),
+    /// Measures of continual learning from any matrix of scores.
+    Metrics(MetricsArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -58,6 +60,58 @@ pub(crate) enum Command {
 pub(crate) enum DataCommand {
     /// Prove that no image is in two splits, and that nothing is missing, empty or unreadable.
     Check(CheckArgs),
+    /// Write a benchmark in another format: packed, or LLaVA's JSON in CoIN's layout.
+    Convert(ConvertArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConvertArgs {
+    /// Benchmark: a packed folder, a folder in CoIN's layout or with `tasks.toml`, or such a description itself.
+    pub(crate) from: PathBuf,
+    /// The folder to make.
+    pub(crate) out: PathBuf,
+    /// Its format.
+    #[arg(long, value_enum)]
+    pub(crate) to: Layout,
+    /// Only these tasks, separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "TASK,…")]
+    pub(crate) tasks: Option<Vec<String>>,
+    /// Leave out records that cannot be used, instead of refusing them.
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
+}
+
+/// A format of benchmarks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Layout {
+    /// The project's own: all images of a folder in one file.
+    Packed,
+    /// One folder a task, with train.json, val.json, test.json and images.
+    Coin,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct MetricsArgs {
+    /// Matrix of scores: one row a moment, one column a task; names in the first line and column are optional.
+    pub(crate) matrix: PathBuf,
+    /// What the first row is; without it a matrix with more rows than columns begins before training.
+    #[arg(long, value_enum)]
+    pub(crate) first_row: Option<FirstRow>,
+    /// The last column is what was known before the tasks (pre-training), no task.
+    #[arg(long)]
+    pub(crate) pretraining_column: bool,
+    /// Scores of each task learnt alone, for FWT*.
+    #[arg(long, value_delimiter = ',', value_name = "SCORE,…")]
+    pub(crate) alone: Option<Vec<f64>>,
+}
+
+/// The moment of the first row of a matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FirstRow {
+    /// Before any training: zero-shot.
+    BeforeTraining,
+    /// After the first task.
+    AfterFirstTask,
 }
 
 #[derive(Debug, clap::Args)]
@@ -197,7 +251,7 @@ pub(crate) struct PretrainArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
-    /// Benchmark directory; without it the embedded benchmark.
+    /// Benchmark: a packed folder, one in CoIN's layout or with `tasks.toml`, or such a description; without it the embedded one.
     pub(crate) dir: Option<PathBuf>,
 }
 

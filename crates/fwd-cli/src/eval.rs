@@ -63,7 +63,7 @@ pub(crate) fn command(args: &EvalArgs, common: &Common) -> Result<ExitCode> {
         scores.push(TaskScore {
             task: name,
             n_scored: predictions.len(),
-            score: predict::percent(&predictions),
+            score: predict::percent(task.metric, &predictions)?,
         });
     }
     let result = Evaluation { run: args.run.display().to_string(), split: split_name(split), scores };

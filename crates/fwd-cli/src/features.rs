@@ -61,7 +61,7 @@ impl<'a> FeatureStore<'a> {
                     let what = found.err().map_or("does not fit the model".to_owned(), |e| e.to_string());
                     tracing::warn!("{}: {what}; its features are computed anew", path.display());
                 }
-                let bytes = self.bench.image_bytes(&record.image)?;
+                let bytes = &self.bench.image(&record.image)?;
                 let sample = self.backbone.features(bytes, &record.image, &record.instruction);
                 let sample = sample.with_context(|| format!("image {}", record.image))?;
                 self.keep(&path, &sample);

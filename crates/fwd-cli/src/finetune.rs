@@ -8,7 +8,7 @@ use crate::config::RunConfig;
 use crate::files::write_atomically;
 use crate::images::{Images, View};
 use crate::interrupt::{self, Interrupted};
-use crate::predict::{self, Prediction};
+use crate::predict;
 use crate::progress;
 use crate::run_dir::{RunDir, state_dir};
 use crate::samples::Exam;
@@ -152,29 +152,28 @@ impl Finetune<'_> {
     }
 
     fn read_row(&self, row: usize) -> Result<Vec<f64>> {
-        self.exams.iter().map(|exam| predict::read_percent(&self.path(row, exam))).collect()
+        self.exams.iter().map(|exam| predict::read_percent(exam.task.metric, &self.path(row, exam))).collect()
     }
 
     fn score_row(&self, row: usize, model: &Blip, images: &Images) -> Result<Vec<f64>> {
         let score = |exam: &Exam<'_>| -> Result<f64> {
             let path = self.path(row, exam);
             if path.exists() {
-                return predict::read_percent(&path);
+                return predict::read_percent(exam.task.metric, &path);
             }
             let bar = progress::bar(format!("scoring {}", exam.task.name), exam.cases.len());
-            let mut predictions: Vec<Prediction<'_>> = Vec::with_capacity(exam.cases.len());
+            let mut texts = Vec::with_capacity(exam.cases.len());
             for cases in exam.cases.chunks(self.config.eval_batch) {
                 interrupt::check()?;
                 let records: Vec<&Record> = cases.iter().map(|case| case.record).collect();
                 let batch = Batch::new(self.processor(), images, None, &records)?;
-                let answers =
-                    batch.answers(model, &self.session.backbone.processor, self.config.max_new_tokens)?;
-                let scored = cases.iter().zip(answers);
-                predictions.extend(scored.map(|(case, text)| Prediction::new(exam.task, case, text)));
-                bar.set(predictions.len());
+                let processor = &self.session.backbone.processor;
+                texts.extend(batch.answers(model, processor, self.config.max_new_tokens)?);
+                bar.set(texts.len());
             }
+            let predictions = predict::scored(exam, texts)?;
             predict::write(&path, &predictions)?;
-            Ok(predict::percent(&predictions))
+            predict::percent(exam.task.metric, &predictions)
         };
         self.exams.iter().map(score).collect()
     }

@@ -80,8 +80,8 @@ impl Images {
                 Some(kept) => kept,
                 None => {
                     let decode = |view: &View<'_>| -> Result<Vec<f32>> {
-                        let bytes = bench.image_bytes(view.key)?;
-                        let pixels = processor.process_bytes(bytes, view.key, ImageLimits::default())?;
+                        let bytes = bench.image(view.key)?;
+                        let pixels = processor.process_bytes(&bytes, view.key, ImageLimits::default())?;
                         Ok(seen(view, pixels, (processor.height, processor.width)))
                     };
                     let pixels: Vec<f32> = batch.par_iter().map(decode).collect::<Result<Vec<_>>>()?.concat();

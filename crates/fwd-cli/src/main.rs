@@ -21,6 +21,7 @@ mod frozen;
 mod images;
 mod interrupt;
 mod logging;
+mod matrix;
 mod method;
 mod metrics;
 mod output;
@@ -62,6 +63,8 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Ask(ask) => ask::command(ask, &args.common),
         Command::Pretrain(pretrain) => pretrain::command(pretrain, &args.common),
         Command::Data(DataCommand::Check(check)) => data::check(check, &args.common),
+        Command::Data(DataCommand::Convert(convert)) => data::convert(convert, &args.common),
+        Command::Metrics(metrics) => matrix::command(metrics, &args.common),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Args::command(), "fwd-prompt", &mut script);

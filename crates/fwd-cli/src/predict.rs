@@ -1,15 +1,16 @@
 //! Answers to all samples of a task, their scores, and the file they are written to.
 //!
 //! A line of a predictions file: `{"question_id": …, "prompt": …, "text": …, "answers": […], "score": …}`; `prompt` is the
-//! question, `text` the answer that was given, `score` lies in 0…1 and is that of the task's metric.
+//! question, `text` the answer that was given, `score` is that of the task's metric, 0…1 (0…10 for CIDEr-D, which is one of all
+//! captions together).
 
 use crate::backbone::Backbone;
 use crate::files::write_atomically;
 use crate::interrupt;
 use crate::progress;
-use crate::samples::{Case, Exam};
+use crate::samples::Exam;
 use anyhow::{Context, Result};
-use fwd_data::bench::{BenchTask, Metric};
+use fwd_data::bench::Metric;
 use fwd_prompt::PromptPool;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -35,22 +36,28 @@ pub(crate) struct Prediction<'a> {
     pub(crate) text: String,
     /// The right answers.
     pub(crate) answers: &'a [String],
-    /// In 0…1.
+    /// By the task's metric.
     pub(crate) score: f64,
 }
 
-impl<'a> Prediction<'a> {
-    /// An answer to a sample, scored by the task's metric.
-    pub(crate) fn new(task: &BenchTask, case: &'a Case<'_>, text: String) -> Self {
-        let (record, text) = (case.record, text.trim().to_owned());
-        Self {
-            question_id: &case.question_id,
-            prompt: &record.instruction,
-            score: fwd_eval::score(scorer(task.metric), &text, &record.answers),
-            text,
-            answers: &record.answers,
-        }
-    }
+/// The answers to all samples of a task, scored by its metric.
+///
+/// # Errors
+/// [`fwd_eval::EvalError`].
+pub(crate) fn scored<'a>(exam: &'a Exam<'_>, texts: Vec<String>) -> Result<Vec<Prediction<'a>>> {
+    let answers: Vec<Vec<&str>> =
+        exam.cases.iter().map(|case| case.record.answers.iter().map(String::as_str).collect()).collect();
+    let texts: Vec<String> = texts.iter().map(|text| text.trim().to_owned()).collect();
+    let scores = fwd_eval::score_all(scorer(exam.task.metric), &texts, &answers);
+    let scores = scores.with_context(|| format!("task `{}`", exam.task.name))?;
+    let predictions = exam.cases.iter().zip(texts).zip(scores).map(|((case, text), score)| Prediction {
+        question_id: &case.question_id,
+        prompt: &case.record.instruction,
+        text,
+        answers: &case.record.answers,
+        score,
+    });
+    Ok(predictions.collect())
 }
 
 /// Answers to all samples of a task.
@@ -64,24 +71,38 @@ pub(crate) fn answer<'a>(
     generation: Generation,
 ) -> Result<Vec<Prediction<'a>>> {
     let bar = progress::bar(format!("scoring {}", exam.task.name), exam.cases.len());
-    let mut predictions = Vec::with_capacity(exam.cases.len());
+    let mut texts = Vec::with_capacity(exam.cases.len());
     for batch in exam.cases.chunks(generation.batch) {
         interrupt::check()?;
         let samples: Vec<_> = batch.iter().map(|case| &case.sample).collect();
         let answers = backbone.answer(&samples, pool, generation.max_new_tokens);
         let answers = answers.with_context(|| format!("task `{}`", exam.task.name))?;
-        for (case, answer) in batch.iter().zip(answers) {
-            predictions.push(Prediction::new(exam.task, case, answer.text));
-            bar.advance();
-        }
+        texts.extend(answers.into_iter().map(|answer| answer.text));
+        bar.set(texts.len());
     }
-    Ok(predictions)
+    scored(exam, texts)
 }
 
-/// The mean score in percent.
-pub(crate) fn percent(predictions: &[Prediction<'_>]) -> f64 {
-    let sum: f64 = predictions.iter().map(|p| p.score).sum();
-    100.0 * sum / predictions.len().max(1) as f64
+/// The figure of a task in percent: the mean score, for BLEU that of the corpus; 0 without samples.
+///
+/// # Errors
+/// [`fwd_eval::EvalError`].
+pub(crate) fn percent(metric: Metric, predictions: &[Prediction<'_>]) -> Result<f64> {
+    let texts: Vec<&str> = predictions.iter().map(|p| p.text.as_str()).collect();
+    let answers: Vec<Vec<&str>> =
+        predictions.iter().map(|p| p.answers.iter().map(String::as_str).collect()).collect();
+    corpus_percent(metric, &texts, &answers)
+}
+
+/// The figure of some answers in percent.
+///
+/// # Errors
+/// [`fwd_eval::EvalError`].
+pub(crate) fn corpus_percent(metric: Metric, texts: &[&str], answers: &[Vec<&str>]) -> Result<f64> {
+    if texts.is_empty() {
+        return Ok(0.0);
+    }
+    Ok(fwd_eval::corpus_percent(scorer(metric), texts, answers)?)
 }
 
 /// Writes predictions, one JSON line each.
@@ -97,29 +118,43 @@ pub(crate) fn write(path: &Path, predictions: &[Prediction<'_>]) -> Result<()> {
     write_atomically(path, &lines)
 }
 
-/// The mean score in percent of a file that [`write`] wrote; the same number as [`percent`] gave for it.
+/// The figure in percent of a file that [`write`] wrote; the same number as [`percent`] gave for it.
 ///
 /// # Errors
 /// If the file is missing or damaged.
-pub(crate) fn read_percent(path: &Path) -> Result<f64> {
+pub(crate) fn read_percent(metric: Metric, path: &Path) -> Result<f64> {
     #[derive(Deserialize)]
     struct Line {
-        score: f64,
+        text: String,
+        answers: Vec<String>,
     }
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let (mut sum, mut n) = (0.0, 0usize);
-    for line in text.lines() {
-        let line: Line = serde_json::from_str(line)
-            .with_context(|| format!("{}, line {}, is damaged; delete the file", path.display(), n + 1))?;
-        (sum, n) = (sum + line.score, n + 1);
-    }
-    Ok(100.0 * sum / n.max(1) as f64)
+    let file = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let read = |(i, line): (usize, &str)| -> Result<Line> {
+        serde_json::from_str(line)
+            .with_context(|| format!("{}, line {}, is damaged; delete the file", path.display(), i + 1))
+    };
+    let lines = file.lines().enumerate().map(read).collect::<Result<Vec<_>>>()?;
+    let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+    let answers: Vec<Vec<&str>> =
+        lines.iter().map(|line| line.answers.iter().map(String::as_str).collect()).collect();
+    corpus_percent(metric, &texts, &answers)
 }
 
 /// The scorer of a benchmark's metric.
 pub(crate) fn scorer(metric: Metric) -> fwd_eval::Metric {
     match metric {
         Metric::Exact => fwd_eval::Metric::Exact,
+        Metric::VqaSoft => fwd_eval::Metric::VqaSoft,
+        Metric::TextVqa => fwd_eval::Metric::TextVqa,
+        Metric::MultipleChoice => fwd_eval::Metric::MultipleChoice,
+        Metric::Gqa => fwd_eval::Metric::Gqa,
+        Metric::Grounding => fwd_eval::Metric::Grounding,
+        Metric::Bleu1 => fwd_eval::Metric::Bleu1,
+        Metric::Bleu2 => fwd_eval::Metric::Bleu2,
+        Metric::Bleu3 => fwd_eval::Metric::Bleu3,
+        Metric::Bleu4 => fwd_eval::Metric::Bleu4,
         Metric::RougeL => fwd_eval::Metric::RougeL,
+        Metric::CiderD => fwd_eval::Metric::CiderD,
+        Metric::Anls => fwd_eval::Metric::Anls,
     }
 }

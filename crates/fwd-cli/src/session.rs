@@ -6,6 +6,7 @@ use crate::config::{Order, RunConfig};
 use crate::features::FeatureStore;
 use anyhow::{Result, ensure};
 use fwd_data::bench::{BenchTask, Benchmark};
+use fwd_data::task::{self, OnBad};
 use rand::seq::SliceRandom;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +28,7 @@ impl Session {
     pub(crate) fn open(backbone: Option<&Path>, bench: Option<&Path>) -> Result<Self> {
         let bench_dir = bench.map_or_else(assets::benchmark, |dir| Ok(dir.to_path_buf()))?;
         let bench_dir = bench_dir.canonicalize().unwrap_or(bench_dir);
-        let bench = Benchmark::open(&bench_dir)?;
+        let bench = task::open(&bench_dir, OnBad::Refuse)?.bench;
         let backbone = Backbone::open(&backbone.map_or_else(assets::backbone, |dir| Ok(dir.to_path_buf()))?)?;
         tracing::info!("model {} ({})", backbone.dir.display(), backbone.hash);
         tracing::info!("benchmark {} ({})", bench_dir.display(), bench.hash());

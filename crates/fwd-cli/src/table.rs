@@ -1,7 +1,7 @@
 //! Results as aligned text.
 
 use crate::method::Method;
-use crate::metrics::Metrics;
+use crate::metrics::{Measures, Metrics};
 
 /// Rows under a header: the first column to the left, the others to the right.
 pub(crate) fn render(rows: &[Vec<String>]) -> String {
@@ -50,6 +50,24 @@ fn moment(metrics: &Metrics, after: usize) -> String {
         (_, Method::Joint) => "all at once".to_owned(),
         (i, _) => metrics.tasks.get(i - 1).map_or_else(|| i.to_string(), |task| format!("{i} {}", task.name)),
     }
+}
+
+/// The measures of one matrix, by their names.
+pub(crate) fn measures(m: &Measures) -> String {
+    let named = [
+        ("A", "mean score at the end", m.average),
+        ("Avg", "mean of A over the sequence", m.mean_average),
+        ("F", "forgetting", m.forgetting),
+        ("BWT", "backward transfer", m.backward_transfer),
+        ("FWT", "forward transfer, zero-shot form", m.forward_transfer),
+        ("FWT*", "forward transfer against each task alone", m.plasticity),
+        ("pre-training", "change of what was known before", m.retention),
+    ];
+    let mut rows = vec![["measure", "points", "what"].map(str::to_owned).to_vec()];
+    rows.extend(named.into_iter().map(|(name, what, value)| {
+        vec![name.to_owned(), value.map_or("–".to_owned(), |v| format!("{v:.2}")), what.to_owned()]
+    }));
+    render(&rows)
 }
 
 /// Runs beside each other: a row for each.

@@ -156,7 +156,11 @@ impl Runner<'_> {
         let pool = PromptPool::new(dims, pool.prompt_len, pool.top_k);
         let row = self.samples.exams.iter().map(|exam| {
             let path = self.run.predictions(&moment(0), &exam.task.name);
-            if path.exists() { predict::read_percent(&path) } else { self.score(&path, exam, &pool) }
+            if path.exists() {
+                predict::read_percent(exam.task.metric, &path)
+            } else {
+                self.score(&path, exam, &pool)
+            }
         });
         let row = row.collect::<Result<Vec<_>>>()?;
         Ok(Outcome { measures: Measures::of_row(&row), scores: vec![row], ..Outcome::default() })
@@ -209,7 +213,11 @@ impl Runner<'_> {
         let state = self.learn(Curriculum { pretraining: &[], tasks }, config, None, &mut score)?;
         // The trainer knows one column; the scores of each task are those of its answers.
         let row = |row: usize| -> Result<Vec<f64>> {
-            self.samples.exams.iter().map(|exam| predict::read_percent(&file(row, exam))).collect()
+            self.samples
+                .exams
+                .iter()
+                .map(|exam| predict::read_percent(exam.task.metric, &file(row, exam)))
+                .collect()
         };
         let scores = vec![row(0)?, row(1)?];
         Ok(Outcome { measures: Measures::of_row(&scores[1]), ..Outcome::of(&state, scores) })
@@ -274,7 +282,7 @@ impl Runner<'_> {
         let predictions = predict::answer(&self.session.backbone, pool, exam, generation)?;
         predict::write(path, &predictions)?;
         self.timing.borrow_mut().scoring += began.elapsed().as_secs_f64();
-        Ok(predict::percent(&predictions))
+        predict::percent(exam.task.metric, &predictions)
     }
 
     /// The mean over the pre-training tasks.

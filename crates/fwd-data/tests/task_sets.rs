@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use fwd_data::bench::{Benchmark, Metric, Split, Stage, check as check_bench};
-use fwd_data::task::{self, ImageRoot, Loaded, OnBad, Preset, Scorer, TaskSet, check, convert};
+use fwd_data::task::{self, ImageRoot, Loaded, OnBad, Preset, TaskSet, check, convert};
 use fwd_data::{DataError, PathFault};
 use std::fs;
 use std::path::Path;
@@ -69,15 +69,14 @@ fn load(dir: &TempDir) -> Loaded {
 #[test]
 fn a_folder_in_coins_layout_is_a_benchmark() {
     let dir = layout();
-    let Loaded { bench, scorers, skipped } = load(&dir);
-    assert_eq!(scorers, [Scorer::Gqa, Scorer::Exact]);
+    let Loaded { bench, skipped } = load(&dir);
     assert_eq!(skipped.n_records, 0);
     let names: Vec<_> = bench.sequence().iter().map(|task| task.name.as_str()).collect();
     assert_eq!(names, ["gqa", "pets"]);
     let gqa = bench.task("gqa").unwrap();
     assert_eq!(
         (gqa.title.as_str(), gqa.stage, gqa.metric, gqa.order),
-        ("GQA", Stage::Downstream, Metric::Exact, Some(1))
+        ("GQA", Stage::Downstream, Metric::Gqa, Some(1))
     );
     let train: Vec<_> = gqa.split(Split::Train).collect();
     assert_eq!((train[0].image.as_str(), train[0].instruction.as_str()), ("GQA/images/0.png", "What?"));

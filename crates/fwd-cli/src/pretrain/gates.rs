@@ -152,18 +152,19 @@ impl Gauge<'_> {
         let known = evenly(&train, PROBE_SAMPLES);
         let of_train: Vec<Vec<f32>> = self.queries(&known)?;
         let of_val: Vec<Vec<f32>> = exam.cases.iter().map(|case| case.sample.image_query.clone()).collect();
-        let answers = match task.metric {
-            Metric::Exact => ridge_answers(&known, &of_train, &records, &of_val)?,
-            Metric::RougeL => nearest_answers(&known, &of_train, &of_val),
+        let answers = if task.metric.is_of_captions() {
+            nearest_answers(&known, &of_train, &of_val)
+        } else {
+            ridge_answers(&known, &of_train, &records, &of_val)?
         };
         Ok(Pretrained {
             task: task.name.clone(),
             metric: task.metric,
             samples: records.len(),
-            score: predict::percent(&predictions),
-            global_majority: percent(task.metric, &records, |_, _| majority.overall.clone()),
-            instruction_majority: percent(task.metric, &records, |_, r| majority.of_instruction(r)),
-            probe: percent(task.metric, &records, |i, _| answers[i].clone()),
+            score: predict::percent(exam.task.metric, &predictions)?,
+            global_majority: percent(task.metric, &records, |_, _| majority.overall.clone())?,
+            instruction_majority: percent(task.metric, &records, |_, r| majority.of_instruction(r))?,
+            probe: percent(task.metric, &records, |i, _| answers[i].clone())?,
         })
     }
 
@@ -172,15 +173,16 @@ impl Gauge<'_> {
         let exam = samples::exam(&self.store, task, Split::Val, SAMPLES)?;
         let records: Vec<&Record> = exam.cases.iter().map(|case| case.record).collect();
         let majority = Majority::of(&train);
-        let zero_shot =
-            predict::percent(&predict::answer(self.backbone, &self.no_prompts(), &exam, GENERATION)?);
-        let pool = self.tune_prompts(task, &train)?;
-        let prompt_tuned = predict::percent(&predict::answer(self.backbone, &pool, &exam, GENERATION)?);
+        let score = |pool: &PromptPool| {
+            predict::percent(task.metric, &predict::answer(self.backbone, pool, &exam, GENERATION)?)
+        };
+        let zero_shot = score(&self.no_prompts())?;
+        let prompt_tuned = score(&self.tune_prompts(task, &train)?)?;
         Ok(Downstream {
             task: task.name.clone(),
             metric: task.metric,
             samples: records.len(),
-            instruction_majority: percent(task.metric, &records, |_, r| majority.of_instruction(r)),
+            instruction_majority: percent(task.metric, &records, |_, r| majority.of_instruction(r))?,
             zero_shot,
             prompt_tuned,
             fine_tuned: self.fine_tune(task, &train, &records, cache)?,
@@ -258,7 +260,7 @@ impl Gauge<'_> {
             let batch = Batch::new((processor, base.kind()), &images, None, records)?;
             answers.extend(batch.answers(&model, processor, GENERATION.max_new_tokens)?);
         }
-        Ok(percent(task.metric, val, |i, _| answers[i].clone()))
+        percent(task.metric, val, |i, _| answers[i].clone())
     }
 }
 
@@ -360,10 +362,11 @@ fn target(record: &Record) -> &str {
 }
 
 /// The score of answers in percent.
-fn percent(metric: Metric, records: &[&Record], answer: impl Fn(usize, &Record) -> String) -> f64 {
-    let score =
-        |(i, r): (usize, &&Record)| fwd_eval::score(predict::scorer(metric), &answer(i, r), &r.answers);
-    100.0 * records.iter().enumerate().map(score).sum::<f64>() / records.len().max(1) as f64
+fn percent(metric: Metric, records: &[&Record], answer: impl Fn(usize, &Record) -> String) -> Result<f64> {
+    let texts: Vec<String> = records.iter().enumerate().map(|(i, record)| answer(i, record)).collect();
+    let answers: Vec<Vec<&str>> =
+        records.iter().map(|record| record.answers.iter().map(String::as_str).collect()).collect();
+    predict::corpus_percent(metric, &texts.iter().map(String::as_str).collect::<Vec<_>>(), &answers)
 }
 
 /// At most `n` of some things, spread evenly.
@@ -474,7 +477,7 @@ fn failures(embeddings: &Embeddings, pretraining: &[Pretrained], downstream: &[D
             "counting" => Some(80.0),
             "yes-no" => Some(95.0),
             "group" | "color" => Some(p.probe - 10.0),
-            _ if p.metric == Metric::RougeL => Some(p.probe - 10.0),
+            _ if p.metric.is_of_captions() => Some(p.probe - 10.0),
             _ => None,
         };
         if let Some(bound) = bound {
@@ -525,7 +528,7 @@ impl Report {
             "| pre-training task | metric | samples | model | majority: global | per instruction | linear probe or retrieval |\n|---|---|---|---|---|---|---|"
         );
         for p in &self.pretraining {
-            let metric = metric_name(p.metric);
+            let metric = p.metric;
             let _ = writeln!(
                 out,
                 "| {} | {metric} | {} | {:.1} | {:.1} | {:.1} | {:.1} |",
@@ -542,7 +545,7 @@ impl Report {
                 out,
                 "| {} | {} | {} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {} |",
                 t.task,
-                metric_name(t.metric),
+                t.metric,
                 t.samples,
                 t.instruction_majority,
                 t.zero_shot,
@@ -558,12 +561,5 @@ impl Report {
             let _ = writeln!(out, "\nNot met:\n- {}", self.failures.join("\n- "));
         }
         out
-    }
-}
-
-fn metric_name(metric: Metric) -> &'static str {
-    match metric {
-        Metric::Exact => "exact match",
-        Metric::RougeL => "ROUGE-L",
     }
 }

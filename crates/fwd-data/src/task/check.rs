@@ -249,7 +249,7 @@ impl Checker {
         (from, prompt, answers): (&str, &str, &[String]),
         share: &mut Share,
     ) {
-        let due = spec.scorer().answers_due();
+        let due = spec.metric().answers_due();
         if due.is_some_and(|due| due != answers.len()) {
             add(&mut self.report.answers_not_ten, place, format!("{from}: {} answers", answers.len()));
         }

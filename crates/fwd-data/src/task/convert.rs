@@ -3,7 +3,7 @@
 //! Each folder is made under another name beside its place, its files are flushed to the disk, and it is renamed: an interrupt leaves
 //! nothing half done. Images are written one at a time, so that the images need not fit into memory.
 
-use super::description::{self, FileNames, Kind, Scorer, TaskSpec};
+use super::description::{self, FileNames, Kind, TaskSpec};
 use super::images::relative;
 use super::set::{BLANK, DESCRIPTION};
 use crate::bench::{
@@ -110,7 +110,7 @@ fn write_llava_task(bench: &Benchmark, task: &BenchTask, dir: &Path) -> Result<T
     }
     let mut spec = TaskSpec::new(task.name.clone(), kind_of(task.metric));
     spec.title = Some(task.title.clone());
-    spec.scorer = Some(Scorer::from(task.metric));
+    spec.scorer = Some(task.metric);
     spec.stage = Some(task.stage);
     spec.synthetic = task.synthetic;
     spec.order = task.order;
@@ -166,8 +166,10 @@ fn question<'a>(record: &'a Record, question_id: String, image: Option<&'a str>)
 
 fn kind_of(metric: Metric) -> Kind {
     match metric {
-        Metric::Exact => Kind::Vqa,
-        Metric::RougeL => Kind::Caption,
+        Metric::MultipleChoice => Kind::MultipleChoice,
+        Metric::Grounding => Kind::Grounding,
+        _ if metric.is_of_captions() => Kind::Caption,
+        _ => Kind::Vqa,
     }
 }
 

@@ -55,7 +55,7 @@ pub struct TaskSpec {
     pub prompt: Option<String>,
     /// How answers are scored; without it as the kind says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scorer: Option<Scorer>,
+    pub scorer: Option<Metric>,
     /// When it is learnt; without it downstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<Stage>,
@@ -103,64 +103,6 @@ pub enum Kind {
     Caption,
 }
 
-/// How answers are scored, by the names that the scorers have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scorer {
-    /// Equal to one of the answers.
-    Exact,
-    /// VQA accuracy over ten annotators.
-    VqaSoft,
-    /// TextVQA's accuracy over ten annotators.
-    TextVqa,
-    /// The letter or the text of the right option.
-    MultipleChoice,
-    /// GQA's exact match.
-    Gqa,
-    /// Overlap of boxes.
-    Grounding,
-    /// Words in common with the captions.
-    Bleu1,
-    /// Words and pairs in common with the captions.
-    Bleu2,
-    /// Runs of up to three words.
-    Bleu3,
-    /// Runs of up to four words.
-    Bleu4,
-    /// Longest common subsequence of words.
-    RougeL,
-    /// Consensus of captions over a corpus.
-    CiderD,
-    /// Normalised edit distance.
-    Anls,
-}
-
-impl Scorer {
-    /// Right answers that each scored record must have; none if any number will do.
-    pub fn answers_due(self) -> Option<usize> {
-        matches!(self, Self::VqaSoft | Self::TextVqa).then_some(10)
-    }
-
-    /// The nearest measure of a [`Benchmark`](crate::bench::Benchmark).
-    pub fn metric(self) -> Metric {
-        match self {
-            Self::Bleu1 | Self::Bleu2 | Self::Bleu3 | Self::Bleu4 | Self::RougeL | Self::CiderD => {
-                Metric::RougeL
-            }
-            _ => Metric::Exact,
-        }
-    }
-}
-
-impl From<Metric> for Scorer {
-    fn from(metric: Metric) -> Self {
-        match metric {
-            Metric::Exact => Self::Exact,
-            Metric::RougeL => Self::RougeL,
-        }
-    }
-}
-
 impl TaskSpec {
     /// A task without files.
     pub fn new(name: impl Into<String>, kind: Kind) -> Self {
@@ -183,12 +125,12 @@ impl TaskSpec {
     }
 
     /// How answers are scored.
-    pub fn scorer(&self) -> Scorer {
+    pub fn metric(&self) -> Metric {
         self.scorer.unwrap_or(match self.kind {
-            Kind::Vqa | Kind::Classification => Scorer::Exact,
-            Kind::MultipleChoice => Scorer::MultipleChoice,
-            Kind::Grounding => Scorer::Grounding,
-            Kind::Caption => Scorer::RougeL,
+            Kind::Vqa | Kind::Classification => Metric::Exact,
+            Kind::MultipleChoice => Metric::MultipleChoice,
+            Kind::Grounding => Metric::Grounding,
+            Kind::Caption => Metric::RougeL,
         })
     }
 

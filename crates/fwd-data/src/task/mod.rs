@@ -30,7 +30,7 @@ mod tests_json;
 mod textvqa;
 
 pub use check::{Finding, Findings, TaskReport, check};
-pub use description::{FileNames, Kind, Scorer, TaskSpec};
+pub use description::{FileNames, Kind, TaskSpec};
 pub use images::ImageRoot;
 pub(crate) use images::LooseImages;
 pub use presets::Preset;

@@ -5,7 +5,8 @@
 //! and MCITlib. TriGap: Tang et al. 2026 (Prism), table of data sets; its folder names are taken from that table. Copies of these sets
 //! differ in names, so that each file has several, tried in turn.
 
-use super::description::{FileNames, Kind, Scorer, TaskSpec};
+use super::description::{FileNames, Kind, TaskSpec};
+use crate::bench::Metric;
 
 /// A published benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,47 +22,47 @@ pub enum Preset {
 }
 
 /// A task: the names its folder may have, its kind and how it is scored.
-type Row = (&'static [&'static str], Kind, Scorer);
+type Row = (&'static [&'static str], Kind, Metric);
 
 const COIN: &[Row] = &[
-    (&["ScienceQA"], Kind::MultipleChoice, Scorer::MultipleChoice),
-    (&["TextVQA"], Kind::Vqa, Scorer::TextVqa),
-    (&["ImageNet"], Kind::Classification, Scorer::Exact),
-    (&["GQA"], Kind::Vqa, Scorer::Gqa),
-    (&["VizWiz"], Kind::Vqa, Scorer::VqaSoft),
-    (&["Grounding"], Kind::Grounding, Scorer::Grounding),
-    (&["VQAv2"], Kind::Vqa, Scorer::VqaSoft),
-    (&["OCRVQA", "OCR-VQA"], Kind::Vqa, Scorer::Exact),
+    (&["ScienceQA"], Kind::MultipleChoice, Metric::MultipleChoice),
+    (&["TextVQA"], Kind::Vqa, Metric::TextVqa),
+    (&["ImageNet"], Kind::Classification, Metric::Exact),
+    (&["GQA"], Kind::Vqa, Metric::Gqa),
+    (&["VizWiz"], Kind::Vqa, Metric::VqaSoft),
+    (&["Grounding"], Kind::Grounding, Metric::Grounding),
+    (&["VQAv2"], Kind::Vqa, Metric::VqaSoft),
+    (&["OCRVQA", "OCR-VQA"], Kind::Vqa, Metric::Exact),
 ];
 
 const UCIT: &[Row] = &[
-    (&["ImageNet-R"], Kind::Classification, Scorer::Exact),
-    (&["ArxivQA"], Kind::MultipleChoice, Scorer::MultipleChoice),
-    (&["VizWiz-caption", "VizWiz-cap", "VizWiz"], Kind::Caption, Scorer::CiderD),
-    (&["IconQA"], Kind::Vqa, Scorer::Exact),
-    (&["CLEVR-Math", "CLEVR"], Kind::Vqa, Scorer::Exact),
-    (&["Flickr30k-cap", "Flickr30k"], Kind::Caption, Scorer::CiderD),
+    (&["ImageNet-R"], Kind::Classification, Metric::Exact),
+    (&["ArxivQA"], Kind::MultipleChoice, Metric::MultipleChoice),
+    (&["VizWiz-caption", "VizWiz-cap", "VizWiz"], Kind::Caption, Metric::CiderD),
+    (&["IconQA"], Kind::Vqa, Metric::Exact),
+    (&["CLEVR-Math", "CLEVR"], Kind::Vqa, Metric::Exact),
+    (&["Flickr30k-cap", "Flickr30k"], Kind::Caption, Metric::CiderD),
 ];
 
 const TRI_GAP: &[Row] = &[
-    (&["PMCVQA", "PMC-VQA"], Kind::MultipleChoice, Scorer::MultipleChoice),
-    (&["DocVQA"], Kind::Vqa, Scorer::Anls),
-    (&["ChartQA"], Kind::Vqa, Scorer::Exact),
-    (&["IconQA"], Kind::Vqa, Scorer::Exact),
-    (&["InfographicVQA", "InfoVQA"], Kind::Vqa, Scorer::Anls),
-    (&["ArxivVQA", "ArxivQA"], Kind::MultipleChoice, Scorer::MultipleChoice),
-    (&["Roadside", "RoadSide"], Kind::Vqa, Scorer::Exact),
-    (&["ChemVQA"], Kind::Vqa, Scorer::Exact),
-    (&["FloodNetVQA", "FloodNet"], Kind::Vqa, Scorer::Exact),
-    (&["CLEVR", "CLEVR-Math"], Kind::Vqa, Scorer::Exact),
+    (&["PMCVQA", "PMC-VQA"], Kind::MultipleChoice, Metric::MultipleChoice),
+    (&["DocVQA"], Kind::Vqa, Metric::Anls),
+    (&["ChartQA"], Kind::Vqa, Metric::Exact),
+    (&["IconQA"], Kind::Vqa, Metric::Exact),
+    (&["InfographicVQA", "InfoVQA"], Kind::Vqa, Metric::Anls),
+    (&["ArxivVQA", "ArxivQA"], Kind::MultipleChoice, Metric::MultipleChoice),
+    (&["Roadside", "RoadSide"], Kind::Vqa, Metric::Exact),
+    (&["ChemVQA"], Kind::Vqa, Metric::Exact),
+    (&["FloodNetVQA", "FloodNet"], Kind::Vqa, Metric::Exact),
+    (&["CLEVR", "CLEVR-Math"], Kind::Vqa, Metric::Exact),
 ];
 
 const MLLM_DCL: &[Row] = &[
-    (&["RS"], Kind::Vqa, Scorer::Exact),
-    (&["Med"], Kind::Vqa, Scorer::Exact),
-    (&["AD"], Kind::Vqa, Scorer::Exact),
-    (&["Sci"], Kind::Vqa, Scorer::Exact),
-    (&["Fin"], Kind::MultipleChoice, Scorer::MultipleChoice),
+    (&["RS"], Kind::Vqa, Metric::Exact),
+    (&["Med"], Kind::Vqa, Metric::Exact),
+    (&["AD"], Kind::Vqa, Metric::Exact),
+    (&["Sci"], Kind::Vqa, Metric::Exact),
+    (&["Fin"], Kind::MultipleChoice, Metric::MultipleChoice),
 ];
 
 /// Names of the file of training records.
@@ -99,7 +100,7 @@ impl Preset {
             FileNames::Any(folders.iter().flat_map(in_folder).collect())
         };
         // CoIN tests TextVQA on its validation records, whose answers are in TextVQA's own file.
-        let is_text_vqa = scorer == Scorer::TextVqa;
+        let is_text_vqa = scorer == Metric::TextVqa;
         let test: &[&str] = if is_text_vqa { &["val.json", "test.json"] } else { TEST };
         let references = match kind {
             Kind::Caption => Some(join(CAPTIONS)),

@@ -4,7 +4,7 @@
 //! CoIN's layout is `TASK/train.json` and `TASK/test.json`, the paths of images beginning at the common folder. Which tasks a
 //! folder holds is found by the names of its sub-folders: those of a published benchmark get its kinds and scorers.
 
-use super::description::{self, FileNames, Kind, Scorer, TaskSpec};
+use super::description::{self, FileNames, Kind, TaskSpec};
 use super::images::{self, ImageRoot, LooseImages};
 use super::presets::{Preset, TEST, TRAIN, VAL, slug};
 use super::references::References;
@@ -58,8 +58,6 @@ pub struct Skipped {
 pub struct Loaded {
     /// The benchmark.
     pub bench: Benchmark,
-    /// How each of its tasks is scored, which its [`Metric`](crate::bench::Metric) says only roughly.
-    pub scorers: Vec<Scorer>,
     /// What was left out.
     pub skipped: Skipped,
 }
@@ -70,9 +68,7 @@ pub struct Loaded {
 /// As [`Benchmark::open`], [`TaskSet::open`] and [`TaskSet::load`].
 pub fn open(path: &Path, on_bad: OnBad) -> Result<Loaded> {
     if path.join("benchmark.json").is_file() {
-        let bench = Benchmark::open(path)?;
-        let scorers = bench.tasks.iter().map(|task| Scorer::from(task.metric)).collect();
-        return Ok(Loaded { bench, scorers, skipped: Skipped::default() });
+        return Ok(Loaded { bench: Benchmark::open(path)?, skipped: Skipped::default() });
     }
     TaskSet::open(path)?.load(on_bad)
 }
@@ -150,14 +146,13 @@ impl TaskSet {
                 name: spec.name.clone(),
                 title: spec.title.clone().unwrap_or_else(|| spec.name.clone()),
                 stage,
-                metric: spec.scorer().metric(),
+                metric: spec.metric(),
                 synthetic: spec.synthetic,
                 order: spec.order.or(place),
                 records: records.into_iter().map(|sourced| sourced.record).collect(),
             });
         }
-        let scorers = self.tasks.iter().map(TaskSpec::scorer).collect();
-        Ok(Loaded { bench: Benchmark::of_loose(tasks, loader.images)?, scorers, skipped: loader.skipped })
+        Ok(Loaded { bench: Benchmark::of_loose(tasks, loader.images)?, skipped: loader.skipped })
     }
 
     /// The files of a split: the first of its names that is there, or all that the first matching pattern stands for.

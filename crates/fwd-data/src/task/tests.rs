@@ -1,7 +1,8 @@
 //! The parts that need no files.
 
 use super::images::relative;
-use super::{Kind, Preset, Scorer, TaskSpec, description, without_image_token};
+use super::{Kind, Preset, TaskSpec, description, without_image_token};
+use crate::bench::Metric;
 use crate::error::PathFault;
 use std::path::Path;
 
@@ -61,7 +62,7 @@ fn a_description_is_read_and_written() {
         prompt = "{instruction} Be brief."
     "#;
     let tasks = description::parse(Path::new("tasks.toml"), text).unwrap();
-    assert_eq!((tasks[0].kind, tasks[0].scorer()), (Kind::Caption, Scorer::RougeL));
+    assert_eq!((tasks[0].kind, tasks[0].metric()), (Kind::Caption, Metric::RougeL));
     assert_eq!(tasks[0].prompted("Say."), "Say. Be brief.");
     let written = description::write(Path::new("x"), &tasks).unwrap();
     assert_eq!(description::parse(Path::new("x"), &written).unwrap(), tasks);
@@ -92,6 +93,6 @@ fn a_damaged_description_is_refused() {
 
 #[test]
 fn annotators_are_counted_where_they_are_due() {
-    assert_eq!(Scorer::VqaSoft.answers_due(), Some(10));
-    assert_eq!(TaskSpec::new("x", Kind::Vqa).scorer().answers_due(), None);
+    assert_eq!(Metric::VqaSoft.answers_due(), Some(10));
+    assert_eq!(TaskSpec::new("x", Kind::Vqa).metric().answers_due(), None);
 }
