@@ -1,4 +1,4 @@
-//! `cargo xtask bench step` and `bench algebra`: the timings of `fwd-benches`' programs, alone or turn about with PyTorch.
+//! `cargo xtask bench step`, `bench algebra` and `bench data`: the timings of `fwd-benches`' programs, alone or turn about with PyTorch.
 
 use crate::{command, output, root, run};
 use anyhow::{Context, Result, ensure};
@@ -51,6 +51,19 @@ pub(crate) struct AlgebraArgs {
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    /// Timed runs of each row in each process.
+    #[arg(long, default_value_t = 3)]
+    iters: usize,
+    /// Processes of each program.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// A Python with torch, Pillow and pycocoevalcap: its benchmark runs in turn with ours.
+    #[arg(long, value_name = "PYTHON")]
+    torch: Option<PathBuf>,
 }
 
 /// Our row and the row of the PyTorch benchmark that does the same work.
@@ -109,6 +122,37 @@ pub(crate) fn algebra(args: &AlgebraArgs) -> Result<()> {
         }
     }
     print_algebra(args, &ours, &torch)
+}
+
+#[allow(clippy::print_stdout)]
+pub(crate) fn data(args: &DataArgs) -> Result<()> {
+    ensure!(args.rounds > 0 && args.iters > 0, "--rounds and --iters must be at least 1");
+    run(&mut command(
+        "cargo",
+        &["build", "--release", "--quiet", "--package", "fwd-benches", "--bin", "data"],
+    ))?;
+    let program = root().join("target/release/data").to_string_lossy().into_owned();
+    let folder = root().join("target/bench-data").to_string_lossy().into_owned();
+    let iters = args.iters.to_string();
+    let (mut ours, mut torch) = (Runs::default(), Runs::default());
+    for round in 0..args.rounds {
+        eprintln!("round {} of {}", round + 1, args.rounds);
+        settle();
+        let list = ["--data", &folder, "--iters", &iters];
+        ours.add(&serde_json::from_str(&output(&mut command(&program, &list))?)?)?;
+        if let Some(python) = &args.torch {
+            settle();
+            let list = ["benches/data_torch.py", "--data", &folder, "--iters", &iters];
+            torch.add(&serde_json::from_str(&output(&mut command(&python.to_string_lossy(), &list))?)?)?;
+        }
+    }
+    let mut table = String::from("| work | ours, ms | Python, ms | Python / ours |\n|---|---|---|---|\n");
+    for name in ours.ms.keys() {
+        let (mine, theirs) = (ours.median(name), torch.median(name));
+        writeln!(table, "| {name} | {mine:.1} | {theirs:.1} | {:.2} |", theirs / mine)?;
+    }
+    print!("{table}");
+    Ok(())
 }
 
 #[allow(clippy::print_stdout)]

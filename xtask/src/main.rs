@@ -38,6 +38,8 @@ enum Bench {
     Step(bench::StepArgs),
     /// Subspaces and projected steps, alone or beside PyTorch and GPM's routine.
     Algebra(bench::AlgebraArgs),
+    /// Decoding of images and CIDEr-D, beside PyTorch's loader and pycocoevalcap.
+    Data(bench::DataArgs),
 }
 
 fn main() -> Result<()> {
@@ -48,6 +50,7 @@ fn main() -> Result<()> {
         Args::Data(args) => data::run(&args),
         Args::Bench(Bench::Step(args)) => bench::step(&args),
         Args::Bench(Bench::Algebra(args)) => bench::algebra(&args),
+        Args::Bench(Bench::Data(args)) => bench::data(&args),
     }
 }
 
