@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 /// old sample selects its prompts as at inference, among all of the pool; of these, the ones that the task may train learn from it.
 ///
 /// # Source
-/// Chaudhry et al. 2019, "On Tiny Episodic Memories in Continual Learning". There every batch is as large again as the new samples;
-/// here the share is chosen.
+/// Chaudhry et al. 2019, "On Tiny Episodic Memories in Continual Learning". There a batch of new samples is joined by as many old
+/// ones; here the share is chosen and the batch does not grow.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReplayConfig {
