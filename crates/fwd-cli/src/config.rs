@@ -20,7 +20,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::ValueEnum;
 use fwd_data::bench::Split;
 use fwd_prompt::linalg::{AdamW, ProjectAt};
-use fwd_prompt::{Allocation, Config, PoolConfig, Rule, SubspaceOptions, TrainingConfig};
+use fwd_prompt::{Allocation, Config, MethodConfig, PoolConfig, Rule, SubspaceOptions, TrainingConfig};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -230,6 +230,7 @@ impl RunConfig {
             rule,
             project_at: self.project_at,
             training: self.training.clone(),
+            method: MethodConfig::Plain,
             save_every: self.save_every,
         }
     }

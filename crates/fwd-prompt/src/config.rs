@@ -2,6 +2,7 @@
 
 use crate::error::{PromptError, Result};
 use crate::ledger::Rule;
+use crate::method::MethodConfig;
 use crate::schedule::Schedule;
 use fwd_linalg::{AdamW, Precision, ProjectAt, RankConvention, SubspaceConfig};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,9 @@ pub struct Config {
     pub project_at: ProjectAt,
     /// The training of one task.
     pub training: TrainingConfig,
+    /// What is done beside projection.
+    #[serde(skip_serializing_if = "MethodConfig::is_plain")]
+    pub method: MethodConfig,
     /// Save the state every so many steps, beside after each phase; 0: after each phase only.
     pub save_every: usize,
 }
@@ -162,7 +166,7 @@ impl Config {
             (pool.prompt_len > 0, format!("pool.prompt_len is {}, must be at least 1", pool.prompt_len)),
             (pool.top_k > 0, "pool.top_k is 0, must be at least 1".to_owned()),
             (
-                pool.top_k <= n_prompts,
+                pool.top_k <= n_prompts || !self.method.hook().selects_within_task(),
                 format!("pool.top_k is {}, but a task can only select among {n_prompts} prompts", pool.top_k),
             ),
             (
@@ -200,6 +204,6 @@ impl Config {
                 return Err(PromptError::Config(what));
             }
         }
-        Ok(())
+        self.method.hook().check(self)
     }
 }

@@ -61,7 +61,9 @@ pub enum Event {
         loss: f64,
         /// The key term of the loss.
         key_loss: f64,
-        /// Norm of the prompt gradient before clipping.
+        /// The method's penalty on the change of the prompts; 0 for a method without one.
+        penalty: f64,
+        /// Norm of the prompt gradient before clipping, the penalty's included.
         grad_norm: f64,
         /// Learning rate of the prompts.
         lr: f64,
@@ -69,6 +71,15 @@ pub enum Event {
         seconds: f64,
         /// Wall time of the projected optimiser step in it, in seconds.
         optimiser_seconds: f64,
+    },
+    /// A sample's gradient went into the Fisher information of a task, whose last step is done.
+    Fisher {
+        /// The task.
+        task: String,
+        /// Samples so far.
+        done: usize,
+        /// Samples that it is made of.
+        of: usize,
     },
     /// A task is learnt.
     Learnt {

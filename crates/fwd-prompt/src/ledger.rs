@@ -24,8 +24,9 @@ pub enum Rule {
     Fwd,
     /// The pre-trained subspace and the task's own, nothing else.
     FwdStrict,
-    /// As `Fwd`, with the pre-trained part scaled by α ≥ 0. Applied to gradient and update, so an update that AdamW does not rescale
-    /// is scaled by α².
+    /// As `Fwd`, with the pre-trained part scaled by α ≥ 0: `Π(g) = g − Σ_{0<s<t} g V_s V_sᵀ − (1 − α)·g V_0 V_0ᵀ`. α = 1 is `Fwd`,
+    /// α = 0 is `Residual`. Applied to gradient and update, so an update that AdamW does not rescale is scaled by α². Written
+    /// `{"fwd-weighted": 0.5}` in a file.
     FwdWeighted(f32),
 }
 

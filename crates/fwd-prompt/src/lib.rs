@@ -24,7 +24,10 @@
 //! **4. The promise.** At the end `P ← P + ΔP`, and for every subspace that the rule forbids
 //! `‖ΔP V_s‖_F ≤ 1e-5·‖ΔP‖_F` ([`Interference`]). It is measured after every task, reported, and a property test.
 //!
-//! **5. The scores.** A function of yours scores every task, seen or not; [`ScoreMatrix`] turns the scores into average, forgetting,
+//! **5. Other methods.** Replay, elastic weight consolidation and prompts of one's own for each task hook into these steps
+//! ([`MethodConfig`]), with any rule.
+//!
+//! **6. The scores.** A function of yours scores every task, seen or not; [`ScoreMatrix`] turns the scores into average, forgetting,
 //! backward and forward transfer.
 //!
 //! [`Trainer`] does all of it for a [`Curriculum`], tells [`Event`]s, and can be killed at any time: it goes on from its folder
@@ -38,6 +41,7 @@ mod config;
 mod error;
 mod event;
 mod ledger;
+mod method;
 mod model;
 mod pool;
 mod schedule;
@@ -51,6 +55,7 @@ pub use error::{PromptError, Result};
 pub use event::Event;
 pub use fwd_linalg as linalg;
 pub use ledger::{Entry, Interference, Rule, SubspaceLedger};
+pub use method::{BufferPolicy, EwcConfig, MethodConfig, ReplayConfig, StoredSample};
 pub use model::{Dims, Embeddings, FrozenModel, LossGradient, PromptBatch, Queries};
 pub use pool::{PromptPool, Selection};
 pub use schedule::{Decay, Schedule};

@@ -95,6 +95,11 @@ impl PromptPool {
         self.prompt_len
     }
 
+    /// K: prompts of a sample.
+    pub fn top_k(&self) -> usize {
+        self.top_k
+    }
+
     /// The prompt tokens, `(M·L_p, d)` row-major.
     pub fn prompts(&self) -> &[f32] {
         &self.prompts

@@ -2,10 +2,13 @@
 //!
 //! `state.json` names its tensors file by content (`state-<crc32>.safetensors`). The tensors are written first, then the
 //! manifest, each to a temporary file that is flushed and renamed: whenever a process dies, the folder holds one whole state.
+//!
+//! The state of a run with a [`MethodConfig`](crate::MethodConfig) other than plain has version 2, all others version 1.
 
 use crate::config::Config;
 use crate::error::{PromptError, Result};
 use crate::ledger::{Entry, Interference, SubspaceLedger};
+use crate::method::{Memory, MethodConfig, StoredSample};
 use crate::model::Dims;
 use crate::pool::{PromptPool, slot};
 use crate::scores::ScoreMatrix;
@@ -18,7 +21,8 @@ use std::io::Write;
 use std::path::Path;
 
 const MANIFEST: &str = "state.json";
-const VERSION: u32 = 1;
+/// Of a state without a method, and of one with.
+const VERSIONS: [u32; 2] = [1, 2];
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +81,7 @@ pub struct RunState {
     pub(crate) training: Option<Training>,
     pub(crate) scores: ScoreMatrix,
     pub(crate) interference: Vec<Vec<Interference>>,
+    pub(crate) memory: Memory,
 }
 
 impl RunState {
@@ -113,6 +118,11 @@ impl RunState {
     /// For each task so far, how much of its change lies in each older subspace; nothing for a task without samples.
     pub fn interference(&self) -> &[Vec<Interference>] {
         &self.interference
+    }
+
+    /// The samples of learnt tasks that are kept for [`MethodConfig::Replay`]; none under every other method.
+    pub fn stored_samples(&self) -> &[StoredSample] {
+        &self.memory.buffer
     }
 
     /// Writes the state into a folder, which is made if need be; an older state there is replaced.
@@ -164,8 +174,8 @@ impl RunState {
         let state = |what: String| PromptError::State { path: path.clone(), what };
         let version: Versioned =
             serde_json::from_slice(&json).map_err(|e| state(format!("not a saved state: {e}")))?;
-        if version.version != VERSION {
-            return Err(state(format!("version {}, this program reads {VERSION}", version.version)));
+        if !VERSIONS.contains(&version.version) {
+            return Err(state(format!("version {}, this program reads {VERSIONS:?}", version.version)));
         }
         let manifest: Manifest = serde_json::from_slice(&json).map_err(|e| state(format!("damaged: {e}")))?;
         let (written, manifest) = (manifest.checksum, manifest.with_checksum());
@@ -225,7 +235,23 @@ impl RunState {
             let shape = vec![entry.eigenvalues.len()];
             out.insert(format!("ledger.{t}.eigenvalues"), Stored { dtype: Dtype::F64, shape, bytes });
         }
+        if let Some(info) = self.memory_info() {
+            let places = self.memory.buffer.iter().flat_map(|s| [s.task as u64, s.sample as u64]);
+            let bytes = places.flat_map(u64::to_le_bytes).collect();
+            let shape = vec![info.n_stored, 2];
+            out.insert("memory.buffer".to_owned(), Stored { dtype: Dtype::U64, shape, bytes });
+            let bytes = self.memory.fisher.iter().flat_map(|x| x.to_le_bytes()).collect();
+            let shape = vec![info.n_weighed, len, d];
+            out.insert("memory.fisher".to_owned(), Stored { dtype: Dtype::F32, shape, bytes });
+        }
         out
+    }
+
+    /// Nothing for a run without a method.
+    fn memory_info(&self) -> Option<MemoryInfo> {
+        let n_weighed = self.memory.fisher.len() / self.pool.prompt_size().max(1);
+        let info = MemoryInfo { n_stored: self.memory.buffer.len(), n_weighed };
+        (self.config.method != MethodConfig::Plain).then_some(info)
     }
 
     fn manifest(&self, tensors: String, crc32: u32) -> Manifest {
@@ -240,7 +266,7 @@ impl RunState {
         let training =
             self.training.as_ref().map(|t| TrainingInfo { first: t.first, n_steps: t.prompts.n_steps() });
         Manifest {
-            version: VERSION,
+            version: VERSIONS[usize::from(self.config.method != MethodConfig::Plain)],
             config: self.config.clone(),
             dims: self.pool.dims(),
             tasks: self.tasks.clone(),
@@ -250,6 +276,7 @@ impl RunState {
             training,
             scores: self.scores.clone(),
             interference: self.interference.clone(),
+            memory: self.memory_info(),
             tensors,
             crc32,
             checksum: 0,
@@ -275,6 +302,8 @@ struct Manifest {
     training: Option<TrainingInfo>,
     scores: ScoreMatrix,
     interference: Vec<Vec<Interference>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    memory: Option<MemoryInfo>,
     tensors: String,
     /// Of the tensors file.
     crc32: u32,
@@ -298,6 +327,15 @@ struct EntryInfo {
 struct TrainingInfo {
     first: usize,
     n_steps: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemoryInfo {
+    /// Samples in the buffer.
+    n_stored: usize,
+    /// Prompts with Fisher information.
+    n_weighed: usize,
 }
 
 impl Manifest {
@@ -332,11 +370,15 @@ impl Manifest {
         }
         let ledger = SubspaceLedger::from_entries(d, entries).map_err(|e| e.to_string())?;
         let training = self.training.map(|info| read.training(&info, (m, len), self.dims)).transpose()?;
+        let memory = match self.memory {
+            Some(info) => read.memory(&info, &self.tasks, (len, d))?,
+            None => Memory::default(),
+        };
         let Self { config, tasks, cursor, scores, interference, .. } = self;
         if training.is_some() != matches!(cursor.phase, Phase::Train(_)) || cursor.task >= tasks.len() {
             return Err(format!("{cursor:?} does not fit the rest"));
         }
-        Ok(RunState { config, tasks, cursor, pool, ledger, training, scores, interference })
+        Ok(RunState { config, tasks, cursor, pool, ledger, training, scores, interference, memory })
     }
 }
 
@@ -371,6 +413,24 @@ impl Reader<'_> {
         let bytes = self.bytes(name, Dtype::F64, shape)?;
         let value = |b: &[u8]| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]);
         Ok(bytes.chunks_exact(8).map(value).collect())
+    }
+
+    fn memory(
+        &self,
+        info: &MemoryInfo,
+        tasks: &[TaskInfo],
+        (len, d): (usize, usize),
+    ) -> std::result::Result<Memory, String> {
+        let bytes = self.bytes("memory.buffer", Dtype::U64, &[info.n_stored, 2])?;
+        let number = |b: &[u8]| u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as usize;
+        let place = |b: &[u8]| StoredSample { task: number(&b[..8]), sample: number(&b[8..]) };
+        let buffer: Vec<StoredSample> = bytes.chunks_exact(16).map(place).collect();
+        let exists =
+            |s: &StoredSample| s.task > 0 && tasks.get(s.task).is_some_and(|t| s.sample < t.n_samples);
+        if let Some(lost) = buffer.iter().find(|s| !exists(s)) {
+            return Err(format!("tensor memory.buffer has {lost:?}, which is no sample of the tasks"));
+        }
+        Ok(Memory { buffer, fisher: self.f32("memory.fisher", &[info.n_weighed, len, d])? })
     }
 
     fn training(

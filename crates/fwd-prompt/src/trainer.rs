@@ -8,6 +8,8 @@
 //!     train prompts and keys on D_t with Π_t
 //!     score row t
 //! ```
+//! What a method of [`MethodConfig`](crate::MethodConfig) adds comes through one trait with a default for each place.
+//!
 //! A run is a chain of small units (a subspace, a step, a score). Each ends in a [`RunState`] that is all that the next one needs:
 //! the order of samples and every initial value come from [named streams](crate::stream), not from a generator that moves.
 
@@ -15,6 +17,7 @@ use crate::config::{Allocation, Config, KeyInit, TrainingConfig};
 use crate::error::{PromptError, Result, linalg_error, model_error};
 use crate::event::Event;
 use crate::ledger::SubspaceLedger;
+use crate::method::{Memory, fisher};
 use crate::model::{FrozenModel, LossGradient, PromptBatch, Queries};
 use crate::pool::{PromptPool, Selection};
 use crate::scores::ScoreMatrix;
@@ -43,8 +46,8 @@ pub struct Curriculum<'a, F> {
     pub tasks: Vec<Task<'a, F>>,
 }
 
-impl<F> Curriculum<'_, F> {
-    fn train(&self, t: usize) -> &[F] {
+impl<'a, F> Curriculum<'a, F> {
+    fn train(&self, t: usize) -> &'a [F] {
         if t == 0 { self.pretraining } else { self.tasks[t - 1].train }
     }
 
@@ -95,6 +98,17 @@ struct Prepared {
     order: Vec<usize>,
 }
 
+/// What a step is made of: losses, and gradients of what is trained.
+struct Gradients {
+    loss: f64,
+    key_loss: f64,
+    penalty: f64,
+    /// Of the prompts, the penalty's included.
+    prompts: Vec<f32>,
+    image_keys: Vec<f32>,
+    text_keys: Vec<f32>,
+}
+
 /// Passes events on and remembers a wish to stop.
 struct Reporter<'o> {
     observe: Observe<'o>,
@@ -126,6 +140,7 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
             training: None,
             scores: ScoreMatrix { n_tasks: curriculum.tasks.len(), rows: Vec::new() },
             interference: Vec::new(),
+            memory: Memory::default(),
             config,
         };
         Ok(Self::with_state(model, curriculum, state))
@@ -288,8 +303,14 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
         Ok((pool, training))
     }
 
+    /// Samples of the current task in a batch; the method may fill the rest with old ones.
+    fn n_new(&self) -> usize {
+        let config = &self.state.config;
+        config.training.batch_size - config.method.hook().n_rehearsed(&self.state)
+    }
+
     fn steps_per_epoch(&self) -> usize {
-        self.curriculum.train(self.state.cursor.task).len().div_ceil(self.state.config.training.batch_size)
+        self.curriculum.train(self.state.cursor.task).len().div_ceil(self.n_new())
     }
 
     fn n_steps(&self) -> usize {
@@ -325,60 +346,48 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
 
     /// One training step: select, run, project, update prompts and keys.
     fn train_step(&mut self, step: usize, report: &mut Reporter<'_>) -> Result<bool> {
+        let of = self.n_steps();
+        if step >= of {
+            // The steps are done, what follows them was stopped or failed.
+            return self.finish_training_if_over(step, report);
+        }
         let start = Instant::now();
-        let (t, per_epoch, of) = (self.state.cursor.task, self.steps_per_epoch(), self.n_steps());
-        let task = self.state.tasks[t].name.clone();
+        let task = self.state.tasks[self.state.cursor.task].name.clone();
+        let at = format!("step {}", step + 1);
         self.prepare(step)?;
-        let (Some(ready), Some(training)) = (&self.prepared, &mut self.state.training) else {
-            unreachable!("the phase `Train` has a training, and `prepare` has just run");
-        };
+        let Some(ready) = &self.prepared else { unreachable!("`prepare` has just run") };
         if step == 0 && ready.projection.is_zero() {
             report.tell(Event::NothingAllowed { task: task.clone() });
         }
+        let found = self.gradients(ready, step, &task, &at)?;
+        let Some(training) = &mut self.state.training else {
+            unreachable!("the phase `Train` has a training");
+        };
         let config = &self.state.config.training;
-        let pool = &mut self.state.pool;
-        let trained = training.first..pool.len();
-        let from = step % per_epoch * config.batch_size;
-        let batch = &ready.order[from..(from + config.batch_size).min(ready.order.len())];
-        let queries: Vec<&Queries> = batch.iter().map(|&i| &ready.queries[i]).collect();
-        let selections: Vec<Selection> =
-            queries.iter().map(|q| pool.select_among(q, trained.clone())).collect::<Result<_>>()?;
-        let prompts = pool.gather_with(&selections, &training.change, training.first)?;
-        let samples = self.curriculum.train(t);
-        let features: Vec<&M::Features> = batch.iter().map(|&i| &samples[i]).collect();
-        let at = format!("step {}", step + 1);
-        let found = self.model.loss_gradient(&features, &prompts).map_err(|e| model_error(&task, &at, e))?;
-        check_loss(&found, &prompts, &task, &at)?;
-        let gradient = scatter(&found.gradient, &selections, &trained, pool.prompt_size());
         let (gradient_scale, grad_norm) =
-            clip_factor(&gradient, config.max_grad_norm.unwrap_or(f64::INFINITY));
-        let (key_loss, image, text) =
-            pool.key_loss(&queries, &selections, config.key_weight, trained.clone());
-        if !image.iter().chain(&text).all(|x| x.is_finite()) {
-            return Err(PromptError::NotFinite { task, at, what: "the gradient of the keys" });
-        }
+            clip_factor(&found.prompts, config.max_grad_norm.unwrap_or(f64::INFINITY));
         let factor = config.schedule.factor(step, of);
         let lr = config.prompts.lr * factor;
         let began = Instant::now();
-        let optimiser = AdamW { lr, ..config.prompts };
         let projected = ProjectedAdamW {
-            optimiser,
+            optimiser: AdamW { lr, ..config.prompts },
             projection: &ready.projection,
             at: self.state.config.project_at,
             gradient_scale,
         };
         projected
-            .step(&mut training.prompts, &mut training.change, &gradient)
+            .step(&mut training.prompts, &mut training.change, &found.prompts)
             .map_err(|e| linalg_error(&task, &at, e))?;
         let optimiser_time = began.elapsed();
-        train_keys(pool, training, config, factor, [&image, &text])
+        let keys = [&found.image_keys[..], &found.text_keys];
+        train_keys(&mut self.state.pool, training, config, factor, keys)
             .map_err(|e| linalg_error(&task, &at, e))?;
         self.state.cursor.phase = Phase::Train(step + 1);
         let time = start.elapsed();
         self.step_time += time;
         self.optimiser_time += optimiser_time;
         let (seconds, optimiser_seconds) = (time.as_secs_f64(), optimiser_time.as_secs_f64());
-        let loss = found.loss;
+        let Gradients { loss, key_loss, penalty, .. } = found;
         let step = step + 1;
         report.tell(Event::Step {
             task,
@@ -386,6 +395,7 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
             of,
             loss,
             key_loss,
+            penalty,
             grad_norm,
             lr,
             seconds,
@@ -396,6 +406,81 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
         Ok(is_over || (every > 0 && step.is_multiple_of(every)))
     }
 
+    /// Losses and gradients of a step.
+    fn gradients(&self, ready: &Prepared, step: usize, task: &str, at: &str) -> Result<Gradients> {
+        let Some(training) = &self.state.training else {
+            unreachable!("the phase `Train` has a training");
+        };
+        let (config, hook) = (&self.state.config.training, self.state.config.method.hook());
+        let pool = &self.state.pool;
+        let trained = training.first..pool.len();
+        let n_new = self.n_new();
+        let from = step % self.steps_per_epoch() * n_new;
+        let batch = &ready.order[from..(from + n_new).min(ready.order.len())];
+        let (old_features, old_queries) = self.rehearsed(step)?;
+        let new_queries = batch.iter().map(|&i| &ready.queries[i]);
+        let mut selections: Vec<Selection> =
+            new_queries.clone().map(|q| hook.select(pool, q, &trained)).collect::<Result<_>>()?;
+        for queries in &old_queries {
+            selections.push(pool.select(queries)?);
+        }
+        let queries: Vec<&Queries> = new_queries.chain(&old_queries).collect();
+        let samples = self.curriculum.train(self.state.cursor.task);
+        let features: Vec<&M::Features> = batch.iter().map(|&i| &samples[i]).chain(old_features).collect();
+        let prompts = pool.gather_with(&selections, &training.change, training.first)?;
+        let found = self.model.loss_gradient(&features, &prompts).map_err(|e| model_error(task, at, e))?;
+        check_loss(&found, &prompts, task, at)?;
+        let mut gradient = scatter(&found.gradient, &selections, &trained, pool.prompt_size());
+        let start = training.first * pool.prompt_size();
+        let penalty = hook.penalise(&self.state.memory, start, &training.change, &mut gradient);
+        let keyed = hook.keyed(&selections, &trained);
+        let (key_loss, image_keys, text_keys) =
+            pool.key_loss(&queries, &keyed, config.key_weight, trained.clone());
+        if !image_keys.iter().chain(&text_keys).all(|x| x.is_finite()) {
+            let (task, at) = (task.to_owned(), at.to_owned());
+            return Err(PromptError::NotFinite { task, at, what: "the gradient of the keys" });
+        }
+        Ok(Gradients { loss: found.loss, key_loss, penalty, prompts: gradient, image_keys, text_keys })
+    }
+
+    /// The old samples of a step, with their queries.
+    fn rehearsed(&self, step: usize) -> Result<(Vec<&'a M::Features>, Vec<Queries>)> {
+        let chosen = self.state.config.method.hook().rehearsed(&self.state, step);
+        let found = chosen.iter().map(|old| {
+            let features = &self.curriculum.train(old.task)[old.sample];
+            let name = &self.state.tasks[old.task].name;
+            Ok((features, queries_of(self.model, name, old.sample, features)?))
+        });
+        Ok(found.collect::<Result<Vec<_>>>()?.into_iter().unzip())
+    }
+
+    /// The Fisher information of the task just learnt, if the method wants it; none if the observer wants to stop.
+    fn fisher(&self, task: &str, report: &mut Reporter<'_>) -> Result<Option<Vec<f64>>> {
+        let samples = self.state.config.method.hook().fisher_samples(&self.state);
+        let mut done = 0;
+        fisher(&samples, |sample| {
+            let gradient = self.gradient_of(task, sample)?;
+            done += 1;
+            report.tell(Event::Fisher { task: task.to_owned(), done, of: samples.len() });
+            Ok((!report.stop).then_some(gradient))
+        })
+    }
+
+    /// The gradient of the loss of one sample of the current task with respect to all prompts, as at inference.
+    fn gradient_of(&self, task: &str, sample: usize) -> Result<Vec<f32>> {
+        let (pool, at) = (&self.state.pool, format!("sample {sample}"));
+        let features = &self.curriculum.train(self.state.cursor.task)[sample];
+        let selection = [pool.select(&queries_of(self.model, task, sample, features)?)?];
+        let (change, first) = match &self.state.training {
+            Some(training) => (&training.change[..], training.first),
+            None => (&[][..], 0),
+        };
+        let prompts = pool.gather_with(&selection, change, first)?;
+        let found = self.model.loss_gradient(&[features], &prompts).map_err(|e| model_error(task, &at, e))?;
+        check_loss(&found, &prompts, task, &at)?;
+        Ok(scatter(&found.gradient, &selection, &(0..pool.len()), pool.prompt_size()))
+    }
+
     /// After the last step of a task: the prompts take up their change.
     fn finish_training_if_over(&mut self, step: usize, report: &mut Reporter<'_>) -> Result<bool> {
         if self.state.training.is_none() || step < self.n_steps() {
@@ -404,6 +489,8 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
         let t = self.state.cursor.task;
         let task = self.state.tasks[t].name.clone();
         let Some(training) = &self.state.training else { return Ok(false) };
+        let Some(fisher) = self.fisher(&task, report)? else { return Ok(false) };
+        let memory = self.state.config.method.hook().remember(&self.state, &fisher);
         let start = training.first * self.state.pool.prompt_size();
         let before = &self.state.pool.prompts[start..];
         let after: Vec<f32> = before.iter().zip(&training.change).map(|(p, change)| p + change).collect();
@@ -415,6 +502,7 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
             .interference(self.state.config.rule, t, &change)
             .map_err(|e| linalg_error(&task, "interference", e))?;
         self.state.pool.prompts[start..].copy_from_slice(&after);
+        self.state.memory = memory;
         self.state.training = None;
         self.state.interference.push(interference.clone());
         self.state.cursor.phase = Phase::Evaluate(0);
@@ -504,11 +592,14 @@ fn queries_of<M: FrozenModel>(
     }
 }
 
-/// The gradient of each prompt: the sum over the samples that selected it.
+/// The gradient of each trained prompt: the sum over the samples that selected it.
 fn scatter(gradient: &[f32], selections: &[Selection], trained: &Range<usize>, size: usize) -> Vec<f32> {
     let mut out = vec![0.0; trained.len() * size];
     let chosen = selections.iter().flat_map(|s| &s.prompts);
     for (&j, gradient) in chosen.zip(gradient.chunks_exact(size)) {
+        if !trained.contains(&j) {
+            continue;
+        }
         let at = (j - trained.start) * size;
         out[at..at + size].iter_mut().zip(gradient).for_each(|(out, g)| *out += g);
     }

@@ -1,6 +1,8 @@
-//! The promises of the continual loop, with a small model whose gradient is written out by hand.
+//! The promises of the continual loop.
 
 #![allow(clippy::unwrap_used)]
+
+mod toy;
 
 use fwd_prompt::linalg::{AdamW, ProjectAt, RankConvention};
 use fwd_prompt::*;
@@ -9,160 +11,7 @@ use rand::Rng;
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::Path;
-use std::result::Result;
-
-const DIM: usize = 24;
-
-/// Reads `tanh(mean over all tokens · W)` and wants it near the sample's target: loss `½‖y − target‖²`.
-struct Toy {
-    weights: Vec<f32>,
-}
-
-#[derive(Debug, Clone)]
-struct Sample {
-    image: Vec<f32>,
-    text: Vec<f32>,
-    target: Vec<f32>,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("the toy broke on purpose")]
-struct Broken;
-
-impl Toy {
-    fn new() -> Self {
-        let mut rng = stream(0, "toy", [0, 0]);
-        Self { weights: (0..DIM * DIM).map(|_| rng.random_range(-0.4..0.4)).collect() }
-    }
-
-    fn output(&self, sample: &Sample, prompt: &[f32]) -> Vec<f64> {
-        let tokens = || [prompt, &sample.image, &sample.text].into_iter().flat_map(|x| x.chunks_exact(DIM));
-        let n = tokens().count() as f64;
-        let mut mean = [0.0; DIM];
-        tokens().for_each(|t| mean.iter_mut().zip(t).for_each(|(m, &x)| *m += f64::from(x) / n));
-        let column = |j: usize| (0..DIM).map(|i| mean[i] * f64::from(self.weights[i * DIM + j])).sum::<f64>();
-        (0..DIM).map(|j| column(j).tanh()).collect()
-    }
-}
-
-impl FrozenModel for Toy {
-    type Features = Sample;
-    type Error = Broken;
-
-    fn dims(&self) -> Dims {
-        Dims { model: DIM, image_query: DIM, text_query: DIM }
-    }
-
-    fn embeddings(&self, sample: &Sample) -> Result<Embeddings, Broken> {
-        Ok(Embeddings { image: sample.image.clone(), text: sample.text.clone() })
-    }
-
-    fn queries(&self, sample: &Sample) -> Result<Queries, Broken> {
-        Ok(Queries { image: sample.image[..DIM].to_vec(), text: sample.text[..DIM].to_vec() })
-    }
-
-    fn loss_gradient(&self, batch: &[&Sample], prompts: &PromptBatch) -> Result<LossGradient, Broken> {
-        let (size, mut loss, mut gradient) = (prompts.n_tokens * DIM, 0.0, Vec::new());
-        for (sample, prompt) in batch.iter().zip(prompts.values.chunks_exact(size)) {
-            let y = self.output(sample, prompt);
-            let n_tokens = prompts.n_tokens + (sample.image.len() + sample.text.len()) / DIM;
-            let error: Vec<f64> = y.iter().zip(&sample.target).map(|(y, &t)| y - f64::from(t)).collect();
-            loss += 0.5 * error.iter().map(|e| e * e).sum::<f64>() / batch.len() as f64;
-            let scale = 1.0 / (n_tokens * batch.len()) as f64;
-            let row: Vec<f32> = (0..DIM)
-                .map(|i| {
-                    let sum: f64 = (0..DIM)
-                        .map(|j| f64::from(self.weights[i * DIM + j]) * (1.0 - y[j] * y[j]) * error[j])
-                        .sum();
-                    (scale * sum) as f32
-                })
-                .collect();
-            (0..prompts.n_tokens).for_each(|_| gradient.extend_from_slice(&row));
-        }
-        Ok(LossGradient { loss, gradient })
-    }
-}
-
-/// Samples of a task whose embeddings live near a random subspace of six directions.
-fn samples(task: u64, n: usize) -> Vec<Sample> {
-    let mut rng = stream(1, "samples", [task, 0]);
-    let directions: Vec<f32> = (0..6 * DIM).map(|_| rng.random_range(-1.0..1.0)).collect();
-    let target: Vec<f32> = (0..DIM).map(|_| rng.random_range(-0.9..0.9)).collect();
-    let mut row = || {
-        let weights: [f32; 6] = std::array::from_fn(|_| rng.random_range(-1.0..1.0));
-        let value = |i: usize| (0..6).map(|k| weights[k] * directions[k * DIM + i]).sum::<f32>();
-        (0..DIM).map(value).collect::<Vec<f32>>()
-    };
-    (0..n).map(|_| Sample { image: [row(), row()].concat(), text: row(), target: target.clone() }).collect()
-}
-
-struct Data {
-    pretraining: Vec<Sample>,
-    tasks: Vec<Vec<Sample>>,
-}
-
-impl Data {
-    fn new(n_tasks: u64) -> Self {
-        Self { pretraining: samples(0, 30), tasks: (1..=n_tasks).map(|t| samples(t, 25)).collect() }
-    }
-
-    fn curriculum(&self) -> Curriculum<'_, Sample> {
-        let task = |(i, train): (usize, &'_ Vec<Sample>)| (format!("task {}", i + 1), train.len(), i);
-        let names: Vec<_> = self.tasks.iter().enumerate().map(task).collect();
-        let tasks = names.into_iter().map(|(name, _, i)| Task { name, train: &self.tasks[i] }).collect();
-        Curriculum { pretraining: &self.pretraining, tasks }
-    }
-
-    /// The score: 100 times how near the outputs are, on the training samples.
-    fn score(&self, model: &Toy, pool: &PromptPool, column: usize) -> Result<f64, Broken> {
-        let samples = self.tasks.get(column).unwrap_or(&self.pretraining);
-        let mut total = 0.0;
-        for sample in samples {
-            let selection = pool.select(&model.queries(sample)?).unwrap();
-            let prompt = pool.gather(&[selection]).unwrap();
-            let y = model.output(sample, &prompt.values);
-            let error: f64 = y.iter().zip(&sample.target).map(|(y, &t)| (y - f64::from(t)).powi(2)).sum();
-            total += 100.0 * (-error / DIM as f64).exp() / samples.len() as f64;
-        }
-        Ok(total)
-    }
-}
-
-fn config(rule: Rule) -> Config {
-    Config {
-        rule,
-        pool: PoolConfig {
-            allocation: Allocation::Shared(6),
-            prompt_len: 3,
-            top_k: 2,
-            ..PoolConfig::default()
-        },
-        subspace: SubspaceOptions { pretrained_energy: 0.6, task_energy: 0.8, ..SubspaceOptions::default() },
-        training: TrainingConfig { epochs: 2, batch_size: 7, ..TrainingConfig::default() },
-        ..Config::default()
-    }
-}
-
-/// Runs to the end, or until the observer stops it; `dir` is where it saves.
-fn run(data: &Data, config: &Config, dir: Option<&Path>, observe: Observe<'_>) -> (RunState, Status) {
-    let model = Toy::new();
-    let mut trainer = match dir {
-        Some(dir) if RunState::exists(dir) => {
-            Trainer::resume(&model, data.curriculum(), config, dir).unwrap()
-        }
-        _ => Trainer::new(&model, data.curriculum(), config.clone()).unwrap(),
-    };
-    let mut evaluate = |model: &Toy, pool: &PromptPool, column: usize| data.score(model, pool, column);
-    let status = trainer.run(dir, &mut evaluate, observe).unwrap();
-    (trainer.state().clone(), status)
-}
-
-fn finish(data: &Data, config: &Config) -> RunState {
-    let (state, status) = run(data, config, None, &mut |_| ControlFlow::Continue(()));
-    assert_eq!((status, state.cursor().phase), (Status::Finished, Phase::Done));
-    state
-}
+use toy::*;
 
 /// The largest leakage into a subspace that the rule forbids, over all tasks, and how many there are.
 fn leakage(state: &RunState) -> (f64, usize) {
@@ -241,12 +90,6 @@ fn the_rules_do_what_they_are_for() {
     assert!(none.interference()[1].iter().all(|x| !x.forbidden && x.leakage > 0.05));
 }
 
-/// All files of a folder.
-fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
-    entries.map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap())).collect()
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
@@ -316,6 +159,18 @@ fn two_runs_with_one_seed_agree_and_another_seed_does_not() {
     let first = finish(&data, &config(Rule::Fwd));
     assert_eq!(first, finish(&data, &config(Rule::Fwd)));
     assert_ne!(first.pool(), finish(&data, &other).pool());
+}
+
+#[test]
+fn the_weighted_rule_lies_between_residual_and_fwd() {
+    let data = Data::new(2);
+    let pool = |rule| finish(&data, &config(rule)).pool().clone();
+    assert_eq!(pool(Rule::FwdWeighted(0.0)), pool(Rule::Residual));
+    assert_eq!(pool(Rule::FwdWeighted(1.0)), pool(Rule::Fwd));
+    // The share of the last task's change that lies in the pre-trained subspace grows with the weight.
+    let share = |alpha| finish(&data, &config(Rule::FwdWeighted(alpha))).interference()[1][0].leakage;
+    let shares = [0.0, 0.25, 0.5, 1.0].map(share);
+    assert!(shares[0] < 1e-5 && shares.windows(2).all(|w| w[0] < w[1]), "{shares:?}");
 }
 
 #[test]
