@@ -286,7 +286,8 @@ mod tests {
         let path = crate::assets::backbone().unwrap().join("recipe.toml");
         let recipe = Recipe::read(&path).unwrap();
         let optimiser = Optimiser { warm_up: 1, ..recipe.optimiser.clone() };
-        let whole = Recipe { steps: 100, stop_after: None, decay_from: None, optimiser, ..recipe };
+        let (phases, stop_after, decay_from) = (Vec::new(), None, None);
+        let whole = Recipe { steps: 100, stop_after, decay_from, phases, optimiser, ..recipe };
         let early = Recipe { stop_after: Some(60), decay_from: Some(40), ..whole.clone() };
         let rate = |recipe: &Recipe, step| recipe.optimiser_at(step).lr;
         assert!((0..=40).all(|step| rate(&whole, step) == rate(&early, step)));
