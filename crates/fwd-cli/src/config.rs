@@ -20,7 +20,10 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::ValueEnum;
 use fwd_data::bench::Split;
 use fwd_prompt::linalg::{AdamW, ProjectAt};
-use fwd_prompt::{Allocation, Config, MethodConfig, PoolConfig, Rule, SubspaceOptions, TrainingConfig};
+use fwd_prompt::{
+    Allocation, Config, EwcConfig, MethodConfig, PoolConfig, ReplayConfig, Rule, SubspaceOptions,
+    TrainingConfig,
+};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,6 +58,12 @@ pub(crate) struct RunConfig {
     pub(crate) project_at: ProjectAt,
     /// The training of one task.
     pub(crate) training: TrainingConfig,
+    /// The weight of the pre-trained part of an update under the method `fwd-weighted`.
+    pub(crate) alpha: f64,
+    /// The buffer of the method `replay`.
+    pub(crate) replay: ReplayConfig,
+    /// The penalty of the method `ewc`.
+    pub(crate) ewc: EwcConfig,
     /// AdamW of the weights under the method `finetune`; epochs and batches are those of `training`.
     pub(crate) finetune: AdamW,
     /// The state is saved every so many steps; it changes nothing in the result.
@@ -113,6 +122,9 @@ impl Default for RunConfig {
                 prompts: AdamW { lr: 0.2, ..AdamW::default() },
                 ..TrainingConfig::default()
             },
+            alpha: 0.5,
+            replay: ReplayConfig::default(),
+            ewc: EwcConfig::default(),
             finetune: AdamW { lr: 3e-4, ..AdamW::default() },
             save_every: 50,
             paths: Paths::default(),
@@ -218,7 +230,11 @@ impl RunConfig {
         ] {
             ensure!(value > 0, "{key} is 0, must be at least 1");
         }
-        Ok(self.trainer(Rule::default(), self.pool.clone()).check()?)
+        for method in [MethodConfig::Replay(self.replay.clone()), MethodConfig::Ewc(self.ewc.clone())] {
+            let config = self.trainer(Rule::FwdWeighted(self.alpha), self.pool.clone());
+            Config { method, ..config }.check()?;
+        }
+        Ok(())
     }
 
     /// The configuration of the trainer for a rule and a pool.

@@ -5,14 +5,18 @@
 //! | `zero-shot` | none | | nothing |
 //! | `sequential` | as configured | none | task after task |
 //! | `residual`, `fwd`, `fwd-strict` | as configured | of this name | task after task |
+//! | `fwd-weighted` | as configured | `fwd`, the pre-trained part times `alpha` | task after task |
 //! | `l2p` | one pool shared by all tasks (Wang et al. 2022) | none | task after task |
+//! | `replay` | one pool shared by all tasks | none | task after task, with samples of older ones from a buffer |
+//! | `ewc` | one pool shared by all tasks | none | task after task, held back where older ones are sensitive |
+//! | `modal-prompt` | one for each task, selected by image and text (Zeng et al. 2024) | none | task after task |
 //! | `independent` | new ones for each task | none | each task alone: gives b_j of FWT* |
 //! | `joint` | as many as all tasks have together | none | all tasks at once: the upper bound |
 //! | `finetune` | none: Q-Former and projection are trained | none | task after task |
 
 use crate::config::RunConfig;
 use clap::ValueEnum;
-use fwd_prompt::{Allocation, Config, PoolConfig, Rule};
+use fwd_prompt::{Allocation, Config, MethodConfig, PoolConfig, Rule};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -31,8 +35,16 @@ pub(crate) enum Method {
     Fwd,
     /// Updates in the pre-trained and the task's own subspace only.
     FwdStrict,
+    /// As fwd, the pre-trained part of an update scaled by alpha.
+    FwdWeighted,
     /// One pool shared by all tasks, no projection.
     L2p,
+    /// A shared pool, and samples of older tasks from a buffer among the new ones.
+    Replay,
+    /// A shared pool, and a penalty on changing what older tasks are sensitive to.
+    Ewc,
+    /// One prompt for each task, selected by similarity of image and text.
+    ModalPrompt,
     /// Each task alone, from an empty pool.
     Independent,
     /// All tasks at once.
@@ -71,13 +83,31 @@ impl Method {
             Allocation::Partitioned(n) => Allocation::Partitioned(n),
         };
         let trainer = |rule, allocation| config.trainer(rule, PoolConfig { allocation, ..pool.clone() });
+        let with = |method, allocation| Config { method, ..trainer(Rule::None, allocation) };
         match self {
             Self::ZeroShot => Plan::ZeroShot,
             Self::Sequential => Plan::Sequence(trainer(Rule::None, pool.allocation)),
             Self::Residual => Plan::Sequence(trainer(Rule::Residual, pool.allocation)),
             Self::Fwd => Plan::Sequence(trainer(Rule::Fwd, pool.allocation)),
             Self::FwdStrict => Plan::Sequence(trainer(Rule::FwdStrict, pool.allocation)),
+            Self::FwdWeighted => Plan::Sequence(trainer(Rule::FwdWeighted(config.alpha), pool.allocation)),
             Self::L2p => Plan::Sequence(trainer(Rule::None, shared)),
+            Self::Replay => Plan::Sequence(with(MethodConfig::Replay(config.replay.clone()), shared)),
+            Self::Ewc => Plan::Sequence(with(MethodConfig::Ewc(config.ewc.clone()), shared)),
+            Self::ModalPrompt => {
+                // One prompt, as long as a task's share of the pool; a sample has its own task's and the two most similar ones.
+                let (Allocation::Shared(n) | Allocation::Partitioned(n)) = own;
+                let pool = PoolConfig {
+                    allocation: Allocation::Partitioned(1),
+                    prompt_len: pool.prompt_len * n,
+                    top_k: n_tasks.min(3),
+                    ..pool.clone()
+                };
+                Plan::Sequence(Config {
+                    method: MethodConfig::ModalPrompt,
+                    ..config.trainer(Rule::None, pool)
+                })
+            }
             Self::Independent => Plan::Alone(trainer(Rule::None, own)),
             Self::Joint => Plan::Joint(trainer(Rule::None, shared)),
             Self::Finetune => Plan::Finetune,
@@ -124,6 +154,13 @@ mod tests {
         assert_eq!(found(Method::Fwd, &config), (Rule::Fwd, Allocation::Partitioned(4)));
         assert_eq!(found(Method::L2p, &config), (Rule::None, Allocation::Shared(12)));
         assert_eq!(found(Method::Joint, &config), (Rule::None, Allocation::Shared(12)));
+        assert_eq!(found(Method::Ewc, &config), (Rule::None, Allocation::Shared(12)));
+        assert_eq!(found(Method::FwdWeighted, &config), (Rule::FwdWeighted(0.5), Allocation::Partitioned(4)));
+        let Plan::Sequence(modal) = Method::ModalPrompt.plan(&config, 3) else { panic!() };
+        assert_eq!(
+            (modal.pool.allocation, modal.pool.prompt_len),
+            (Allocation::Partitioned(1), 4 * config.pool.prompt_len)
+        );
         config.pool.allocation = Allocation::Shared(4);
         assert_eq!(found(Method::L2p, &config), (Rule::None, Allocation::Shared(4)));
         assert_eq!(found(Method::Independent, &config), (Rule::None, Allocation::Partitioned(2)));

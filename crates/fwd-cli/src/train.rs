@@ -109,7 +109,7 @@ pub(crate) fn run(session: &Session, mut config: RunConfig, out: &Path) -> Resul
         trainable_parameters: trainable,
         backbone_parameters: total,
         trainable_percent: 100.0 * trainable as f64 / total.max(1) as f64,
-        stored_samples: 0,
+        stored_samples: outcome.n_stored,
     };
     timing.write_sum(&before, &run.timing())?;
     metrics.write(run.path())?;
@@ -125,6 +125,7 @@ struct Outcome {
     interference: Vec<Vec<Interference>>,
     ranks: Vec<usize>,
     n_parameters: u64,
+    n_stored: u64,
 }
 
 /// What all plans share.
@@ -305,6 +306,7 @@ impl Outcome {
             interference: state.interference().to_vec(),
             ranks: state.ledger().entries().iter().map(|entry| entry.basis.len()).collect(),
             n_parameters: state.pool().n_parameters() as u64,
+            n_stored: state.stored_samples().len() as u64,
             measures: Measures::default(),
         }
     }

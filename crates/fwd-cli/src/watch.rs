@@ -25,6 +25,7 @@ impl Watch {
     pub(crate) fn see(&mut self, event: &Event, timing: &mut Timing) {
         match event {
             Event::Embedded { task, done, of } => self.show("subspace", task, *done, *of),
+            Event::Fisher { task, done, of } => self.show("sensitivity", task, *done, *of),
             Event::Subspace { task, n_rows, rank, captured_before, captured, capacity_left } => {
                 self.bar = None;
                 tracing::info!(

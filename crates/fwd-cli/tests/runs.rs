@@ -75,13 +75,26 @@ fn answers_are_kept_and_scoring_again_agrees() {
 fn every_method_runs_and_the_plasticity_is_against_tasks_alone() {
     let place = Place::new();
     let few = ["--steps", "2", "--set", "pretraining_samples=4"];
-    for method in
-        ["zero-shot", "sequential", "residual", "fwd-strict", "l2p", "independent", "joint", "finetune"]
-    {
+    let methods = [
+        "zero-shot",
+        "sequential",
+        "residual",
+        "fwd-strict",
+        "fwd-weighted",
+        "l2p",
+        "replay",
+        "ewc",
+        "modal-prompt",
+        "independent",
+        "joint",
+        "finetune",
+    ];
+    for method in methods {
         let found = succeed(&mut place.train(method, &[&few[..], &["--json", "--method", method]].concat()));
         let found: Value = serde_json::from_str(&found).unwrap();
         assert_eq!(found["method"], method);
         assert!(found["measures"]["average"].is_number(), "{method}: {found}");
+        assert_eq!(found["stored_samples"].as_u64().unwrap() > 0, method == "replay", "{method}");
         let n_rows = found["scores"].as_array().unwrap().len();
         assert_eq!(
             n_rows,
