@@ -59,7 +59,7 @@ pub(crate) struct RunConfig {
     /// The training of one task.
     pub(crate) training: TrainingConfig,
     /// The weight of the pre-trained part of an update under the method `fwd-weighted`.
-    pub(crate) alpha: f64,
+    pub(crate) alpha: f32,
     /// The buffer of the method `replay`.
     pub(crate) replay: ReplayConfig,
     /// The penalty of the method `ewc`.

@@ -128,7 +128,7 @@ fn answers_that_are_kept_apart_are_found() {
     let flickr = bench.task("flickr30k-cap").unwrap();
     assert_eq!(
         (flickr.metric, flickr.split(Split::Test).next().unwrap().answers.join("|")),
-        (Metric::RougeL, "a|b".into())
+        (Metric::CiderD, "a|b".into())
     );
     write(dir.path(), "Flickr30k-cap/val_coco_type_3000.json", gold.replace('7', "8"));
     assert!(refused(&dir).contains("has no answers for `7`"), "{}", refused(&dir));
