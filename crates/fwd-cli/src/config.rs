@@ -230,7 +230,7 @@ impl RunConfig {
         ] {
             ensure!(value > 0, "{key} is 0, must be at least 1");
         }
-        for method in [MethodConfig::Replay(self.replay.clone()), MethodConfig::Ewc(self.ewc.clone())] {
+        for method in [MethodConfig::Replay(self.replay), MethodConfig::Ewc(self.ewc)] {
             let config = self.trainer(Rule::FwdWeighted(self.alpha), self.pool.clone());
             Config { method, ..config }.check()?;
         }

@@ -92,8 +92,8 @@ impl Method {
             Self::FwdStrict => Plan::Sequence(trainer(Rule::FwdStrict, pool.allocation)),
             Self::FwdWeighted => Plan::Sequence(trainer(Rule::FwdWeighted(config.alpha), pool.allocation)),
             Self::L2p => Plan::Sequence(trainer(Rule::None, shared)),
-            Self::Replay => Plan::Sequence(with(MethodConfig::Replay(config.replay.clone()), shared)),
-            Self::Ewc => Plan::Sequence(with(MethodConfig::Ewc(config.ewc.clone()), shared)),
+            Self::Replay => Plan::Sequence(with(MethodConfig::Replay(config.replay), shared)),
+            Self::Ewc => Plan::Sequence(with(MethodConfig::Ewc(config.ewc), shared)),
             Self::ModalPrompt => {
                 // One prompt, as long as a task's share of the pool; a sample has its own task's and the two most similar ones.
                 let (Allocation::Shared(n) | Allocation::Partitioned(n)) = own;
