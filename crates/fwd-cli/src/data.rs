@@ -2,7 +2,7 @@
 
 use crate::args::{CheckArgs, Common, ConvertArgs, Layout};
 use crate::{assets, output, progress};
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use fwd_data::bench::{Benchmark, check as examine};
 use fwd_data::task::{self, OnBad, TaskSet, convert as convert_to};
 use serde::Serialize;
@@ -44,7 +44,6 @@ pub(crate) fn convert(args: &ConvertArgs, common: &Common) -> Result<ExitCode> {
             bench.task(name)?;
         }
         bench.tasks.retain(|task| names.contains(&task.name));
-        ensure!(!bench.tasks.is_empty(), "--tasks names no task");
     }
     match args.to {
         Layout::Packed => convert_to::to_packed(&bench, &args.out)?,

@@ -48,7 +48,7 @@ pub(crate) fn scored<'a>(exam: &'a Exam<'_>, texts: Vec<String>) -> Result<Vec<P
     let answers: Vec<Vec<&str>> =
         exam.cases.iter().map(|case| case.record.answers.iter().map(String::as_str).collect()).collect();
     let texts: Vec<String> = texts.iter().map(|text| text.trim().to_owned()).collect();
-    let scores = fwd_eval::score_all(scorer(exam.task.metric), &texts, &answers);
+    let scores = fwd_eval::score_all(exam.task.metric, &texts, &answers);
     let scores = scores.with_context(|| format!("task `{}`", exam.task.name))?;
     let predictions = exam.cases.iter().zip(texts).zip(scores).map(|((case, text), score)| Prediction {
         question_id: &case.question_id,
@@ -102,7 +102,7 @@ pub(crate) fn corpus_percent(metric: Metric, texts: &[&str], answers: &[Vec<&str
     if texts.is_empty() {
         return Ok(0.0);
     }
-    Ok(fwd_eval::corpus_percent(scorer(metric), texts, answers)?)
+    Ok(fwd_eval::corpus_percent(metric, texts, answers)?)
 }
 
 /// Writes predictions, one JSON line each.
@@ -138,23 +138,4 @@ pub(crate) fn read_percent(metric: Metric, path: &Path) -> Result<f64> {
     let answers: Vec<Vec<&str>> =
         lines.iter().map(|line| line.answers.iter().map(String::as_str).collect()).collect();
     corpus_percent(metric, &texts, &answers)
-}
-
-/// The scorer of a benchmark's metric.
-pub(crate) fn scorer(metric: Metric) -> fwd_eval::Metric {
-    match metric {
-        Metric::Exact => fwd_eval::Metric::Exact,
-        Metric::VqaSoft => fwd_eval::Metric::VqaSoft,
-        Metric::TextVqa => fwd_eval::Metric::TextVqa,
-        Metric::MultipleChoice => fwd_eval::Metric::MultipleChoice,
-        Metric::Gqa => fwd_eval::Metric::Gqa,
-        Metric::Grounding => fwd_eval::Metric::Grounding,
-        Metric::Bleu1 => fwd_eval::Metric::Bleu1,
-        Metric::Bleu2 => fwd_eval::Metric::Bleu2,
-        Metric::Bleu3 => fwd_eval::Metric::Bleu3,
-        Metric::Bleu4 => fwd_eval::Metric::Bleu4,
-        Metric::RougeL => fwd_eval::Metric::RougeL,
-        Metric::CiderD => fwd_eval::Metric::CiderD,
-        Metric::Anls => fwd_eval::Metric::Anls,
-    }
 }

@@ -7,6 +7,7 @@ mod check;
 mod pack;
 
 pub use check::{CheckReport, Overlap, check};
+pub use fwd_eval::Metric;
 pub use pack::Pack;
 pub(crate) use pack::{MAGIC, record_head};
 
@@ -44,72 +45,6 @@ pub enum Stage {
     Pretraining,
     /// Afterwards, in a sequence.
     Downstream,
-}
-
-/// How an answer is scored, by the names that the scorers have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Metric {
-    /// Equal to one of the answers.
-    Exact,
-    /// VQA accuracy over ten annotators.
-    VqaSoft,
-    /// TextVQA's accuracy over ten annotators.
-    TextVqa,
-    /// The letter or the text of the right option.
-    MultipleChoice,
-    /// GQA's exact match.
-    Gqa,
-    /// Overlap of boxes.
-    Grounding,
-    /// Words in common with the captions.
-    Bleu1,
-    /// Words and pairs in common with the captions.
-    Bleu2,
-    /// Runs of up to three words.
-    Bleu3,
-    /// Runs of up to four words.
-    Bleu4,
-    /// Longest common subsequence of words with one of the answers.
-    RougeL,
-    /// Consensus of captions over a corpus.
-    CiderD,
-    /// Normalised edit distance.
-    Anls,
-}
-
-impl Metric {
-    /// Right answers that each scored record must have; none if any number will do.
-    pub fn answers_due(self) -> Option<usize> {
-        matches!(self, Self::VqaSoft | Self::TextVqa).then_some(10)
-    }
-
-    /// Whether it compares sentences, of which no two need be equal.
-    pub fn is_of_captions(self) -> bool {
-        use Metric::{Bleu1, Bleu2, Bleu3, Bleu4, CiderD, RougeL};
-        matches!(self, Bleu1 | Bleu2 | Bleu3 | Bleu4 | RougeL | CiderD)
-    }
-}
-
-/// The name in the field.
-impl fmt::Display for Metric {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Exact => "exact match",
-            Self::VqaSoft => "VQA accuracy",
-            Self::TextVqa => "TextVQA accuracy",
-            Self::MultipleChoice => "multiple choice",
-            Self::Gqa => "GQA accuracy",
-            Self::Grounding => "IoU ≥ 0.5",
-            Self::Bleu1 => "BLEU-1",
-            Self::Bleu2 => "BLEU-2",
-            Self::Bleu3 => "BLEU-3",
-            Self::Bleu4 => "BLEU-4",
-            Self::RougeL => "ROUGE-L",
-            Self::CiderD => "CIDEr-D",
-            Self::Anls => "ANLS",
-        })
-    }
 }
 
 /// One question about one image.

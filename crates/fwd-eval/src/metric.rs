@@ -6,6 +6,7 @@ use crate::{
     anls, cider_d, exact_match, gqa, grounding, multiple_choice, rouge_l, text_vqa, tokenise, vqa_soft,
 };
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// A measure of predictions against answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -40,9 +41,41 @@ pub enum Metric {
 }
 
 impl Metric {
+    /// Right answers that each scored record must have; none if any number will do.
+    pub fn answers_due(self) -> Option<usize> {
+        matches!(self, Self::VqaSoft | Self::TextVqa).then_some(10)
+    }
+
+    /// Whether it compares sentences, of which no two need be equal.
+    pub fn is_of_captions(self) -> bool {
+        use Metric::{Bleu1, Bleu2, Bleu3, Bleu4, CiderD, RougeL};
+        matches!(self, Bleu1 | Bleu2 | Bleu3 | Bleu4 | RougeL | CiderD)
+    }
+
     /// n − 1 for BLEU-n.
     fn bleu_place(self) -> Option<usize> {
         [Self::Bleu1, Self::Bleu2, Self::Bleu3, Self::Bleu4].iter().position(|metric| *metric == self)
+    }
+}
+
+/// The name in the field.
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exact => "exact match",
+            Self::VqaSoft => "VQA accuracy",
+            Self::TextVqa => "TextVQA accuracy",
+            Self::MultipleChoice => "multiple choice",
+            Self::Gqa => "GQA accuracy",
+            Self::Grounding => "IoU ≥ 0.5",
+            Self::Bleu1 => "BLEU-1",
+            Self::Bleu2 => "BLEU-2",
+            Self::Bleu3 => "BLEU-3",
+            Self::Bleu4 => "BLEU-4",
+            Self::RougeL => "ROUGE-L",
+            Self::CiderD => "CIDEr-D",
+            Self::Anls => "ANLS",
+        })
     }
 }
 
