@@ -16,6 +16,7 @@ mod eval;
 mod failure;
 mod features;
 mod files;
+mod findings;
 mod finetune;
 mod frozen;
 mod images;

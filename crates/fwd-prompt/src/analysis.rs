@@ -9,13 +9,13 @@ use fwd_linalg::{
     Gram, LinalgError, Precision, Subspace, SubspaceConfig, choose_rank, effective_rank, energy_curve,
     overlap, principal_angles, subspace,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The energies at which ranks are reported.
 pub const ENERGIES: [f64; 3] = [0.90, 0.95, 0.99];
 
 /// The rows that are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Modality {
     /// Visual tokens.
@@ -27,7 +27,7 @@ pub enum Modality {
 }
 
 /// The spectrum of some rows `Z`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Spectrum {
     /// The task.
     pub task: String,
@@ -46,7 +46,7 @@ pub struct Spectrum {
 }
 
 /// Two subspaces of one modality, at the energy the analysis was asked for.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pair {
     /// One task.
     pub a: String,
@@ -54,6 +54,8 @@ pub struct Pair {
     pub b: String,
     /// Which rows.
     pub modality: Modality,
+    /// `k_a` and `k_b`. Random subspaces of these sizes have an overlap of `max(k_a, k_b) / d` in the mean.
+    pub ranks: [usize; 2],
     /// `‖V_aᵀ V_b‖²_F / min(k_a, k_b)`.
     pub overlap: f64,
     /// Principal angles in degrees, smallest first.
@@ -61,7 +63,7 @@ pub struct Pair {
 }
 
 /// The report on some tasks.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Analysis {
     /// ε of the subspaces that are compared.
     pub energy: f64,
@@ -149,6 +151,7 @@ pub fn analyze(tasks: &[TaskGram], energy: f64) -> Result<Analysis> {
                     a: tasks[*ta].task.clone(),
                     b: tasks[*tb].task.clone(),
                     modality: if is_within { Modality::Both } else { *ma },
+                    ranks: [a.basis.len(), b.basis.len()],
                     overlap: overlap(&a.basis, &b.basis).map_err(error)?,
                     angles: angles.into_iter().map(f64::to_degrees).collect(),
                 };
@@ -224,6 +227,7 @@ mod tests {
         assert!((found.spectra[3].effective_rank - 2.0).abs() < 1e-9);
         assert_eq!(found.pairs.len(), 1); // the images; b has no text
         assert!((found.pairs[0].overlap - 0.5).abs() < 1e-9);
+        assert_eq!(found.pairs[0].ranks, [2, 2]);
         assert!(found.pairs[0].angles[0] < 1e-2 && (found.pairs[0].angles[1] - 90.0).abs() < 1e-6);
         assert_eq!((found.modalities.len(), found.modalities[0].overlap), (1, 0.0));
     }
