@@ -1,7 +1,8 @@
 //! The program `fwd-prompt`: a frozen multimodal language model learns a sequence of image–text tasks through soft prompts.
 //!
 //! `train` runs a sequence with one method into a run directory, `eval` scores a run again, `ask` answers a question about an
-//! image, `data check` examines a benchmark. Each module is one step of that and can be read alone; [`train`] is the centre.
+//! image, `data check` examines a benchmark, `compare` and `report` put finished runs beside each
+//! other. Each module is one step of that and can be read alone; [`train`] is the centre.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +10,7 @@ mod args;
 mod ask;
 mod assets;
 mod backbone;
+mod compare;
 mod config;
 mod data;
 mod demo;
@@ -21,6 +23,7 @@ mod finetune;
 mod frozen;
 mod images;
 mod interrupt;
+mod interval;
 mod logging;
 mod matrix;
 mod method;
@@ -29,7 +32,9 @@ mod output;
 mod predict;
 mod pretrain;
 mod progress;
+mod report;
 mod run_dir;
+mod runs;
 mod samples;
 mod session;
 mod table;
@@ -66,6 +71,8 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Data(DataCommand::Check(check)) => data::check(check, &args.common),
         Command::Data(DataCommand::Convert(convert)) => data::convert(convert, &args.common),
         Command::Metrics(metrics) => matrix::command(metrics, &args.common),
+        Command::Compare(compare) => compare::command(compare, &args.common),
+        Command::Report(report) => report::command(report, &args.common),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Args::command(), "fwd-prompt", &mut script);
