@@ -207,7 +207,7 @@ pub(crate) struct KeyShares {
     /// `image_margin / (image_margin + text_margin)`: the image's part in the choice; beyond 0 or 1 if one key speaks against it;
     /// none if nothing decides.
     pub(crate) image_share: Option<f64>,
-    /// The share of samples that would have the same best prompt by the image key alone.
+    /// The share of samples whose best prompt by the image key alone belongs to the same task (is the same, if prompts are shared).
     pub(crate) image_alone: f64,
     /// The same by the text key alone.
     pub(crate) text_alone: f64,

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod analyze;
 mod args;
 mod ask;
 mod assets;
@@ -22,6 +23,7 @@ mod findings;
 mod finetune;
 mod frozen;
 mod images;
+mod inspect;
 mod interrupt;
 mod interval;
 mod logging;
@@ -32,6 +34,7 @@ mod output;
 mod predict;
 mod pretrain;
 mod progress;
+mod ranks;
 mod report;
 mod run_dir;
 mod runs;
@@ -67,6 +70,8 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Train(train) => train::command(train, &args.common),
         Command::Eval(eval) => eval::command(eval, &args.common),
         Command::Ask(ask) => ask::command(ask, &args.common),
+        Command::Analyze(analyze) => analyze::command(analyze, &args.common),
+        Command::Inspect(inspect) => inspect::command(inspect, &args.common),
         Command::Pretrain(pretrain) => pretrain::command(pretrain, &args.common),
         Command::Data(DataCommand::Check(check)) => data::check(check, &args.common),
         Command::Data(DataCommand::Convert(convert)) => data::convert(convert, &args.common),

@@ -27,6 +27,16 @@ pub(crate) fn render(rows: &[Vec<String>]) -> String {
     out
 }
 
+/// Texts as cells.
+pub(crate) fn cells<const N: usize>(texts: [&str; N]) -> Vec<String> {
+    texts.map(str::to_owned).to_vec()
+}
+
+/// A share in percent.
+pub(crate) fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
+}
+
 /// The score matrix of a run: a row for each moment.
 pub(crate) fn scores(metrics: &Metrics) -> String {
     let mut header = vec!["after".to_owned()];

@@ -100,6 +100,11 @@ impl TextTokenizer {
         self.decode_with(ids, false)
     }
 
+    /// A token as the vocabulary writes it (`▁` for the space before a word); none for an id without one.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     fn decode_with(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         self.inner
             .decode(ids, skip_special)

@@ -10,6 +10,7 @@ use fwd_linalg::{
     overlap, principal_angles, subspace,
 };
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// The energies at which ranks are reported.
 pub const ENERGIES: [f64; 3] = [0.90, 0.95, 0.99];
@@ -91,10 +92,17 @@ impl TaskGram {
     ///
     /// # Errors
     /// [`PromptError::Model`], or [`PromptError::Sample`] for embeddings with a NaN.
-    pub fn accumulate<M: FrozenModel>(model: &M, task: &str, samples: &[M::Features]) -> Result<Self> {
+    pub fn accumulate<'s, M: FrozenModel>(
+        model: &M,
+        task: &str,
+        samples: impl IntoIterator<Item = &'s M::Features>,
+    ) -> Result<Self>
+    where
+        M::Features: 's,
+    {
         let dim = model.dims().model;
         let mut grams = Self { task: task.to_owned(), image: Gram::new(dim), text: Gram::new(dim) };
-        for (sample, features) in samples.iter().enumerate() {
+        for (sample, features) in samples.into_iter().enumerate() {
             let rows = model
                 .embeddings(features)
                 .map_err(|source| model_error(task, &format!("sample {sample}"), source))?;
@@ -110,10 +118,30 @@ impl TaskGram {
     }
 
     /// All rows together.
-    fn both(&self) -> std::result::Result<Gram, LinalgError> {
+    ///
+    /// # Errors
+    /// [`LinalgError::Shape`] if the modalities differ in width.
+    pub fn both(&self) -> std::result::Result<Gram, LinalgError> {
         let mut both = self.image.clone();
         both.merge(&self.text)?;
         Ok(both)
+    }
+
+    /// The Gram matrices of the modalities that have rows; a task of one modality has that one only.
+    ///
+    /// # Errors
+    /// As [`Self::both`].
+    pub fn by_modality(&self) -> std::result::Result<Vec<(Modality, Cow<'_, Gram>)>, LinalgError> {
+        let single = [(Modality::Image, &self.image), (Modality::Text, &self.text)];
+        let mut found: Vec<_> = single
+            .into_iter()
+            .filter(|(_, gram)| gram.n_rows() > 0)
+            .map(|(modality, gram)| (modality, Cow::Borrowed(gram)))
+            .collect();
+        if found.len() == 2 {
+            found.push((Modality::Both, Cow::Owned(self.both()?)));
+        }
+        Ok(found)
     }
 }
 
@@ -126,18 +154,10 @@ pub fn analyze(tasks: &[TaskGram], energy: f64) -> Result<Analysis> {
     let mut found: Vec<(usize, Modality, Subspace)> = Vec::new();
     for (t, task) in tasks.iter().enumerate() {
         let error = |source| linalg_error(&task.task, "analysis", source);
-        let both = task.both().map_err(error)?;
-        for (modality, gram) in
-            [(Modality::Image, &task.image), (Modality::Text, &task.text), (Modality::Both, &both)]
-        {
-            // A task of one modality is described once.
-            let is_single =
-                modality == Modality::Both && (task.image.n_rows() == 0 || task.text.n_rows() == 0);
-            if gram.n_rows() > 0 && !is_single {
-                let space = decompose(gram, energy).map_err(error)?;
-                spectra.push(spectrum(&task.task, modality, gram.n_rows(), &space));
-                found.push((t, modality, space));
-            }
+        for (modality, gram) in task.by_modality().map_err(error)? {
+            let space = decompose(&gram, energy).map_err(error)?;
+            spectra.push(spectrum(&task.task, modality, gram.n_rows(), &space));
+            found.push((t, modality, space));
         }
     }
     let (mut pairs, mut modalities) = (Vec::new(), Vec::new());
