@@ -9,7 +9,13 @@ use crate::table;
 use anyhow::Result;
 
 /// What a reader must know of every figure with intervals.
-const INTERVALS: &str = "Mean over seeds with its 95 % interval (Student's t); small dots are single seeds.";
+fn intervals(comparison: &Comparison) -> &'static str {
+    if comparison.groups.iter().any(|group| group.runs.len() > 1) {
+        "Mean over seeds with its 95 % interval (Student's t); small dots are single seeds."
+    } else {
+        "One seed."
+    }
+}
 
 /// The measures of all groups.
 pub(super) fn overview(comparison: &Comparison) -> Result<Section> {
@@ -71,7 +77,7 @@ fn dots(comparison: &Comparison, key: &str, title: &str, advice: &str) -> Option
     (!rows.is_empty()).then(|| Figure {
         id: key.replace('_', "-"),
         title: title.to_owned(),
-        text: format!("{advice} {INTERVALS}"),
+        text: format!("{advice} {}", intervals(comparison)),
         alt: format!("{title}, in {unit}, by method: {}.", listed.join("; ")),
         chart: Chart::Dots(Dots { axis: Axis::new(format!("{}, {unit}", measure.head), scale), rows, mark }),
         numbers,
@@ -134,7 +140,7 @@ pub(super) fn sequence(comparison: &Comparison) -> Section {
     let figures = figures.map(|(id, title, unit, text, series)| Figure {
         id: id.to_owned(),
         title: title.to_owned(),
-        text: format!("{text} Mean over seeds with its 95 % interval."),
+        text: format!("{text} {}", intervals(comparison)),
         alt: format!(
             "{title}: a line for each of {} methods; the numbers are in the table below.",
             series.len()

@@ -130,7 +130,7 @@ fn moved(found: &Inspection, name: &str, id: &str) -> Option<Figure> {
         },
         (&owners, &columns),
         cells,
-        ("share of the change, percent", (0.0, 100.0), 0),
+        ("share, percent", (0.0, 100.0), 0),
         framed,
     ))
 }
