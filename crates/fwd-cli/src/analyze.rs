@@ -14,7 +14,7 @@ use crate::frozen::Frozen;
 use crate::run_dir::Manifest;
 use crate::samples;
 use crate::session::Session;
-use crate::table::{self, cells, percent};
+use crate::table::{self, cells, mean, percent};
 use crate::{interrupt, output, ranks};
 use anyhow::{Context, Result, ensure};
 use fwd_data::bench::BenchTask;
@@ -350,11 +350,6 @@ fn in_words(found: &Analyzed) -> String {
 /// The mean overlap of random subspaces of these sizes.
 fn chance(pair: &Pair, dim: usize) -> f64 {
     pair.ranks[0].max(pair.ranks[1]) as f64 / dim.max(1) as f64
-}
-
-fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let (n, sum) = values.fold((0usize, 0.0), |(n, sum), value| (n + 1, sum + value));
-    (n > 0).then(|| sum / n as f64)
 }
 
 fn modality_name(modality: Modality) -> &'static str {

@@ -232,6 +232,5 @@ fn in_words(found: &Inspection) -> String {
 
 /// 0 of nothing.
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
-    let (n, sum) = values.fold((0usize, 0.0), |(n, sum), value| (n + 1, sum + value));
-    sum / n.max(1) as f64
+    table::mean(values).unwrap_or_default()
 }
