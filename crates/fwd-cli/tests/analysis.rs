@@ -96,7 +96,11 @@ fn spectra_are_those_of_the_embeddings() {
             let total = dot(values, values);
             for (i, energy) in [0.90, 0.95, 0.99].into_iter().enumerate() {
                 let rank = count(&spectrum["ranks"][i]);
-                near(number(&spectrum["energy_curve"][rank - 1]), dot(&values[..rank], &values[..rank]) / total, 1e-9);
+                near(
+                    number(&spectrum["energy_curve"][rank - 1]),
+                    dot(&values[..rank], &values[..rank]) / total,
+                    1e-9,
+                );
                 assert!(dot(&values[..rank], &values[..rank]) >= energy * total * (1.0 - 1e-12));
                 assert!(dot(&values[..rank - 1], &values[..rank - 1]) < energy * total);
             }
@@ -117,7 +121,10 @@ fn spectra_are_those_of_the_embeddings() {
     // Pre-training against itself: all of the energy that was asked for lies in V_0, and nothing is needed beside it.
     let out = ["--tasks", "squares,colours", "--out", "found", "--energy", "0.9"];
     let table = succeed(&mut place.program(&[&analyze[..], &out].concat()));
-    assert!(table.contains("squares") && table.contains("V_0") && table.contains("random directions"), "{table}");
+    assert!(
+        table.contains("squares") && table.contains("V_0") && table.contains("random directions"),
+        "{table}"
+    );
     let found = place.json("found/analysis.json");
     let of = |task: &str| {
         let keys = [("task", task.into()), ("modality", "both".into())];
@@ -221,11 +228,10 @@ fn selection_displacement_and_words_are_those_of_the_prompts() {
         order[..2].iter().for_each(|&j| selected[j] += 1);
     }
     let rows = list(&found["selection"]);
-    assert_eq!(rows.iter().map(|row| row["task"].as_str().unwrap()).collect::<Vec<_>>(), [
-        "colours",
-        "corners",
-        "pre-training"
-    ]);
+    assert_eq!(
+        rows.iter().map(|row| row["task"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["colours", "corners", "pre-training"]
+    );
     let summed = |key: &str| -> Vec<usize> {
         (0..m).map(|j| rows.iter().map(|row| count(&row[key][j])).sum()).collect()
     };
@@ -245,7 +251,8 @@ fn selection_displacement_and_words_are_those_of_the_prompts() {
     let (shape, after) = tensor(&place, "run", "pool.prompts");
     let (_, before) = tensor(&place, "still", "pool.prompts");
     let (size, dim) = (shape[1] * shape[2], shape[2]);
-    let bases: Vec<Vec<f64>> = (0..3).map(|t| tensor(&place, "run", &format!("ledger.{t}.basis")).1).collect();
+    let bases: Vec<Vec<f64>> =
+        (0..3).map(|t| tensor(&place, "run", &format!("ledger.{t}.basis")).1).collect();
     for (j, prompt) in list(&found["prompts"]).iter().enumerate() {
         assert_eq!(prompt["task"], TASKS[j / 2]);
         let change: Vec<f64> = (j * size..(j + 1) * size).map(|i| after[i] - before[i]).collect();
