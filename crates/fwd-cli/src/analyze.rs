@@ -14,15 +14,13 @@ use crate::frozen::Frozen;
 use crate::run_dir::Manifest;
 use crate::samples;
 use crate::session::Session;
-use crate::table::{self, cells, percent};
+use crate::table::{self, cells, mean, percent};
 use crate::{interrupt, output, ranks};
 use anyhow::{Context, Result, ensure};
 use fwd_data::bench::BenchTask;
 use fwd_prompt::FrozenModel;
 use fwd_prompt::analysis::{Modality, Pair, TaskGram, analyze};
-use fwd_prompt::linalg::{
-    Precision, SubspaceConfig, overlap, principal_angles, residual_subspace, subspace,
-};
+use fwd_prompt::linalg::{Precision, SubspaceConfig, overlap, principal_angles, residual_subspace, subspace};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -54,7 +52,11 @@ pub(crate) fn command(args: &AnalyzeArgs, common: &Common) -> Result<ExitCode> {
     if let Some(out) = &args.out {
         write_json(&out.join(ANALYSIS), &found)?;
     }
-    if common.json { output::print_json(&found)? } else { output::print(&render(&found))? }
+    if common.json {
+        output::print_json(&found)?
+    } else {
+        output::print(&render(&found))?
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -201,9 +203,7 @@ fn spectra(found: &Analyzed) -> String {
 fn overlaps(found: &Analyzed, modality: Modality) -> Option<String> {
     let names: Vec<&str> = found.tasks.iter().map(|task| task.name.as_str()).collect();
     let of = |pairs: &[Pair], a: &str, b: &str| {
-        let is_it = |p: &&Pair| {
-            p.modality == modality && ((p.a == a && p.b == b) || (p.a == b && p.b == a))
-        };
+        let is_it = |p: &&Pair| p.modality == modality && ((p.a == a && p.b == b) || (p.a == b && p.b == a));
         pairs.iter().find(is_it).map(|p| percent(p.overlap))
     };
     let mut rows = vec![vec!["task".to_owned()]];
@@ -262,7 +262,8 @@ fn render_growth(growth: &Growth) -> String {
         let learnt = stage.learnt.as_deref().unwrap_or("nothing");
         let mut row = vec![format!("{} {learnt}", stage.after)];
         row.extend(kinds.iter().map(|(kind, _)| {
-            together(stage, *kind).map_or("–".to_owned(), |(rank, effective)| format!("{rank} ({effective:.1})"))
+            together(stage, *kind)
+                .map_or("–".to_owned(), |(rank, effective)| format!("{rank} ({effective:.1})"))
         }));
         rows.push(row);
     }
@@ -316,8 +317,7 @@ fn in_words(found: &Analyzed) -> String {
         );
     }
     if let Some(base) = &found.pretrained {
-        let both: Vec<&FromPretrained> =
-            base.tasks.iter().filter(|p| p.modality == Modality::Both).collect();
+        let both: Vec<&FromPretrained> = base.tasks.iter().filter(|p| p.modality == Modality::Both).collect();
         if let Some(least) = both.iter().min_by(|a, b| a.captured.total_cmp(&b.captured)) {
             let _ = writeln!(
                 out,
@@ -350,11 +350,6 @@ fn in_words(found: &Analyzed) -> String {
 /// The mean overlap of random subspaces of these sizes.
 fn chance(pair: &Pair, dim: usize) -> f64 {
     pair.ranks[0].max(pair.ranks[1]) as f64 / dim.max(1) as f64
-}
-
-fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let (n, sum) = values.fold((0usize, 0.0), |(n, sum), value| (n + 1, sum + value));
-    (n > 0).then(|| sum / n as f64)
 }
 
 fn modality_name(modality: Modality) -> &'static str {

@@ -262,7 +262,7 @@ pub(crate) struct TokenFindings {
 pub(crate) struct Neighbour {
     /// Its id.
     pub(crate) id: u32,
-    /// As the tokenizer writes it: `▁` stands for the space before a word.
+    /// As the tokenizer writes it.
     pub(crate) token: String,
     /// Of the two embeddings.
     pub(crate) cosine: f64,

@@ -37,6 +37,12 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{:.0} %", 100.0 * share)
 }
 
+/// The mean; none of nothing.
+pub(crate) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (n, sum) = values.fold((0usize, 0.0), |(n, sum), value| (n + 1, sum + value));
+    (n > 0).then(|| sum / n as f64)
+}
+
 /// The score matrix of a run: a row for each moment.
 pub(crate) fn scores(metrics: &Metrics) -> String {
     let mut header = vec!["after".to_owned()];

@@ -100,7 +100,8 @@ impl TextTokenizer {
         self.decode_with(ids, false)
     }
 
-    /// A token as the vocabulary writes it (`▁` for the space before a word); none for an id without one.
+    /// A token as the vocabulary writes it (Unigram marks the beginning of a word by `▁`, WordPiece its continuation by `##`); none for
+    /// an id without one.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }

@@ -10,9 +10,7 @@ use crate::config::{RunConfig, cache_dir, parse_split};
 use crate::eval;
 use crate::features::FeatureStore;
 use crate::files::write_json;
-use crate::findings::{
-    Capacity, INSPECTION, Inspection, PRETRAINING, SubspaceFindings, TaskSelection,
-};
+use crate::findings::{Capacity, INSPECTION, Inspection, PRETRAINING, SubspaceFindings, TaskSelection};
 use crate::method::Method;
 use crate::run_dir::Manifest;
 use crate::samples::{exam, split_name};
@@ -69,7 +67,11 @@ pub(crate) fn command(args: &InspectArgs, common: &Common) -> Result<ExitCode> {
     if let Some(out) = &args.out {
         write_json(&out.join(INSPECTION), &found)?;
     }
-    if common.json { output::print_json(&found)? } else { output::print(&text::render(&found))? }
+    if common.json {
+        output::print_json(&found)?
+    } else {
+        output::print(&text::render(&found))?
+    }
     Ok(ExitCode::SUCCESS)
 }
 

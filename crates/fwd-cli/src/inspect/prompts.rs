@@ -15,7 +15,11 @@ const CHUNK: usize = 64;
 ///
 /// # Errors
 /// Those of the model.
-pub(super) fn findings(backbone: &Backbone, state: &RunState, n_nearest: usize) -> Result<Vec<PromptFindings>> {
+pub(super) fn findings(
+    backbone: &Backbone,
+    state: &RunState,
+    n_nearest: usize,
+) -> Result<Vec<PromptFindings>> {
     let (pool, tasks) = (state.pool(), state.tasks());
     let (dim, size) = (pool.dims().model, pool.prompt_len() * pool.dims().model);
     let (after, before) = (pool.prompts(), state.initial_prompts());

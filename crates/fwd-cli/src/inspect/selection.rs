@@ -56,7 +56,8 @@ pub(super) fn confusion(selection: &[TaskSelection], owners: &[usize], names: &[
     let mut columns = owners.to_vec();
     columns.dedup();
     let by_owner = |counts: &[usize]| -> Vec<usize> {
-        let of = |&owner: &usize| counts.iter().zip(owners).filter(|(_, o)| **o == owner).map(|(n, _)| n).sum();
+        let of =
+            |&owner: &usize| counts.iter().zip(owners).filter(|(_, o)| **o == owner).map(|(n, _)| n).sum();
         columns.iter().map(of).collect()
     };
     Confusion {
@@ -100,7 +101,10 @@ mod tests {
     fn the_key_that_tells_prompts_apart_decides() {
         let (pool, owners) = (pool(), [1, 1, 2]);
         let first = of_task(&pool, "a", &[query([1.0, 0.0]), query([3.0, 0.0])], &owners).unwrap();
-        assert_eq!((first.n_samples, &first.best[..], &first.selected[..]), (2, &[2, 0, 0][..], &[2, 2, 0][..]));
+        assert_eq!(
+            (first.n_samples, &first.best[..], &first.selected[..]),
+            (2, &[2, 0, 0][..], &[2, 2, 0][..])
+        );
         assert!((first.keys.image - 1.0).abs() < 1e-6 && (first.keys.text - 1.0).abs() < 1e-6);
         let second = (1.0f64 / (1.0 + 0.2f64.powi(2))).sqrt();
         assert!((first.keys.text_margin - (1.0 - (1.0 + second) / 3.0)).abs() < 1e-6, "{:?}", first.keys);
@@ -108,7 +112,10 @@ mod tests {
         assert_eq!((first.keys.image_alone, first.keys.text_alone), (1.0, 1.0));
         // The image key alone cannot tell the tasks apart: the first prompt comes first.
         let other = of_task(&pool, "b", &[query([0.0, 1.0])], &owners).unwrap();
-        assert_eq!((&other.best[..], other.keys.image_alone, other.keys.text_alone), (&[0, 0, 1][..], 0.0, 1.0));
+        assert_eq!(
+            (&other.best[..], other.keys.image_alone, other.keys.text_alone),
+            (&[0, 0, 1][..], 0.0, 1.0)
+        );
 
         let names = ["pre-training", "a", "b"].map(str::to_owned);
         let found = confusion(&[first.clone(), other.clone()], &owners, &names);

@@ -38,7 +38,14 @@ fn selection(found: &Inspection) -> String {
     if !found.is_shared {
         header.extend(cells(["own first", "own of all"]));
     }
-    header.extend(cells(["image key", "text key", "image's part", "image alone", "text alone", "most selected"]));
+    header.extend(cells([
+        "image key",
+        "text key",
+        "image's part",
+        "image alone",
+        "text alone",
+        "most selected",
+    ]));
     let mut rows = vec![header];
     for (i, row) in found.selection.iter().enumerate() {
         let mut line = vec![row.task.clone(), row.n_samples.to_string()];
@@ -70,9 +77,8 @@ fn own_shares(found: &Inspection, row: usize) -> [Option<f64>; 2] {
 fn most_selected(row: &TaskSelection) -> String {
     let mut order: Vec<usize> = (0..row.selected.len()).filter(|&j| row.selected[j] > 0).collect();
     order.sort_by_key(|&j| std::cmp::Reverse(row.selected[j]));
-    let share = |&j: &usize| {
-        format!("{j}: {}", percent(row.selected[j] as f64 / row.n_samples.max(1) as f64))
-    };
+    let share =
+        |&j: &usize| format!("{j}: {}", percent(row.selected[j] as f64 / row.n_samples.max(1) as f64));
     order.iter().take(N_NAMED).map(share).collect::<Vec<_>>().join(", ")
 }
 
@@ -122,7 +128,7 @@ fn prompts(found: &Inspection) -> String {
         rows.push(row);
     }
     format!(
-        "How far training moved each prompt, in percent of its first length; which share of the squared way lies in the subspaces of \
+        "How far training moved each prompt, in percent of its first length; which share of the squared displacement lies in the subspaces of \
          pre-training (V_0) and tasks; and the words nearest to where it stands.\n\n{}",
         table::render(&rows)
     )
@@ -148,9 +154,14 @@ fn in_words(found: &Inspection) -> String {
             tasks().filter_map(|(i, _)| Some((i, own_shares(found, i)[0]?))).collect();
         if let Some(&(least, share)) = own.iter().min_by(|a, b| a.1.total_cmp(&b.1)) {
             let mean = mean(own.iter().map(|(_, share)| *share));
-            let _ = write!(out, "{} of a task's samples put one of its own prompts first in the mean", percent(mean));
+            let _ = write!(
+                out,
+                "{} of a task's samples put one of its own prompts first in the mean",
+                percent(mean)
+            );
             let name = &confusion.rows[least];
-            let others = confusion.columns.iter().zip(&confusion.best[least]).filter(|(task, _)| *task != name);
+            let others =
+                confusion.columns.iter().zip(&confusion.best[least]).filter(|(task, _)| *task != name);
             let other = others.max_by_key(|(_, count)| **count);
             let _ = match other.filter(|(_, count)| **count > 0) {
                 Some((task, _)) => writeln!(
@@ -207,7 +218,7 @@ fn in_words(found: &Inspection) -> String {
         let dim = capacity.dim.max(1) as f64;
         let _ = writeln!(
             out,
-            "Prompts moved by {} of their first length in the mean: {} of the squared way inside what was pre-trained (a random way: \
+            "Prompts moved by {} of their first length in the mean: {} of the squared displacement inside what was pre-trained (at random: \
              {}), {} inside the subspaces of tasks ({}), {} in none ({}).",
             percent(of(&relative)),
             percent(first),
@@ -232,6 +243,5 @@ fn in_words(found: &Inspection) -> String {
 
 /// 0 of nothing.
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
-    let (n, sum) = values.fold((0usize, 0.0), |(n, sum), value| (n + 1, sum + value));
-    sum / n.max(1) as f64
+    table::mean(values).unwrap_or_default()
 }
