@@ -12,7 +12,7 @@ pub enum File {
     Projection,
     Selection,
     Softmax,
-    #[doc(hidden)]
+    /// Kernels with a fault each, for the tests of the emulator.
     Faults,
 }
 
