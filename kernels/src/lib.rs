@@ -6,7 +6,9 @@
 //!
 //! | operation | plan |
 //! |---|---|
+//! | Gram matrix of a stream of rows | [`plan_gram`], [`plan_gram_mirror`] |
 //! | layer norm, RMS norm | [`plan_norm_forward`], [`plan_norm_backward`] |
+//! | prompt selection | [`plan_selection`] |
 //!
 //! The crate builds everywhere. Without the feature, without a driver or without a GPU, [`Device::open`] answers
 //! [`KernelError::CudaUnavailable`] with the reason.
@@ -15,8 +17,10 @@ mod data;
 #[cfg(feature = "emulate")]
 mod emulator;
 mod error;
+mod gram;
 mod norm;
 mod plan;
+mod selection;
 mod source;
 
 #[cfg_attr(feature = "cuda", path = "cuda/mod.rs")]
@@ -28,6 +32,8 @@ pub use device::Device;
 #[cfg(feature = "emulate")]
 pub use emulator::Emulator;
 pub use error::{KernelError, Result};
+pub use gram::{GramShape, plan_gram, plan_gram_mirror};
 pub use norm::{NormKind, NormShape, plan_norm_backward, plan_norm_forward};
 pub use plan::{Arg, Buffer, Executor, Launch, Plan, Role, Target};
+pub use selection::{SelectionShape, plan_selection};
 pub use source::{File, source};

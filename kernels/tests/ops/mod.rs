@@ -1,6 +1,8 @@
 //! One check for each operation, on any executor: the emulator (`emulated.rs`) or a GPU (`gpu.rs`), against f64 on the host.
 
+mod gram;
 mod norm;
+mod selection;
 
 use fwd_kernels::{DType, Data, Executor, Plan};
 use rand::{SeedableRng, rngs::StdRng};
@@ -8,7 +10,9 @@ use rand_distr::{Distribution, StandardNormal};
 
 /// Runs every check.
 pub(crate) fn check_all(executor: &dyn Executor) {
+    gram::check(executor);
     norm::check(executor);
+    selection::check(executor);
 }
 
 /// Standard normal numbers, rounded to a type.
