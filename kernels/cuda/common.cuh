@@ -122,11 +122,10 @@ __device__ __forceinline__ unsigned to_tf32(float x) {
     return y;
 }
 
-// Clusters of blocks (sm_90 and newer). A kernel that uses them is declared with `CLUSTER_OF(blocks)`; on older targets its body
+// Clusters of blocks (sm_90 and newer). A kernel that uses them is declared with `__cluster_dims__`; on older targets its body
 // must be empty (`#if CLUSTERS`).
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 #define CLUSTERS 1
-#define CLUSTER_OF(blocks) __cluster_dims__(blocks, 1, 1)
 __device__ __forceinline__ unsigned cluster_rank() {
     unsigned r;
     asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
@@ -146,7 +145,9 @@ __device__ __forceinline__ float cluster_load(const float* mine, unsigned rank) 
 }
 #else
 #define CLUSTERS 0
-#define CLUSTER_OF(blocks)
+// Compilers refuse it for targets without clusters.
+#undef __cluster_dims__
+#define __cluster_dims__(...)
 #endif
 
 #endif  // __CUDACC__

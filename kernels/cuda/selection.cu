@@ -154,7 +154,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 }
 EMULATED(selection)
 
-extern "C" __global__ void CLUSTER_OF(CLUSTER) __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, 2)
     selection_cluster(const float* image, const float* text, const float* image_keys, const float* text_keys, unsigned* indices, float* scores,
                       int d_image, int d_text, int first, int end, int top_k) {
 #if CLUSTERS

@@ -19,7 +19,7 @@
 #define __constant__ static const
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
-#define CLUSTER_OF(blocks)
+#define __cluster_dims__(...)
 #define __restrict__ __restrict
 #define CLUSTERS 1
 
