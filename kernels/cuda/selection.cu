@@ -54,7 +54,7 @@ __device__ __forceinline__ void add_cosines(double (&score)[KEYS], const double*
     // −0 is the neutral element of addition: a sum of nothing but −0 stays one, as on the CPU.
     double length = -0.0, lengths[KEYS], products[KEYS];
     for (int k = 0; k < KEYS; ++k) lengths[k] = products[k] = -0.0;
-#pragma unroll 2
+#pragma unroll(KEYS == 1 ? 8 : 2)
     for (int i = threadIdx.x % 32 * W; i < d; i += 32 * W) {
         float value[KEYS][W];
 #pragma unroll

@@ -12,7 +12,7 @@
 //!
 //! - Work: 2·N·d·(d+1)/2 = 0.84 Tflop; 72 tiles of 256×128, less the warps above the diagonal, multiply 0.87 Tflop. The plan makes 11 ranges:
 //!   792 blocks are 6 full waves of 132 multiprocessors.
-//! - Tensor cores: `mma.sync` reaches about 62 % of the 989 Tflop/s that `wgmma` has there: 1.4 ms.
+//! - Tensor cores: `mma.sync` reaches about 62 % of the 989 Tflop/s of `wgmma` (Luo et al. 2024, microbenchmarks): 1.4 ms.
 //! - Shared memory: a warp's 64×64 take (64 + 64)·16 elements from it for 64·64·16 multiply-adds: for the block and 16 rows 256
 //!   cycles of reads at 128 bytes each and 96 of copies, against about 415 of arithmetic.
 //! - L2: a block loads 384 columns (256 on the diagonal) for its 256×128: 10.2 GB, at about 5.5 TB/s 1.9 ms. This is the narrowest place:
@@ -57,7 +57,7 @@ const PANEL: usize = 128;
 const PANEL_BYTES: usize = 8192;
 const STAGES: usize = 4;
 const THREADS: u32 = 256;
-/// What a block costs beside its rows, in rows: filling the pipeline, writing its tile, and merging it.
+/// What a block costs beside its rows, in rows: filling the pipeline, writing its tile, and merging it. No range is shorter unless all rows are.
 const OVERHEAD: usize = 512;
 
 /// Plans `C += ZᵀZ`, the lower triangle.
@@ -185,7 +185,7 @@ fn range(rows: usize, n_tiles: usize, stage: usize, n_multiprocessors: usize) ->
         blocks.div_ceil(n_multiprocessors.max(1)) * (range + OVERHEAD)
     };
     let least = rows.div_ceil(MAX_RANGE);
-    let most = least.max(rows.div_ceil(stage).min(4 * n_multiprocessors));
+    let most = least.max((rows / OVERHEAD).min(4 * n_multiprocessors));
     // The first of equals: fewer ranges need less scratch.
     (least..=most).map(candidate).min_by_key(|&range| cost(range)).unwrap_or(stage)
 }
@@ -230,6 +230,7 @@ mod tests {
             for (n_tiles, stage) in [(1, 32), (3, 16), (72, 32), (2080, 16)] {
                 let range = range(rows, n_tiles, stage, 132);
                 assert!(range.is_multiple_of(stage) && range <= MAX_RANGE, "{rows} {n_tiles}: {range}");
+                assert!(range >= OVERHEAD.min(rows), "{rows} {n_tiles}: {range}");
                 assert!((rows.div_ceil(range) - 1) * range < rows);
             }
         }

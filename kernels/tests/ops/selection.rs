@@ -51,17 +51,16 @@ fn check_shape(executor: &dyn Executor, shape: &SelectionShape) {
         let (q_image, q_text) = (slot(&image, sample, d_image), slot(&text, sample, d_text));
         let score = |j: usize| {
             let image = cosine(&q_image, &slot(&image_keys, j, d_image));
-            image + cosine(&q_text, &slot(&text_keys, j, d_text))
+            (image + cosine(&q_text, &slot(&text_keys, j, d_text))) as f32
         };
-        let mut expected: Vec<(usize, f64)> = among.clone().map(|j| (j, score(j))).collect();
+        let mut expected: Vec<(usize, f32)> = among.clone().map(|j| (j, score(j))).collect();
         expected.sort_by(|a, b| b.1.total_cmp(&a.1));
         for rank in 0..k {
             let (found, value) = (indices[sample * k + rank] as usize, scores[sample * k + rank]);
             let (index, score) = expected[rank];
-            // A score is a f64 sum, rounded to f32 once: random scores do not come so close that their order could differ, and copies of
-            // a key are equal to the last bit.
+            // Copies of a key are equal to the last bit; the order of a f64 sum moves its rounding to f32 by a unit at most.
             assert_eq!(found, index, "{shape:?}: rank {rank} of sample {sample}");
-            let bound = 2f64.powi(-24) * score.abs() + 1e-13;
+            let (score, bound) = (f64::from(score), 2f64.powi(-23) * f64::from(score.abs()) + 1e-13);
             assert!((value - score).abs() <= bound, "{shape:?}: {value}, expected {score} ± {bound}");
         }
     }
