@@ -265,7 +265,8 @@ GRAM(single_f16, f16, false)
 GRAM(single_f32, float, false)
 
 // C += the sum of the ranges' tiles. `ratio` is TILE/128.
-extern "C" __global__ void __launch_bounds__(THREADS) gram_merge(const float* tiles, double* c, int d, int n_tiles, int n_ranges, int ratio) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+    gram_merge(const float* tiles, double* c, int d, int n_tiles, int n_ranges, int ratio) {
     int blocks = 16 * ratio, tile = blockIdx.x / blocks;  // 8 rows of a tile each
     int row, column;
     locate(tile, ratio, row, column);

@@ -115,7 +115,8 @@ __device__ __forceinline__ void score(Candidate& best, const double* query, cons
 }
 
 // The list of warp 0: the best of this block's share of the keys.
-__device__ __forceinline__ Candidate block_best(const float* image, const float* text, Keys keys, int first, int sample, int rank, int n_ranks) {
+__device__ __forceinline__ Candidate block_best(const float* image, const float* text, const Keys& keys, int first, int sample, int rank,
+                                                int n_ranks) {
     Candidate* lists = shared_memory<Candidate>();
     double* query = reinterpret_cast<double*>(lists + WARPS * 32);
     for (int i = threadIdx.x; i < keys.d_image; i += THREADS) query[i] = image[Offset(sample) * keys.d_image + i];
@@ -155,8 +156,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 EMULATED(selection)
 
 extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, 2)
-    selection_cluster(const float* image, const float* text, const float* image_keys, const float* text_keys, unsigned* indices, float* scores,
-                      int d_image, int d_text, int first, int end, int top_k) {
+    selection_cluster(const float* image, const float* text, const float* image_keys, const float* text_keys, unsigned* indices,
+                      float* scores, int d_image, int d_text, int first, int end, int top_k) {
 #if CLUSTERS
     Keys keys{image_keys, text_keys, d_image, d_text, end};
     int sample = blockIdx.x / CLUSTER, rank = static_cast<int>(cluster_rank()), lane = threadIdx.x % 32;

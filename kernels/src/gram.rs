@@ -57,22 +57,24 @@ const PANEL: usize = 128;
 const PANEL_BYTES: usize = 8192;
 const STAGES: usize = 4;
 const THREADS: u32 = 256;
-/// What a block costs beside its rows, in rows: filling the pipeline, writing its tile, and merging it. No range is shorter unless all rows are.
+/// What a block costs beside its rows, in rows: filling the pipeline, writing its tile, and merging it. No range is shorter unless
+/// all rows are.
 const OVERHEAD: usize = 512;
 
 /// Plans `C += ZᵀZ`, the lower triangle.
 ///
 /// # Shapes
-/// Buffers: `z (rows, d)` row-major, finite, its address a multiple of 16 bytes; `c (d, d)` row-major f64, read and written where column ≤ row and
-/// left alone elsewhere ([`plan_gram_mirror`] fills it). Scratch: a f32 tile for each block, about 2·d² bytes for each range of rows; cutting
-/// the rows into several calls makes it smaller.
+/// Buffers: `z (rows, d)` row-major, finite, its address a multiple of 16 bytes; `c (d, d)` row-major f64, read and written where
+/// column ≤ row and left alone elsewhere ([`plan_gram_mirror`] fills it). Scratch: a f32 tile for each block, about 2·d² bytes for
+/// each range of rows; cutting the rows into several calls makes it smaller.
 ///
 /// # Cost
-/// About `rows·d²` multiply-adds; f32 rows take three tf32 products each, a sixth of the speed of 16-bit ones. Rows of d elements that are not
-/// whole 16 bytes are loaded one element at a time.
+/// About `rows·d²` multiply-adds; f32 rows take three tf32 products each, a sixth of the speed of 16-bit ones. Rows of d elements
+/// that are not whole 16 bytes are loaded one element at a time.
 ///
 /// # Errors
-/// [`KernelError::Shape`] for a type that is not f32, bf16 or f16, a size beyond 2³¹ − 1, or a GPU with less shared memory than a block needs.
+/// [`KernelError::Shape`] for a type that is not f32, bf16 or f16, a size beyond 2³¹ − 1, or a GPU with less shared memory than a
+/// block needs.
 ///
 /// # Source
 /// Uncentred second moments as in GPM (Saha et al. 2021); two-term splitting of f32 for tensor cores after Ootomo and Yokota (2022).

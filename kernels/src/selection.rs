@@ -49,8 +49,8 @@ const CLUSTER: usize = 8;
 
 /// Plans the selection of the K best prompts of each sample, by `s[j] = cos(q_img, k_img[j]) + cos(q_txt, k_txt[j])`.
 ///
-/// The cosine with a vector without length is 0. Products and sums are f64 and a score is rounded to f32 once, as on the CPU; larger scores come
-/// first, in IEEE total order, equal ones by index. A sample's result does not depend on its batch.
+/// The cosine with a vector without length is 0. Products and sums are f64 and a score is rounded to f32 once, as on the CPU;
+/// larger scores come first, in IEEE total order, equal ones by index. A sample's result does not depend on its batch.
 ///
 /// # Shapes
 /// Buffers, f32 but for the indices, row-major, addresses multiples of 16 bytes: `image (b, d_image)`, `text (b, d_text)`,

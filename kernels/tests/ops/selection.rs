@@ -55,9 +55,8 @@ fn check_shape(executor: &dyn Executor, shape: &SelectionShape) {
         };
         let mut expected: Vec<(usize, f32)> = among.clone().map(|j| (j, score(j))).collect();
         expected.sort_by(|a, b| b.1.total_cmp(&a.1));
-        for rank in 0..k {
+        for (rank, &(index, score)) in expected.iter().take(k).enumerate() {
             let (found, value) = (indices[sample * k + rank] as usize, scores[sample * k + rank]);
-            let (index, score) = expected[rank];
             // Copies of a key are equal to the last bit; the order of a f64 sum moves its rounding to f32 by a unit at most.
             assert_eq!(found, index, "{shape:?}: rank {rank} of sample {sample}");
             let (score, bound) = (f64::from(score), 2f64.powi(-23) * f64::from(score.abs()) + 1e-13);
