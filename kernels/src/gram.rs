@@ -69,7 +69,7 @@ const OVERHEAD: usize = 512;
 /// each range of rows; cutting the rows into several calls makes it smaller.
 ///
 /// # Cost
-/// About `rows·d²` multiply-adds; f32 rows take three tf32 products each, a sixth of the speed of 16-bit ones. Rows of d elements
+/// About `rows·d²/2` multiply-adds; f32 rows take three tf32 products each, a sixth of the speed of 16-bit ones. Rows of d elements
 /// that are not whole 16 bytes are loaded one element at a time.
 ///
 /// # Errors
