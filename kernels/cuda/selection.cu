@@ -10,7 +10,8 @@
 // Shared memory: a list of each warp (2 KB), then the sample's two queries in f64.
 #include "common.cuh"
 
-constexpr int THREADS = 256, WARPS = THREADS / 32, CLUSTER = 8;
+constexpr int THREADS = 256, WARPS = THREADS / 32;
+[[maybe_unused]] constexpr int CLUSTER = 8;  // not used by targets without clusters
 
 // A candidate as one number: the larger, the better; 0 is none. The score's bits in total order, then the index, inverted.
 using Candidate = unsigned long long;

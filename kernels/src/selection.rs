@@ -7,7 +7,12 @@
 //! conversion and two multiply-adds an element, 16 conversions a cycle and multiprocessor on an H100) is 0.08 ms. Nothing of this is
 //! measured yet.
 //!
-//! REGS
+//! | kernel | registers sm_80 / sm_90a / sm_100 | spilled | shared memory |
+//! |---|---|---|---|
+//! | `selection` | 116 / 126 / 128 | 0 | 2 KB + 8 bytes an element of the two queries |
+//! | `selection_cluster` | none / 128 / 128 | 0 | the same |
+//!
+//! (nvcc 13.0.88, `-O3`; two blocks on a multiprocessor, 25 % of its warps.)
 
 use crate::data::DType;
 use crate::error::{KernelError, Result};
