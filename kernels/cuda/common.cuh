@@ -168,7 +168,7 @@ __device__ __forceinline__ void store_pack(T* pointer, const Pack<T>& pack) {
     *reinterpret_cast<Pack<T>*>(pointer) = pack;
 }
 
-// W elements of a row as floats: one element, or whole packs, which need a row and a column aligned to 16 bytes.
+// W elements of a row as floats: one element, or whole packs, which need an address aligned to 16.
 template <int W, class T>
 __device__ __forceinline__ void load_floats(float (&out)[W], const T* row, int column) {
     if constexpr (W == 1) {

@@ -131,15 +131,14 @@ pub fn plan_softmax_forward(shape: &SoftmaxShape) -> Result<Plan> {
 ///
 /// # Errors
 /// As [`plan_softmax_forward`], and for the gradient to a position bias that is not there or under a scale of 0.
-pub fn plan_softmax_backward(
-    shape: &SoftmaxShape,
-    position_gradient: bool,
-    target: &Target,
-) -> Result<Plan> {
+pub fn plan_softmax_backward(shape: &SoftmaxShape, position_gradient: bool, target: &Target) -> Result<Plan> {
     const OP: &str = "softmax backward";
     let rows = Rows::of(OP, shape)?;
     if position_gradient && (!shape.position || shape.scale == 0.0) {
-        return Err(KernelError::shape(OP, "there is no position bias with a gradient (none, or a scale of 0)"));
+        return Err(KernelError::shape(
+            OP,
+            "there is no position bias with a gradient (none, or a scale of 0)",
+        ));
     }
     let mut plan = Plan::new(OP);
     let in_place = shape.place == Place::InPlace;
@@ -175,7 +174,10 @@ impl Rows {
     fn of(op: &'static str, shape: &SoftmaxShape) -> Result<Self> {
         let SoftmaxShape { batch, n_heads, t_q, t_k, dtype, scale, .. } = *shape;
         if !matches!(dtype, DType::F32 | DType::Bf16 | DType::F16) {
-            return Err(KernelError::shape(op, format!("scores are f32, bf16 or f16, not {}", dtype.suffix())));
+            return Err(KernelError::shape(
+                op,
+                format!("scores are f32, bf16 or f16, not {}", dtype.suffix()),
+            ));
         }
         if !scale.is_finite() {
             return Err(KernelError::shape(op, format!("the scale must be finite, not {scale}")));

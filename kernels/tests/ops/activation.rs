@@ -2,37 +2,31 @@
 
 use super::{close, epsilon, normal, run};
 use fwd_kernels::{
-    ActivationKind, DType, Data, Executor, GatedShape, plan_activation_backward, plan_activation_forward,
-    plan_gated_backward, plan_gated_forward,
+    ActivationKind, DType, Data, Executor, GatedShape, Target, plan_activation_backward,
+    plan_activation_forward, plan_gated_backward, plan_gated_forward,
 };
 
 pub(super) fn check(executor: &dyn Executor) {
     for kind in [ActivationKind::GeluErf, ActivationKind::GeluTanh, ActivationKind::Relu] {
         for dtype in [DType::F32, DType::Bf16, DType::F16] {
-            for (len, magnitude) in [(0, 1.0), (1, 1.0), (7, 3.0), (4096, 2.0), (8200 + 3, 1.0), (64, 1000.0)] {
+            for (len, magnitude) in [(0, 1.0), (1, 1.0), (7, 3.0), (4096, 2.0), (16_387, 1.0), (64, 1000.0)] {
                 plain(executor, kind, dtype, len, magnitude);
             }
-            for (rows, d) in [(1, 1), (0, 8), (3, 8), (5, 13), (7, 160), (2, 2048)] {
+            for (rows, d) in [(1, 1), (0, 8), (3, 8), (5, 13), (7, 160), (9, 2048)] {
                 gated(executor, &GatedShape { kind, rows, d, dtype });
             }
-        }
-        // More accesses than the threads of the largest grid make at once.
-        let many = 16 * 8 * executor.target().n_multiprocessors as usize;
-        if kind == ActivationKind::Relu {
-            plain(executor, kind, DType::F32, many * 256 + 5, 1.0);
         }
         not_finite(executor, kind);
     }
 }
 
-/// The distribution function of the normal distribution: the integral of its density by Simpson's rule, to about 1e-13.
+/// The distribution function of the normal distribution: the integral of its density by Simpson's rule, to about 1e-9.
 fn normal_cdf(x: f64) -> f64 {
     let density = |t: f64| (-0.5 * t * t).exp() / std::f64::consts::TAU.sqrt();
     let end = x.abs().min(9.0);
-    let n = 2000;
+    let n = 1000;
     let h = end / f64::from(n);
-    let inner: f64 =
-        (1..n).map(|i| density(f64::from(i) * h) * if i % 2 == 1 { 4.0 } else { 2.0 }).sum();
+    let inner: f64 = (1..n).map(|i| density(f64::from(i) * h) * if i % 2 == 1 { 4.0 } else { 2.0 }).sum();
     let half = h / 3.0 * (density(0.0) + inner + density(end));
     if x < 0.0 { 0.5 - half } else { 0.5 + half }
 }
@@ -58,11 +52,16 @@ fn reference(kind: ActivationKind, x: f64) -> (f64, f64) {
 /// the exponent's rounding, at most 2 eps·|u|, times x²·φ(x) < 0.6.
 const SLOPE_ERROR: f64 = 0.75e-7 + 16.0 / (1 << 24) as f64;
 
+/// A GPU whose grids are so small that blocks go over several tiles.
+fn one_multiprocessor(executor: &dyn Executor) -> Target {
+    Target { n_multiprocessors: 1, ..executor.target() }
+}
+
 fn plain(executor: &dyn Executor, kind: ActivationKind, dtype: DType, len: usize, magnitude: f64) {
     let mut x = Data::from_f64(dtype, normal(1, dtype, len).to_f64().iter().map(|x| x * magnitude));
     let mut dy = normal(2, dtype, len);
     let (mut y, mut dx) = (Data::zeros(dtype, len), Data::zeros(dtype, len));
-    let target = executor.target();
+    let target = one_multiprocessor(executor);
     run(executor, &plan_activation_forward(kind, len, dtype, &target).unwrap(), &mut [&mut x, &mut y]);
     let backward = plan_activation_backward(kind, len, dtype, &target).unwrap();
     run(executor, &backward, &mut [&mut x, &mut dy, &mut dx]);
@@ -82,7 +81,7 @@ fn gated(executor: &dyn Executor, shape: &GatedShape) {
     let GatedShape { kind, rows, d, dtype } = *shape;
     let (mut h, mut dy) = (normal(3, dtype, rows * 2 * d), normal(4, dtype, rows * d));
     let (mut y, mut dh) = (Data::zeros(dtype, rows * d), Data::zeros(dtype, rows * 2 * d));
-    let target = executor.target();
+    let target = one_multiprocessor(executor);
     run(executor, &plan_gated_forward(shape, &target).unwrap(), &mut [&mut h, &mut y]);
     run(executor, &plan_gated_backward(shape, &target).unwrap(), &mut [&mut h, &mut dy, &mut dh]);
     let (mut ys, mut dhs) = (Vec::new(), Vec::new());

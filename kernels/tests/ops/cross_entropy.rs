@@ -7,7 +7,9 @@ use fwd_kernels::{
 
 pub(super) fn check(executor: &dyn Executor) {
     for dtype in [DType::F32, DType::Bf16, DType::F16] {
-        for (rows, n_classes) in [(1, 1), (3, 2), (40, 5), (7, 37), (5, 64), (4, 1000), (3, 4099), (2, 32_128)] {
+        for (rows, n_classes) in
+            [(1, 1), (3, 2), (40, 5), (7, 37), (5, 64), (4, 1000), (3, 4099), (2, 32_128)]
+        {
             check_shape(executor, &CrossEntropyShape { rows, n_classes, dtype }, 1.0);
         }
         check_shape(executor, &CrossEntropyShape { rows: 6, n_classes: 301, dtype }, 1000.0);
@@ -27,7 +29,12 @@ struct Results {
 
 const D_LOSS: f32 = 1.5;
 
-fn results(executor: &dyn Executor, shape: &CrossEntropyShape, logits: &mut Data, labels: &mut Data) -> Results {
+fn results(
+    executor: &dyn Executor,
+    shape: &CrossEntropyShape,
+    logits: &mut Data,
+    labels: &mut Data,
+) -> Results {
     let rows = shape.rows;
     let mut nll = Data::zeros(DType::F32, rows);
     let mut statistics = Data::zeros(DType::F32, 2 * rows);
@@ -109,7 +116,9 @@ fn outside(executor: &dyn Executor) {
     let wrong: Vec<usize> = (0..70).filter(|&i| found.nll.to_f64()[i].is_nan()).collect();
     assert_eq!(wrong, [40, 69]);
     let d_logits = found.d_logits.to_f64();
-    assert!(d_logits[400..410].iter().all(|d| d.is_nan()) && d_logits[410..690].iter().all(|d| d.is_finite()));
+    assert!(
+        d_logits[400..410].iter().all(|d| d.is_nan()) && d_logits[410..690].iter().all(|d| d.is_finite())
+    );
 }
 
 /// Classes with a logit of −∞ have no probability, also where they are all that a thread reads; a NaN is not lost beside them.

@@ -2,8 +2,8 @@
 
 use super::{close, epsilon, normal, run};
 use fwd_kernels::{
-    DType, Data, Executor, NormKind, NormShape, plan_norm_backward, plan_norm_forward, plan_norm_weight_gradient,
-    plan_sum_rows,
+    DType, Data, Executor, NormKind, NormShape, plan_norm_backward, plan_norm_forward,
+    plan_norm_weight_gradient, plan_sum_rows,
 };
 
 pub(super) fn check(executor: &dyn Executor) {

@@ -7,7 +7,8 @@ use fwd_kernels::{
 
 pub(super) fn check(executor: &dyn Executor) {
     for dtype in [DType::F32, DType::Bf16, DType::F16] {
-        for (rows, d) in [(0, 8), (1, 1), (5, 3), (130, 4), (3, 31), (7, 64), (2, 257), (3, 1024), (2, 1027), (1, 2056)]
+        for (rows, d) in
+            [(0, 8), (1, 1), (5, 3), (130, 4), (3, 31), (7, 64), (2, 257), (3, 1024), (2, 1027), (1, 2056)]
         {
             check_shape(executor, &SoftmaxShape::rows(rows, d, dtype), 1.0);
         }
@@ -29,7 +30,8 @@ pub(super) fn check(executor: &dyn Executor) {
                 }
             }
         }
-        let wide = SoftmaxShape { t_q: 2, t_k: 1200, position: true, keys: true, order: Order::Causal, ..shape };
+        let wide =
+            SoftmaxShape { t_q: 2, t_k: 1200, position: true, keys: true, order: Order::Causal, ..shape };
         check_shape(executor, &wide, 1.0);
         check_shape(executor, &SoftmaxShape { t_k: 1033, ..wide }, 300.0);
     }
@@ -99,7 +101,8 @@ fn check_shape(executor: &dyn Executor, shape: &SoftmaxShape, magnitude: f64) {
     let mut position = normal(3, DType::F32, per_entry);
     // Every fourth key is padding, and the whole of the last entry.
     let hidden = |i: usize| i % 4 == 1 || i / t_k.max(1) + 1 == batch;
-    let mut keys = Data::F32((0..batch * t_k).map(|i| if hidden(i) { f32::NEG_INFINITY } else { 0.0 }).collect());
+    let mut keys =
+        Data::F32((0..batch * t_k).map(|i| if hidden(i) { f32::NEG_INFINITY } else { 0.0 }).collect());
     let what = format!("{shape:?}, magnitude {magnitude}");
     let expected = reference(shape, &scores.to_f64(), &position.to_f64(), &keys.to_f64());
 
