@@ -12,6 +12,7 @@
 //! | GELU, ReLU | [`plan_activation_forward`], [`plan_activation_backward`] |
 //! | gated GELU, gated ReLU | [`plan_gated_forward`], [`plan_gated_backward`] |
 //! | cross entropy | [`plan_cross_entropy_forward`], [`plan_cross_entropy_backward`] |
+//! | embedding | [`plan_embedding_forward`], [`plan_embedding_backward`] |
 //!
 //! The crate builds everywhere. Without the feature, without a driver or without a GPU, [`Device::open`] answers
 //! [`KernelError::CudaUnavailable`] with the reason.
@@ -19,6 +20,7 @@
 mod activation;
 mod cross_entropy;
 mod data;
+mod embedding;
 #[cfg(feature = "emulate")]
 mod emulator;
 mod error;
@@ -38,6 +40,7 @@ pub use activation::{
 pub use cross_entropy::{CrossEntropyShape, plan_cross_entropy_backward, plan_cross_entropy_forward};
 pub use data::{DType, Data};
 pub use device::Device;
+pub use embedding::{EmbeddingShape, plan_embedding_backward, plan_embedding_forward};
 #[cfg(feature = "emulate")]
 pub use emulator::Emulator;
 pub use error::{KernelError, Result};

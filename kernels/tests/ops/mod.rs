@@ -2,6 +2,7 @@
 
 mod activation;
 mod cross_entropy;
+mod embedding;
 mod norm;
 mod softmax;
 
@@ -13,6 +14,7 @@ use rand_distr::{Distribution, StandardNormal};
 pub(crate) fn check_all(executor: &dyn Executor) {
     activation::check(executor);
     cross_entropy::check(executor);
+    embedding::check(executor);
     norm::check(executor);
     softmax::check(executor);
 }
