@@ -7,6 +7,7 @@ pub enum File {
     Activation,
     Adamw,
     CrossEntropy,
+    Embedding,
     Gram,
     Norm,
     Projection,
@@ -18,10 +19,11 @@ pub enum File {
 
 impl File {
     /// All but the emulator's own test kernels.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Activation,
         Self::Adamw,
         Self::CrossEntropy,
+        Self::Embedding,
         Self::Gram,
         Self::Norm,
         Self::Projection,
@@ -39,6 +41,7 @@ impl File {
             Self::Activation => ("activation", include_str!("../cuda/activation.cu")),
             Self::Adamw => ("adamw", include_str!("../cuda/adamw.cu")),
             Self::CrossEntropy => ("cross_entropy", include_str!("../cuda/cross_entropy.cu")),
+            Self::Embedding => ("embedding", include_str!("../cuda/embedding.cu")),
             Self::Gram => ("gram", include_str!("../cuda/gram.cu")),
             Self::Norm => ("norm", include_str!("../cuda/norm.cu")),
             Self::Projection => ("projection", include_str!("../cuda/projection.cu")),

@@ -1,6 +1,10 @@
 //! One check for each operation, on any executor: the emulator (`emulated.rs`) or a GPU (`gpu.rs`), against f64 on the host.
 
+mod activation;
+mod cross_entropy;
+mod embedding;
 mod norm;
+mod softmax;
 
 use fwd_kernels::{DType, Data, Executor, Plan};
 use rand::{SeedableRng, rngs::StdRng};
@@ -8,7 +12,11 @@ use rand_distr::{Distribution, StandardNormal};
 
 /// Runs every check.
 pub(crate) fn check_all(executor: &dyn Executor) {
+    activation::check(executor);
+    cross_entropy::check(executor);
+    embedding::check(executor);
     norm::check(executor);
+    softmax::check(executor);
 }
 
 /// Standard normal numbers, rounded to a type.
