@@ -145,6 +145,9 @@ __device__ __forceinline__ float cluster_load(const float* mine, unsigned rank) 
 }
 #else
 #define CLUSTERS 0
+// Compilers refuse it for targets without clusters.
+#undef __cluster_dims__
+#define __cluster_dims__(...)
 #endif
 
 #endif  // __CUDACC__

@@ -13,6 +13,9 @@
 //! | gated GELU, gated ReLU | [`plan_gated_forward`], [`plan_gated_backward`] |
 //! | cross entropy | [`plan_cross_entropy_forward`], [`plan_cross_entropy_backward`] |
 //! | embedding | [`plan_embedding_forward`], [`plan_embedding_backward`] |
+//! | Gram matrix of a stream of rows | [`plan_gram`], [`plan_gram_mirror`] |
+//! | layer norm, RMS norm | [`plan_norm_forward`], [`plan_norm_backward`] |
+//! | prompt selection | [`plan_selection`] |
 //!
 //! The crate builds everywhere. Without the feature, without a driver or without a GPU, [`Device::open`] answers
 //! [`KernelError::CudaUnavailable`] with the reason.
@@ -24,9 +27,11 @@ mod embedding;
 #[cfg(feature = "emulate")]
 mod emulator;
 mod error;
+mod gram;
 mod norm;
 mod plan;
 mod softmax;
+mod selection;
 mod source;
 
 #[cfg_attr(feature = "cuda", path = "cuda/mod.rs")]
@@ -49,4 +54,7 @@ pub use norm::{
 };
 pub use plan::{Arg, Buffer, Executor, Launch, Plan, Role, Target};
 pub use softmax::{Order, Place, SoftmaxShape, plan_softmax_backward, plan_softmax_forward};
+pub use gram::{GramShape, plan_gram, plan_gram_mirror};
+pub use norm::{NormKind, NormShape, plan_norm_backward, plan_norm_forward};
+pub use selection::{SelectionShape, plan_selection};
 pub use source::{File, source};

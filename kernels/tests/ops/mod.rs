@@ -5,6 +5,8 @@ mod cross_entropy;
 mod embedding;
 mod norm;
 mod softmax;
+mod gram;
+mod selection;
 
 use fwd_kernels::{DType, Data, Executor, Plan};
 use rand::{SeedableRng, rngs::StdRng};
@@ -17,6 +19,8 @@ pub(crate) fn check_all(executor: &dyn Executor) {
     embedding::check(executor);
     norm::check(executor);
     softmax::check(executor);
+    gram::check(executor);
+    selection::check(executor);
 }
 
 /// Standard normal numbers, rounded to a type.
