@@ -5,7 +5,7 @@
 //
 // A warp multiplies a 32×32 tile (2×4 fragments of 16×8) on tensor cores. 16-bit elements are multiplied as they are (A is rounded to
 // their type), with sums in f32. f32 elements are split into two tf32 numbers, x = high + low, and multiplied three times, low·high +
-// high·low + high·high (tf32x3): an error of 2⁻²⁰ |x·y| at most for each product, of 2⁻²² typically. Tensor cores truncate when they add, which
+// high·low + high·high (tf32x3): an error of 2⁻¹⁹ |x·y| at most for each product, of 2⁻²² typically. Tensor cores truncate when they add, which
 // over thousands of terms is a bias; so they sum over 16 or 32 elements, and those sums are added up with rounding, outside of them.
 //
 // Two layouts in shared memory, both without bank conflicts and with accesses of 16 bytes:
@@ -66,7 +66,7 @@ __device__ __forceinline__ void fetch(void* shared, const T* row, int column, in
     }
 }
 
-// high + low = x to 2⁻²¹. Tensor cores ignore the 13 low bits.
+// high + low = x to 2⁻²¹. Tensor cores ignore the 13 low bits. Truncation, for `high`, keeps NaN and infinity what they are.
 __device__ __forceinline__ void split(unsigned x, unsigned& high, unsigned& low) {
     high = x & 0xffffe000u;
     low = __float_as_uint(__uint_as_float(x) - __uint_as_float(high)) + 0x1000u;

@@ -84,8 +84,9 @@ impl AdamWStep {
 /// gradient spreads over its row: look for it before the step.
 ///
 /// # Cost
-/// Few rows on a GPU with clusters: one launch that reads and writes p, m, v and g once. Otherwise two launches for each Π, moments and update
-/// in the second one's last step, and a scratch of `n·(d + r)` f32; a Π that comes second only costs one launch more. Without a basis: one launch.
+/// Few rows on a GPU with clusters: one launch, in which the rows of g stay in shared memory until p has moved. Otherwise two launches for each
+/// Π, with moments, direction and p in the last part of the second; one more for [`ProjectAt::Update`]; and a scratch of `n·(d + r)` f32.
+/// Without a basis: one launch.
 ///
 /// # Errors
 /// [`KernelError::Shape`] for sizes beyond a launch, a GPU with too little shared memory, or step 0.
