@@ -143,6 +143,17 @@ __device__ __forceinline__ float cluster_load(const float* mine, unsigned rank) 
     asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
     return value;
 }
+// Four floats, aligned to 16 bytes.
+__device__ __forceinline__ float4 cluster_load4(const float* mine, unsigned rank) {
+    unsigned address;
+    float4 value;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(mine)), "r"(rank));
+    asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];"
+                 : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
+                 : "r"(address)
+                 : "memory");
+    return value;
+}
 #else
 #define CLUSTERS 0
 // Compilers refuse it for targets without clusters.

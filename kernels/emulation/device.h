@@ -278,3 +278,7 @@ inline float cluster_load(const float* mine, unsigned rank) {
     std::memcpy(&value, emulation::shared_of(rank) + offset, sizeof value);
     return value;
 }
+inline float4 cluster_load4(const float* mine, unsigned rank) {
+    if (reinterpret_cast<uintptr_t>(mine) % 16) emulation::fail("a load of four floats that is not aligned to 16 bytes");
+    return {cluster_load(mine, rank), cluster_load(mine + 1, rank), cluster_load(mine + 2, rank), cluster_load(mine + 3, rank)};
+}

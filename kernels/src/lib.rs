@@ -16,12 +16,15 @@
 //! | Gram matrix of a stream of rows | [`plan_gram`], [`plan_gram_mirror`] |
 //! | layer norm, RMS norm | [`plan_norm_forward`], [`plan_norm_backward`] |
 //! | prompt selection | [`plan_selection`] |
+//! | signed low-rank update of rows | [`plan_projection`] |
+//! | AdamW with projected gradient and update | [`plan_adamw`] |
 //!
 //! The crate builds everywhere. Without the feature, without a driver or without a GPU, [`Device::open`] answers
 //! [`KernelError::CudaUnavailable`] with the reason.
 
 mod activation;
 mod cross_entropy;
+mod adamw;
 mod data;
 mod embedding;
 #[cfg(feature = "emulate")]
@@ -32,6 +35,7 @@ mod norm;
 mod plan;
 mod softmax;
 mod selection;
+mod projection;
 mod source;
 
 #[cfg_attr(feature = "cuda", path = "cuda/mod.rs")]
@@ -43,6 +47,7 @@ pub use activation::{
     plan_gated_forward,
 };
 pub use cross_entropy::{CrossEntropyShape, plan_cross_entropy_backward, plan_cross_entropy_forward};
+pub use adamw::{AdamWShape, AdamWStep, ProjectAt, plan_adamw};
 pub use data::{DType, Data};
 pub use device::Device;
 pub use embedding::{EmbeddingShape, plan_embedding_backward, plan_embedding_forward};
@@ -57,4 +62,5 @@ pub use softmax::{Order, Place, SoftmaxShape, plan_softmax_backward, plan_softma
 pub use gram::{GramShape, plan_gram, plan_gram_mirror};
 pub use norm::{NormKind, NormShape, plan_norm_backward, plan_norm_forward};
 pub use selection::{SelectionShape, plan_selection};
+pub use projection::{ProjectionShape, plan_projection};
 pub use source::{File, source};

@@ -53,16 +53,20 @@ impl File {
 }
 
 const COMMON: &str = include_str!("../cuda/common.cuh");
-const INCLUDE: &str = "#include \"common.cuh\"\n";
+const LOWRANK: &str = include_str!("../cuda/lowrank.cuh");
 
 /// The source of a file with what it includes in its place.
 ///
 /// # Examples
 /// ```
 /// let text = fwd_kernels::source(fwd_kernels::File::Norm);
-/// assert!(text.contains("__global__") && !text.contains("#include \"common.cuh\""));
+/// assert!(text.contains("__global__") && !text.contains("#include"));
 /// ```
 pub fn source(file: File) -> String {
-    let common = COMMON.replacen("#pragma once", "", 1);
-    file.parts().1.replacen(INCLUDE, &common, 1)
+    let mut text = file.parts().1.to_owned();
+    for (name, header) in [("common", COMMON), ("lowrank", LOWRANK)] {
+        let header = header.replacen("#pragma once", "", 1);
+        text = text.replacen(&format!("#include \"{name}.cuh\"\n"), &header, 1);
+    }
+    text
 }

@@ -7,6 +7,8 @@ mod norm;
 mod softmax;
 mod gram;
 mod selection;
+mod adamw;
+mod projection;
 
 use fwd_kernels::{DType, Data, Executor, Plan};
 use rand::{SeedableRng, rngs::StdRng};
@@ -21,6 +23,8 @@ pub(crate) fn check_all(executor: &dyn Executor) {
     softmax::check(executor);
     gram::check(executor);
     selection::check(executor);
+    projection::check(executor);
+    adamw::check(executor);
 }
 
 /// Standard normal numbers, rounded to a type.
