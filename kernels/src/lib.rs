@@ -7,6 +7,7 @@
 //! | operation | plan |
 //! |---|---|
 //! | layer norm, RMS norm | [`plan_norm_forward`], [`plan_norm_backward`] |
+//! | batched SVD, eigenvalues | [`plan_svd`], [`plan_eigen`], run by [`Solver`] |
 //!
 //! The crate builds everywhere. Without the feature, without a driver or without a GPU, [`Device::open`] answers
 //! [`KernelError::CudaUnavailable`] with the reason.
@@ -15,19 +16,30 @@ mod data;
 #[cfg(feature = "emulate")]
 mod emulator;
 mod error;
+mod info;
 mod norm;
 mod plan;
+mod solver;
 mod source;
 
 #[cfg_attr(feature = "cuda", path = "cuda/mod.rs")]
 #[cfg_attr(not(feature = "cuda"), path = "no_cuda.rs")]
 mod device;
 
+#[cfg(feature = "cuda")]
+pub use cudarc;
 pub use data::{DType, Data};
-pub use device::Device;
+#[cfg(feature = "cuda")]
+pub use device::{Binding, Element, Real, Svd, compile};
+pub use device::{Device, Solver};
 #[cfg(feature = "emulate")]
 pub use emulator::Emulator;
 pub use error::{KernelError, Result};
+pub use info::DeviceInfo;
 pub use norm::{NormKind, NormShape, plan_norm_backward, plan_norm_forward};
 pub use plan::{Arg, Buffer, Executor, Launch, Plan, Role, Target};
+pub use solver::{
+    Accuracy, EigenPlan, EigenRoute, EigenShape, Order, SvdPlan, SvdRoute, SvdShape, plan_convert,
+    plan_eigen, plan_from_eigen, plan_nonfinite, plan_svd,
+};
 pub use source::{File, source};

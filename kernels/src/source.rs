@@ -12,13 +12,14 @@ pub enum File {
     Projection,
     Selection,
     Softmax,
+    Solver,
     /// Kernels with a fault each, for the tests of the emulator.
     Faults,
 }
 
 impl File {
     /// All but the emulator's own test kernels.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Activation,
         Self::Adamw,
         Self::CrossEntropy,
@@ -27,6 +28,7 @@ impl File {
         Self::Projection,
         Self::Selection,
         Self::Softmax,
+        Self::Solver,
     ];
 
     /// Its name without `.cu`.
@@ -44,6 +46,7 @@ impl File {
             Self::Projection => ("projection", include_str!("../cuda/projection.cu")),
             Self::Selection => ("selection", include_str!("../cuda/selection.cu")),
             Self::Softmax => ("softmax", include_str!("../cuda/softmax.cu")),
+            Self::Solver => ("solver", include_str!("../cuda/solver.cu")),
             Self::Faults => ("faults", include_str!("../emulation/faults.cu")),
         }
     }

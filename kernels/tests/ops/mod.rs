@@ -1,6 +1,7 @@
 //! One check for each operation, on any executor: the emulator (`emulated.rs`) or a GPU (`gpu.rs`), against f64 on the host.
 
 mod norm;
+mod solver;
 
 use fwd_kernels::{DType, Data, Executor, Plan};
 use rand::{SeedableRng, rngs::StdRng};
@@ -9,6 +10,7 @@ use rand_distr::{Distribution, StandardNormal};
 /// Runs every check.
 pub(crate) fn check_all(executor: &dyn Executor) {
     norm::check(executor);
+    solver::check(executor);
 }
 
 /// Standard normal numbers, rounded to a type.
