@@ -85,10 +85,9 @@ impl Drop for Lane {
 impl Lane {
     pub(super) fn new(stream: Arc<CudaStream>) -> Result<Self> {
         stream.context().bind_to_thread().map_err(driver("cuCtxSetCurrent"))?;
-        let handle = DnHandle::new(Arc::clone(&stream)).map_err(|error| {
-            status("cusolverDnCreate", error.0)
-                .err()
-                .unwrap_or_else(|| KernelError::Cuda { call: "cusolverDnCreate", code: error.to_string() })
+        let handle = DnHandle::new(Arc::clone(&stream)).map_err(|error| KernelError::Cuda {
+            call: "cusolverDnCreate",
+            code: format!("{:?}", error.0),
         })?;
         let (params, jacobi) = (std::ptr::null_mut(), std::ptr::null_mut());
         let (sizes, device_work, host_work) = (HashMap::new(), None, Vec::new());

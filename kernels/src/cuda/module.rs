@@ -145,7 +145,7 @@ pub fn compile(file: File, architecture: &str) -> Result<Vec<u8>> {
     if let Err(error) = unsafe { result::compile_program(program.0, &options(architecture)) } {
         // SAFETY: as above.
         let log = unsafe { result::get_program_log(program.0) }.unwrap_or_default();
-        let log: Vec<u8> = log.into_iter().map(|c: c_char| c.cast_unsigned()).filter(|&c| c != 0).collect();
+        let log: Vec<u8> = log.into_iter().flat_map(c_char::to_ne_bytes).filter(|&byte| byte != 0).collect();
         let log = String::from_utf8_lossy(&log).trim().to_owned();
         let log = if log.is_empty() { error.to_string() } else { log };
         return Err(KernelError::Compile { file: file.name(), log });
