@@ -1,23 +1,17 @@
 //! Batched SVD and eigenvalues on the GPU, where there is one, against a Jacobi SVD in f64 on the host:
 //! `cargo test --features cuda --test gpu_solver`.
 
+mod common;
+
 use fwd_kernels::{
-    Accuracy, DType, Data, Device, EigenRoute, EigenShape, KernelError, Order, Solver, SvdPlan, SvdRoute,
-    SvdShape, plan_eigen, plan_svd,
+    Accuracy, DType, Data, EigenRoute, EigenShape, KernelError, Order, Solver, SvdPlan, SvdRoute, SvdShape,
+    plan_eigen, plan_svd,
 };
 use rand::{SeedableRng, rngs::StdRng};
 use rand_distr::{Distribution, StandardNormal};
 
-/// The GPU's solver. `FWD_GPU=1` says that there is one: then its absence is a failure.
 fn solver() -> Option<Solver> {
-    match Device::open(0).and_then(|device| Solver::new(&device)) {
-        Ok(solver) => Some(solver),
-        Err(KernelError::CudaUnavailable { reason }) if std::env::var_os("FWD_GPU").is_none() => {
-            println!("not run, CUDA is not available: {reason}");
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
+    common::device().map(|device| Solver::new(&device).unwrap_or_else(|error| panic!("{error}")))
 }
 
 fn normal(seed: u64, len: usize) -> Vec<f64> {
