@@ -11,6 +11,12 @@
 //!
 //! The crate builds everywhere. Without the feature, without a driver or without a GPU, [`Device::open`] answers
 //! [`KernelError::CudaUnavailable`] with the reason.
+//!
+//! | variable | |
+//! |---|---|
+//! | `FWD_NVCC` | at build time: the compiler that makes the kernels part of the program, for compute capability 8.0, 9.0, 10.0 and newer |
+//! | `FWD_KERNEL_CACHE` | where code is kept that NVRTC compiled because there was no such compiler; else a folder of the user's cache |
+//! | `FWD_GPU`, `FWD_NVRTC` | `1` for tests: there is a GPU, or a run-time compiler, and a test that does not find it fails |
 
 mod data;
 #[cfg(feature = "emulate")]
