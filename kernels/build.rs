@@ -16,6 +16,8 @@ const FILES: [&str; 9] = [
     "selection",
     "softmax",
 ];
+const FILES: [&str; 9] =
+    ["activation", "adamw", "cross_entropy", "gram", "norm", "projection", "selection", "softmax", "solver"];
 
 fn main() {
     println!("cargo:rerun-if-changed=cuda");

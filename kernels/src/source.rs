@@ -13,6 +13,7 @@ pub enum File {
     Projection,
     Selection,
     Softmax,
+    Solver,
     /// Kernels with a fault each, for the tests of the emulator.
     Faults,
 }
@@ -29,6 +30,7 @@ impl File {
         Self::Projection,
         Self::Selection,
         Self::Softmax,
+        Self::Solver,
     ];
 
     /// Its name without `.cu`.
@@ -47,6 +49,7 @@ impl File {
             Self::Projection => ("projection", include_str!("../cuda/projection.cu")),
             Self::Selection => ("selection", include_str!("../cuda/selection.cu")),
             Self::Softmax => ("softmax", include_str!("../cuda/softmax.cu")),
+            Self::Solver => ("solver", include_str!("../cuda/solver.cu")),
             Self::Faults => ("faults", include_str!("../emulation/faults.cu")),
         }
     }

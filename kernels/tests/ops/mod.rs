@@ -9,6 +9,7 @@ mod gram;
 mod selection;
 mod adamw;
 mod projection;
+mod solver;
 
 use fwd_kernels::{DType, Data, Executor, Plan};
 use rand::{SeedableRng, rngs::StdRng};
@@ -25,6 +26,7 @@ pub(crate) fn check_all(executor: &dyn Executor) {
     selection::check(executor);
     projection::check(executor);
     adamw::check(executor);
+    solver::check(executor);
 }
 
 /// Standard normal numbers, rounded to a type.
