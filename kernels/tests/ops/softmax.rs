@@ -38,13 +38,7 @@ pub(super) fn check(executor: &dyn Executor) {
     nan_stays_in_its_row(executor);
 }
 
-/// Probabilities and gradient in f64, from the numbers that the kernel reads.
-struct Reference {
-    probs: Vec<f64>,
-    d_scores: Vec<f64>,
-    d_position: Vec<f64>,
-}
-
+/// Probabilities in f64, from the numbers that the kernel reads.
 fn reference(shape: &SoftmaxShape, scores: &[f64], position: &[f64], keys: &[f64]) -> Vec<f64> {
     let SoftmaxShape { n_heads, t_q, t_k, .. } = *shape;
     let mut probs = Vec::with_capacity(scores.len());
@@ -76,8 +70,8 @@ fn reference(shape: &SoftmaxShape, scores: &[f64], position: &[f64], keys: &[f64
     probs
 }
 
-/// The gradients for the rounded probabilities, as the kernel reads them.
-fn gradients(shape: &SoftmaxShape, probs: &[f64], d_probs: &[f64]) -> Reference {
+/// The gradients to scores and position bias, from the rounded probabilities, as the kernel reads them.
+fn gradients(shape: &SoftmaxShape, probs: &[f64], d_probs: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let (scale, per_entry) = (f64::from(shape.scale), shape.n_heads * shape.t_q * shape.t_k);
     let mut d_scores = Vec::with_capacity(probs.len());
     let mut d_position = vec![0.0; per_entry];
@@ -89,7 +83,7 @@ fn gradients(shape: &SoftmaxShape, probs: &[f64], d_probs: &[f64]) -> Reference 
             d_scores.push(scale * ds);
         }
     }
-    Reference { probs: probs.to_vec(), d_scores, d_position }
+    (d_scores, d_position)
 }
 
 fn check_shape(executor: &dyn Executor, shape: &SoftmaxShape, magnitude: f64) {
@@ -128,11 +122,10 @@ fn check_shape(executor: &dyn Executor, shape: &SoftmaxShape, magnitude: f64) {
     let least = if dtype == DType::F16 { 2f64.powi(-24) } else { 2f64.powi(-126) };
     close(&format!("{what}, probs"), &probs, &expected, relative, least);
 
-    let reference = gradients(shape, &probs.to_f64(), &d_probs.to_f64());
+    let expected = gradients(shape, &probs.to_f64(), &d_probs.to_f64());
     let mut d_scores = Data::zeros(dtype, len);
     let mut d_position = Data::zeros(DType::F32, per_entry);
     let plan = plan_softmax_backward(shape, shape.position, &executor.target()).unwrap();
-    let mut probs = Data::from_f64(dtype, reference.probs);
     let mut data = vec![&mut probs, &mut d_probs];
     if shape.place == Place::Separate {
         data.push(&mut d_scores);
@@ -146,11 +139,11 @@ fn check_shape(executor: &dyn Executor, shape: &SoftmaxShape, magnitude: f64) {
     }
     // Σ p·dp with Σ p = 1 and |dp| < 6 is rounded by 6·eps a few times; p is at most 1.
     let sums = 40.0 * f32_eps + least;
-    close(&format!("{what}, d_scores"), &d_scores, &reference.d_scores, epsilon(dtype) + 4.0 * f32_eps, sums);
+    close(&format!("{what}, d_scores"), &d_scores, &expected.0, epsilon(dtype) + 4.0 * f32_eps, sums);
     if shape.position {
         // The summands are rounded to the type; they are below 6.
         let rounding = batch as f64 * (6.0 * epsilon(dtype) + sums / f64::from(shape.scale));
-        close(&format!("{what}, d_position"), &d_position, &reference.d_position, 0.0, rounding);
+        close(&format!("{what}, d_position"), &d_position, &expected.1, 0.0, rounding);
     }
 }
 
