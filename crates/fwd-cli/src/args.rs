@@ -42,6 +42,10 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Answer a question about an image (PNG, JPEG or WebP).
     Ask(AskArgs),
+    /// How the tasks' input embeddings lie to each other, and how their rank grows along runs.
+    Analyze(AnalyzeArgs),
+    /// What a run's prompts have learnt: who selects them, which words they are near, where they moved.
+    Inspect(InspectArgs),
     /// Train the embedded model on the pre-training tasks, or measure whether it is fit to be built on.
     Pretrain(PretrainArgs),
     /// The benchmark.
@@ -205,6 +209,62 @@ pub(crate) struct EvalArgs {
     /// Also write the answers into this folder, one JSON line each.
     #[arg(long, value_name = "DIR")]
     pub(crate) predictions: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct AnalyzeArgs {
+    /// Run directory whose ranks after each task are shown; may be repeated. The first one says which model, benchmark and tasks are
+    /// meant where no flag does.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run: Vec<PathBuf>,
+    /// Tasks, separated by commas; without it the benchmark's sequence.
+    #[arg(long, value_delimiter = ',', value_name = "TASK,…")]
+    pub(crate) tasks: Option<Vec<String>>,
+    /// The share of the energy that a subspace carries.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.95)]
+    pub(crate) energy: f64,
+    /// Training samples of each task.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) samples: usize,
+    /// Model directory; without it the embedded model.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) backbone: Option<PathBuf>,
+    /// Benchmark directory; without it the embedded benchmark.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bench: Option<PathBuf>,
+    /// Where frozen features are kept; without it `.fwd-cache` beside the first run, or beside the folder of --out.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+    /// Also write analysis.json into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct InspectArgs {
+    /// Run directory.
+    pub(crate) run: PathBuf,
+    /// The split whose samples select prompts; without it the run's own.
+    #[arg(long, value_parser = PossibleValuesParser::new(["train", "val", "test"]))]
+    pub(crate) split: Option<String>,
+    /// For a run of the method `independent`: the task whose prompts are inspected.
+    #[arg(long)]
+    pub(crate) task: Option<String>,
+    /// Nearest words of each prompt token.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) nearest: usize,
+    /// Model directory, if it is no longer where the run found it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) backbone: Option<PathBuf>,
+    /// Benchmark directory, if it is no longer where the run found it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bench: Option<PathBuf>,
+    /// Where frozen features are kept; without it `.fwd-cache` beside the run directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+    /// Also write inspection.json into this folder, which may be the run directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod analyze;
 mod args;
 mod ask;
 mod assets;
@@ -16,9 +17,11 @@ mod eval;
 mod failure;
 mod features;
 mod files;
+mod findings;
 mod finetune;
 mod frozen;
 mod images;
+mod inspect;
 mod interrupt;
 mod logging;
 mod matrix;
@@ -28,6 +31,7 @@ mod output;
 mod predict;
 mod pretrain;
 mod progress;
+mod ranks;
 mod run_dir;
 mod samples;
 mod session;
@@ -61,6 +65,8 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Train(train) => train::command(train, &args.common),
         Command::Eval(eval) => eval::command(eval, &args.common),
         Command::Ask(ask) => ask::command(ask, &args.common),
+        Command::Analyze(analyze) => analyze::command(analyze, &args.common),
+        Command::Inspect(inspect) => inspect::command(inspect, &args.common),
         Command::Pretrain(pretrain) => pretrain::command(pretrain, &args.common),
         Command::Data(DataCommand::Check(check)) => data::check(check, &args.common),
         Command::Data(DataCommand::Convert(convert)) => data::convert(convert, &args.common),

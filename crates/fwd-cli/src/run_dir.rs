@@ -4,6 +4,7 @@
 //! manifest.json       what the run is: configuration, hashes of data and model, program, machine, start
 //! state/              the trainer's checkpoint
 //! predictions/        after-T/TASK.jsonl
+//! ranks/              after-T.json: directions of the input embeddings
 //! metrics.json, .csv  the result; a run that has it is finished
 //! timing.json         seconds
 //! log.txt             the log

@@ -47,8 +47,7 @@ impl<'a> Part<'a> {
     /// At most `limit` records of a split, spread evenly over it.
     fn new(task: &'a BenchTask, split: Split, limit: usize) -> Self {
         let all: Vec<(usize, &Record)> = task.split(split).enumerate().collect();
-        let n = all.len().min(limit);
-        let records = (0..n).map(|i| all[i * all.len() / n]).collect();
+        let records = spread(all.len(), limit).map(|i| all[i]).collect();
         Self { task, records }
     }
 
@@ -108,6 +107,23 @@ impl<'a> Samples<'a> {
             retention: exam(retention)?,
         })
     }
+}
+
+/// At most `limit` training samples of a task, spread evenly.
+///
+/// # Errors
+/// As [`Samples::prepare`].
+pub(crate) fn training(store: &FeatureStore<'_>, task: &BenchTask, limit: usize) -> Result<Vec<BlipSample>> {
+    let part = Part::new(task, Split::Train, limit);
+    ensure!(!part.records.is_empty(), "task `{}` has no records in `train`", task.name);
+    let bar = progress::bar("frozen features", part.records.len());
+    part.samples(store, &bar)
+}
+
+/// At most `limit` of the numbers below `n`, spread evenly over them.
+pub(crate) fn spread(n: usize, limit: usize) -> impl Iterator<Item = usize> {
+    let taken = n.min(limit);
+    (0..taken).map(move |i| i * n / taken)
 }
 
 /// What is scored of one task in a split.

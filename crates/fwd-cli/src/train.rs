@@ -15,6 +15,7 @@ use crate::metrics::{Measures, Metrics, TaskInfo};
 use crate::output;
 use crate::predict::{self, Generation};
 use crate::progress;
+use crate::ranks::Prompted;
 use crate::run_dir::{Manifest, RunDir, refuse_finished, state_dir};
 use crate::samples::{Exam, Samples, split_name};
 use crate::session::Session;
@@ -173,9 +174,16 @@ impl Runner<'_> {
         let tasks = names.iter().zip(&self.samples.train);
         let tasks = tasks.map(|(name, train)| Task { name: name.clone(), train }).collect();
         let curriculum = Curriculum { pretraining: &self.samples.pretraining, tasks };
-        let mut score = |pool: &PromptPool, row: usize, column: usize| match self.samples.exams.get(column) {
-            Some(exam) => self.score(&self.run.predictions(&moment(row), &exam.task.name), exam, pool),
-            None => self.score_pretraining(&moment(row), pool),
+        let rows = names.iter().zip(&self.samples.train).map(|(name, train)| (name.as_str(), &train[..]));
+        let mut ranks = Prompted::new(self.run.path(), &self.session.backbone.model, rows);
+        let mut score = |pool: &PromptPool, row: usize, column: usize| {
+            if column == 0 {
+                ranks.record(row, pool)?;
+            }
+            match self.samples.exams.get(column) {
+                Some(exam) => self.score(&self.run.predictions(&moment(row), &exam.task.name), exam, pool),
+                None => self.score_pretraining(&moment(row), pool),
+            }
         };
         let state = self.learn(curriculum, config, None, &mut score)?;
         Ok(Outcome {
