@@ -53,6 +53,10 @@ pub(crate) enum Command {
     Data(DataCommand),
     /// Measures of continual learning from any matrix of scores.
     Metrics(MetricsArgs),
+    /// Finished runs beside each other: mean and 95 % interval over seeds for each method.
+    Compare(CompareArgs),
+    /// One HTML file about finished runs, with figures as SVG and PNG.
+    Report(ReportArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -116,6 +120,45 @@ pub(crate) enum FirstRow {
     BeforeTraining,
     /// After the first task.
     AfterFirstTask,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompareArgs {
+    /// Run directories; what differs in nothing but the seed is one row.
+    #[arg(required = true, value_name = "RUN")]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Format of the table.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// Write into this file instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// A format of comparisons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Aligned text.
+    Table,
+    /// A line for each method and measure.
+    Csv,
+    /// A `tabular` with the rules of booktabs.
+    Latex,
+    /// Everything.
+    Json,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReportArgs {
+    /// Run directories; what differs in nothing but the seed is one method.
+    #[arg(required = true, value_name = "RUN")]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Folder of the report: it is made, or an older report in it is replaced.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// What `analyze` wrote, for spectra and overlaps; without it `analysis.json` beside the first run, if there is one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) analysis: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

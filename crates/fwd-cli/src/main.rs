@@ -1,7 +1,8 @@
 //! The program `fwd-prompt`: a frozen multimodal language model learns a sequence of image–text tasks through soft prompts.
 //!
 //! `train` runs a sequence with one method into a run directory, `eval` scores a run again, `ask` answers a question about an
-//! image, `data check` examines a benchmark. Each module is one step of that and can be read alone; [`train`] is the centre.
+//! image, `data check` examines a benchmark, `compare` and `report` put finished runs beside each
+//! other. Each module is one step of that and can be read alone; [`train`] is the centre.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +11,7 @@ mod args;
 mod ask;
 mod assets;
 mod backbone;
+mod compare;
 mod config;
 mod data;
 mod demo;
@@ -23,6 +25,7 @@ mod frozen;
 mod images;
 mod inspect;
 mod interrupt;
+mod interval;
 mod logging;
 mod matrix;
 mod method;
@@ -32,7 +35,9 @@ mod predict;
 mod pretrain;
 mod progress;
 mod ranks;
+mod report;
 mod run_dir;
+mod runs;
 mod samples;
 mod session;
 mod table;
@@ -71,6 +76,8 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Data(DataCommand::Check(check)) => data::check(check, &args.common),
         Command::Data(DataCommand::Convert(convert)) => data::convert(convert, &args.common),
         Command::Metrics(metrics) => matrix::command(metrics, &args.common),
+        Command::Compare(compare) => compare::command(compare, &args.common),
+        Command::Report(report) => report::command(report, &args.common),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Args::command(), "fwd-prompt", &mut script);

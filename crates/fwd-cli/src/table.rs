@@ -59,7 +59,8 @@ pub(crate) fn scores(metrics: &Metrics) -> String {
     render(&rows)
 }
 
-fn moment(metrics: &Metrics, after: usize) -> String {
+/// The name of a row of the score matrix.
+pub(crate) fn moment(metrics: &Metrics, after: usize) -> String {
     match (after, metrics.method) {
         (0, _) => "nothing".to_owned(),
         (_, Method::Independent) => "each alone".to_owned(),
