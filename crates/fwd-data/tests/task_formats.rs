@@ -46,11 +46,11 @@ fn image(record: &TaskRecord) -> &str {
 fn llava_conversations() {
     let records = all(&fixture("llava.json"));
     let of =
-        |i: usize| (records[i].id.as_str(), records[i].instruction.as_str(), records[i].answers[0].as_str());
-    assert_eq!(of(0), ("a", "Which colors?", "black, red, gold"));
-    assert_eq!(of(1), ("7", "How many stripes?", "three"));
-    assert_eq!(of(2), ("7#2", "How many stripes?\nthree\nIs {one} of them \"red\"?", "yes"));
-    assert_eq!(of(3), ("2", "What is 1 + 1?", "2"));
+        |i: usize| (records[i].name(), records[i].instruction.as_str(), records[i].answers[0].as_str());
+    assert_eq!(of(0), ("a".to_owned(), "Which colors?", "black, red, gold"));
+    assert_eq!(of(1), ("7".to_owned(), "How many stripes?", "three"));
+    assert_eq!(of(2), ("7#2".to_owned(), "How many stripes?\nthree\nIs {one} of them \"red\"?", "yes"));
+    assert_eq!(of(3), ("2".to_owned(), "What is 1 + 1?", "2"));
     assert_eq!((image(&records[0]), image(&records[2])), ("./flags/de.png", "flags/fr.png"));
     assert_eq!((&records[3].image, records[3].index, records.len()), (&None, 2, 4));
 }
@@ -58,9 +58,9 @@ fn llava_conversations() {
 #[test]
 fn questions() {
     let records = all(&fixture("test.json"));
-    assert_eq!((records[0].id.as_str(), &records[0].answers), ("17", &vec!["black".to_owned()]));
+    assert_eq!((records[0].name().as_str(), &records[0].answers), ("17", &vec!["black".to_owned()]));
     assert_eq!(
-        (records[1].id.as_str(), records[1].answers.join("|"), &records[1].image),
+        (records[1].name().as_str(), records[1].answers.join("|"), &records[1].image),
         ("18", "x|3".into(), &None)
     );
     assert_eq!(records[2].instruction, "Where is the flag?");
@@ -77,12 +77,12 @@ fn questions() {
 fn text_vqa_and_coco() {
     let records = all(&fixture("textvqa.json"));
     assert_eq!(
-        (records[0].id.as_str(), image(&records[0]), records[0].answers.len()),
+        (records[0].name().as_str(), image(&records[0]), records[0].answers.len()),
         ("34602", "003a.jpg", 10)
     );
     assert_eq!(records[0].size, Some([1024.0, 683.0]));
     let records = all(&fixture("coco.json"));
-    assert_eq!((records[0].id.as_str(), image(&records[0])), ("9", "coco/9.png"));
+    assert_eq!((records[0].name().as_str(), image(&records[0])), ("9", "coco/9.png"));
     assert_eq!(
         (records[0].answers.join("|"), records[1].answers.join("|")),
         ("A dog.|One dog".into(), "A cat.".into())
@@ -303,7 +303,7 @@ fn a_large_file_is_streamed() {
     let before = peak_kib();
     let mut n_read = 0;
     for (i, record) in read(file.path(), Some(Format::Test)).unwrap().enumerate() {
-        assert_eq!(record.unwrap().id, i.to_string());
+        assert_eq!(record.unwrap().name(), i.to_string());
         n_read += 1;
     }
     assert_eq!(n_read, 200_000);

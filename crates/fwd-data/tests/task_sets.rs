@@ -272,7 +272,7 @@ fn bad_records_are_skipped_counted_and_listed() {
 #[test]
 fn a_check_finds_what_is_wrong() {
     let dir = layout();
-    let report = check(&TaskSet::open(dir.path()).unwrap()).unwrap();
+    let report = check(&TaskSet::open(dir.path()).unwrap(), OnBad::Refuse).unwrap();
     assert!(report.is_clean(), "{report}");
     assert_eq!((report.n_tasks, report.n_records, report.n_images), (2, 4, 4));
 
@@ -290,7 +290,7 @@ fn a_check_finds_what_is_wrong() {
     let dir = layout_with("GQA/test.json", &format!("[{}]", questions.join(",")));
     write(dir.path(), "GQA/images/copy.png", png(0));
     write(dir.path(), "GQA/images/cut.png", &png(5)[..50]);
-    let report = check(&TaskSet::open(dir.path()).unwrap()).unwrap();
+    let report = check(&TaskSet::open(dir.path()).unwrap(), OnBad::Refuse).unwrap();
     let counts = [
         &report.missing_images,
         &report.outside_images,
@@ -318,7 +318,7 @@ fn a_check_counts_annotators_and_captions() {
     write(dir.path(), "VQAv2/1.png", png(1));
     write(dir.path(), "VQAv2/train.json", format!("[{}]", conversation("VQAv2/0.png", "Q", "A")));
     write(dir.path(), "VQAv2/test.json", format!("[{}]", question(1, "VQAv2/1.png", "cat")));
-    let report = check(&TaskSet::open(dir.path()).unwrap()).unwrap();
+    let report = check(&TaskSet::open(dir.path()).unwrap(), OnBad::Refuse).unwrap();
     assert_eq!(report.answers_not_ten.first[0].what.rsplit(": ").next(), Some("1 answers"));
     write(
         dir.path(),
@@ -327,7 +327,7 @@ fn a_check_counts_annotators_and_captions() {
     );
     let text = r#"{"images":[{"id":1,"file_name":"1.png"}],"annotations":[{"image_id":1,"caption":"a"},{"image_id":2,"caption":"b"}]}"#;
     write(dir.path(), "c.json", text);
-    let report = check(&TaskSet::open(dir.path()).unwrap()).unwrap();
+    let report = check(&TaskSet::open(dir.path()).unwrap(), OnBad::Refuse).unwrap();
     assert_eq!((report.captions_without_image.n, report.unreadable_records.n), (1, 0), "{report}");
     let loaded = task::open(dir.path(), OnBad::Skip).unwrap();
     assert_eq!((loaded.bench.tasks[0].records.len(), loaded.skipped.n_records), (1, 1));
@@ -361,7 +361,7 @@ fn the_embedded_benchmark_goes_to_llava_and_back() {
     assert!(llava.join("flags/train.json").is_file() && llava.join("posters/images").is_dir());
     let loose = task::open(&llava, OnBad::Refuse).unwrap().bench;
     assert_eq!(essence(&loose), essence(&bench));
-    assert!(check(&TaskSet::open(&llava).unwrap()).unwrap().is_clean());
+    assert!(check(&TaskSet::open(&llava).unwrap(), OnBad::Refuse).unwrap().is_clean());
     convert::to_packed(&loose, &packed).unwrap();
     let again = task::open(&packed, OnBad::Refuse).unwrap().bench;
     assert_eq!(essence(&again), essence(&bench));

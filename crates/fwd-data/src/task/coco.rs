@@ -57,7 +57,7 @@ impl CocoRecords {
             .remove(&id)
             .ok_or_else(|| fields.fail("id", format!("no annotation has the image_id {id}")))?;
         Ok(TaskRecord {
-            id,
+            id: Some(id),
             index,
             image: Some(ImageSource::Path(file.to_owned())),
             instruction: String::new(),
