@@ -28,8 +28,10 @@ mod output;
 mod predict;
 mod pretrain;
 mod progress;
+mod results;
 mod run_dir;
 mod samples;
+mod score;
 mod session;
 mod table;
 mod threads;
@@ -64,6 +66,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Pretrain(pretrain) => pretrain::command(pretrain, &args.common),
         Command::Data(DataCommand::Check(check)) => data::check(check, &args.common),
         Command::Data(DataCommand::Convert(convert)) => data::convert(convert, &args.common),
+        Command::Score(score) => score::command(score, &args.common),
         Command::Metrics(metrics) => matrix::command(metrics, &args.common),
         Command::Completions { shell } => {
             let mut script = Vec::new();

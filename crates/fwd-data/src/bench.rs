@@ -430,7 +430,8 @@ fn read_records<'a>(
     bytes: &'a [u8],
     metric: Metric,
 ) -> impl Iterator<Item = (usize, std::result::Result<Record, String>)> + 'a {
-    let lines = bytes.split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
+    let lines =
+        bytes.split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
     lines.map(move |(i, line)| (i + 1, read_record(line, metric)))
 }
 
@@ -489,4 +490,15 @@ pub(crate) fn read_task(dir: &Path, name: &str) -> Result<(Metric, Vec<Record>)>
         record.map_err(|what| DataError::Record { path: path.clone(), line, what })
     };
     Ok((metric, read_records(&bytes, metric).map(record).collect::<Result<_>>()?))
+}
+
+/// The names of the tasks of a folder that have an order, by it.
+///
+/// # Errors
+/// As [`Benchmark::open`].
+pub(crate) fn read_sequence(dir: &Path) -> Result<Vec<String>> {
+    let mut entries = read_index(&dir.join("benchmark.json"), &mut Sha256::new())?;
+    entries.retain(|entry| entry.order.is_some());
+    entries.sort_by_key(|entry| entry.order);
+    Ok(entries.into_iter().map(|entry| entry.name).collect())
 }

@@ -126,7 +126,9 @@ pub enum EvalError {
         id: String,
     },
     /// A prediction for an id that several samples share, with a prompt that none of them has.
-    #[error("{file}, line {line}: several annotations have the `question_id` {id}, none of them this `prompt`")]
+    #[error(
+        "{file}, line {line}: several annotations have the `question_id` {id}, none of them this `prompt`"
+    )]
     UnknownQuestion {
         /// The file.
         file: String,

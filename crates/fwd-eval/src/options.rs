@@ -79,7 +79,8 @@ pub fn option_answers<S: AsRef<str>>(prompt: &str, answers: &[S]) -> Vec<String>
     let Some(place) = all.iter().find_map(|answer| chosen_option(answer, &options)) else { return all };
     let text = options[place];
     let letter = char::from(b'A' + place as u8).to_string();
-    let has = |all: &[String], wanted: &str| all.iter().any(|answer| comparable(answer) == comparable(wanted));
+    let has =
+        |all: &[String], wanted: &str| all.iter().any(|answer| comparable(answer) == comparable(wanted));
     if !all.iter().any(|answer| gold_letter(answer).is_some_and(|found| letter.starts_with(found))) {
         all.push(letter);
     }
@@ -104,7 +105,7 @@ fn markers(text: &str) -> impl Iterator<Item = Marker> + '_ {
             && text[at + 2..].chars().next().is_some_and(char::is_whitespace);
         // The first option may stand right behind the question.
         let is_free = before.is_none_or(|c| c.is_whitespace() || letter == b'A' && "?.:!\"".contains(c));
-        if !is_bracketed && !(is_marked && is_free) {
+        if !(is_bracketed || is_marked && is_free) {
             return None;
         }
         let start = at - usize::from(is_bracketed);
@@ -122,7 +123,10 @@ mod tests {
     fn lists_as_the_benchmarks_have_them() {
         for (prompt, options) in [
             ("Which?\nA. a cat\nB. a dog\n", &["a cat", "a dog"][..]),
-            ("What peaks?A) 15 arcsec\nB) 20 arcsec\nC) 25 arcsec\n-\nRationale:B. is it.", &["15 arcsec", "20 arcsec", "25 arcsec"]),
+            (
+                "What peaks?A) 15 arcsec\nB) 20 arcsec\nC) 25 arcsec\n-\nRationale:B. is it.",
+                &["15 arcsec", "20 arcsec", "25 arcsec"],
+            ),
             ("Context: N/A\nChoices: (A) x (B) y z (C) w\nAnswer with", &["x", "y z", "w"]),
             ("A: one\r\nB: two\r\n", &["one", "two"]),
             // A list in the question, another one behind it.
@@ -132,7 +136,15 @@ mod tests {
         ] {
             assert_eq!(listed_options(prompt), options, "{prompt}");
         }
-        for prompt in ["", "A. only one", "A.cat B.dog", "B. first\nA. second", "Mr. A. and Mrs. B", "A. \nB. dog", "USA. B. x"] {
+        for prompt in [
+            "",
+            "A. only one",
+            "A.cat B.dog",
+            "B. first\nA. second",
+            "Mr. A. and Mrs. B",
+            "A. \nB. dog",
+            "USA. B. x",
+        ] {
             assert!(listed_options(prompt).is_empty(), "{prompt}: {:?}", listed_options(prompt));
         }
     }

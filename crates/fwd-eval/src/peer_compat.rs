@@ -217,7 +217,9 @@ pub fn letter<S: AsRef<str>>(prediction: &str, answers: &[S]) -> f64 {
     });
     let only = named.next().filter(|_| named.next().is_none());
     let said = begins.or(only).map(|letter| letter.to_string());
-    f64::from(u8::from(said.is_some_and(|said| answers.first().is_some_and(|answer| answer.as_ref() == said))))
+    f64::from(u8::from(
+        said.is_some_and(|said| answers.first().is_some_and(|answer| answer.as_ref() == said)),
+    ))
 }
 
 fn plain(text: &str) -> String {

@@ -423,7 +423,11 @@ mod tests {
     fn questions_of_one_id_are_told_apart() {
         let sample = |id, question| Sample { id, question };
         let samples = [sample("7", "What brand?\nShort."), sample("7", "What year?"), sample("8", "Who?")];
-        let lines = [("7", "<image>\\nwhat YEAR? \\nIn a word.", "1999"), ("7", "What brand?", "dakota"), ("8", "", "me")];
+        let lines = [
+            ("7", "<image>\\nwhat YEAR? \\nIn a word.", "1999"),
+            ("7", "What brand?", "dakota"),
+            ("8", "", "me"),
+        ];
         let line = |(id, prompt, text): (&str, &str, &str)| {
             format!(r#"{{"question_id":"{id}","prompt":"{prompt}","text":"{text}"}}"#) + "\n"
         };

@@ -5,7 +5,7 @@
 
 use super::{BenchTask, Benchmark, ContentHash, Record, Split, Stage};
 use crate::image_file::{ImageLimits, RgbImage};
-use crate::task::states_answer;
+use crate::task::{Skipped, states_answer};
 use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -47,6 +47,8 @@ pub struct CheckReport {
     pub stated_answers: Vec<String>,
     /// Tasks without records in a split, as `task: split`.
     pub empty_splits: Vec<String>,
+    /// Records that were left out when the benchmark was opened; not counted as wrong.
+    pub left_out: Skipped,
 }
 
 impl CheckReport {
@@ -72,6 +74,10 @@ impl fmt::Display for CheckReport {
         list(f, "records without ten answers", &self.answers_not_ten)?;
         list(f, "instructions that state the answer", &self.stated_answers)?;
         list(f, "splits without records", &self.empty_splits)?;
+        if self.left_out.n_records > 0 {
+            writeln!(f, "records left out: {}", self.left_out.n_records)?;
+            self.left_out.reasons.iter().try_for_each(|reason| writeln!(f, "  {reason}"))?;
+        }
         write!(f, "{}", if self.is_clean() { "clean" } else { "NOT clean" })
     }
 }
@@ -89,8 +95,8 @@ fn list(f: &mut fmt::Formatter<'_>, what: &str, found: &[String]) -> fmt::Result
     found.iter().try_for_each(|line| writeln!(f, "  {line}"))
 }
 
-/// Looks for leaks between splits and stages, damaged images and records given twice.
-pub fn check(bench: &Benchmark) -> CheckReport {
+/// Looks for leaks between splits and stages, damaged images and records given twice; `left_out` are the records that opening left out.
+pub fn check(bench: &Benchmark, left_out: Skipped) -> CheckReport {
     // A record that was added after opening may name an image that is not there: it has no content to compare.
     let hash_of: HashMap<&str, ContentHash> = used_images(bench)
         .into_par_iter()
@@ -107,6 +113,7 @@ pub fn check(bench: &Benchmark) -> CheckReport {
         answers_not_ten: bench.tasks.iter().flat_map(answers_not_ten).collect(),
         stated_answers: bench.tasks.iter().flat_map(stated_answers).collect(),
         empty_splits: bench.tasks.iter().flat_map(empty_splits).collect(),
+        left_out,
     }
 }
 

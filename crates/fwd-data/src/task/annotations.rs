@@ -3,7 +3,7 @@
 
 use super::set::{asked_and_right, splits};
 use super::{TaskSet, read_unanswered};
-use crate::bench::{self, Metric, Split, record_name, spelt_out};
+use crate::bench::{self, Metric, Split, Stage, record_name, spelt_out};
 use crate::error::{DataError, Result};
 use std::path::Path;
 
@@ -63,4 +63,22 @@ pub fn annotations(path: &Path, task: &str, split: Split) -> Result<Annotations>
         }
     }
     Ok(Annotations { task: spec.name.clone(), metric: spec.metric(), samples })
+}
+
+/// The names of the tasks of whatever `path` is, in the order in which they are learnt; pre-training is none of them.
+///
+/// # Errors
+/// As [`Benchmark::open`](crate::bench::Benchmark::open) and [`TaskSet::open`].
+pub fn sequence(path: &Path) -> Result<Vec<String>> {
+    if path.join("benchmark.json").is_file() {
+        return bench::read_sequence(path);
+    }
+    let set = TaskSet::open(path)?;
+    let mut tasks: Vec<_> =
+        set.tasks.into_iter().filter(|spec| spec.stage != Some(Stage::Pretraining)).collect();
+    if tasks.iter().any(|spec| spec.order.is_some()) {
+        tasks.retain(|spec| spec.order.is_some());
+        tasks.sort_by_key(|spec| spec.order);
+    }
+    Ok(tasks.into_iter().map(|spec| spec.name).collect())
 }

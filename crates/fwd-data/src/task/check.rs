@@ -142,7 +142,7 @@ impl fmt::Display for TaskReport {
 
 /// Looks at all records and images of a set; `on_bad` says whether records that cannot be used are wrong or left out.
 ///
-/// Memory: the names of one file, and the path and hash of every image. Cost: every image is read and decoded once.
+/// Memory: hashes of the names of one file, and the path and hash of every image. Cost: every image is read and decoded once.
 ///
 /// # Errors
 /// [`DataError::NoTaskFile`] and [`DataError::Io`] for a file of records or a folder that is not there, [`DataError::TaskSyntax`] for
@@ -175,9 +175,9 @@ struct Checker {
 /// What is gathered of the records of a split.
 #[derive(Default)]
 struct Seen {
-    ids: HashSet<String>,
-    /// Names with their questions.
-    asked: HashSet<String>,
+    /// Hashes of the names, and of the names with their questions: a large file has millions.
+    ids: HashSet<u128>,
+    asked: HashSet<u128>,
     n_shared_ids: usize,
     n_records: usize,
     /// Image files, each with the first record that has it.
@@ -246,8 +246,8 @@ impl Checker {
     ) -> Result<()> {
         seen.n_records += 1;
         if let Some(id) = &record.id {
-            let is_known = !seen.ids.insert(id.clone());
-            if !seen.asked.insert(format!("{id}\n{}", record.instruction)) {
+            let is_known = !seen.ids.insert(digest(id));
+            if !seen.asked.insert(digest(&format!("{id}\n{}", record.instruction))) {
                 add(&mut self.report.duplicate_ids, place, format!("{from}: another is called `{id}`"));
             } else if is_known {
                 seen.n_shared_ids += 1;
@@ -349,6 +349,15 @@ impl Checker {
         add(findings, place, what);
         Ok(())
     }
+}
+
+/// A hash that no two texts will share.
+fn digest(text: &str) -> u128 {
+    ContentHash::of(text.as_bytes())
+        .as_bytes()
+        .iter()
+        .take(16)
+        .fold(0, |sum, byte| sum << 8 | u128::from(*byte))
 }
 
 fn add(findings: &mut Findings, place: Place<'_>, what: String) {

@@ -79,7 +79,11 @@ pub(super) struct Telling {
 
 impl fmt::Display for Telling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} prompts end in `{}`, and all of them have the answer `{}`", self.n, self.line, self.answer)
+        write!(
+            f,
+            "{} prompts end in `{}`, and all of them have the answer `{}`",
+            self.n, self.line, self.answer
+        )
     }
 }
 
@@ -108,7 +112,8 @@ impl Leaks {
         } else if self.closings.len() < MOST {
             let kind = Some(AnswerKind::of(&answer));
             let (has_other_prompts, has_other_answers) = (false, false);
-            let group = Group { n: 1, prompt: prompt.into(), answer, has_other_prompts, has_other_answers, kind };
+            let group =
+                Group { n: 1, prompt: prompt.into(), answer, has_other_prompts, has_other_answers, kind };
             self.closings.insert(closing.into(), group);
         }
     }
@@ -129,7 +134,10 @@ impl Leaks {
         let shared = self.closings.into_iter().filter(|(_, group)| group.n >= FEW && group.has_other_prompts);
         for (line, group) in shared {
             if let Some(kind) = group.kind {
-                kinds.push((kind, Closing { task: task.into(), line: line.clone(), kind: kind.name(), n: group.n }));
+                kinds.push((
+                    kind,
+                    Closing { task: task.into(), line: line.clone(), kind: kind.name(), n: group.n },
+                ));
             }
             if !group.has_other_answers && self.has_other_answers {
                 telling.push(Telling { line, n: group.n, answer: group.answer });
@@ -174,8 +182,8 @@ fn closing(prompt: &str) -> Option<&str> {
         return Some(last.trim());
     }
     let ends = last.char_indices().filter(|(_, c)| ".?!:".contains(*c)).map(|(at, c)| at + c.len_utf8());
-    let ends = ends.filter(|&at| last[at..].starts_with(' '));
-    ends.last().map(|at| last[at..].trim())
+    let mut ends = ends.filter(|&at| last[at..].starts_with(' '));
+    ends.next_back().map(|at| last[at..].trim())
 }
 
 /// Whether a line of a prompt in lower case begins an explanation.
@@ -235,7 +243,8 @@ mod tests {
     fn gathered(templates: [&str; 2], answers: [&str; 2]) -> (Vec<Telling>, Vec<Closing>) {
         let mut leaks = Leaks::default();
         for i in 0..24 {
-            let answer = if i % 2 == 0 { answers[0].to_owned() } else { answers[1].replace('#', &i.to_string()) };
+            let answer =
+                if i % 2 == 0 { answers[0].to_owned() } else { answers[1].replace('#', &i.to_string()) };
             leaks.see(&format!("Question {i}?\n{}", templates[i % 2]), &[answer], false);
         }
         leaks.closings("t")
@@ -249,7 +258,8 @@ mod tests {
             telling[0].to_string(),
             "12 prompts end in `Answer yes or no.`, and all of them have the answer `yes`"
         );
-        let kinds: Vec<_> = kinds.iter().map(|closing| (closing.line.as_str(), closing.kind, closing.n)).collect();
+        let kinds: Vec<_> =
+            kinds.iter().map(|closing| (closing.line.as_str(), closing.kind, closing.n)).collect();
         assert_eq!(kinds, [("Answer in a word.", "words", 12), ("Answer yes or no.", "yes or no", 12)]);
         // One template for all tells nothing.
         let (telling, kinds) = gathered(["Answer.", "Answer."], ["yes", "word#"]);

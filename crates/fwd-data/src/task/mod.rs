@@ -32,13 +32,13 @@ mod source;
 mod tests_json;
 mod textvqa;
 
-pub use annotations::{Annotation, Annotations, annotations};
+pub use annotations::{Annotation, Annotations, annotations, sequence};
 pub use check::{Finding, Findings, TaskReport, check};
-pub(crate) use leaks::states_answer;
-pub use leaks::{Closing, Share};
 pub use description::{FileNames, Kind, TaskSpec};
 pub use images::ImageRoot;
 pub(crate) use images::LooseImages;
+pub(crate) use leaks::states_answer;
+pub use leaks::{Closing, Share};
 pub use presets::{Preset, is_same_task};
 pub use set::{Loaded, OnBad, Skipped, TaskSet, open};
 
