@@ -218,7 +218,9 @@ fn latex(comparison: &Comparison) -> String {
     out += "\\midrule\n";
     for group in &comparison.groups {
         let cells = cells(group).into_iter().enumerate();
-        out += &line(cells.map(|(i, cell)| if i == 0 { latex_text(&cell) } else { latex_number(&cell) }).collect());
+        out += &line(
+            cells.map(|(i, cell)| if i == 0 { latex_text(&cell) } else { latex_number(&cell) }).collect(),
+        );
     }
     out += "\\bottomrule\n\\end{tabular}\n";
     out

@@ -2,6 +2,7 @@
 
 use crate::args::{Common, EvalArgs};
 use crate::config::{cache_dir, parse_split};
+use crate::data::on_bad;
 use crate::method::Method;
 use crate::output;
 use crate::predict::{self, Generation};
@@ -76,7 +77,7 @@ pub(crate) fn command(args: &EvalArgs, common: &Common) -> Result<ExitCode> {
 pub(crate) fn session(manifest: &Manifest, backbone: Option<&Path>, bench: Option<&Path>) -> Result<Session> {
     let backbone = backbone.unwrap_or(&manifest.backbone_dir);
     let bench = bench.unwrap_or(&manifest.bench_dir);
-    let session = Session::open(Some(backbone), Some(bench))?;
+    let session = Session::open_with(Some(backbone), Some(bench), on_bad(manifest.run.config.skip_bad))?;
     check_backbone(&session.backbone.hash, manifest, backbone)?;
     let found = session.bench.hash().to_string();
     ensure!(

@@ -203,7 +203,8 @@ impl Comparison {
             }
         }
         if orders.len() > 1 {
-            let listed = orders.iter().enumerate().map(|(i, order)| format!("{} is {}", i + 1, order.join(" → ")));
+            let listed =
+                orders.iter().enumerate().map(|(i, order)| format!("{} is {}", i + 1, order.join(" → ")));
             notes.push(format!("Orders of tasks: {}.", listed.collect::<Vec<_>>().join("; ")));
         }
         let keys: Vec<&Key> = found.iter().map(|(key, _)| key).collect();
@@ -214,8 +215,11 @@ impl Comparison {
         let groups = found.into_iter().zip(variants);
         let groups: Vec<Group> =
             groups.map(|((key, runs), variant)| Group { method: key.method, variant, runs }).collect();
-        let single: Vec<String> =
-            groups.iter().filter(|group| group.runs.len() == 1).map(|group| format!("`{}`", group.name())).collect();
+        let single: Vec<String> = groups
+            .iter()
+            .filter(|group| group.runs.len() == 1)
+            .map(|group| format!("`{}`", group.name()))
+            .collect();
         if !single.is_empty() {
             notes.push(format!("One seed, so no interval: {}.", single.join(", ")));
         }
@@ -297,7 +301,8 @@ fn comparable(first: &Run, run: &Run) -> Result<()> {
     );
     let set = |run: &Run| run.order().into_iter().collect::<BTreeSet<_>>();
     let (there, here) = (set(first), set(run));
-    let listed = |names: Vec<&String>| names.into_iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+    let listed =
+        |names: Vec<&String>| names.into_iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
     ensure!(
         there == here,
         "{b} cannot be compared with {a}: the tasks differ (only in the former: {}; only in the latter: {})",

@@ -32,7 +32,9 @@ pub(super) fn svg(chart: &Chart, title: &str) -> Result<String> {
     let (open, body) = svg_parts(chart)?;
     let style = palette::dark_css("");
     let title = super::html::escape(title);
-    Ok(format!("{open} xmlns=\"http://www.w3.org/2000/svg\"><title>{title}</title><style>\n{style}</style>\n{body}"))
+    Ok(format!(
+        "{open} xmlns=\"http://www.w3.org/2000/svg\"><title>{title}</title><style>\n{style}</style>\n{body}"
+    ))
 }
 
 /// A chart as an SVG element of a page, which has the style sheet and says what the picture shows.
@@ -100,7 +102,13 @@ impl<DB: DrawingBackend> Pen<'_, DB> {
     }
 
     /// A text, centred on its point vertically.
-    pub(super) fn text(&self, text: &str, at: (i32, i32), anchor: Anchor, style: (i32, RGBColor)) -> Drawn<DB> {
+    pub(super) fn text(
+        &self,
+        text: &str,
+        at: (i32, i32),
+        anchor: Anchor,
+        style: (i32, RGBColor),
+    ) -> Drawn<DB> {
         let h_pos = match anchor {
             Anchor::Left => HPos::Left,
             Anchor::Centre => HPos::Center,
@@ -161,7 +169,11 @@ impl<DB: DrawingBackend> Pen<'_, DB> {
     /// Names of series with their markers, in as many lines as they need, from the top.
     pub(super) fn legend(&self, entries: &[(usize, String)]) -> Drawn<DB> {
         for (place, (series, name)) in legend_places(entries).into_iter().zip(entries) {
-            self.line(&[(place.0, place.1), (place.0 + 24, place.1)], 2.0, palette::series(*series).mix(1.0))?;
+            self.line(
+                &[(place.0, place.1), (place.0 + 24, place.1)],
+                2.0,
+                palette::series(*series).mix(1.0),
+            )?;
             self.marker(*series, (place.0 + 12, place.1))?;
             self.text(name, (place.0 + 30, place.1), Anchor::Left, (TEXT - 1, INK))?;
         }

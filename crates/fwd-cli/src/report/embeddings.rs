@@ -188,7 +188,9 @@ fn ranks_table(found: &Analyzed) -> Table {
     });
     Table {
         caption: "Directions that hold a share of the energy, and effective rank exp(entropy)".to_owned(),
-        head: ["task", "rows of", "rows", "90 %", "95 %", "99 %", "effective rank"].map(str::to_owned).to_vec(),
+        head: ["task", "rows of", "rows", "90 %", "95 %", "99 %", "effective rank"]
+            .map(str::to_owned)
+            .to_vec(),
         rows: rows.collect(),
     }
 }
@@ -202,7 +204,8 @@ fn overlaps(found: &Analyzed, (modality, id, words): (Modality, &str, &str)) -> 
     let overlap = |a: &String, b: &String| {
         let halves = found.halves.iter().filter(|pair| pair.modality == modality);
         let mut all = pairs.iter().copied().chain(halves);
-        all.find(|pair| (&pair.a == a && &pair.b == b) || (&pair.a == b && &pair.b == a)).map(|pair| pair.overlap)
+        all.find(|pair| (&pair.a == a && &pair.b == b) || (&pair.a == b && &pair.b == a))
+            .map(|pair| pair.overlap)
     };
     let cells: Vec<Vec<Option<f64>>> =
         names.iter().map(|a| names.iter().map(|b| overlap(a, b)).collect()).collect();
@@ -229,7 +232,10 @@ fn overlaps(found: &Analyzed, (modality, id, words): (Modality, &str, &str)) -> 
              expected. At random: up to {:.2}.",
             largest as f64 / found.dim.max(1) as f64
         ),
-        alt: format!("Overlap of {0} tasks with each other, {0} by {0} cells; the numbers are in the table below.", names.len()),
+        alt: format!(
+            "Overlap of {0} tasks with each other, {0} by {0} cells; the numbers are in the table below.",
+            names.len()
+        ),
         chart: Chart::Heat(Heat {
             columns: (1..=names.len()).map(|i| i.to_string()).collect(),
             framed: (0..names.len()).map(|i| (i, i)).collect(),
@@ -259,9 +265,16 @@ fn modalities(found: &Analyzed) -> Table {
     });
     Table {
         caption: "Visual against instruction tokens of the same task".to_owned(),
-        head: ["task", "directions, visual", "directions, instruction", "overlap", "at random", "smallest angle"]
-            .map(str::to_owned)
-            .to_vec(),
+        head: [
+            "task",
+            "directions, visual",
+            "directions, instruction",
+            "overlap",
+            "at random",
+            "smallest angle",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         rows: rows.collect(),
     }
 }
@@ -280,7 +293,8 @@ fn pretrained(found: &Analyzed) -> Option<Table> {
             minus(&task.angles.first().map_or("–".to_owned(), |angle| format!("{angle:.1}°"))),
         ]
     });
-    let head = ["task", "rows of", "directions", "energy inside", "directions beyond", "overlap", "smallest angle"];
+    let head =
+        ["task", "rows of", "directions", "energy inside", "directions beyond", "overlap", "smallest angle"];
     Some(Table {
         caption: format!("Tasks against the {} directions of {PRETRAINING}", pretrained.rank),
         head: head.map(str::to_owned).to_vec(),

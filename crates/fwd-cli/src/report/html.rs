@@ -130,7 +130,8 @@ fn block(block: &Block) -> Result<String> {
         }
         Block::Terms(terms) => {
             let terms = terms.iter();
-            let terms = terms.map(|(t, d)| format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(t), escape(d)));
+            let terms =
+                terms.map(|(t, d)| format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(t), escape(d)));
             format!("<dl>\n{}</dl>\n", terms.collect::<String>())
         }
         Block::Table(table) => self::table(table),

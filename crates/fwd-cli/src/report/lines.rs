@@ -52,7 +52,11 @@ pub(super) fn draw<DB: DrawingBackend>(chart: &Lines, pen: &Pen<'_, DB>) -> Draw
         .y_desc(chart.y.title.clone())
         .draw()?;
     // Intervals of several lines at one place would hide each other.
-    let step = if chart.x.scale == Scale::Whole { 0.05_f64.min(0.4 / chart.series.len().max(1) as f64) } else { 0.0 };
+    let step = if chart.x.scale == Scale::Whole {
+        0.05_f64.min(0.4 / chart.series.len().max(1) as f64)
+    } else {
+        0.0
+    };
     for (i, series) in chart.series.iter().enumerate() {
         let shift = step * (i as f64 - 0.5 * (chart.series.len() - 1) as f64);
         let at = |x: f64, y: f64| (chart.x.place(x) + shift, chart.y.place(y));

@@ -19,7 +19,8 @@ pub(super) fn overview(comparison: &Comparison) -> Result<Section> {
         [group.name(), group.runs.len().to_string()].into_iter().chain(cells).collect()
     });
     let table = Table {
-        caption: "Measures by method: mean ± half of the 95 % interval over seeds; leakage is the largest".to_owned(),
+        caption: "Measures by method: mean ± half of the 95 % interval over seeds; leakage is the largest"
+            .to_owned(),
         head: head.map(str::to_owned).collect(),
         rows: rows.collect(),
     };
@@ -27,7 +28,11 @@ pub(super) fn overview(comparison: &Comparison) -> Result<Section> {
     let figures = [
         ("average", "A: what is known at the end", "Higher is better."),
         ("forgetting", "F: what was forgotten", "Lower is better."),
-        ("forward_transfer", "FWT: what older tasks did for new ones", "Higher is better; above zero is a gain."),
+        (
+            "forward_transfer",
+            "FWT: what older tasks did for new ones",
+            "Higher is better; above zero is a gain.",
+        ),
         (
             "plasticity",
             "FWT*: learnt in sequence against learnt alone",
@@ -53,7 +58,8 @@ fn dots(comparison: &Comparison, key: &str, title: &str, advice: &str) -> Option
         Form::Largest => ("share of the change", Scale::Log, Some(1e-5)),
         Form::Points | Form::Difference => ("points", Scale::Linear, None),
     };
-    let rows: Vec<DotRow> = numbered(comparison).filter_map(|(i, group)| dot_row(i, group, measure)).collect();
+    let rows: Vec<DotRow> =
+        numbered(comparison).filter_map(|(i, group)| dot_row(i, group, measure)).collect();
     let numbers = Table {
         caption: format!("{}: {}", measure.head, measure.what),
         head: ["method", "mean", "low", "high", "seeds"].map(str::to_owned).to_vec(),
@@ -129,7 +135,10 @@ pub(super) fn sequence(comparison: &Comparison) -> Section {
         id: id.to_owned(),
         title: title.to_owned(),
         text: format!("{text} Mean over seeds with its 95 % interval."),
-        alt: format!("{title}: a line for each of {} methods; the numbers are in the table below.", series.len()),
+        alt: format!(
+            "{title}: a line for each of {} methods; the numbers are in the table below.",
+            series.len()
+        ),
         numbers: over_table(title, "method", &series),
         chart: Chart::Lines(Lines {
             x: Axis::new("tasks learnt", Scale::Whole),
@@ -196,7 +205,8 @@ fn matrix(number: usize, group: &Group, top: f64) -> Figure {
     };
     let rows: Vec<String> = (0..scores.len()).map(moment).collect();
     let n_columns = scores.first().map_or(0, Vec::len);
-    let columns = (0..n_columns).map(|j| if j < tasks.len() { (j + 1).to_string() } else { "pre".to_owned() });
+    let columns =
+        (0..n_columns).map(|j| if j < tasks.len() { (j + 1).to_string() } else { "pre".to_owned() });
     let full = tasks.iter().enumerate().map(|(j, task)| format!("{} {task}", j + 1));
     let full = full.chain(std::iter::once("pre-training".to_owned())).take(n_columns);
     let numbers = Table {
@@ -217,16 +227,26 @@ fn matrix(number: usize, group: &Group, top: f64) -> Figure {
             1 => "One seed.".to_owned(),
             n => format!("Mean over {n} seeds."),
         },
-        alt: format!("Score matrix of {name}: {} moments by {n_columns} columns; the numbers are in the table below.", rows.len()),
+        alt: format!(
+            "Score matrix of {name}: {} moments by {n_columns} columns; the numbers are in the table below.",
+            rows.len()
+        ),
         chart: Chart::Heat(Heat {
             rows,
             columns: columns.collect(),
-            cells: scores.iter().map(|row| row.iter().map(|v| v.is_finite().then_some(*v)).collect()).collect(),
+            cells: scores
+                .iter()
+                .map(|row| row.iter().map(|v| v.is_finite().then_some(*v)).collect())
+                .collect(),
             title: "score, points".to_owned(),
             column_title: "score of task".to_owned(),
             range: (0.0, top),
             digits: 1,
-            framed: if group.is_sequence() { (1..=tasks.len()).map(|t| (t, t - 1)).collect() } else { Vec::new() },
+            framed: if group.is_sequence() {
+                (1..=tasks.len()).map(|t| (t, t - 1)).collect()
+            } else {
+                Vec::new()
+            },
         }),
         numbers,
     }
@@ -235,7 +255,12 @@ fn matrix(number: usize, group: &Group, top: f64) -> Figure {
 /// Parameters, samples, time, leakage, capacity.
 pub(super) fn cost(comparison: &Comparison) -> Section {
     let figures = [
-        dots(comparison, "trainable_parameters", "Trained numbers", "Prompts and keys, or weights where a method trains them."),
+        dots(
+            comparison,
+            "trainable_parameters",
+            "Trained numbers",
+            "Prompts and keys, or weights where a method trains them.",
+        ),
         dots(
             comparison,
             "optimiser_percent",
@@ -272,7 +297,11 @@ pub(super) fn cost(comparison: &Comparison) -> Section {
         rows: rows.collect(),
     };
     let figures = figures.into_iter().flatten().collect();
-    Section { id: "cost", title: "Cost and guarantees", blocks: vec![Block::Figures(figures), Block::Table(table)] }
+    Section {
+        id: "cost",
+        title: "Cost and guarantees",
+        blocks: vec![Block::Figures(figures), Block::Table(table)],
+    }
 }
 
 /// Directions that subspaces have taken, over the sequence: a line for each course that occurs.

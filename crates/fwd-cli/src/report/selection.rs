@@ -35,7 +35,9 @@ pub(super) fn sections(comparison: &Comparison) -> Result<Option<Section>> {
         figures.extend([chosen(&found, &name, &id), moved(&found, &name, &id)].into_iter().flatten());
         tables.extend([keys(&found, &name), capacity(&found, &name), words(&found, &name)]);
     }
-    let blocks = std::iter::once(Block::Figures(figures)).chain(tables.into_iter().map(Block::Table)).collect::<Vec<_>>();
+    let blocks = std::iter::once(Block::Figures(figures))
+        .chain(tables.into_iter().map(Block::Table))
+        .collect::<Vec<_>>();
     let is_empty = blocks.len() == 1;
     Ok((!is_empty).then_some(Section { id: "selection", title: "What the prompts learned", blocks }))
 }
@@ -49,7 +51,8 @@ fn chosen(found: &Inspection, name: &str, id: &str) -> Option<Figure> {
                 row.iter().map(|n| Some(100.0 * *n as f64 / sum)).collect()
             };
             let cells: Vec<Vec<Option<f64>>> = confusion.best.iter().map(share).collect();
-            let text = "For the samples of each task, whose prompt comes first. A frame marks a task's own prompts.";
+            let text =
+                "For the samples of each task, whose prompt comes first. A frame marks a task's own prompts.";
             (&confusion.rows, &confusion.columns, cells, format!("Selection: {name}"), text, "prompt of task")
         }
         None => {
@@ -60,7 +63,8 @@ fn chosen(found: &Inspection, name: &str, id: &str) -> Option<Figure> {
             return Some(alike(found, &names, name, id));
         }
     };
-    let framed = rows.iter().enumerate().filter_map(|(i, row)| Some((i, columns.iter().position(|c| c == row)?)));
+    let framed =
+        rows.iter().enumerate().filter_map(|(i, row)| Some((i, columns.iter().position(|c| c == row)?)));
     Some(heat(
         HeatText { id: format!("selection-{id}"), title, text: text.to_owned(), column_title },
         (rows, columns),
@@ -93,7 +97,8 @@ fn moved(found: &Inspection, name: &str, id: &str) -> Option<Figure> {
     if columns.is_empty() || found.prompts.iter().any(|p| p.inside.len() != columns.len()) {
         return None;
     }
-    let owners: Vec<String> = if found.is_shared { vec!["all prompts".to_owned()] } else { found.tasks.clone() };
+    let owners: Vec<String> =
+        if found.is_shared { vec!["all prompts".to_owned()] } else { found.tasks.clone() };
     let share = |owner: &String, of: &dyn Fn(usize) -> f64| {
         let own = found.prompts.iter().enumerate().filter(|(_, p)| found.is_shared || p.task == *owner);
         let (sum, weight) = own.fold((0.0, 0.0), |(sum, weight), (i, p)| {
@@ -110,7 +115,10 @@ fn moved(found: &Inspection, name: &str, id: &str) -> Option<Figure> {
         })
         .collect();
     columns.push("none".to_owned());
-    let framed = owners.iter().enumerate().filter_map(|(i, owner)| Some((i, columns.iter().position(|c| c == owner)?)));
+    let framed = owners
+        .iter()
+        .enumerate()
+        .filter_map(|(i, owner)| Some((i, columns.iter().position(|c| c == owner)?)));
     let framed = framed.collect();
     Some(heat(
         HeatText {
@@ -150,7 +158,8 @@ fn heat(
             .iter()
             .zip(&cells)
             .map(|(name, row)| {
-                let cells = row.iter().map(|v| v.map_or("–".to_owned(), |v| format!("{v:.0$}", digits + 1)));
+                let cells =
+                    row.iter().map(|v| v.map_or("–".to_owned(), |v| format!("{v:.0$}", digits + 1)));
                 std::iter::once(name.clone()).chain(cells).collect()
             })
             .collect(),
@@ -162,7 +171,12 @@ fn heat(
         None => column.clone(),
     });
     Figure {
-        alt: format!("{}: {} by {} cells; the numbers are in the table below.", text.title, rows.len(), columns.len()),
+        alt: format!(
+            "{}: {} by {} cells; the numbers are in the table below.",
+            text.title,
+            rows.len(),
+            columns.len()
+        ),
         id: text.id,
         title: text.title,
         text: text.text,
@@ -230,8 +244,13 @@ fn capacity(found: &Inspection, name: &str) -> Table {
         ]
     });
     Table {
-        caption: format!("Subspaces: {name}; {} of {} directions are taken, {} are left", capacity.used, capacity.dim, capacity.left),
-        head: ["subspace", "directions", "rows", "energy in older ones", "energy with its own"].map(str::to_owned).to_vec(),
+        caption: format!(
+            "Subspaces: {name}; {} of {} directions are taken, {} are left",
+            capacity.used, capacity.dim, capacity.left
+        ),
+        head: ["subspace", "directions", "rows", "energy in older ones", "energy with its own"]
+            .map(str::to_owned)
+            .to_vec(),
         rows: rows.collect(),
     }
 }
@@ -240,8 +259,9 @@ fn words(found: &Inspection, name: &str) -> Table {
     let rows = found.prompts.iter().take(PROMPTS).map(|prompt| {
         let tokens = prompt.tokens.iter().map(|token| {
             let nearest = token.nearest.iter().take(WORDS);
-            let nearest: Vec<String> =
-                nearest.map(|n| format!("{} {}", n.token.replace('▁', "␣"), minus(&format!("{:.2}", n.cosine)))).collect();
+            let nearest: Vec<String> = nearest
+                .map(|n| format!("{} {}", n.token.replace('▁', "␣"), minus(&format!("{:.2}", n.cosine))))
+                .collect();
             nearest.join(", ")
         });
         let head = [format!("{} ({})", prompt.index, prompt.task), format!("{:.2}", prompt.moved)];
@@ -252,7 +272,9 @@ fn words(found: &Inspection, name: &str) -> Table {
     let left_out = found.prompts.len().saturating_sub(PROMPTS);
     let rest = if left_out > 0 { format!("; {left_out} more are left out") } else { String::new() };
     Table {
-        caption: format!("Nearest words of each prompt token, with the cosine; ␣ is the space before a word: {name}{rest}"),
+        caption: format!(
+            "Nearest words of each prompt token, with the cosine; ␣ is the space before a word: {name}{rest}"
+        ),
         head: head.collect(),
         rows: rows.collect(),
     }
