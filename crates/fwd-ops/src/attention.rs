@@ -8,8 +8,10 @@ use crate::cpu::attention::{HeadShape, ScoreTerms, Tokens, attend, attend_backwa
 use crate::cpu::gemm::{Threads, rows_mut};
 use crate::dispatch::{Kernel, Read, View, apply1, apply3, keep};
 use crate::error::{OpError, Result};
+use crate::gpu::{self, Arg, GpuStorage};
 use crate::linear::SumRows;
-use candle_core::{DType, Device, Shape, Tensor};
+use crate::softmax;
+use candle_core::{DType, Device, Layout, Shape, Tensor};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -46,12 +48,14 @@ impl AttentionBias {
     /// # Errors
     /// [`OpError::Shape`] if it is not of rank 2.
     pub fn with_padding_mask(mut self, mask: &Tensor) -> Result<Self> {
-        let (batch, t_k) = mask.dims2().map_err(|_| {
-            OpError::shape("attention", format!("the mask must be (b, t_k), got {:?}", mask.shape()))
-        })?;
-        let seen = mask.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        let added: Vec<f32> = seen.iter().map(|&s| if s == 0.0 { f32::NEG_INFINITY } else { 0.0 }).collect();
-        self.keys = Some(Tensor::from_vec(added, (batch, t_k), mask.device())?);
+        if mask.rank() != 2 {
+            let what = format!("the mask must be (b, t_k), got {:?}", mask.shape());
+            return Err(OpError::shape("attention", what));
+        }
+        // Computed where the mask is: reading it on the CPU would wait for a GPU.
+        let hidden = mask.detach().to_dtype(DType::F32)?.contiguous()?.eq(0f32)?;
+        let value = |v: f32| Tensor::full(v, mask.shape(), mask.device());
+        self.keys = Some(hidden.where_cond(&value(f32::NEG_INFINITY)?, &value(0.0)?)?);
         Ok(self)
     }
 
@@ -99,6 +103,18 @@ impl AttentionBias {
             (_, Some(k)) if k.dims() != [batch, t_k] => misfit("padding mask", &[batch, t_k], k),
             _ => Ok(()),
         }
+    }
+
+    pub(crate) fn position(&self) -> Option<&Tensor> {
+        self.position.as_ref()
+    }
+
+    pub(crate) fn keys(&self) -> Option<&Tensor> {
+        self.keys.as_ref()
+    }
+
+    pub(crate) fn is_causal(&self) -> bool {
+        self.causal
     }
 
     pub(crate) fn read(&self) -> BiasRead<'_> {
@@ -246,6 +262,60 @@ impl Forward {
         Ok((context, Shape::from((batch, t_q, width))))
     }
 
+    /// Both products and the softmax between them; `qkv` are the heads of queries, keys and values wherever they lie.
+    fn run_gpu<S: GpuStorage>(&self, qkv: [(&S, Layout); 3]) -> candle_core::Result<(S, Shape)> {
+        let Sizes { batch, shape, scale } = self.sizes;
+        let HeadShape { n_heads, d_head, t_q, t_k } = shape;
+        let shape = Shape::from((batch, t_q, n_heads * d_head));
+        let probs_shape = Shape::from((batch, n_heads, t_q, t_k));
+        let like = qkv[0].0;
+        if shape.elem_count() == 0 || t_k == 0 {
+            if self.keep {
+                let _ = self.probs.set(gpu::tensor(gpu::zeros(like, &probs_shape)?, probs_shape));
+            }
+            return Ok((gpu::zeros(like, &shape)?, shape));
+        }
+        let [q, k, v] = [0, 1, 2].map(|i| gpu::dense(qkv[i].0, &qkv[i].1));
+        let heads = |n: usize| Layout::contiguous((batch, n_heads, n, d_head));
+        let probs_layout = Layout::contiguous(&probs_shape);
+        let scores = gpu::product((&q?, &heads(t_q)), (&k?, &gpu::transposed(&heads(t_k))))?;
+        let probs = softmax::on_gpu(&self.bias, scale, Arg::new(&scores, &probs_layout))?;
+        let context = gpu::product((&probs, &probs_layout), (&v?, &heads(t_k)))?;
+        let tokens = Layout::new(
+            Shape::from((batch, t_q, n_heads, d_head)),
+            vec![n_heads * t_q * d_head, d_head, t_q * d_head, 1],
+            0,
+        );
+        if self.keep {
+            let _ = self.probs.set(gpu::tensor(probs, probs_shape));
+        }
+        Ok((gpu::dense(&context, &tokens)?, shape))
+    }
+
+    /// The gradients of queries, keys, values and unscaled scores on a GPU, from the equations of [`attend_backward`].
+    fn gradients_on_gpu(&self, [q, k, v]: [&Tensor; 3], dy: &Tensor) -> candle_core::Result<[Tensor; 4]> {
+        let Sizes { shape: HeadShape { n_heads, d_head, .. }, scale, .. } = self.sizes;
+        let Some(probs) = self.probs.get() else {
+            candle_core::bail!("attention: backward before forward");
+        };
+        if probs.elem_count() == 0 || q.elem_count() == 0 {
+            return Ok([q.zeros_like()?, k.zeros_like()?, v.zeros_like()?, probs.zeros_like()?]);
+        }
+        let heads = |t: &Tensor| {
+            let (batch, n, _) = t.dims3()?;
+            t.detach().reshape((batch, n, n_heads, d_head))?.transpose(1, 2)?.contiguous()
+        };
+        let tokens = |t: Tensor| {
+            let (batch, _, n, _) = t.dims4()?;
+            t.transpose(1, 2)?.contiguous()?.reshape((batch, n, n_heads * d_head))
+        };
+        let (q, k, v, d_context) = (heads(q)?, heads(k)?, heads(v)?, heads(dy)?);
+        let dv = probs.t()?.matmul(&d_context)?;
+        let d_scores = softmax::backward(probs, &d_context.matmul(&v.t()?)?, scale)?;
+        let (dq, dk) = (d_scores.matmul(&k)?, d_scores.t()?.matmul(&q)?);
+        Ok([tokens(dq)?, tokens(dk)?, tokens(dv)?, d_scores])
+    }
+
     /// `[dq | dk | dv]`, then the gradients of the scores if wanted, flat.
     fn flat_gradients(
         &self,
@@ -259,6 +329,16 @@ impl Forward {
         let qkv = [q.contiguous()?, k.contiguous()?, v.contiguous()?];
         Ok(apply1(Backward { sizes: self.sizes, probs, qkv, wants_scores }, dy)?)
     }
+}
+
+/// Where the heads of tokens `(b, t, …)` lie, the first at `offset` in its row: `(b, n_heads, t, d_head)`.
+fn heads_of<S: GpuStorage>(tokens: &Arg<'_, S>, shape: HeadShape, offset: usize) -> Layout {
+    let (dims, stride) = (tokens.dims(), tokens.layout.stride());
+    Layout::new(
+        Shape::from((dims[0], shape.n_heads, dims[1], shape.d_head)),
+        vec![stride[0], shape.d_head, stride[1], 1],
+        tokens.layout.start_offset() + offset,
+    )
 }
 
 /// A part of a flat gradient in the shape of its tensor, if that is tracked.
@@ -275,12 +355,20 @@ impl Kernel<3> for Forward {
         self.run(|b| [q.tokens(b), k.tokens(b), v.tokens(b)])
     }
 
+    fn gpu<S: GpuStorage>(&self, qkv: [Arg<'_, S>; 3]) -> candle_core::Result<(S, Shape)> {
+        self.run_gpu(qkv.map(|t| (t.storage, heads_of(&t, self.sizes.shape, 0))))
+    }
+
     fn backward(
         &self,
         [q, k, v]: [&Tensor; 3],
         _: &Tensor,
         dy: &Tensor,
     ) -> candle_core::Result<[Option<Tensor>; 3]> {
+        if gpu::on_gpu(dy) {
+            let [dq, dk, dv, _] = self.gradients_on_gpu([q, k, v], dy)?;
+            return Ok([(dq, q), (dk, k), (dv, v)].map(|(d, of)| of.track_op().then_some(d)));
+        }
         let flat = self.flat_gradients([q, k, v], dy, false)?;
         let (n_q, n_k) = (q.elem_count(), k.elem_count());
         Ok([part(&flat, 0, q)?, part(&flat, n_q, k)?, part(&flat, n_q + n_k, v)?])
@@ -300,6 +388,12 @@ impl Kernel<3> for Biased {
         })
     }
 
+    fn gpu<S: GpuStorage>(&self, [q, kv, _]: [Arg<'_, S>; 3]) -> candle_core::Result<(S, Shape)> {
+        let shape = self.0.sizes.shape;
+        let [k, v] = [0, shape.width()].map(|offset| (kv.storage, heads_of(&kv, shape, offset)));
+        self.0.run_gpu([(q.storage, heads_of(&q, shape, 0)), k, v])
+    }
+
     fn backward(
         &self,
         [q, kv, position]: [&Tensor; 3],
@@ -309,6 +403,14 @@ impl Kernel<3> for Biased {
         let Sizes { batch, shape, .. } = self.0.sizes;
         let width = shape.width();
         let (k, v) = (kv.narrow(2, 0, width)?, kv.narrow(2, width, width)?);
+        if gpu::on_gpu(dy) {
+            let [dq, dk, dv, d_scores] = self.0.gradients_on_gpu([q, &k, &v], dy)?;
+            let d_kv = kv.track_op().then(|| Tensor::cat(&[dk, dv], 2)).transpose()?;
+            // The bias is added after the scale.
+            let d_scores = (d_scores.flatten_from(1)? / self.0.sizes.scale)?;
+            let d_position = apply1(SumRows, &d_scores)?.reshape(position.shape())?;
+            return Ok([q.track_op().then_some(dq), d_kv, Some(d_position)]);
+        }
         let flat = self.0.flat_gradients([q, &k, &v], dy, true)?;
         let (n_q, n_k) = (q.elem_count(), k.elem_count());
         let d_kv = if kv.track_op() {
@@ -387,7 +489,7 @@ pub fn position_bias(table: &Tensor, buckets: &[u32], t_q: usize, t_k: usize) ->
             format!("{} buckets for {t_q}·{t_k} pairs", buckets.len()),
         ));
     }
-    let ids = Tensor::from_slice(buckets, buckets.len(), table.device())?;
+    let ids = Tensor::from_slice(buckets, buckets.len(), &Device::Cpu)?;
     let rows = crate::embedding(table, &ids)?;
     Ok(rows.t()?.contiguous()?.reshape((n_heads, t_q, t_k))?)
 }

@@ -8,8 +8,10 @@ use crate::cpu::norm::{NormRef, norm_rows, norm_rows_backward_add, norm_rows_wei
 use crate::cpu::{Elem, rows_per_task, simd};
 use crate::dispatch::{Kernel, Read, View, apply1, apply2, apply3};
 use crate::error::{OpError, Result};
+use crate::gpu::{self, Arg, GpuStorage};
 use crate::linear::{SumRows, check_last_dim, frozen_dtype};
 use candle_core::{Shape, Tensor};
+use fwd_kernels::{NormKind, NormShape, plan_norm_backward, plan_norm_forward};
 use rayon::prelude::*;
 use std::borrow::Cow;
 
@@ -173,6 +175,21 @@ impl<E: Elem> NormValues<'_, E> {
     }
 }
 
+impl Norm {
+    /// What a GPU normalises, and the tensors that it needs for it: weight and, for layer norm, bias.
+    fn on_gpu<S: GpuStorage>(&self, x: &Arg<'_, S>) -> candle_core::Result<(NormShape, Vec<Read<'_>>)> {
+        let (kind, eps, parameters) = match &self.0 {
+            Kind::Rms { weight, eps } => (NormKind::Rms, *eps, vec![Read::new(weight)]),
+            Kind::Layer { weight, bias, eps } => {
+                (NormKind::Layer, *eps, vec![Read::new(weight), Read::new(bias)])
+            }
+            Kind::Identity => candle_core::bail!("the identity is no norm"),
+        };
+        let (rows, d) = (x.rows(), x.last_dim());
+        Ok((NormShape { kind, rows, d, eps: eps as f32, dtype: fwd_kernels::DType::F32 }, parameters))
+    }
+}
+
 struct Forward(Norm);
 struct Backward(Norm);
 struct WeightGradient(Norm);
@@ -191,6 +208,13 @@ impl Forward {
             )
         });
         Ok((y, Shape::from_dims(x.dims)))
+    }
+
+    fn run_gpu<S: GpuStorage>(&self, x: Arg<'_, S>) -> candle_core::Result<(S, Shape)> {
+        let (shape, parameters) = self.0.on_gpu(&x)?;
+        let parameters = parameters.iter().map(Read::on_gpu).collect::<candle_core::Result<Vec<_>>>()?;
+        let inputs: Vec<_> = std::iter::once(x).chain(parameters.iter().map(|p| p.arg())).collect();
+        Ok((x.launch_one(plan_norm_forward(&shape), &inputs)?, Shape::from_dims(x.dims())))
     }
 
     /// The gradients of input and weight; of the bias it is [`SumRows`].
@@ -216,6 +240,10 @@ impl Kernel<1> for Forward {
         self.run(&x)
     }
 
+    fn gpu<S: GpuStorage>(&self, [x]: [Arg<'_, S>; 1]) -> candle_core::Result<(S, Shape)> {
+        self.run_gpu(x)
+    }
+
     fn backward(
         &self,
         [x]: [&Tensor; 1],
@@ -236,6 +264,10 @@ impl Kernel<2> for Forward {
         self.run(&x)
     }
 
+    fn gpu<S: GpuStorage>(&self, [x, _]: [Arg<'_, S>; 2]) -> candle_core::Result<(S, Shape)> {
+        self.run_gpu(x)
+    }
+
     fn backward(
         &self,
         [x, weight]: [&Tensor; 2],
@@ -254,6 +286,10 @@ impl Kernel<3> for Forward {
 
     fn cpu<E: Elem>(&self, [x, _, _]: [View<'_, E>; 3]) -> candle_core::Result<(Vec<E>, Shape)> {
         self.run(&x)
+    }
+
+    fn gpu<S: GpuStorage>(&self, [x, _, _]: [Arg<'_, S>; 3]) -> candle_core::Result<(S, Shape)> {
+        self.run_gpu(x)
     }
 
     fn backward(
@@ -306,5 +342,12 @@ impl Kernel<2> for Backward {
             },
         );
         Ok((dx, Shape::from_dims(x.dims)))
+    }
+
+    fn gpu<S: GpuStorage>(&self, [x, dy]: [Arg<'_, S>; 2]) -> candle_core::Result<(S, Shape)> {
+        let (shape, parameters) = self.0.on_gpu(&x)?;
+        let weight = parameters[0].on_gpu()?;
+        let dx = x.launch_one(plan_norm_backward(&shape), &[x, weight.arg(), dy])?;
+        Ok((dx, Shape::from_dims(x.dims())))
     }
 }

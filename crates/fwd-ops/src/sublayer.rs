@@ -6,7 +6,8 @@
 //! T5 and EVA use `pre` (RMS or layer norm), BERT uses `post`. One operation per sublayer keeps each block of rows in cache
 //! from the norm to the residual sum, and leaves one edge in candle's graph, where every edge costs an allocation and an
 //! addition in the backward pass; only the input (and the memory of a cross-attention) gets a gradient. As soon as a parameter is
-//! tracked, the sublayer runs as the single operations that it is made of, and every tracked parameter gets its gradient.
+//! tracked, and always on a GPU, the sublayer runs as the single operations that it is made of, and every tracked parameter gets its
+//! gradient.
 
 use crate::activation::Activation;
 use crate::attention::{AttentionBias, BiasValues, attention};
@@ -18,6 +19,7 @@ use crate::cpu::scratch::Scratch;
 use crate::cpu::{Elem, rows_per_task, simd};
 use crate::dispatch::{Kernel, Read, View, apply1, apply2, apply3, keep};
 use crate::error::{OpError, Result};
+use crate::gpu::on_gpu;
 use crate::linear::{Linear, check_last_dim};
 use crate::norm::Norm;
 use candle_core::{Shape, Tensor};
@@ -97,7 +99,7 @@ impl AttentionSublayer {
     /// [`OpError::Shape`] if `x` or the bias does not fit, or the projection is one of queries only.
     pub fn forward(&self, x: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
         let sizes = self.sizes(x, None, bias)?;
-        if self.is_trained(bias) {
+        if on_gpu(x) || self.is_trained(bias) {
             let (projected, width) = (self.project(x)?, self.0.output.n_in());
             let [q, k, v] = [0, 1, 2].map(|i| projected.narrow(2, i * width, width));
             return self.finish(x, [&q?, &k?, &v?], bias);
@@ -121,7 +123,7 @@ impl AttentionSublayer {
     /// [`OpError::Shape`] if an argument does not fit, or the projection is one of queries, keys and values.
     pub fn forward_cross(&self, x: &Tensor, key_value: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
         let sizes = self.sizes(x, Some(key_value), bias)?;
-        if self.is_trained(bias) {
+        if on_gpu(x) || self.is_trained(bias) {
             let width = self.0.output.n_in();
             let (k, v) = (key_value.narrow(2, 0, width)?, key_value.narrow(2, width, width)?);
             return self.finish(x, [&self.project(x)?, &k, &v], bias);
@@ -705,7 +707,7 @@ impl FeedForwardSublayer {
         check_last_dim("feed_forward", x, self.0.input.n_in())?;
         let layer = &*self.0;
         let norms = layer.pre.is_trained() || layer.post.is_trained();
-        if norms || layer.input.is_trained() || layer.output.is_trained() {
+        if on_gpu(x) || norms || layer.input.is_trained() || layer.output.is_trained() {
             let hidden = layer.input.forward(&layer.pre.forward(x)?)?;
             let active = if layer.gated {
                 layer.activation.forward_gated(&hidden)?
