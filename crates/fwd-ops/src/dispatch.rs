@@ -280,7 +280,7 @@ impl<'a> Read<'a> {
 
     /// The elements in the memory of a GPU: as they are stored if in f32, widened otherwise.
     pub(crate) fn on_gpu<S: GpuStorage>(&self) -> candle_core::Result<OnGpu<'_, S>> {
-        let Arg { storage, layout } = self.stored()?;
+        let Arg { storage, layout } = self.stored::<S>()?;
         if storage.dtype() == DType::F32 {
             return Ok(OnGpu { memory: Memory::Stored(storage), layout: layout.clone() });
         }

@@ -9,9 +9,9 @@ use crate::cpu::{Elem, simd};
 use crate::dispatch::{Kernel, Read, View, apply1, apply2, apply3};
 use crate::error::{OpError, Result};
 use crate::gpu::{self, Arg, GpuStorage};
-use candle_core::op::ReduceOp;
 use candle_core::{DType, Device, Shape, Tensor};
 use faer::Accum;
+use fwd_kernels::plan_sum_rows;
 use std::borrow::Cow;
 
 /// A linear map. It is frozen, and gets no gradient, unless its weight or bias is tracked (a `Var` or computed from one).
@@ -399,12 +399,9 @@ impl Kernel<1> for SumRows {
     }
 
     fn gpu<S: GpuStorage>(&self, [dy]: [Arg<'_, S>; 1]) -> candle_core::Result<(S, Shape)> {
-        let shape = Shape::from(dy.last_dim());
-        let db = match dy.len() {
-            0 => gpu::zeros(dy.storage, &shape)?,
-            _ => dy.storage.reduce_op(ReduceOp::Sum, &dy.matrix(), &[0])?,
-        };
-        Ok((db, shape))
+        let (rows, n_out) = (dy.rows(), dy.last_dim());
+        let plan = plan_sum_rows(rows, n_out, fwd_kernels::DType::F32, &dy.storage.target()?);
+        Ok((dy.launch_one(plan, &[dy])?, Shape::from(n_out)))
     }
 }
 
