@@ -39,7 +39,7 @@ pub(crate) fn command(args: &EvalArgs, common: &Common) -> Result<ExitCode> {
     let split = args.split.as_deref().map_or(Ok(config.split), parse_split)?;
     let backbone = args.backbone.as_ref().unwrap_or(&manifest.backbone_dir);
     let bench = args.bench.as_ref().unwrap_or(&manifest.bench_dir);
-    let session = Session::open(Some(backbone), Some(bench))?;
+    let session = Session::open(Some(backbone), Some(bench), args.device)?;
     check_backbone(&session.backbone.hash, &manifest, backbone)?;
     let found = session.bench.hash().to_string();
     ensure!(

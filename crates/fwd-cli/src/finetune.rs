@@ -5,6 +5,7 @@
 //! are on disk are not given again.
 
 use crate::config::RunConfig;
+use crate::device::DeviceKind;
 use crate::files::write_atomically;
 use crate::images::{Images, View};
 use crate::interrupt::{self, Interrupted};
@@ -15,7 +16,6 @@ use crate::samples::Exam;
 use crate::session::Session;
 use crate::weights::{self, Batch, weights_of};
 use anyhow::{Context, Result};
-use candle_core::Device;
 use fwd_data::Processor;
 use fwd_data::bench::{BenchTask, Record, Split};
 use fwd_models::{Blip, ModelKind, StepConfig, Trainable};
@@ -56,7 +56,7 @@ impl Finetune<'_> {
             }
             // A row behind the checkpoint was scored before it was written.
             let row = if trainable.n_steps() == learnt {
-                let weights = &mut trainable.frozen(&Device::Cpu)?;
+                let weights = &mut trainable.frozen(self.session.backbone.model.device())?;
                 self.score_row(t + 1, &self.session.backbone.model.with_parameters(weights)?, &images)?
             } else {
                 self.read_row(t + 1)?
@@ -144,7 +144,8 @@ impl Finetune<'_> {
         let views: Vec<View<'_>> = keys.into_iter().map(View::plain).collect();
         let (backbone, bench) = (&self.session.backbone, &self.session.bench);
         let tower = backbone.model.vision();
-        Images::compute(tower, &backbone.hash, &backbone.processor.image, bench, &views, self.cache)
+        let hash = format!("{}{}", backbone.hash, DeviceKind::tag(backbone.model.device()));
+        Images::compute(tower, &hash, &backbone.processor.image, bench, &views, self.cache)
     }
 
     fn path(&self, row: usize, exam: &Exam<'_>) -> PathBuf {

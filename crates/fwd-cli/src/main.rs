@@ -12,6 +12,7 @@ mod backbone;
 mod config;
 mod data;
 mod demo;
+mod device;
 mod eval;
 mod failure;
 mod features;

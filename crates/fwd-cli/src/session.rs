@@ -3,6 +3,7 @@
 use crate::assets;
 use crate::backbone::Backbone;
 use crate::config::{Order, RunConfig};
+use crate::device::DeviceKind;
 use crate::features::FeatureStore;
 use anyhow::{Result, ensure};
 use fwd_data::bench::{BenchTask, Benchmark};
@@ -24,12 +25,14 @@ impl Session {
     /// Opens both; none stands for the embedded one.
     ///
     /// # Errors
-    /// That names the directory or file.
-    pub(crate) fn open(backbone: Option<&Path>, bench: Option<&Path>) -> Result<Self> {
+    /// That names the directory or file, or what the device is missing.
+    pub(crate) fn open(backbone: Option<&Path>, bench: Option<&Path>, device: DeviceKind) -> Result<Self> {
+        let device = device.open()?;
         let bench_dir = bench.map_or_else(assets::benchmark, |dir| Ok(dir.to_path_buf()))?;
         let bench_dir = bench_dir.canonicalize().unwrap_or(bench_dir);
         let bench = task::open(&bench_dir, OnBad::Refuse)?.bench;
-        let backbone = Backbone::open(&backbone.map_or_else(assets::backbone, |dir| Ok(dir.to_path_buf()))?)?;
+        let backbone = backbone.map_or_else(assets::backbone, |dir| Ok(dir.to_path_buf()))?;
+        let backbone = Backbone::open(&backbone, &device)?;
         tracing::info!("model {} ({})", backbone.dir.display(), backbone.hash);
         tracing::info!("benchmark {} ({})", bench_dir.display(), bench.hash());
         Ok(Self { backbone, bench, bench_dir })

@@ -42,7 +42,8 @@ pub(crate) fn command(args: &TrainArgs, common: &Common) -> Result<ExitCode> {
     let out =
         out.context("no run directory: name one with --out DIR, or as `paths.out` in the configuration")?;
     refuse_finished(&out)?;
-    let session = Session::open(config.paths.backbone.as_deref(), config.paths.bench.as_deref())?;
+    let paths = &config.paths;
+    let session = Session::open(paths.backbone.as_deref(), paths.bench.as_deref(), config.device)?;
     let metrics = run(&session, config, &out)?;
     if common.json {
         output::print_json(&metrics)?;
