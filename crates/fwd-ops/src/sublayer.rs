@@ -10,7 +10,7 @@
 //! gradient.
 
 use crate::activation::Activation;
-use crate::attention::{AttentionBias, BiasValues, attention};
+use crate::attention::{AttentionBias, BiasValues, attention_of_packed, attention_of_paired};
 use crate::cpu::attention::{HeadShape, Tokens, attend, attend_backward};
 use crate::cpu::ffn::{FfnRef, FfnSaved};
 use crate::cpu::gemm::{LinearRef, Threads, rows_mut};
@@ -100,9 +100,9 @@ impl AttentionSublayer {
     pub fn forward(&self, x: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
         let sizes = self.sizes(x, None, bias)?;
         if on_gpu(x) || self.is_trained(bias) {
-            let (projected, width) = (self.project(x)?, self.0.output.n_in());
-            let [q, k, v] = [0, 1, 2].map(|i| projected.narrow(2, i * width, width));
-            return self.finish(x, [&q?, &k?, &v?], bias);
+            let layer = &*self.0;
+            let context = attention_of_packed(&self.project(x)?, layer.n_heads, layer.scale, bias)?;
+            return self.finish(x, &context);
         }
         let kernel = Attention {
             layer: self.clone(),
@@ -124,9 +124,9 @@ impl AttentionSublayer {
     pub fn forward_cross(&self, x: &Tensor, key_value: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
         let sizes = self.sizes(x, Some(key_value), bias)?;
         if on_gpu(x) || self.is_trained(bias) {
-            let width = self.0.output.n_in();
-            let (k, v) = (key_value.narrow(2, 0, width)?, key_value.narrow(2, width, width)?);
-            return self.finish(x, [&self.project(x)?, &k, &v], bias);
+            let (layer, q) = (&*self.0, self.project(x)?);
+            let context = attention_of_paired(&q, key_value, layer.n_heads, layer.scale, bias)?;
+            return self.finish(x, &context);
         }
         let keep = x.track_op() || key_value.track_op();
         apply2(
@@ -155,9 +155,9 @@ impl AttentionSublayer {
             Some(old) => Tensor::cat(&[old, &new], 1)?,
             None => new,
         };
-        let (q, k, v) =
-            (projected.narrow(2, 0, width)?, all.narrow(2, 0, width)?, all.narrow(2, width, width)?);
-        let y = self.finish(&x, [&q, &k, &v], bias)?;
+        let q = projected.narrow(2, 0, width)?;
+        let context = attention_of_paired(&q, &all, layer.n_heads, layer.scale, bias)?;
+        let y = self.finish(&x, &context)?;
         cache.0 = Some(all);
         Ok(y)
     }
@@ -168,10 +168,9 @@ impl AttentionSublayer {
     }
 
     /// The rest of it.
-    fn finish(&self, x: &Tensor, [q, k, v]: [&Tensor; 3], bias: &AttentionBias) -> Result<Tensor> {
+    fn finish(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
         let layer = &*self.0;
-        let context = attention(q, k, v, layer.n_heads, layer.scale, bias)?;
-        layer.post.forward(&(x + layer.output.forward(&context)?)?)
+        layer.post.forward(&(x + layer.output.forward(context)?)?)
     }
 
     /// Whether any parameter gets a gradient: then the sublayer runs as single operations, not as one.
