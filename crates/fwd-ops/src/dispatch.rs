@@ -303,7 +303,7 @@ enum Memory<'a, S> {
 impl<S: GpuStorage> OnGpu<'_, S> {
     pub(crate) fn arg(&self) -> Arg<'_, S> {
         let storage = match &self.memory {
-            Memory::Stored(storage) => storage,
+            Memory::Stored(storage) => *storage,
             Memory::Widened(storage) => storage,
         };
         Arg::new(storage, &self.layout)
