@@ -197,10 +197,9 @@ pub(crate) fn weights_of(backbone: &Backbone) -> Result<Trainable> {
     let mut checkpoint = Checkpoint::open(&backbone.dir, WeightDtype::F32, &Device::Cpu)?;
     let mut source =
         |name: &str, shape: &[usize]| Ok(checkpoint.get_f32(name, shape)?.flatten_all()?.to_vec1()?);
-    let mut trainable =
-        Trainable::record(&mut source, &Device::Cpu, |weights| {
-            backbone.model.with_parameters(weights).map(drop)
-        })?;
+    let mut trainable = Trainable::record(&mut source, &Device::Cpu, |weights| {
+        backbone.model.with_parameters(weights).map(drop)
+    })?;
     let neck: Vec<String> =
         trainable.names().filter(|n| n.starts_with("vision_model.")).map(String::from).collect();
     neck.iter().for_each(|name| trainable.remove(name));

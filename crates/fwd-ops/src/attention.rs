@@ -304,11 +304,7 @@ impl Forward {
     }
 
     /// [`Self::run`] with `[k ; v]` in one row.
-    fn run_paired<E: Elem>(
-        &self,
-        q: &View<'_, E>,
-        kv: &View<'_, E>,
-    ) -> candle_core::Result<(Vec<E>, Shape)> {
+    fn run_paired<E: Elem>(&self, q: &View<'_, E>, kv: &View<'_, E>) -> candle_core::Result<(Vec<E>, Shape)> {
         self.run(|b| {
             let k = kv.tokens(b);
             [q.tokens(b), k, tokens_of(k.data, self.sizes.shape.width(), k.stride)]

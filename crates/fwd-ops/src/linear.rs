@@ -265,10 +265,7 @@ impl Kernel<1> for Backward {
         let read = Read::new(&self.0.transposed);
         let weight = read.on_gpu::<S>()?;
         let weight = weight.arg();
-        let dx = gpu::product(
-            (dy.storage, &dy.matrix()),
-            (weight.storage, &gpu::transposed(weight.layout)),
-        )?;
+        let dx = gpu::product((dy.storage, &dy.matrix()), (weight.storage, &gpu::transposed(weight.layout)))?;
         Ok((dx, with_last_dim(dy.dims(), self.0.n_in)))
     }
 }
@@ -377,8 +374,7 @@ impl Kernel<2> for WeightGradient {
     }
 
     fn gpu<S: GpuStorage>(&self, [x, dy]: [Arg<'_, S>; 2]) -> candle_core::Result<(S, Shape)> {
-        let dw =
-            gpu::product((x.storage, &gpu::transposed(&x.matrix())), (dy.storage, &dy.matrix()))?;
+        let dw = gpu::product((x.storage, &gpu::transposed(&x.matrix())), (dy.storage, &dy.matrix()))?;
         Ok((dw, Shape::from((x.last_dim(), dy.last_dim()))))
     }
 }

@@ -48,7 +48,8 @@ fn compare(what: &str, inputs: &[Tensor], f: Function<'_>) {
 fn views_that_begin_within_a_tensor_and_run_across_it() {
     let whole = f32s(1, &[5, 6, 14]);
     // Seven numbers in, and every other row: neither is where a kernel's buffer begins.
-    let views = [whole.narrow(0, 1, 2).unwrap(), whole.narrow(2, 3, 8).unwrap(), whole.transpose(0, 1).unwrap()];
+    let views =
+        [whole.narrow(0, 1, 2).unwrap(), whole.narrow(2, 3, 8).unwrap(), whole.transpose(0, 1).unwrap()];
     for (i, view) in views.iter().enumerate() {
         let d = view.dim(2).unwrap();
         let (norm, map) = (Norm::rms(f32s(2, &[d]), 1e-6).unwrap(), linear(3, 5, d));
@@ -115,10 +116,15 @@ fn half_precision_weights_are_widened_exactly_and_get_no_gradient() {
     for dtype in [DType::BF16, DType::F16] {
         let weight = f32s(1, &[70, 48]).to_dtype(dtype).unwrap();
         let wide = weight.to_dtype(DType::F32).unwrap();
-        let run = |w: &Tensor| on_gpu(|| gradients(&|x| Linear::new(w.clone(), None).unwrap().forward(&x[0]).unwrap(), &[x.clone()]));
+        let run = |w: &Tensor| {
+            on_gpu(|| {
+                gradients(&|x| Linear::new(w.clone(), None).unwrap().forward(&x[0]).unwrap(), &[x.clone()])
+            })
+        };
         assert_eq!(max_diff(&run(&weight)[0], &run(&wide)[0]), 0.0, "{dtype:?}");
         let scale = weight.narrow(1, 0, 1).unwrap().flatten_all().unwrap();
-        let norm = |w: &Tensor| on_gpu(|| Norm::rms(w.clone(), 1e-6).unwrap().forward(&f32s(4, &[3, 70])).unwrap());
+        let norm =
+            |w: &Tensor| on_gpu(|| Norm::rms(w.clone(), 1e-6).unwrap().forward(&f32s(4, &[3, 70])).unwrap());
         assert_eq!(max_diff(&norm(&scale), &norm(&scale.to_dtype(DType::F32).unwrap())), 0.0, "{dtype:?}");
         let ids = Tensor::new(&[3i64, 0], &Device::Cpu).unwrap();
         let rows = on_gpu(|| embedding(&weight, &ids).unwrap());
@@ -138,9 +144,14 @@ fn f64_and_ids_outside_are_typed_errors() {
     let x = normal(1, &[2, 3], DType::F64);
     let map = Linear::new(normal(2, &[4, 3], DType::F64), None).unwrap();
     let error = on_gpu(|| map.forward(&x).unwrap_err().to_string());
-    assert_eq!(error, "linear: dtype F64 is not supported, activations and trained parameters on a GPU are f32");
+    assert_eq!(
+        error,
+        "linear: dtype F64 is not supported, activations and trained parameters on a GPU are f32"
+    );
     let half = Var::from_tensor(&f32s(1, &[4, 3]).to_dtype(DType::BF16).unwrap()).unwrap();
-    let error = on_gpu(|| Linear::new(half.as_tensor().clone(), None).unwrap().forward(&f32s(1, &[2, 3])).unwrap_err());
+    let error = on_gpu(|| {
+        Linear::new(half.as_tensor().clone(), None).unwrap().forward(&f32s(1, &[2, 3])).unwrap_err()
+    });
     assert!(error.to_string().contains("dtype BF16"), "{error}");
     let bad = Tensor::new(&[0i64, 4], &Device::Cpu).unwrap();
     let error = on_gpu(|| embedding(&f32s(1, &[4, 5]), &bad).unwrap_err().to_string());
@@ -181,7 +192,11 @@ fn losses_of_large_logits_and_of_labels_that_do_not_count() {
     let labels = Tensor::new(&[[2i64, -100, 0], [6, 6, -100]], &Device::Cpu).unwrap();
     let logits = (f32s(1, &[2, 3, 7]) * 30.0).unwrap();
     compare("cross entropy", &[logits.clone()], &|z| cross_entropy(&z[0], &labels).unwrap());
-    close("likelihoods", &on_gpu(|| token_nll(&logits, &labels).unwrap()), &token_nll(&logits, &labels).unwrap());
+    close(
+        "likelihoods",
+        &on_gpu(|| token_nll(&logits, &labels).unwrap()),
+        &token_nll(&logits, &labels).unwrap(),
+    );
     let huge = (logits * 1e3).unwrap();
     assert!(abs_max(&on_gpu(|| cross_entropy(&huge, &labels).unwrap())).is_finite());
 }
@@ -225,5 +240,9 @@ fn convolutions_run_on_the_host() {
     let pixels = f32s(10, &[2, 3, 9, 7]);
     assert_eq!(max_diff(&on_gpu(|| run(&pixels)), &run(&pixels)), 0.0);
     let features = run(&pixels);
-    close("head", &on_gpu(|| linear_relu6(&head, &features).unwrap()), &linear_relu6(&head, &features).unwrap());
+    close(
+        "head",
+        &on_gpu(|| linear_relu6(&head, &features).unwrap()),
+        &linear_relu6(&head, &features).unwrap(),
+    );
 }

@@ -98,12 +98,7 @@ pub(crate) struct Downstream {
 ///
 /// # Errors
 /// Those of model and data; an interrupt.
-pub(crate) fn measure(
-    model: &Path,
-    bench: &Path,
-    cache: Option<&Path>,
-    device: &Device,
-) -> Result<Report> {
+pub(crate) fn measure(model: &Path, bench: &Path, cache: Option<&Path>, device: &Device) -> Result<Report> {
     let backbone = Backbone::open(model, device)?;
     let bench = Benchmark::open(bench)?;
     let cache = cache_of(model, cache);

@@ -81,13 +81,7 @@ struct Pretraining<'a> {
 /// # Errors
 /// A folder with another recipe or a finished training, damaged data, an error of the model; [`Interrupted`] if the user wants to
 /// stop. Checkpoints are kept in all cases.
-fn run(
-    recipe: &Recipe,
-    bench_dir: &Path,
-    out: &Path,
-    cache: Option<&Path>,
-    device: &Device,
-) -> Result<()> {
+fn run(recipe: &Recipe, bench_dir: &Path, out: &Path, cache: Option<&Path>, device: &Device) -> Result<()> {
     let text = toml::to_string(recipe)?;
     let kept = out.join(RECIPE);
     if kept.exists() {

@@ -35,9 +35,11 @@ impl GpuStorage for CudaStorage {
         });
         let views = views.collect::<candle_core::Result<Vec<_>>>()?;
         let outputs = plan.bound().filter(|buffer| buffer.role == Role::Output);
-        let mut outputs = outputs.map(|b| Output::new(&device, plan, b)).collect::<Result<Vec<_>, OpError>>()?;
+        let mut outputs =
+            outputs.map(|b| Output::new(&device, plan, b)).collect::<Result<Vec<_>, OpError>>()?;
         let mut written: Vec<_> = outputs.iter_mut().map(Output::view).collect();
-        let (mut given, mut made) = (views.iter().map(View::binding), written.iter_mut().map(OutputView::binding));
+        let (mut given, mut made) =
+            (views.iter().map(View::binding), written.iter_mut().map(OutputView::binding));
         let mut bindings = Vec::new();
         for buffer in plan.bound() {
             let binding = if buffer.role == Role::Output { made.next() } else { given.next() };

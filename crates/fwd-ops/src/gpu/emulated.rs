@@ -83,9 +83,7 @@ impl GpuStorage for CpuStorage {
             });
         }
         let target = GpuStorage::target(self)?;
-        Emulator::once(target)
-            .run(plan, &mut data.iter_mut().collect::<Vec<_>>())
-            .map_err(OpError::from)?;
+        Emulator::once(target).run(plan, &mut data.iter_mut().collect::<Vec<_>>()).map_err(OpError::from)?;
         let outputs = plan.bound().zip(data).filter(|(buffer, _)| buffer.role == Role::Output);
         outputs
             .map(|(buffer, data)| match data {

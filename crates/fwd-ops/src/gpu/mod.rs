@@ -149,9 +149,7 @@ pub(crate) fn product<S: GpuStorage>(
     (rhs, rhs_layout): (&S, &Layout),
 ) -> candle_core::Result<S> {
     let (a, b) = (lhs_layout.dims(), rhs_layout.dims());
-    let ([batch @ .., m, k], [.., n]) = (a, b) else {
-        candle_core::bail!("a product of {a:?} and {b:?}")
-    };
+    let ([batch @ .., m, k], [.., n]) = (a, b) else { candle_core::bail!("a product of {a:?} and {b:?}") };
     let batch = batch.iter().product::<usize>();
     if batch * m * n * k == 0 {
         return zeros(lhs, &Shape::from(batch * m * n));
