@@ -143,8 +143,22 @@ __device__ __forceinline__ float cluster_load(const float* mine, unsigned rank) 
     asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
     return value;
 }
+// Four floats, aligned to 16 bytes.
+__device__ __forceinline__ float4 cluster_load4(const float* mine, unsigned rank) {
+    unsigned address;
+    float4 value;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(mine)), "r"(rank));
+    asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];"
+                 : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
+                 : "r"(address)
+                 : "memory");
+    return value;
+}
 #else
 #define CLUSTERS 0
+// Compilers refuse it for targets without clusters.
+#undef __cluster_dims__
+#define __cluster_dims__(...)
 #endif
 
 #endif  // __CUDACC__
@@ -168,7 +182,7 @@ __device__ __forceinline__ void store_pack(T* pointer, const Pack<T>& pack) {
     *reinterpret_cast<Pack<T>*>(pointer) = pack;
 }
 
-// W elements of a row as floats: one element, or whole packs, which need a row and a column aligned to 16 bytes.
+// W elements of a row as floats: one element, or whole packs, which need an address aligned to 16.
 template <int W, class T>
 __device__ __forceinline__ void load_floats(float (&out)[W], const T* row, int column) {
     if constexpr (W == 1) {

@@ -150,18 +150,18 @@ __device__ __forceinline__ void column_sums(const T* x, const T* dy, const float
     }
 }
 
-#define NORM(name, T, W)                                                                                                      \
-    extern "C" __global__ void __launch_bounds__(1024)                                                                        \
+#define NORM(name, T, W, THREADS)                                                                                             \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                                     \
         norm_forward_##name(const T* x, const float* w, const float* b, T* y, int d, int layer, float eps) {                  \
         forward<T, W>(x, w, b, y, d, layer, eps);                                                                             \
     }                                                                                                                         \
     EMULATED(norm_forward_##name)                                                                                             \
-    extern "C" __global__ void __launch_bounds__(1024)                                                                        \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                                     \
         norm_backward_##name(const T* x, const float* w, const T* dy, T* dx, int d, int layer, float eps) {                   \
         backward<T, W>(x, w, dy, dx, d, layer, eps);                                                                          \
     }                                                                                                                         \
     EMULATED(norm_backward_##name)                                                                                            \
-    extern "C" __global__ void __launch_bounds__(1024)                                                                        \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                                     \
         norm_statistics_##name(const T* x, float* means_and_scales, int rows, int d, int layer, float eps) {                  \
         row_statistics<T, W>(x, means_and_scales, rows, d, layer, eps);                                                       \
     }                                                                                                                         \
@@ -178,9 +178,9 @@ __device__ __forceinline__ void column_sums(const T* x, const T* dy, const float
     }                                                                                                                         \
     EMULATED(sum_rows_##name)
 
-NORM(f32, float, 4)
-NORM(bf16, bf16, 8)
-NORM(f16, f16, 8)
-NORM(single_f32, float, 1)
-NORM(single_bf16, bf16, 1)
-NORM(single_f16, f16, 1)
+NORM(f32, float, 4, 1024)
+NORM(bf16, bf16, 8, 512)
+NORM(f16, f16, 8, 512)
+NORM(single_f32, float, 1, 1024)
+NORM(single_bf16, bf16, 1, 1024)
+NORM(single_f16, f16, 1, 1024)

@@ -16,14 +16,20 @@ enum Flags { POSITION = 1, KEYS = 2, CAUSAL = 4 };
 // Of the threads that share a row.
 template <bool WIDE>
 __device__ __forceinline__ float group_max(float x, int lanes, float* scratch) {
-    if constexpr (WIDE) return block_max(x, scratch);
-    for (int offset = lanes / 2; offset > 0; offset /= 2) x = fmaxf(x, __shfl_xor_sync(FULL, x, offset));
+    if constexpr (WIDE) {
+        x = block_max(x, scratch);
+    } else {
+        for (int offset = lanes / 2; offset > 0; offset /= 2) x = fmaxf(x, __shfl_xor_sync(FULL, x, offset));
+    }
     return x;
 }
 template <bool WIDE>
 __device__ __forceinline__ float group_sum(float x, int lanes, float* scratch) {
-    if constexpr (WIDE) return block_sum(x, scratch);
-    for (int offset = lanes / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(FULL, x, offset);
+    if constexpr (WIDE) {
+        x = block_sum(x, scratch);
+    } else {
+        for (int offset = lanes / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(FULL, x, offset);
+    }
     return x;
 }
 

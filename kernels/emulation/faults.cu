@@ -54,6 +54,19 @@ extern "C" __global__ void __cluster_dims__(4, 1, 1) fault_cluster(const float* 
 }
 EMULATED(fault_cluster)
 
+// Each block's numbers from its right neighbour in a cluster of four, four at a time from `offset` on.
+extern "C" __global__ void __cluster_dims__(4, 1, 1) fault_cluster4(const float* x, float* y, int offset) {
+#if CLUSTERS
+    float* shared = shared_memory<float>();
+    shared[threadIdx.x] = x[blockIdx.x * 32 + threadIdx.x];
+    cluster_barrier();
+    float4 four = cluster_load4(shared + threadIdx.x / 8 * 8 + offset, (cluster_rank() + 1) % 4);
+    cluster_barrier();
+    y[blockIdx.x * 32 + threadIdx.x] = four.x + four.y + four.z + four.w;
+#endif
+}
+EMULATED(fault_cluster4)
+
 // d = a·b for one fragment: a (16, 16), b (16, 8), row-major bf16; with ldmatrix.
 extern "C" __global__ void matrices_bf16(const bf16* a, const bf16* b, float* d) {
     bf16* shared = shared_memory<bf16>();

@@ -186,7 +186,8 @@ mod tests {
     #[test]
     fn blocks_cover_small_inputs_and_loop_over_large_ones() {
         let grid = |len| {
-            let plan = plan_activation_forward(ActivationKind::Relu, len, DType::Bf16, &Target::H100).unwrap();
+            let plan =
+                plan_activation_forward(ActivationKind::Relu, len, DType::Bf16, &Target::H100).unwrap();
             plan.launches.first().map(|launch| launch.grid[0])
         };
         assert_eq!(grid(0), None);

@@ -129,7 +129,8 @@ mod tests {
     fn a_block_has_a_row() {
         let shape = CrossEntropyShape { rows: 30, n_classes: 32_128, dtype: DType::Bf16 };
         let plan = plan_cross_entropy_forward(&shape).unwrap();
-        let launches: Vec<_> = plan.launches.iter().map(|l| (l.kernel.as_str(), l.grid[0], l.block)).collect();
+        let launches: Vec<_> =
+            plan.launches.iter().map(|l| (l.kernel.as_str(), l.grid[0], l.block)).collect();
         assert_eq!(launches, [("cross_entropy_forward_bf16", 30, 512), ("cross_entropy_mean", 1, 32)]);
         let few = CrossEntropyShape { n_classes: 10, ..shape };
         assert_eq!(plan_cross_entropy_backward(&few).unwrap().launches[0].block, 32);
@@ -151,7 +152,10 @@ mod tests {
             CrossEntropyShape { rows: 1 << 31, ..shape },
             CrossEntropyShape { dtype: DType::U32, ..shape },
         ] {
-            assert!(matches!(plan_cross_entropy_forward(&wrong), Err(KernelError::Shape { .. })), "{wrong:?}");
+            assert!(
+                matches!(plan_cross_entropy_forward(&wrong), Err(KernelError::Shape { .. })),
+                "{wrong:?}"
+            );
         }
     }
 }

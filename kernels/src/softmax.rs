@@ -15,7 +15,7 @@ pub struct SoftmaxShape {
     pub n_heads: usize,
     /// Queries.
     pub t_q: usize,
-    /// Keys, the elements of a row: at most 8,192, and 16,384 if a multiple of 4 (f32) or 8 (bf16, f16).
+    /// Keys, the elements of a row: at most 16,384.
     pub t_k: usize,
     /// Type of scores and probabilities: f32, bf16 or f16.
     pub dtype: DType,
@@ -131,15 +131,14 @@ pub fn plan_softmax_forward(shape: &SoftmaxShape) -> Result<Plan> {
 ///
 /// # Errors
 /// As [`plan_softmax_forward`], and for the gradient to a position bias that is not there or under a scale of 0.
-pub fn plan_softmax_backward(
-    shape: &SoftmaxShape,
-    position_gradient: bool,
-    target: &Target,
-) -> Result<Plan> {
+pub fn plan_softmax_backward(shape: &SoftmaxShape, position_gradient: bool, target: &Target) -> Result<Plan> {
     const OP: &str = "softmax backward";
     let rows = Rows::of(OP, shape)?;
     if position_gradient && (!shape.position || shape.scale == 0.0) {
-        return Err(KernelError::shape(OP, "there is no position bias with a gradient (none, or a scale of 0)"));
+        return Err(KernelError::shape(
+            OP,
+            "there is no position bias with a gradient (none, or a scale of 0)",
+        ));
     }
     let mut plan = Plan::new(OP);
     let in_place = shape.place == Place::InPlace;
@@ -175,7 +174,10 @@ impl Rows {
     fn of(op: &'static str, shape: &SoftmaxShape) -> Result<Self> {
         let SoftmaxShape { batch, n_heads, t_q, t_k, dtype, scale, .. } = *shape;
         if !matches!(dtype, DType::F32 | DType::Bf16 | DType::F16) {
-            return Err(KernelError::shape(op, format!("scores are f32, bf16 or f16, not {}", dtype.suffix())));
+            return Err(KernelError::shape(
+                op,
+                format!("scores are f32, bf16 or f16, not {}", dtype.suffix()),
+            ));
         }
         if !scale.is_finite() {
             return Err(KernelError::shape(op, format!("the scale must be finite, not {scale}")));
@@ -184,7 +186,7 @@ impl Rows {
         let n_rows = n_rows.ok_or_else(|| KernelError::shape(op, "more rows than can be counted"))?;
         let packed = t_k.is_multiple_of(dtype.per_pack());
         let width = if packed { dtype.per_pack() } else { 1 };
-        let most = WIDE_BLOCK * PER_THREAD / if packed { 1 } else { 2 };
+        let most = WIDE_BLOCK * PER_THREAD;
         if t_k > most {
             return Err(KernelError::shape(op, format!("rows of {t_k} are longer than {most}")));
         }
@@ -195,7 +197,7 @@ impl Rows {
         let block = if wide { round_up(threads, 32).min(WIDE_BLOCK) } else { BLOCK };
         let per_block = if wide { 1 } else { BLOCK >> shift };
         // The last block's threads count on beyond the rows.
-        to_i32(op, "the number of rows", n_rows + BLOCK)?;
+        to_i32(op, "the number of rows", n_rows.saturating_add(BLOCK))?;
         let kind = if wide { "wide_" } else { "" };
         let access = if packed { "" } else { "single_" };
         Ok(Self {
@@ -267,7 +269,7 @@ mod tests {
         let shape = SoftmaxShape::rows(4, 8, DType::F32);
         for wrong in [
             SoftmaxShape { t_k: 16_388, ..shape },
-            SoftmaxShape { t_k: 8_193, ..shape },
+            SoftmaxShape { t_k: 16_385, ..shape },
             SoftmaxShape { dtype: DType::F64, ..shape },
             SoftmaxShape { scale: f32::NAN, ..shape },
             SoftmaxShape { batch: 1 << 30, ..shape },

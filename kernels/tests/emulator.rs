@@ -101,6 +101,17 @@ fn a_cluster_shares_memory_and_needs_its_barrier() {
 }
 
 #[test]
+fn a_cluster_loads_four_floats_where_they_are_aligned() {
+    let case = Case { kernel: "fault_cluster4", grid: 4, block: 32, cluster: 4, shared_bytes: 32 * 4 };
+    let x = Data::F32((0..128).map(|i| i as f32).collect());
+    let sums = |offset| run(&case, std::slice::from_ref(&x), Data::zeros(DType::F32, 128), Some(offset));
+    let expected: Vec<f64> =
+        (0..128).map(|i| f64::from(4 * ((i / 32 * 32 + 32) % 128 + i % 32 / 8 * 8 + 4) + 6)).collect();
+    assert_eq!(sums(4).unwrap().to_f64(), expected);
+    assert!(sums(2).unwrap_err().to_string().contains("not aligned to 16 bytes"));
+}
+
+#[test]
 fn tensor_core_fragments_have_the_layout_of_the_manual() {
     let case = Case { kernel: "matrices_bf16", grid: 1, block: 32, cluster: 1, shared_bytes: 384 * 2 };
     let number = |i: usize, n: usize| ((i * 37 % 17) as f64 - 8.0) / n as f64;
