@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The kernel files of `cuda/`, in the order of [`File`] in `src/source.rs`.
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "activation",
     "adamw",
     "cross_entropy",
@@ -15,9 +15,8 @@ const FILES: [&str; 9] = [
     "projection",
     "selection",
     "softmax",
+    "solver",
 ];
-const FILES: [&str; 9] =
-    ["activation", "adamw", "cross_entropy", "gram", "norm", "projection", "selection", "softmax", "solver"];
 
 fn main() {
     println!("cargo:rerun-if-changed=cuda");

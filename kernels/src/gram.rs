@@ -93,7 +93,9 @@ pub fn plan_gram(shape: &GramShape, target: &Target) -> Result<Plan> {
     let ratio = match dtype {
         DType::Bf16 | DType::F16 => 2,
         DType::F32 => 1,
-        _ => return Err(KernelError::shape(op, format!("rows are f32, bf16 or f16, not {}", dtype.suffix()))),
+        _ => {
+            return Err(KernelError::shape(op, format!("rows are f32, bf16 or f16, not {}", dtype.suffix())));
+        }
     };
     let (n_arg, d_arg) = (to_i32(op, "rows", rows)?, to_i32(op, "d", d)?);
     let area = area(op, d)?;
@@ -113,8 +115,7 @@ pub fn plan_gram(shape: &GramShape, target: &Target) -> Result<Plan> {
     let range = range(rows, n_tiles, stage, target.n_multiprocessors as usize);
     let n_ranges = rows.div_ceil(range);
     let blocks = to_grid(op, n_tiles * n_ranges)?;
-    let tiles =
-        plan.buffer("tiles", Role::Scratch, DType::F32, n_tiles * n_ranges * ratio * PANEL * PANEL);
+    let tiles = plan.buffer("tiles", Role::Scratch, DType::F32, n_tiles * n_ranges * ratio * PANEL * PANEL);
     let tiles_arg = Arg::I32(to_i32(op, "tiles", n_tiles)?);
     let access = if d.is_multiple_of(dtype.per_pack()) { "" } else { "single_" };
     plan.launches.push(Launch {
@@ -124,7 +125,14 @@ pub fn plan_gram(shape: &GramShape, target: &Target) -> Result<Plan> {
         block: THREADS,
         cluster: 1,
         shared_bytes: shared as u32,
-        args: vec![z, tiles, Arg::I32(n_arg), Arg::I32(d_arg), Arg::I32(to_i32(op, "range", range)?), tiles_arg],
+        args: vec![
+            z,
+            tiles,
+            Arg::I32(n_arg),
+            Arg::I32(d_arg),
+            Arg::I32(to_i32(op, "range", range)?),
+            tiles_arg,
+        ],
     });
     let n_ranges = to_i32(op, "ranges", n_ranges)?;
     plan.launches.push(Launch {
@@ -202,7 +210,7 @@ mod tests {
 
     #[test]
     fn tiles_are_those_that_touch_the_triangle() {
-        for d in [1, 100, 128, 129, 256, 257, 700, 2048, 4096] {
+        for d in [1usize, 100, 128, 129, 256, 257, 700, 2048, 4096] {
             for ratio in [1, 2] {
                 let (rows, columns) = (d.div_ceil(ratio * 128), d.div_ceil(128));
                 let touching = (0..rows)

@@ -33,7 +33,7 @@ const THREADS: usize = 256;
 
 /// How the numbers of a matrix lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Order {
+pub enum Layout {
     /// Rows one after another.
     Rows,
     /// Columns one after another.
@@ -67,7 +67,7 @@ pub struct SvdShape {
     /// f32 or f64.
     pub dtype: DType,
     /// How a matrix lies.
-    pub order: Order,
+    pub order: Layout,
     /// What is asked.
     pub accuracy: Accuracy,
 }
@@ -106,8 +106,8 @@ impl SvdPlan {
     /// Rows and columns of a matrix as cuSOLVER sees it, in column-major order.
     pub fn stored(&self) -> (usize, usize) {
         match self.shape.order {
-            Order::Columns => (self.shape.m, self.shape.n),
-            Order::Rows => (self.shape.n, self.shape.m),
+            Layout::Columns => (self.shape.m, self.shape.n),
+            Layout::Rows => (self.shape.n, self.shape.m),
         }
     }
 }
@@ -303,7 +303,7 @@ mod tests {
         n: 768,
         k: 64,
         dtype: DType::F32,
-        order: Order::Rows,
+        order: Layout::Rows,
         accuracy: Accuracy::Squared,
     };
 
@@ -330,7 +330,7 @@ mod tests {
     fn row_major_is_the_transpose_and_streams_are_few() {
         let plan = plan_svd(&SvdShape { accuracy: Accuracy::Full, ..SHAPE }).unwrap();
         assert_eq!((plan.stored(), plan.n_streams), ((768, 4096), 4));
-        let plan = plan_svd(&SvdShape { order: Order::Columns, batch: 1, ..SHAPE }).unwrap();
+        let plan = plan_svd(&SvdShape { order: Layout::Columns, batch: 1, ..SHAPE }).unwrap();
         assert_eq!((plan.stored(), plan.n_streams), ((4096, 768), 1));
     }
 

@@ -20,7 +20,7 @@ pub enum File {
 
 impl File {
     /// All but the emulator's own test kernels.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Activation,
         Self::Adamw,
         Self::CrossEntropy,

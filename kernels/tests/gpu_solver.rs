@@ -4,7 +4,7 @@
 mod common;
 
 use fwd_kernels::{
-    Accuracy, DType, Data, EigenRoute, EigenShape, KernelError, Order, Solver, SvdPlan, SvdRoute, SvdShape,
+    Accuracy, DType, Data, EigenRoute, EigenShape, KernelError, Layout, Solver, SvdPlan, SvdRoute, SvdShape,
     plan_eigen, plan_svd,
 };
 use rand::{SeedableRng, rngs::StdRng};
@@ -127,8 +127,8 @@ fn columns(a: &[f64], m: usize, n: usize, tall: bool) -> Vec<Vec<f64>> {
 fn store(shape: &SvdShape, matrices: &[Vec<f64>]) -> Data {
     let SvdShape { m, n, order, dtype, .. } = *shape;
     let at = |a: &[f64], e: usize| match order {
-        Order::Rows => a[e],
-        Order::Columns => a[e % m * n + e / m],
+        Layout::Rows => a[e],
+        Layout::Columns => a[e % m * n + e / m],
     };
     Data::from_f64(dtype, matrices.iter().flat_map(|a| (0..m * n).map(move |e| at(a, e))))
 }
@@ -203,11 +203,11 @@ fn check_svd(solver: &mut Solver, plan: &SvdPlan, spectrum: Spectrum) {
 fn svd_of_every_route() {
     let Some(mut solver) = solver() else { return };
     for dtype in [DType::F32, DType::F64] {
-        for order in [Order::Rows, Order::Columns] {
+        for order in [Layout::Rows, Layout::Columns] {
             for (batch, m, n) in
-                [(1, 1, 1), (100, 5, 3), (3, 31, 32), (3, 120, 40), (2, 40, 121), (5, 64, 64), (1, 33, 1)]
+                [(1, 1usize, 1usize), (100, 5, 3), (3, 31, 32), (3, 120, 40), (2, 40, 121), (5, 64, 64), (1, 33, 1)]
             {
-                let short = m.min(n);
+                let short: usize = m.min(n);
                 for accuracy in [Accuracy::Full, Accuracy::Squared] {
                     for k in [1, short.div_ceil(2), short] {
                         let shape = SvdShape { batch, m, n, k, dtype, order, accuracy };
@@ -230,7 +230,7 @@ fn a_sketch_finds_a_matrix_of_low_rank() {
     let Some(mut solver) = solver() else { return };
     for dtype in [DType::F32, DType::F64] {
         for (order, m, n) in
-            [(Order::Columns, 1500, 1100), (Order::Rows, 1500, 1100), (Order::Rows, 1100, 1300)]
+            [(Layout::Columns, 1500, 1100), (Layout::Rows, 1500, 1100), (Layout::Rows, 1100, 1300)]
         {
             let k = 12;
             let shape = SvdShape { batch: 2, m, n, k, dtype, order, accuracy: Accuracy::Sketch };
@@ -302,7 +302,7 @@ fn eigenvalues_of_every_route() {
 fn numbers_that_are_not_finite_are_refused_with_their_matrix() {
     let Some(mut solver) = solver() else { return };
     for accuracy in [Accuracy::Full, Accuracy::Squared] {
-        let (order, dtype) = (Order::Rows, DType::F32);
+        let (order, dtype) = (Layout::Rows, DType::F32);
         let shape = SvdShape { batch: 3, m: 50, n: 40, k: 4, dtype, order, accuracy };
         let mut numbers = normal(9, 3 * 50 * 40);
         numbers[2 * 50 * 40 + 7] = f64::NAN;
@@ -310,7 +310,7 @@ fn numbers_that_are_not_finite_are_refused_with_their_matrix() {
         assert_eq!(found, Err(KernelError::NonFinite { op: "svd", index: 2 }));
     }
     // Squares beyond f64: the Gram matrix is refused, not decomposed into NaN.
-    let (order, dtype, accuracy) = (Order::Rows, DType::F64, Accuracy::Squared);
+    let (order, dtype, accuracy) = (Layout::Rows, DType::F64, Accuracy::Squared);
     let shape = SvdShape { batch: 1, m: 50, n: 40, k: 4, dtype, order, accuracy };
     let huge = normal(9, 50 * 40).into_iter().map(|x| x * 1e200).collect();
     let found = solver.svd_host(&plan_svd(&shape).unwrap(), &Data::F64(huge));
@@ -326,7 +326,7 @@ fn a_wrong_length_or_type_is_refused() {
         n: 3,
         k: 3,
         dtype: DType::F32,
-        order: Order::Rows,
+        order: Layout::Rows,
         accuracy: Accuracy::Full,
     };
     let plan = plan_svd(&shape).unwrap();

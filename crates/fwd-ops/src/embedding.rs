@@ -6,6 +6,7 @@ use crate::error::{OpError, Result};
 use crate::gpu::{self, Arg, GpuStorage};
 use crate::linear::{activation_dtype, frozen_dtype};
 use candle_core::{DType, Device, Layout, Shape, Tensor};
+use fwd_kernels::{EmbeddingShape, plan_embedding_backward};
 use std::sync::Arc;
 
 /// Rows `table[ids]`.
@@ -111,15 +112,16 @@ impl Kernel<1> for Scatter {
     }
 
     fn gpu<S: GpuStorage>(&self, [dy]: [Arg<'_, S>; 1]) -> candle_core::Result<(S, Shape)> {
-        let shape = Shape::from((self.0.n_rows, dy.last_dim()));
-        let table = gpu::zeros(dy.storage, &shape)?;
-        if dy.len() == 0 {
-            return Ok((table, shape));
-        }
-        let ids = dy.upload(&self.0.rows)?;
-        let (to, from) = (Layout::contiguous(&shape), Layout::contiguous(self.0.rows.len()));
-        // One thread of candle's kernel adds up one column, in the order of the ids.
-        let table = table.index_add(&to, &ids, &from, dy.storage, &dy.matrix(), 0)?;
-        Ok((table, shape))
+        let (n_rows, n_ids, d) = (self.0.n_rows, self.0.rows.len(), dy.last_dim());
+        let (ids, layout) = (dy.upload(&self.0.rows)?, Layout::contiguous(n_ids));
+        let shape = EmbeddingShape {
+            n_rows,
+            d,
+            n_ids,
+            id_dtype: fwd_kernels::DType::U32,
+            dtype: fwd_kernels::DType::F32,
+        };
+        let table = dy.launch_one(plan_embedding_backward(&shape), &[Arg::new(&ids, &layout), dy])?;
+        Ok((table, Shape::from((n_rows, d))))
     }
 }

@@ -23,9 +23,9 @@
 //!
 //! | on a GPU | by |
 //! |---|---|
-//! | norms, activations, softmax, cross entropy, forward and backward | kernels of `fwd-kernels` |
+//! | norms, activations, softmax, cross entropy, forward and backward; the gradients of tables and biases | kernels of `fwd-kernels` |
 //! | [`Linear`], both products of [`attention()`] | cuBLAS in full f32; weights in half precision are kept so, and widened for each product |
-//! | [`embedding()`], sums over rows | candle's kernels |
+//! | the rows of [`embedding()`] | candle's kernel |
 //! | [`AttentionSublayer`], [`FeedForwardSublayer`] | the operations above, one by one, whether trained or frozen |
 //! | [`StemConv`], [`InvertedResidual`] | the CPU: pixels or activations are copied to the host, and the result back |
 //!

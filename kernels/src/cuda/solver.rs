@@ -8,8 +8,8 @@ use super::real::{Factors, Real};
 use crate::data::{DType, Data};
 use crate::error::{KernelError, Result};
 use crate::solver::{
-    EigenPlan, EigenRoute, EigenShape, Order, SvdPlan, SvdRoute, plan_eigen, plan_from_eigen, plan_nonfinite,
-    plan_svd,
+    EigenPlan, EigenRoute, EigenShape, Layout, SvdPlan, SvdRoute, plan_eigen, plan_from_eigen,
+    plan_nonfinite, plan_svd,
 };
 use cudarc::cublas::CudaBlas;
 use cudarc::cublas::sys::{self as blas, cublasOperation_t, cublasStatus_t};
@@ -72,8 +72,8 @@ impl Solver {
             SvdRoute::Gram => self.gram(plan, a)?,
         };
         Ok(match shape.order {
-            Order::Columns => Svd { u: x, s, v: y },
-            Order::Rows => Svd { u: y, s, v: x },
+            Layout::Columns => Svd { u: x, s, v: y },
+            Layout::Rows => Svd { u: y, s, v: x },
         })
     }
 

@@ -6,7 +6,9 @@ use fwd_kernels::{DType, Data, Executor, GramShape, plan_gram, plan_gram_mirror}
 pub(super) fn check(executor: &dyn Executor) {
     for dtype in [DType::F32, DType::Bf16, DType::F16] {
         // Several stages, several tiles, several ranges of rows; whole packs and single elements.
-        for (rows, d) in [(1, 1), (37, 7), (261, 24), (100, 136), (3, 261), (1100, 5), (1030, 8), (0, 5), (4, 0)] {
+        for (rows, d) in
+            [(1, 1), (37, 7), (261, 24), (100, 136), (3, 261), (1100, 5), (1030, 8), (0, 5), (4, 0)]
+        {
             check_shape(executor, &GramShape { rows, d, dtype }, 1.0);
         }
         // Squares as large and as small as 16-bit rows and f32 sums hold.

@@ -1,14 +1,14 @@
 //! One check for each operation, on any executor: the emulator (`emulated.rs`) or a GPU (`gpu.rs`), against f64 on the host.
 
 mod activation;
+mod adamw;
 mod cross_entropy;
 mod embedding;
-mod norm;
-mod softmax;
 mod gram;
-mod selection;
-mod adamw;
+mod norm;
 mod projection;
+mod selection;
+mod softmax;
 mod solver;
 
 use fwd_kernels::{DType, Data, Executor, Plan};

@@ -34,8 +34,7 @@ pub(super) fn check(executor: &dyn Executor) {
 
 /// What is there, and smaller GPUs of its kind, which take other plans: clusters of 8 blocks, and tiles.
 pub(super) fn targets(executor: &dyn Executor) -> [Target; 3] {
-    [executor.target().n_multiprocessors, 60, 1]
-        .map(|n| Target { n_multiprocessors: n, ..executor.target() })
+    [executor.target().n_multiprocessors, 60, 1].map(|n| Target { n_multiprocessors: n, ..executor.target() })
 }
 
 /// `rank` orthonormal vectors of d elements, rounded to a type: the first cosines, with random signs of the elements.
@@ -102,7 +101,10 @@ fn check_shape(
         for (i, g) in g.chunks_exact(d).enumerate() {
             let (found, expected) = (&out[i * d..][..d], &expected[i * d..][..d]);
             let error: Vec<f64> = found.iter().zip(expected).map(|(a, b)| a - b).collect();
-            assert!(norm(&error) <= relative * norm(g), "{shape:?}: row {i} is {found:?}, expected {expected:?}");
+            assert!(
+                norm(&error) <= relative * norm(g),
+                "{shape:?}: row {i} is {found:?}, expected {expected:?}"
+            );
         }
     }
 }

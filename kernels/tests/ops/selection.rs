@@ -38,8 +38,7 @@ fn check_shape(executor: &dyn Executor, shape: &SelectionShape) {
     let mut queries = [normal(1, DType::F32, batch * d_image), normal(2, DType::F32, batch * d_text)];
     let mut pool = [keys(3, prompts, d_image), keys(4, prompts, d_text)];
     let k = shape.n_selected();
-    let (mut indices, mut scores) =
-        (Data::zeros(DType::U32, batch * k), Data::zeros(DType::F32, batch * k));
+    let (mut indices, mut scores) = (Data::zeros(DType::U32, batch * k), Data::zeros(DType::F32, batch * k));
     let plan = plan_selection(shape, &executor.target()).unwrap();
     let ([image, text], [image_keys, text_keys]) = (&mut queries, &mut pool);
     run(executor, &plan, &mut [image, text, image_keys, text_keys, &mut indices, &mut scores]);

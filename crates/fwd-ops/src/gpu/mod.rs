@@ -108,9 +108,10 @@ impl<'a, S: GpuStorage> Arg<'a, S> {
         }
     }
 
-    /// A host vector on the device of this argument.
+    /// A host vector on the device of this argument. An empty one has an element, because CUDA allocates no empty memory.
     pub(crate) fn upload<T: candle_core::WithDType>(&self, values: &[T]) -> candle_core::Result<S> {
-        self.storage.device().storage_from_slice(values)
+        let one = [T::zero()];
+        self.storage.device().storage_from_slice(if values.is_empty() { &one } else { values })
     }
 }
 
