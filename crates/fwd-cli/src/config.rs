@@ -45,6 +45,8 @@ pub(crate) struct RunConfig {
     pub(crate) split: Split,
     /// Where the model computes; the last digits of a result depend on it.
     pub(crate) device: DeviceKind,
+    /// Whether records that cannot be used are left out, instead of refused.
+    pub(crate) skip_bad: bool,
     /// Samples of all pre-training tasks together, of which their subspace is made.
     pub(crate) pretraining_samples: usize,
     /// Samples of each pre-training task that are scored, to see what is left of it.
@@ -115,6 +117,7 @@ impl Default for RunConfig {
             order: Order::default(),
             split: Split::Test,
             device: DeviceKind::default(),
+            skip_bad: false,
             pretraining_samples: 512,
             retention_samples: 25,
             max_new_tokens: 24,
@@ -205,6 +208,7 @@ impl RunConfig {
         replace(&mut self.device, args.device.as_ref());
         replace(&mut self.training.batch_size, args.batch_size.as_ref());
         replace(&mut self.training.prompts.lr, args.lr.as_ref());
+        self.skip_bad |= args.skip_bad;
         if args.steps.is_some() {
             self.training.steps = args.steps;
         }

@@ -93,12 +93,20 @@ impl Batch {
         Ok(Self { prompts: Some(Tensor::from_vec(prompts, n, &Device::Cpu)?), ..self })
     }
 
+    /// What the model computes of images and instructions.
+    ///
+    /// # Errors
+    /// Those of the model.
+    pub(crate) fn features(&self, model: &Blip) -> Result<FrozenFeatures> {
+        Ok(model.features_of(&self.image, &self.instructions, &mut Tap::none())?)
+    }
+
     /// Visual tokens and loss.
     ///
     /// # Errors
     /// Those of the model.
     pub(crate) fn score(&self, model: &Blip, prompts: Option<&Tensor>) -> Result<(FrozenFeatures, Scored)> {
-        let features = model.features_of(&self.image, &self.instructions, &mut Tap::none())?;
+        let features = self.features(model)?;
         let mut input = features.input()?;
         if let (Some(all), Some(chosen)) = (prompts, &self.prompts) {
             input = input.with_prompt(&all.index_select(&chosen.to_device(all.device())?, 0)?)?;
@@ -121,7 +129,7 @@ impl Batch {
         processor: &Processor,
         max_new_tokens: usize,
     ) -> Result<Vec<String>> {
-        let features = model.features_of(&self.image, &self.instructions, &mut Tap::none())?;
+        let features = self.features(model)?;
         let encoded = model.language().encode(&features.input()?, &mut Tap::none())?;
         let config = GenerationConfig::greedy(max_new_tokens, model.special_tokens().clone());
         let rows = model.language().generate(&encoded, &config, None)?;
