@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::config::Order;
+use crate::device::DeviceKind;
 use crate::method::Method;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
@@ -208,6 +209,9 @@ pub(crate) struct DemoArgs {
     /// Benchmark directory; without it the embedded benchmark.
     #[arg(long, value_name = "DIR")]
     pub(crate) bench: Option<PathBuf>,
+    /// Where the model computes.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) device: DeviceKind,
 }
 
 /// Flags win over the configuration file.
@@ -237,6 +241,9 @@ pub(crate) struct TrainArgs {
     /// Benchmark directory; without it the embedded benchmark.
     #[arg(long, value_name = "DIR")]
     pub(crate) bench: Option<PathBuf>,
+    /// Where the model computes; without it the CPU.
+    #[arg(long, value_enum)]
+    pub(crate) device: Option<DeviceKind>,
     /// Where frozen features are kept between runs; without it `.fwd-cache` beside the run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
@@ -285,6 +292,9 @@ pub(crate) struct EvalArgs {
     /// Where frozen features are kept; without it `.fwd-cache` beside the run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
+    /// Where the model computes.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) device: DeviceKind,
     /// Also write the answers into this folder, one JSON line each.
     #[arg(long, value_name = "DIR")]
     pub(crate) predictions: Option<PathBuf>,
@@ -361,6 +371,9 @@ pub(crate) struct AskArgs {
     /// Model directory; without it the run's, or the embedded model.
     #[arg(long, value_name = "DIR")]
     pub(crate) backbone: Option<PathBuf>,
+    /// Where the model computes.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) device: DeviceKind,
     /// For a run of the method `independent`: the task whose prompts are used.
     #[arg(long)]
     pub(crate) task: Option<String>,
@@ -383,6 +396,9 @@ pub(crate) struct PretrainArgs {
     /// Benchmark directory; without it the embedded benchmark.
     #[arg(long, value_name = "DIR")]
     pub(crate) bench: Option<PathBuf>,
+    /// Where the model computes.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) device: DeviceKind,
     /// Where frozen features are kept; without it `.fwd-cache` in the model directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,

@@ -15,6 +15,7 @@ mod compare;
 mod config;
 mod data;
 mod demo;
+mod device;
 mod eval;
 mod failure;
 mod features;

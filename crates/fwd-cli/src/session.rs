@@ -3,6 +3,7 @@
 use crate::assets;
 use crate::backbone::Backbone;
 use crate::config::{Order, RunConfig};
+use crate::device::DeviceKind;
 use crate::features::FeatureStore;
 use crate::progress;
 use anyhow::{Result, ensure};
@@ -27,21 +28,28 @@ impl Session {
     /// Opens both; none stands for the embedded one.
     ///
     /// # Errors
-    /// That names the directory or file.
-    pub(crate) fn open(backbone: Option<&Path>, bench: Option<&Path>) -> Result<Self> {
-        Self::open_with(backbone, bench, OnBad::Refuse)
+    /// That names the directory or file, or what the device is missing.
+    pub(crate) fn open(backbone: Option<&Path>, bench: Option<&Path>, device: DeviceKind) -> Result<Self> {
+        Self::open_with(backbone, bench, device, OnBad::Refuse)
     }
 
     /// As [`Self::open`]; says which records are left out, if they may be.
     ///
     /// # Errors
-    /// That names the directory or file, or a record that may not be left out.
-    pub(crate) fn open_with(backbone: Option<&Path>, bench: Option<&Path>, on_bad: OnBad) -> Result<Self> {
+    /// As [`Self::open`], and a record that may not be left out.
+    pub(crate) fn open_with(
+        backbone: Option<&Path>,
+        bench: Option<&Path>,
+        device: DeviceKind,
+        on_bad: OnBad,
+    ) -> Result<Self> {
+        let device = device.open()?;
         let bench_dir = bench.map_or_else(assets::benchmark, |dir| Ok(dir.to_path_buf()))?;
         let bench_dir = bench_dir.canonicalize().unwrap_or(bench_dir);
         let Loaded { bench, skipped } = task::open(&bench_dir, on_bad)?;
         report(&skipped);
-        let backbone = Backbone::open(&backbone.map_or_else(assets::backbone, |dir| Ok(dir.to_path_buf()))?)?;
+        let backbone = backbone.map_or_else(assets::backbone, |dir| Ok(dir.to_path_buf()))?;
+        let backbone = Backbone::open(&backbone, &device)?;
         tracing::info!("model {} ({})", backbone.dir.display(), backbone.hash);
         tracing::info!("benchmark {} ({})", bench_dir.display(), bench.hash());
         Ok(Self { backbone, bench, bench_dir, skipped })

@@ -45,7 +45,7 @@ pub(crate) fn command(args: &TrainArgs, common: &Common) -> Result<ExitCode> {
         out.context("no run directory: name one with --out DIR, or as `paths.out` in the configuration")?;
     refuse_finished(&out)?;
     let (backbone, bench) = (config.paths.backbone.as_deref(), config.paths.bench.as_deref());
-    let session = Session::open_with(backbone, bench, on_bad(config.skip_bad))?;
+    let session = Session::open_with(backbone, bench, config.device, on_bad(config.skip_bad))?;
     let metrics = run(&session, config, &out)?;
     if common.json {
         output::print_json(&metrics)?;

@@ -6,6 +6,7 @@ mod binding;
 mod lane;
 mod library;
 mod module;
+mod output;
 mod real;
 mod solver;
 
