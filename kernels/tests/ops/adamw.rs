@@ -77,7 +77,7 @@ fn check_steps(executor: &dyn Executor, target: &Target, shape: &AdamWShape) {
     for t in 1..=N_STEPS {
         step.step = t;
         let mut g = normal(40 + u64::from(t), DType::F32, len);
-        let plan = plan_adamw(target, shape, &step).unwrap();
+        let plan = plan_adamw(shape, &step, target).unwrap();
         run(executor, &plan, &mut [&mut p, &mut g, &mut m, &mut v, &mut basis, &mut c]);
         let g = g.to_f64();
         reference.step(shape, &step, &g, &basis.to_f64(), &c.to_f64());
@@ -120,7 +120,7 @@ fn check_leakage(executor: &dyn Executor, target: &Target, at: ProjectAt) {
             step: t,
         };
         let mut g = normal(60 + u64::from(t), DType::F32, rows * d);
-        let plan = plan_adamw(target, &shape, &step).unwrap();
+        let plan = plan_adamw(&shape, &step, target).unwrap();
         run(executor, &plan, &mut [&mut p, &mut g, &mut m, &mut v, &mut basis, &mut c]);
     }
     let share = norm(&coefficients(&p.to_f64(), &basis.to_f64(), d).concat()) / norm(&p.to_f64());

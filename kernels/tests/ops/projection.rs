@@ -90,7 +90,7 @@ fn check_shape(
         let mut g = Data::from_f64(dtype, numbers.iter().map(|x| x * magnitude));
         let (mut v, mut c) = (basis(12, rank, d, dtype), normal(13, DType::F32, rank));
         let mut out = Data::zeros(dtype, rows * d);
-        let plan = plan_projection(target, &shape).unwrap();
+        let plan = plan_projection(&shape, target).unwrap();
         run(executor, &plan, &mut [&mut g, &mut v, &mut c, &mut out]);
         let (g, v, c, out) = (g.to_f64(), v.to_f64(), c.to_f64(), out.to_f64());
         let expected = project(&g, &v, &c, d, keeps_rest);
@@ -115,7 +115,7 @@ fn check_leakage(executor: &dyn Executor, target: &Target) {
     let shape = ProjectionShape { rows, d, rank, keeps_rest: true, dtype: DType::F32 };
     let (mut g, mut v) = (normal(21, DType::F32, rows * d), basis(22, rank, d, DType::F32));
     let (mut c, mut out) = (Data::F32(vec![-1.0; rank]), Data::zeros(DType::F32, rows * d));
-    run(executor, &plan_projection(target, &shape).unwrap(), &mut [&mut g, &mut v, &mut c, &mut out]);
+    run(executor, &plan_projection(&shape, target).unwrap(), &mut [&mut g, &mut v, &mut c, &mut out]);
     let leaked = coefficients(&out.to_f64(), &v.to_f64(), d).concat();
     let (leaked, kept) = (norm(&leaked), norm(&out.to_f64()));
     assert!(leaked <= 1e-5 * kept && kept > 0.5 * norm(&g.to_f64()), "{leaked} of {kept} leak");
