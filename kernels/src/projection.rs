@@ -95,7 +95,9 @@ impl Size {
         };
         let (elements, basis) = (product("rows", rows)?, product("vectors", rank)?);
         // The kernels round sizes up to whole tiles.
-        let arg = |name, value| to_i32(op, name, value.saturating_add(1024)).and(to_i32(op, name, value)).map(Arg::I32);
+        let arg = |name, value: usize| {
+            to_i32(op, name, value.saturating_add(1024)).and(to_i32(op, name, value)).map(Arg::I32)
+        };
         let args = [arg("rows", rows)?, arg("d", d)?, arg("rank", rank)?];
         Ok(Self { rows, d, rank, dtype, elements, basis, args })
     }

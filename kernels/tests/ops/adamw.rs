@@ -95,7 +95,10 @@ fn check_steps(executor: &dyn Executor, target: &Target, shape: &AdamWShape) {
     ] {
         for (i, (a, b)) in found.to_f64().chunks_exact(d).zip(expected.chunks_exact(d)).enumerate() {
             let error: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
-            assert!(norm(&error) <= allowed, "{shape:?}, {name}: row {i} is {a:?}, expected {b:?} ± {allowed}");
+            assert!(
+                norm(&error) <= allowed,
+                "{shape:?}, {name}: row {i} is {a:?}, expected {b:?} ± {allowed}"
+            );
         }
     }
 }

@@ -38,8 +38,7 @@ pub(super) fn check(executor: &dyn Executor) {
 
 /// What is there, and smaller GPUs of its kind, which take other plans: clusters of 8 blocks, and tiles.
 pub(super) fn targets(executor: &dyn Executor) -> [Target; 3] {
-    [executor.target().n_multiprocessors, 60, 1]
-        .map(|n| Target { n_multiprocessors: n, ..executor.target() })
+    [executor.target().n_multiprocessors, 60, 1].map(|n| Target { n_multiprocessors: n, ..executor.target() })
 }
 
 /// `rank` orthonormal vectors of d elements, rounded to a type: the first cosines, with random signs of the elements.
