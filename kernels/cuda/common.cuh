@@ -122,7 +122,7 @@ __device__ __forceinline__ unsigned to_tf32(float x) {
     return y;
 }
 
-// Clusters of blocks (sm_90 and newer). A kernel that uses them is declared with `__cluster_dims__`; on older targets its body
+// Clusters of blocks (sm_90 and newer). A kernel that uses them is declared with `CLUSTER(blocks)`; on older targets its body
 // must be empty (`#if CLUSTERS`).
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 #define CLUSTERS 1
@@ -156,11 +156,22 @@ __device__ __forceinline__ float4 cluster_load4(const float* mine, unsigned rank
 }
 #else
 #define CLUSTERS 0
+// Compilers refuse it for targets without clusters.
+#undef __cluster_dims__
+#define __cluster_dims__(...)
 #endif
 
 #endif  // __CUDACC__
 
+#if CLUSTERS
+#define CLUSTER(blocks) __cluster_dims__(blocks, 1, 1)
+#else
+#define CLUSTER(blocks)
+#endif
+
 constexpr unsigned FULL = 0xffffffffu;
+
+__device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
 
 // 16 bytes of storage: 4 floats or 8 halves. Loads and stores of a whole pack need an address aligned to 16.
 template <class T>
@@ -175,6 +186,33 @@ __device__ __forceinline__ Pack<T> load_pack(const T* pointer) {
 template <class T>
 __device__ __forceinline__ void store_pack(T* pointer, const Pack<T>& pack) {
     *reinterpret_cast<Pack<T>*>(pointer) = pack;
+}
+
+// W elements of a row as floats: one element, or whole packs, which need an address aligned to 16.
+template <int W, class T>
+__device__ __forceinline__ void load_floats(float (&out)[W], const T* row, int column) {
+    if constexpr (W == 1) {
+        out[0] = to_float(row[column]);
+    } else {
+        static_assert(W % Pack<T>::N == 0);
+        for (int p = 0; p < W / Pack<T>::N; ++p) {
+            Pack<T> pack = load_pack(row + column + p * Pack<T>::N);
+            for (int i = 0; i < Pack<T>::N; ++i) out[p * Pack<T>::N + i] = to_float(pack.at[i]);
+        }
+    }
+}
+template <int W, class T>
+__device__ __forceinline__ void store_floats(T* row, int column, const float (&values)[W]) {
+    if constexpr (W == 1) {
+        row[column] = from_float<T>(values[0]);
+    } else {
+        static_assert(W % Pack<T>::N == 0);
+        for (int p = 0; p < W / Pack<T>::N; ++p) {
+            Pack<T> pack;
+            for (int i = 0; i < Pack<T>::N; ++i) pack.at[i] = from_float<T>(values[p * Pack<T>::N + i]);
+            store_pack(row + column + p * Pack<T>::N, pack);
+        }
+    }
 }
 
 // Two 16-bit elements in one register, as the tensor cores take them.

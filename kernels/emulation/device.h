@@ -166,6 +166,9 @@ inline unsigned __ballot_sync(unsigned mask, bool predicate) {
     return bits;
 }
 
+// The place of the lowest bit that is set, from 1 on; 0 if none is.
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+
 inline unsigned __float_as_uint(float x) {
     unsigned y;
     std::memcpy(&y, &x, 4);

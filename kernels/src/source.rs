@@ -7,26 +7,30 @@ pub enum File {
     Activation,
     Adamw,
     CrossEntropy,
+    Embedding,
     Gram,
     Norm,
     Projection,
     Selection,
     Softmax,
+    Solver,
     /// Kernels with a fault each, for the tests of the emulator.
     Faults,
 }
 
 impl File {
     /// All but the emulator's own test kernels.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Activation,
         Self::Adamw,
         Self::CrossEntropy,
+        Self::Embedding,
         Self::Gram,
         Self::Norm,
         Self::Projection,
         Self::Selection,
         Self::Softmax,
+        Self::Solver,
     ];
 
     /// Its name without `.cu`.
@@ -39,11 +43,13 @@ impl File {
             Self::Activation => ("activation", include_str!("../cuda/activation.cu")),
             Self::Adamw => ("adamw", include_str!("../cuda/adamw.cu")),
             Self::CrossEntropy => ("cross_entropy", include_str!("../cuda/cross_entropy.cu")),
+            Self::Embedding => ("embedding", include_str!("../cuda/embedding.cu")),
             Self::Gram => ("gram", include_str!("../cuda/gram.cu")),
             Self::Norm => ("norm", include_str!("../cuda/norm.cu")),
             Self::Projection => ("projection", include_str!("../cuda/projection.cu")),
             Self::Selection => ("selection", include_str!("../cuda/selection.cu")),
             Self::Softmax => ("softmax", include_str!("../cuda/softmax.cu")),
+            Self::Solver => ("solver", include_str!("../cuda/solver.cu")),
             Self::Faults => ("faults", include_str!("../emulation/faults.cu")),
         }
     }

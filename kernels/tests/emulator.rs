@@ -61,7 +61,7 @@ fn each_fault_is_reported() {
         (2, "depends on the order of threads"),
         (3, "finished threads do not reach"),
         (4, "write to x, which is an input, at byte 0"),
-        (5, "access to byte -252 of y, which has 4"),
+        (5, "access to byte 256 of y, which has 4"),
         (6, "write beside y"),
         (7, "not all threads reach"),
     ] {

@@ -5,40 +5,45 @@ use fwd_kernels::{DType, Data, Executor, ProjectionShape, Target, plan_projectio
 
 pub(super) fn check(executor: &dyn Executor) {
     for target in targets(executor) {
-        let check = |rows, d, rank, dtype, magnitude| {
-            let shape = ProjectionShape { rows, d, rank, keeps_rest: true, dtype };
+        let check = |keeps_rest, (rows, d, rank), dtype, magnitude| {
+            let shape = ProjectionShape { rows, d, rank, keeps_rest, dtype };
             check_shape(executor, &target, &shape, magnitude);
-            check_shape(executor, &target, &ProjectionShape { keeps_rest: false, ..shape }, magnitude);
         };
-        for (rows, d, rank) in [
-            (1, 1, 1),
-            (1, 7, 3),
-            (3, 33, 0),
-            (0, 16, 3),
-            (17, 160, 31),
-            (33, 200, 40),
-            (20, 129, 77),
-            (66, 140, 130),
-            (5, 768, 64),
-            (2, 300, 290),
-            (2, 2100, 5),
+        for (keeps_rest, shape) in [
+            (true, (1, 1, 1)),
+            (false, (1, 7, 3)),
+            (true, (3, 33, 0)),
+            (false, (2, 10, 0)),
+            (true, (0, 16, 3)),
+            (false, (17, 160, 31)),
+            (true, (33, 200, 40)),
+            (false, (20, 129, 77)),
+            (true, (66, 140, 130)),
+            (true, (5, 768, 64)),
+            (false, (2, 300, 290)),
+            (true, (2, 2100, 5)),
         ] {
-            check(rows, d, rank, DType::F32, 1.0);
+            check(keeps_rest, shape, DType::F32, 1.0);
         }
-        for (rows, d, rank) in [(1, 1, 1), (3, 31, 5), (40, 136, 66)] {
-            check(rows, d, rank, DType::Bf16, 1.0);
-            check(rows, d, rank, DType::F16, 1.0);
+        for (keeps_rest, shape) in [(true, (1, 1, 1)), (false, (3, 31, 5)), (true, (40, 136, 66))] {
+            check(keeps_rest, shape, DType::Bf16, 1.0);
+            check(keeps_rest, shape, DType::F16, 1.0);
         }
         // Large and small magnitudes: f32 keeps its exponents.
-        check(3, 64, 20, DType::F32, 1e30);
-        check(3, 64, 20, DType::F32, 1e-30);
+        check(true, (3, 64, 20), DType::F32, 1e30);
+        check(false, (3, 64, 20), DType::F32, 1e-30);
         check_leakage(executor, &target);
     }
 }
 
-/// What is there, and smaller GPUs of its kind, which take other plans: clusters of 8 blocks, and tiles.
-pub(super) fn targets(executor: &dyn Executor) -> [Target; 3] {
-    [executor.target().n_multiprocessors, 60, 1].map(|n| Target { n_multiprocessors: n, ..executor.target() })
+/// What is there, and with clusters also smaller GPUs of its kind, which take other plans: clusters of 8 blocks, and tiles.
+pub(super) fn targets(executor: &dyn Executor) -> Vec<Target> {
+    let target = executor.target();
+    let mut targets = vec![target];
+    if target.capability >= 90 {
+        targets.extend([60, 1].map(|n_multiprocessors| Target { n_multiprocessors, ..target }));
+    }
+    targets
 }
 
 /// `rank` orthonormal vectors of d elements, rounded to a type: the first cosines, with random signs of the elements.
