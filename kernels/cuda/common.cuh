@@ -122,7 +122,7 @@ __device__ __forceinline__ unsigned to_tf32(float x) {
     return y;
 }
 
-// Clusters of blocks (sm_90 and newer). A kernel that uses them is declared with `CLUSTER(blocks)`; on older targets its body
+// Clusters of blocks (sm_90 and newer). A kernel that uses them is declared with `__cluster_dims__`; on older targets its body
 // must be empty (`#if CLUSTERS`).
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 #define CLUSTERS 1
@@ -162,12 +162,6 @@ __device__ __forceinline__ float4 cluster_load4(const float* mine, unsigned rank
 #endif
 
 #endif  // __CUDACC__
-
-#if CLUSTERS
-#define CLUSTER(blocks) __cluster_dims__(blocks, 1, 1)
-#else
-#define CLUSTER(blocks)
-#endif
 
 constexpr unsigned FULL = 0xffffffffu;
 

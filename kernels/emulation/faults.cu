@@ -41,7 +41,7 @@ extern "C" __global__ void fault_local(float* y, int index) {
 EMULATED(fault_local)
 
 // Each block's sum over a cluster of four; without the barrier a block may read what is not there yet.
-extern "C" __global__ void CLUSTER(4) fault_cluster(const float* x, float* y, int barrier) {
+extern "C" __global__ void __cluster_dims__(4, 1, 1) fault_cluster(const float* x, float* y, int barrier) {
 #if CLUSTERS
     float* shared = shared_memory<float>();
     shared[threadIdx.x] = x[blockIdx.x * 32 + threadIdx.x];
@@ -55,7 +55,7 @@ extern "C" __global__ void CLUSTER(4) fault_cluster(const float* x, float* y, in
 EMULATED(fault_cluster)
 
 // Each block's numbers from its right neighbour in a cluster of four, four at a time from `offset` on.
-extern "C" __global__ void CLUSTER(4) fault_cluster4(const float* x, float* y, int offset) {
+extern "C" __global__ void __cluster_dims__(4, 1, 1) fault_cluster4(const float* x, float* y, int offset) {
 #if CLUSTERS
     float* shared = shared_memory<float>();
     shared[threadIdx.x] = x[blockIdx.x * 32 + threadIdx.x];
