@@ -1,5 +1,6 @@
 //! Plans on memory of the GPU, where there is one: `cargo test --features cuda --test gpu_device`.
 #![cfg(feature = "cuda")]
+#![allow(clippy::print_stdout, clippy::unwrap_used)] // Helpers of a test may speak and panic.
 
 mod common;
 
