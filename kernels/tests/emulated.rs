@@ -1,5 +1,6 @@
 //! Every operation on the emulator, as an A100 and as an H100 would run it.
 #![cfg(feature = "emulate")]
+#![allow(clippy::unwrap_used)]
 
 mod ops;
 

@@ -1,4 +1,5 @@
 //! Every operation on the GPU, where there is one: `cargo test --features cuda --test gpu`.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;
 mod ops;

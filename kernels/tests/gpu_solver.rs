@@ -1,6 +1,7 @@
 //! Batched SVD and eigenvalues on the GPU, where there is one, against a Jacobi SVD in f64 on the host:
 //! `cargo test --features cuda --test gpu_solver`.
 #![cfg(feature = "cuda")]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;
 
