@@ -209,7 +209,7 @@ fn svd_of_every_route() {
             for (batch, m, n) in
                 [(1, 1, 1), (100, 5, 3), (3, 31, 32), (3, 120, 40), (2, 40, 121), (5, 64, 64), (1, 33, 1)]
             {
-                let short = m.min(n);
+                let short: usize = m.min(n);
                 for accuracy in [Accuracy::Full, Accuracy::Squared] {
                     for k in [1, short.div_ceil(2), short] {
                         let shape = SvdShape { batch, m, n, k, dtype, order, accuracy };
