@@ -1,5 +1,6 @@
 //! Batched SVD and eigenvalues on the GPU, where there is one, against a Jacobi SVD in f64 on the host:
 //! `cargo test --features cuda --test gpu_solver`.
+#![cfg(feature = "cuda")]
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // Helpers of a test may speak and panic.
 
 mod common;
