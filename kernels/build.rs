@@ -5,8 +5,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The kernel files of `cuda/`, in the order of [`File`] in `src/source.rs`.
-const FILES: [&str; 8] =
-    ["activation", "adamw", "cross_entropy", "gram", "norm", "projection", "selection", "softmax"];
+const FILES: [&str; 10] = [
+    "activation",
+    "adamw",
+    "cross_entropy",
+    "embedding",
+    "gram",
+    "norm",
+    "projection",
+    "selection",
+    "softmax",
+    "solver",
+];
 
 fn main() {
     println!("cargo:rerun-if-changed=cuda");

@@ -143,6 +143,17 @@ __device__ __forceinline__ float cluster_load(const float* mine, unsigned rank) 
     asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
     return value;
 }
+// Four floats, aligned to 16 bytes.
+__device__ __forceinline__ float4 cluster_load4(const float* mine, unsigned rank) {
+    unsigned address;
+    float4 value;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(mine)), "r"(rank));
+    asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];"
+                 : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
+                 : "r"(address)
+                 : "memory");
+    return value;
+}
 #else
 #define CLUSTERS 0
 // Compilers refuse it for targets without clusters.
@@ -153,6 +164,8 @@ __device__ __forceinline__ float cluster_load(const float* mine, unsigned rank) 
 #endif  // __CUDACC__
 
 constexpr unsigned FULL = 0xffffffffu;
+
+__device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
 
 // 16 bytes of storage: 4 floats or 8 halves. Loads and stores of a whole pack need an address aligned to 16.
 template <class T>
@@ -167,6 +180,33 @@ __device__ __forceinline__ Pack<T> load_pack(const T* pointer) {
 template <class T>
 __device__ __forceinline__ void store_pack(T* pointer, const Pack<T>& pack) {
     *reinterpret_cast<Pack<T>*>(pointer) = pack;
+}
+
+// W elements of a row as floats: one element, or whole packs, which need an address aligned to 16.
+template <int W, class T>
+__device__ __forceinline__ void load_floats(float (&out)[W], const T* row, int column) {
+    if constexpr (W == 1) {
+        out[0] = to_float(row[column]);
+    } else {
+        static_assert(W % Pack<T>::N == 0);
+        for (int p = 0; p < W / Pack<T>::N; ++p) {
+            Pack<T> pack = load_pack(row + column + p * Pack<T>::N);
+            for (int i = 0; i < Pack<T>::N; ++i) out[p * Pack<T>::N + i] = to_float(pack.at[i]);
+        }
+    }
+}
+template <int W, class T>
+__device__ __forceinline__ void store_floats(T* row, int column, const float (&values)[W]) {
+    if constexpr (W == 1) {
+        row[column] = from_float<T>(values[0]);
+    } else {
+        static_assert(W % Pack<T>::N == 0);
+        for (int p = 0; p < W / Pack<T>::N; ++p) {
+            Pack<T> pack;
+            for (int i = 0; i < Pack<T>::N; ++i) pack.at[i] = from_float<T>(values[p * Pack<T>::N + i]);
+            store_pack(row + column + p * Pack<T>::N, pack);
+        }
+    }
 }
 
 // Two 16-bit elements in one register, as the tensor cores take them.

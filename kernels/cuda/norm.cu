@@ -1,39 +1,18 @@
-// Layer norm and RMS norm over the last dimension, and the gradient to their input.
+// Layer norm and RMS norm over the last dimension, and the gradients to their input and parameters.
 //
 //   layer norm  y = w·(x − mean x)·s + b,  s = 1/sqrt(mean (x − mean x)² + eps)
 //   RMS norm    y = w·x·s,                 s = 1/sqrt(mean x² + eps)
 //   backward    dx = s·(w·dy − [mean (w·dy)] − n·mean (w·dy·n)),  n the normalised row; the bracket for layer norm only
+//   parameters  dw = Σ_rows dy·n,  db = Σ_rows dy
 //
-// x, y, dy, dx (rows, d) in f32, bf16 or f16, row-major; w, b (d) in f32. Sums in f32. Deterministic.
-// Grid: one block a row. Block: ceil(d / (W·ITEMS)) threads, W elements an access, ITEMS accesses a thread: the row stays in
-// registers, so that it is read once. Shared memory: 64 floats.
+// x, y, dy, dx (rows, d) in f32, bf16 or f16, row-major; w, b, dw, db (d) in f32. Sums in f32. Deterministic.
+// Forward, backward, statistics: grid of one block a row, block of ceil(d / (W·ITEMS)) threads, W elements an access, ITEMS accesses
+// a thread: the row stays in registers, so that it is read once. Shared memory: 64 floats.
+// Sums over rows: see `column_sums`; the mean and the scale of each row come from a launch of the statistics before it, and a
+// second launch adds up the chunks of rows.
 #include "common.cuh"
 
 constexpr int ITEMS = 4;
-
-// W elements of a row as floats: 16 bytes at once, or one element.
-template <int W, class T>
-__device__ __forceinline__ void read(float (&out)[W], const T* row, int column) {
-    if constexpr (W == 1) {
-        out[0] = to_float(row[column]);
-    } else {
-        static_assert(W % Pack<T>::N == 0);
-        for (int p = 0; p < W / Pack<T>::N; ++p) {
-            Pack<T> pack = load_pack(row + column + p * Pack<T>::N);
-            for (int i = 0; i < Pack<T>::N; ++i) out[p * Pack<T>::N + i] = to_float(pack.at[i]);
-        }
-    }
-}
-template <int W, class T>
-__device__ __forceinline__ void write(T* row, int column, const float (&values)[W]) {
-    if constexpr (W == 1) {
-        row[column] = from_float<T>(values[0]);
-    } else {
-        Pack<T> pack;
-        for (int i = 0; i < W; ++i) pack.at[i] = from_float<T>(values[i]);
-        store_pack(row + column, pack);
-    }
-}
 
 // Mean (0 for RMS norm) and 1/deviation of a row that the block holds in `x`; places beyond the row hold 0.
 template <int W>
@@ -61,17 +40,17 @@ __device__ __forceinline__ void forward(const T* x, const float* w, const float*
     float value[ITEMS][W] = {}, mean, scale;
     for (int k = 0; k < ITEMS; ++k) {
         int column = (k * blockDim.x + threadIdx.x) * W;
-        if (column < d) read<W>(value[k], row, column);
+        if (column < d) load_floats<W>(value[k], row, column);
     }
     statistics(value, d, layer, eps, scratch, mean, scale);
     for (int k = 0; k < ITEMS; ++k) {
         int column = (k * blockDim.x + threadIdx.x) * W;
         if (column < d) {
             float weight[W], bias[W] = {};
-            read<W>(weight, w, column);
-            if (layer) read<W>(bias, b, column);
+            load_floats<W>(weight, w, column);
+            if (layer) load_floats<W>(bias, b, column);
             for (int i = 0; i < W; ++i) value[k][i] = (value[k][i] - mean) * scale * weight[i] + bias[i];
-            write<W>(out, column, value[k]);
+            store_floats<W>(out, column, value[k]);
         }
     }
 }
@@ -87,9 +66,9 @@ __device__ __forceinline__ void backward(const T* x, const float* w, const T* dy
         int column = (k * blockDim.x + threadIdx.x) * W;
         if (column < d) {
             float weight[W];
-            read<W>(value[k], row, column);
-            read<W>(inner[k], gradient, column);
-            read<W>(weight, w, column);
+            load_floats<W>(value[k], row, column);
+            load_floats<W>(inner[k], gradient, column);
+            load_floats<W>(weight, w, column);
             for (int i = 0; i < W; ++i) inner[k][i] *= weight[i];
         }
     }
@@ -109,26 +88,99 @@ __device__ __forceinline__ void backward(const T* x, const float* w, const T* dy
         int column = (k * blockDim.x + threadIdx.x) * W;
         if (column < d) {
             for (int i = 0; i < W; ++i) value[k][i] = scale * (inner[k][i] - shift - value[k][i] * along);
-            write<W>(out, column, value[k]);
+            store_floats<W>(out, column, value[k]);
         }
     }
 }
 
-#define NORM(name, T, W)                                                                                                      \
-    extern "C" __global__ void __launch_bounds__(1024)                                                                        \
+template <class T, int W>
+__device__ __forceinline__ void row_statistics(const T* x, float* means_and_scales, int rows, int d, int layer, float eps) {
+    const T* row = x + Offset(blockIdx.x) * d;
+    float value[ITEMS][W] = {}, mean, scale;
+    for (int k = 0; k < ITEMS; ++k) {
+        int column = (k * blockDim.x + threadIdx.x) * W;
+        if (column < d) load_floats<W>(value[k], row, column);
+    }
+    statistics(value, d, layer, eps, shared_memory<float>(), mean, scale);
+    if (threadIdx.x == 0) {
+        means_and_scales[blockIdx.x] = mean;
+        means_and_scales[Offset(rows) + blockIdx.x] = scale;
+    }
+}
+
+// Sums over a chunk of rows of `dy`, and with WEIGHTED of `dy·(x − mean)·scale`, into row `blockIdx.y` of `db` and `dw` (chunks, d).
+// Grid: (ceil(d / 32W), chunks). Block: n warps side by side over the rows of the chunk, each 32·W columns wide. Shared memory:
+// n·32·W floats, twice that if WEIGHTED.
+template <class T, int W, bool WEIGHTED>
+__device__ __forceinline__ void column_sums(const T* x, const T* dy, const float* means_and_scales, float* dw, float* db, int rows, int d,
+                                            int rows_per_chunk, float factor) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, n_warps = blockDim.x / 32;
+    const int column = (blockIdx.x * 32 + lane) * W;
+    const int first = blockIdx.y * rows_per_chunk, last = min(rows, first + rows_per_chunk);
+    float weight[W] = {}, bias[W] = {};
+    if (column < d) {
+#pragma unroll 4
+        for (int r = first + warp; r < last; r += n_warps) {
+            float gradient[W];
+            load_floats<W>(gradient, dy + Offset(r) * d, column);
+            for (int i = 0; i < W; ++i) bias[i] += gradient[i];
+            if constexpr (WEIGHTED) {
+                float value[W], mean = means_and_scales[r], scale = means_and_scales[Offset(rows) + r];
+                load_floats<W>(value, x + Offset(r) * d, column);
+                for (int i = 0; i < W; ++i) weight[i] += gradient[i] * ((value[i] - mean) * scale);
+            }
+        }
+    }
+    float* biases = shared_memory<float>();
+    float* weights = biases + n_warps * 32 * W;
+    store_floats<W>(biases, threadIdx.x * W, bias);
+    if constexpr (WEIGHTED) store_floats<W>(weights, threadIdx.x * W, weight);
+    __syncthreads();
+    for (int e = threadIdx.x; e < 32 * W; e += blockDim.x) {
+        const int c = blockIdx.x * 32 * W + e;
+        float sum_bias = 0.0f, sum_weight = 0.0f;
+        for (int w = 0; w < n_warps; ++w) {
+            sum_bias += biases[w * 32 * W + e];
+            if constexpr (WEIGHTED) sum_weight += weights[w * 32 * W + e];
+        }
+        if (c < d) {
+            if (db) db[Offset(blockIdx.y) * d + c] = sum_bias * factor;
+            if constexpr (WEIGHTED) dw[Offset(blockIdx.y) * d + c] = sum_weight * factor;
+        }
+    }
+}
+
+#define NORM(name, T, W, THREADS)                                                                                             \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                                     \
         norm_forward_##name(const T* x, const float* w, const float* b, T* y, int d, int layer, float eps) {                  \
         forward<T, W>(x, w, b, y, d, layer, eps);                                                                             \
     }                                                                                                                         \
     EMULATED(norm_forward_##name)                                                                                             \
-    extern "C" __global__ void __launch_bounds__(1024)                                                                        \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                                     \
         norm_backward_##name(const T* x, const float* w, const T* dy, T* dx, int d, int layer, float eps) {                   \
         backward<T, W>(x, w, dy, dx, d, layer, eps);                                                                          \
     }                                                                                                                         \
-    EMULATED(norm_backward_##name)
+    EMULATED(norm_backward_##name)                                                                                            \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                                     \
+        norm_statistics_##name(const T* x, float* means_and_scales, int rows, int d, int layer, float eps) {                  \
+        row_statistics<T, W>(x, means_and_scales, rows, d, layer, eps);                                                       \
+    }                                                                                                                         \
+    EMULATED(norm_statistics_##name)                                                                                          \
+    extern "C" __global__ void __launch_bounds__(256)                                                                         \
+        norm_parameters_##name(const T* x, const T* dy, const float* means_and_scales, float* dw, float* db, int rows, int d, \
+                               int rows_per_chunk, int layer) {                                                               \
+        column_sums<T, W, true>(x, dy, means_and_scales, dw, layer ? db : nullptr, rows, d, rows_per_chunk, 1.0f);            \
+    }                                                                                                                         \
+    EMULATED(norm_parameters_##name)                                                                                          \
+    extern "C" __global__ void __launch_bounds__(256)                                                                         \
+        sum_rows_##name(const T* x, float* sums, int rows, int d, int rows_per_chunk, float factor) {                         \
+        column_sums<T, W, false>(nullptr, x, nullptr, nullptr, sums, rows, d, rows_per_chunk, factor);                        \
+    }                                                                                                                         \
+    EMULATED(sum_rows_##name)
 
-NORM(f32, float, 4)
-NORM(bf16, bf16, 8)
-NORM(f16, f16, 8)
-NORM(single_f32, float, 1)
-NORM(single_bf16, bf16, 1)
-NORM(single_f16, f16, 1)
+NORM(f32, float, 4, 1024)
+NORM(bf16, bf16, 8, 512)
+NORM(f16, f16, 8, 512)
+NORM(single_f32, float, 1, 1024)
+NORM(single_bf16, bf16, 1, 1024)
+NORM(single_f16, f16, 1, 1024)

@@ -166,6 +166,9 @@ inline unsigned __ballot_sync(unsigned mask, bool predicate) {
     return bits;
 }
 
+// The place of the lowest bit that is set, from 1 on; 0 if none is.
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+
 inline unsigned __float_as_uint(float x) {
     unsigned y;
     std::memcpy(&y, &x, 4);
@@ -274,4 +277,8 @@ inline float cluster_load(const float* mine, unsigned rank) {
     float value;
     std::memcpy(&value, emulation::shared_of(rank) + offset, sizeof value);
     return value;
+}
+inline float4 cluster_load4(const float* mine, unsigned rank) {
+    if (reinterpret_cast<uintptr_t>(mine) % 16) emulation::fail("a load of four floats that is not aligned to 16 bytes");
+    return {cluster_load(mine, rank), cluster_load(mine + 1, rank), cluster_load(mine + 2, rank), cluster_load(mine + 3, rank)};
 }

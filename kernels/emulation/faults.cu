@@ -15,7 +15,7 @@ extern "C" __global__ void fault_sum(const float* x, float* y, int fault) {
         if (fault != 3) __syncthreads();
     }
     if (fault == 4 && t == 63) const_cast<float*>(x)[0] = 1.0f;
-    if (fault == 5) y[t + 1 - 64] = shared[0];
+    if (fault == 5) y[t + 64] = shared[0];
     if (fault == 6 && t == 0) y[1] = shared[0];
     if (fault == 7 && t < 16) shared[0] = warp_sum(shared[0]);
     if (t == 0) y[0] = shared[0];
@@ -53,6 +53,19 @@ extern "C" __global__ void __cluster_dims__(4, 1, 1) fault_cluster(const float* 
 #endif
 }
 EMULATED(fault_cluster)
+
+// Each block's numbers from its right neighbour in a cluster of four, four at a time from `offset` on.
+extern "C" __global__ void __cluster_dims__(4, 1, 1) fault_cluster4(const float* x, float* y, int offset) {
+#if CLUSTERS
+    float* shared = shared_memory<float>();
+    shared[threadIdx.x] = x[blockIdx.x * 32 + threadIdx.x];
+    cluster_barrier();
+    float4 four = cluster_load4(shared + threadIdx.x / 8 * 8 + offset, (cluster_rank() + 1) % 4);
+    cluster_barrier();
+    y[blockIdx.x * 32 + threadIdx.x] = four.x + four.y + four.z + four.w;
+#endif
+}
+EMULATED(fault_cluster4)
 
 // d = a·b for one fragment: a (16, 16), b (16, 8), row-major bf16; with ldmatrix.
 extern "C" __global__ void matrices_bf16(const bf16* a, const bf16* b, float* d) {

@@ -55,7 +55,6 @@ pub enum Data {
 }
 
 /// Runs an expression on whichever vector it is.
-#[allow(unused_macros)]
 macro_rules! for_each_type {
     ($data:expr, $vector:ident => $body:expr) => {
         match $data {
@@ -68,8 +67,6 @@ macro_rules! for_each_type {
         }
     };
 }
-#[allow(unused_imports)]
-pub(crate) use for_each_type;
 
 impl Data {
     /// Zeros.
@@ -100,6 +97,22 @@ impl Data {
             Self::I64(v) => v.iter().map(|&x| x as f64).collect(),
             Self::U32(v) => v.iter().map(|&x| x.into()).collect(),
         }
+    }
+
+    /// The bytes in memory.
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        // SAFETY: numbers have no padding, and any byte is a valid u8.
+        for_each_type!(self, v => unsafe { std::slice::from_raw_parts(v.as_ptr().cast(), size_of_val(v.as_slice())) })
+    }
+
+    /// The bytes in memory, to be written.
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    pub(crate) fn as_bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and any bits are a number.
+        for_each_type!(self, v => unsafe {
+            std::slice::from_raw_parts_mut(v.as_mut_ptr().cast(), size_of_val(v.as_slice()))
+        })
     }
 
     /// Number of elements.

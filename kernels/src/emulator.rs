@@ -4,7 +4,7 @@
 //! blocks. Every plan runs three times, with the threads in ascending, descending and shuffled order, and the three results must be
 //! the same bit for bit: a missing barrier shows as a difference.
 
-use crate::data::{Data, for_each_type};
+use crate::data::Data;
 use crate::error::{KernelError, Result};
 use crate::plan::{Arg, Executor, Launch, Plan, Role, Target};
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
@@ -94,7 +94,7 @@ impl Executor for Emulator {
             match &first {
                 None => first = Some(now),
                 Some(first) => {
-                    let differs = first.iter().zip(&now).position(|(a, b)| bytes(a) != bytes(b));
+                    let differs = first.iter().zip(&now).position(|(a, b)| a.as_bytes() != b.as_bytes());
                     if let Some(name) = differs.and_then(|i| plan.bound().nth(i)).map(|buffer| buffer.name) {
                         return Err(KernelError::Emulation {
                             kernel: plan
@@ -118,11 +118,6 @@ impl Executor for Emulator {
     }
 }
 
-fn bytes(data: &Data) -> &[u8] {
-    // SAFETY: numbers have no padding, and any byte is a valid u8.
-    for_each_type!(data, v => unsafe { std::slice::from_raw_parts(v.as_ptr().cast(), size_of_val(v.as_slice())) })
-}
-
 fn run_once(plan: &Plan, data: &mut [Data], order: i32) -> Result<()> {
     let mut given = data.iter();
     let mut memory = Vec::with_capacity(plan.buffers.len());
@@ -132,7 +127,7 @@ fn run_once(plan: &Plan, data: &mut [Data], order: i32) -> Result<()> {
             && let Some(data) = given.next()
             && buffer.role != Role::Output
         {
-            let bytes = bytes(data);
+            let bytes = data.as_bytes();
             // SAFETY: the memory is as long as the buffer, whose length `check` compared with the data's.
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), guarded.start.cast(), bytes.len()) };
         }
@@ -151,10 +146,15 @@ fn run_once(plan: &Plan, data: &mut [Data], order: i32) -> Result<()> {
             && let Some(data) = given.next()
             && buffer.role != Role::Input
         {
+            let bytes = data.as_bytes_mut();
             // SAFETY: both are as long as the buffer and do not overlap; any bits are a number.
-            for_each_type!(data, v => unsafe {
-                std::ptr::copy_nonoverlapping(guarded.start.cast_const().cast(), v.as_mut_ptr(), v.len());
-            });
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    guarded.start.cast_const().cast(),
+                    bytes.as_mut_ptr(),
+                    bytes.len(),
+                )
+            };
         }
         if !guarded.close() {
             let kernel = plan.launches.iter().map(|l| l.kernel.as_str()).collect::<Vec<_>>().join(", ");

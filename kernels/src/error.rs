@@ -59,6 +59,14 @@ pub enum KernelError {
         /// The code it answered.
         code: String,
     },
+    /// A matrix with NaN or infinity in it.
+    #[error("{op}: matrix {index} of the batch has numbers that are not finite")]
+    NonFinite {
+        /// The operation.
+        op: &'static str,
+        /// Which matrix.
+        index: usize,
+    },
     /// cuSOLVER did not converge.
     #[error("{routine}: matrix {index} of the batch did not converge (info {info})")]
     NoConvergence {

@@ -1,5 +1,6 @@
 //! The emulator reports each fault of the kernels in `emulation/faults.cu`, and none where there is none.
 #![cfg(feature = "emulate")]
+#![allow(clippy::print_stdout, clippy::unwrap_used)] // Helpers of a test may speak and panic.
 
 use fwd_kernels::{
     Arg, Buffer, DType, Data, Emulator, Executor, File, KernelError, Launch, Plan, Role, Target,
@@ -61,7 +62,7 @@ fn each_fault_is_reported() {
         (2, "depends on the order of threads"),
         (3, "finished threads do not reach"),
         (4, "write to x, which is an input, at byte 0"),
-        (5, "access to byte -252 of y, which has 4"),
+        (5, "access to byte 256 of y, which has 4"),
         (6, "write beside y"),
         (7, "not all threads reach"),
     ] {
@@ -98,6 +99,17 @@ fn a_cluster_shares_memory_and_needs_its_barrier() {
     let expected: Vec<f64> = (0..256).map(|i| if i < 128 { 6.0 } else { 22.0 }).collect();
     assert_eq!(sums(1).unwrap().to_f64(), expected);
     assert!(sums(0).unwrap_err().to_string().contains("depends on the order"));
+}
+
+#[test]
+fn a_cluster_loads_four_floats_where_they_are_aligned() {
+    let case = Case { kernel: "fault_cluster4", grid: 4, block: 32, cluster: 4, shared_bytes: 32 * 4 };
+    let x = Data::F32((0..128).map(|i| i as f32).collect());
+    let sums = |offset| run(&case, std::slice::from_ref(&x), Data::zeros(DType::F32, 128), Some(offset));
+    let expected: Vec<f64> =
+        (0..128).map(|i| f64::from(4 * ((i / 32 * 32 + 32) % 128 + i % 32 / 8 * 8 + 4) + 6)).collect();
+    assert_eq!(sums(4).unwrap().to_f64(), expected);
+    assert!(sums(2).unwrap_err().to_string().contains("not aligned to 16 bytes"));
 }
 
 #[test]

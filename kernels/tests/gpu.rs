@@ -1,17 +1,12 @@
 //! Every operation on the GPU, where there is one: `cargo test --features cuda --test gpu`.
+#![allow(clippy::print_stdout, clippy::unwrap_used)] // Helpers of a test may speak and panic.
 
+mod common;
 mod ops;
-
-use fwd_kernels::{Device, KernelError};
 
 #[test]
 fn operations_on_the_gpu() {
-    match Device::open(0) {
-        Ok(device) => ops::check_all(&device),
-        // `FWD_GPU=1` says that there is one: then its absence is a failure.
-        Err(KernelError::CudaUnavailable { reason }) if std::env::var_os("FWD_GPU").is_none() => {
-            println!("not run, CUDA is not available: {reason}");
-        }
-        Err(error) => panic!("{error}"),
+    if let Some(device) = common::device() {
+        ops::check_all(&device);
     }
 }

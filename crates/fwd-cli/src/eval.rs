@@ -2,6 +2,8 @@
 
 use crate::args::{Common, EvalArgs};
 use crate::config::{cache_dir, parse_split};
+use crate::data::on_bad;
+use crate::device::DeviceKind;
 use crate::method::Method;
 use crate::output;
 use crate::predict::{self, Generation};
@@ -37,17 +39,7 @@ pub(crate) fn command(args: &EvalArgs, common: &Common) -> Result<ExitCode> {
     let manifest = Manifest::read(&args.run)?;
     let config = &manifest.run.config;
     let split = args.split.as_deref().map_or(Ok(config.split), parse_split)?;
-    let backbone = args.backbone.as_ref().unwrap_or(&manifest.backbone_dir);
-    let bench = args.bench.as_ref().unwrap_or(&manifest.bench_dir);
-    let session = Session::open(Some(backbone), Some(bench))?;
-    check_backbone(&session.backbone.hash, &manifest, backbone)?;
-    let found = session.bench.hash().to_string();
-    ensure!(
-        found == manifest.run.data_hash,
-        "{} is not the benchmark of this run ({found}, not {}); name that one with --bench",
-        bench.display(),
-        manifest.run.data_hash
-    );
+    let session = session(&manifest, args.backbone.as_deref(), args.bench.as_deref(), args.device)?;
     let names = args.task.as_ref().map_or(config.tasks.clone(), |task| vec![task.clone()]);
     let store = session.features(cache_dir(args.cache.as_ref(), &args.run));
     let generation = Generation { max_new_tokens: config.max_new_tokens, batch: config.eval_batch };
@@ -79,6 +71,31 @@ pub(crate) fn command(args: &EvalArgs, common: &Common) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The model and the benchmark of a run, where it found them or where they are now.
+///
+/// # Errors
+/// Another model or benchmark than the run's.
+pub(crate) fn session(
+    manifest: &Manifest,
+    backbone: Option<&Path>,
+    bench: Option<&Path>,
+    device: DeviceKind,
+) -> Result<Session> {
+    let backbone = backbone.unwrap_or(&manifest.backbone_dir);
+    let bench = bench.unwrap_or(&manifest.bench_dir);
+    let on_bad = on_bad(manifest.run.config.skip_bad);
+    let session = Session::open_with(Some(backbone), Some(bench), device, on_bad)?;
+    check_backbone(&session.backbone.hash, manifest, backbone)?;
+    let found = session.bench.hash().to_string();
+    ensure!(
+        found == manifest.run.data_hash,
+        "{} is not the benchmark of this run ({found}, not {}); name that one with --bench",
+        bench.display(),
+        manifest.run.data_hash
+    );
+    Ok(session)
+}
+
 /// Refuses prompts that were learnt for another model.
 ///
 /// # Errors
@@ -108,7 +125,20 @@ pub(crate) fn pool<M: FrozenModel>(
     if config.method == Method::ZeroShot {
         return Ok(PromptPool::new(model.dims(), config.pool.prompt_len, config.pool.top_k));
     }
-    let task = if config.method == Method::Independent {
+    Ok(state(run, manifest, model, task)?.pool().clone())
+}
+
+/// All that a run has computed; under the method `independent`, for `task`.
+///
+/// # Errors
+/// As [`pool`].
+pub(crate) fn state<M: FrozenModel>(
+    run: &Path,
+    manifest: &Manifest,
+    model: &M,
+    task: Option<&str>,
+) -> Result<RunState> {
+    let task = if manifest.run.config.method == Method::Independent {
         Some(task.context("each task of this run has prompts of its own; name one with --task")?)
     } else {
         None
@@ -123,5 +153,5 @@ pub(crate) fn pool<M: FrozenModel>(
         state.pool().dims(),
         model.dims()
     );
-    Ok(state.pool().clone())
+    Ok(state)
 }

@@ -5,21 +5,24 @@
 //! are on disk are not given again.
 
 use crate::config::RunConfig;
-use crate::files::write_atomically;
+use crate::device::DeviceKind;
+use crate::files::{write_atomically, write_json};
+use crate::frozen::Frozen;
 use crate::images::{Images, View};
 use crate::interrupt::{self, Interrupted};
 use crate::predict;
 use crate::progress;
+use crate::ranks::{self, TaskRows};
 use crate::run_dir::{RunDir, state_dir};
-use crate::samples::Exam;
+use crate::samples::{Exam, spread};
 use crate::session::Session;
 use crate::weights::{self, Batch, weights_of};
 use anyhow::{Context, Result};
-use candle_core::Device;
 use fwd_data::Processor;
 use fwd_data::bench::{BenchTask, Record, Split};
 use fwd_models::{Blip, ModelKind, StepConfig, Trainable};
 use fwd_prompt::ScoreMatrix;
+use fwd_prompt::analysis::TaskGram;
 use rand::seq::SliceRandom;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,6 +49,7 @@ impl Finetune<'_> {
         let path = state_dir(self.run.path(), None).join("parameters.safetensors");
         let mut trainable = self.start(&path)?;
         let mut scores = ScoreMatrix { n_tasks: self.exams.len(), rows: Vec::new() };
+        self.record_ranks(0, &self.session.backbone.model, &images)?;
         scores.rows.push(self.score_row(0, &self.session.backbone.model, &images)?);
         let mut learnt = 0;
         for (t, exam) in self.exams.iter().enumerate() {
@@ -56,8 +60,10 @@ impl Finetune<'_> {
             }
             // A row behind the checkpoint was scored before it was written.
             let row = if trainable.n_steps() == learnt {
-                let weights = &mut trainable.frozen(&Device::Cpu)?;
-                self.score_row(t + 1, &self.session.backbone.model.with_parameters(weights)?, &images)?
+                let weights = &mut trainable.frozen(self.session.backbone.model.device())?;
+                let model = self.session.backbone.model.with_parameters(weights)?;
+                self.record_ranks(t + 1, &model, &images)?;
+                self.score_row(t + 1, &model, &images)?
             } else {
                 self.read_row(t + 1)?
             };
@@ -125,6 +131,29 @@ impl Finetune<'_> {
         Ok(())
     }
 
+    /// Writes the ranks of the embeddings as they are after so many tasks, unless they are there.
+    fn record_ranks(&self, after: usize, model: &Blip, images: &Images) -> Result<()> {
+        let path = ranks::path(self.run.path(), after);
+        if path.exists() {
+            return Ok(());
+        }
+        let mut tasks = Vec::new();
+        for Exam { task, .. } in self.exams {
+            let records: Vec<&Record> = task.split(Split::Train).collect();
+            let records: Vec<&Record> = spread(records.len(), ranks::SAMPLES).map(|i| records[i]).collect();
+            let mut samples = Vec::with_capacity(records.len());
+            for records in records.chunks(self.config.eval_batch) {
+                interrupt::check()?;
+                let batch = Batch::new(self.processor(), images, None, records)?;
+                samples.extend(batch.features(model)?.samples(&batch.labels)?);
+            }
+            let grams = TaskGram::accumulate(&Frozen(model), &task.name, &samples)?;
+            tasks.push(TaskRows { grams, prompted: None, n_samples: samples.len() });
+        }
+        let learnt = after.checked_sub(1).and_then(|t| self.exams.get(t)).map(|exam| &*exam.task.name);
+        write_json(&path, &ranks::stage(after, learnt, &tasks)?)
+    }
+
     fn processor(&self) -> (&Processor, ModelKind) {
         (&self.session.backbone.processor, self.session.backbone.model.kind())
     }
@@ -144,7 +173,8 @@ impl Finetune<'_> {
         let views: Vec<View<'_>> = keys.into_iter().map(View::plain).collect();
         let (backbone, bench) = (&self.session.backbone, &self.session.bench);
         let tower = backbone.model.vision();
-        Images::compute(tower, &backbone.hash, &backbone.processor.image, bench, &views, self.cache)
+        let hash = format!("{}{}", backbone.hash, DeviceKind::tag(backbone.model.device()));
+        Images::compute(tower, &hash, &backbone.processor.image, bench, &views, self.cache)
     }
 
     fn path(&self, row: usize, exam: &Exam<'_>) -> PathBuf {

@@ -4,12 +4,12 @@ use crate::config::RunConfig;
 use crate::features::FeatureStore;
 use crate::progress;
 use anyhow::{Result, ensure};
-use fwd_data::bench::{BenchTask, Record, Split};
+use fwd_data::bench::{BenchTask, Record, Split, record_name};
 use fwd_models::BlipSample;
 
 /// A sample that is scored, with the record it came from.
 pub(crate) struct Case<'a> {
-    /// `TASK/SPLIT/NUMBER`, counted from 0 in the order of the file.
+    /// The record's own name, or `TASK/SPLIT/NUMBER`, counted from 0 in the order of the file.
     pub(crate) question_id: String,
     /// The record.
     pub(crate) record: &'a Record,
@@ -47,8 +47,7 @@ impl<'a> Part<'a> {
     /// At most `limit` records of a split, spread evenly over it.
     fn new(task: &'a BenchTask, split: Split, limit: usize) -> Self {
         let all: Vec<(usize, &Record)> = task.split(split).enumerate().collect();
-        let n = all.len().min(limit);
-        let records = (0..n).map(|i| all[i * all.len() / n]).collect();
+        let records = spread(all.len(), limit).map(|i| all[i]).collect();
         Self { task, records }
     }
 
@@ -60,7 +59,8 @@ impl<'a> Part<'a> {
     fn exam(self, split: Split, store: &FeatureStore<'_>, bar: &progress::Bar) -> Result<Exam<'a>> {
         let samples = self.samples(store, bar)?;
         let cases = self.records.into_iter().zip(samples).map(|((i, record), sample)| {
-            let question_id = format!("{}/{}/{i}", self.task.name, split_name(split));
+            let own = record.id.clone();
+            let question_id = own.unwrap_or_else(|| record_name(&self.task.name, split, i));
             Case { question_id, record, sample }
         });
         Ok(Exam { task: self.task, cases: cases.collect() })
@@ -110,6 +110,23 @@ impl<'a> Samples<'a> {
     }
 }
 
+/// At most `limit` training samples of a task, spread evenly.
+///
+/// # Errors
+/// As [`Samples::prepare`].
+pub(crate) fn training(store: &FeatureStore<'_>, task: &BenchTask, limit: usize) -> Result<Vec<BlipSample>> {
+    let part = Part::new(task, Split::Train, limit);
+    ensure!(!part.records.is_empty(), "task `{}` has no records in `train`", task.name);
+    let bar = progress::bar("frozen features", part.records.len());
+    part.samples(store, &bar)
+}
+
+/// At most `limit` of the numbers below `n`, spread evenly over them.
+pub(crate) fn spread(n: usize, limit: usize) -> impl Iterator<Item = usize> {
+    let taken = n.min(limit);
+    (0..taken).map(move |i| i * n / taken)
+}
+
 /// What is scored of one task in a split.
 ///
 /// # Errors
@@ -128,9 +145,5 @@ pub(crate) fn exam<'a>(
 
 /// The name of a split in files.
 pub(crate) fn split_name(split: Split) -> &'static str {
-    match split {
-        Split::Train => "train",
-        Split::Val => "val",
-        Split::Test => "test",
-    }
+    split.name()
 }

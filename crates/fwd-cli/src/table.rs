@@ -27,6 +27,22 @@ pub(crate) fn render(rows: &[Vec<String>]) -> String {
     out
 }
 
+/// Texts as cells.
+pub(crate) fn cells<const N: usize>(texts: [&str; N]) -> Vec<String> {
+    texts.map(str::to_owned).to_vec()
+}
+
+/// A share in percent.
+pub(crate) fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
+}
+
+/// The mean; none of nothing.
+pub(crate) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (n, sum) = values.fold((0usize, 0.0), |(n, sum), value| (n + 1, sum + value));
+    (n > 0).then(|| sum / n as f64)
+}
+
 /// The score matrix of a run: a row for each moment.
 pub(crate) fn scores(metrics: &Metrics) -> String {
     let mut header = vec!["after".to_owned()];
@@ -43,7 +59,8 @@ pub(crate) fn scores(metrics: &Metrics) -> String {
     render(&rows)
 }
 
-fn moment(metrics: &Metrics, after: usize) -> String {
+/// The name of a row of the score matrix.
+pub(crate) fn moment(metrics: &Metrics, after: usize) -> String {
     match (after, metrics.method) {
         (0, _) => "nothing".to_owned(),
         (_, Method::Independent) => "each alone".to_owned(),

@@ -6,6 +6,7 @@
 
 use crate::args::{Common, TrainArgs};
 use crate::config::{Order, RunConfig, cache_dir};
+use crate::data::on_bad;
 use crate::failure::Failure;
 use crate::finetune::Finetune;
 use crate::frozen::Frozen;
@@ -15,6 +16,7 @@ use crate::metrics::{Measures, Metrics, TaskInfo};
 use crate::output;
 use crate::predict::{self, Generation};
 use crate::progress;
+use crate::ranks::Prompted;
 use crate::run_dir::{Manifest, RunDir, refuse_finished, state_dir};
 use crate::samples::{Exam, Samples, split_name};
 use crate::session::Session;
@@ -42,7 +44,8 @@ pub(crate) fn command(args: &TrainArgs, common: &Common) -> Result<ExitCode> {
     let out =
         out.context("no run directory: name one with --out DIR, or as `paths.out` in the configuration")?;
     refuse_finished(&out)?;
-    let session = Session::open(config.paths.backbone.as_deref(), config.paths.bench.as_deref())?;
+    let (backbone, bench) = (config.paths.backbone.as_deref(), config.paths.bench.as_deref());
+    let session = Session::open_with(backbone, bench, config.device, on_bad(config.skip_bad))?;
     let metrics = run(&session, config, &out)?;
     if common.json {
         output::print_json(&metrics)?;
@@ -173,9 +176,16 @@ impl Runner<'_> {
         let tasks = names.iter().zip(&self.samples.train);
         let tasks = tasks.map(|(name, train)| Task { name: name.clone(), train }).collect();
         let curriculum = Curriculum { pretraining: &self.samples.pretraining, tasks };
-        let mut score = |pool: &PromptPool, row: usize, column: usize| match self.samples.exams.get(column) {
-            Some(exam) => self.score(&self.run.predictions(&moment(row), &exam.task.name), exam, pool),
-            None => self.score_pretraining(&moment(row), pool),
+        let rows = names.iter().zip(&self.samples.train).map(|(name, train)| (name.as_str(), &train[..]));
+        let mut ranks = Prompted::new(self.run.path(), &self.session.backbone.model, rows);
+        let mut score = |pool: &PromptPool, row: usize, column: usize| {
+            if column == 0 {
+                ranks.record(row, pool)?;
+            }
+            match self.samples.exams.get(column) {
+                Some(exam) => self.score(&self.run.predictions(&moment(row), &exam.task.name), exam, pool),
+                None => self.score_pretraining(&moment(row), pool),
+            }
         };
         let state = self.learn(curriculum, config, None, &mut score)?;
         Ok(Outcome {

@@ -57,6 +57,7 @@ fn killed_at_random_moments_a_run_ends_as_the_unbroken_one() {
     }
     succeed(&mut place.train("run", &LONG));
     assert_eq!(place.metrics_bytes("run"), place.metrics_bytes("whole"));
+    assert_eq!(place.ranks_bytes("run"), place.ranks_bytes("whole"));
     let left: Vec<_> = fs::read_dir(place.path("run")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().starts_with(".tmp")), "{left:?}");
 }
@@ -127,4 +128,5 @@ fn fine_tuning_goes_on_where_it_was_killed() {
     child.wait().unwrap();
     succeed(&mut place.train("run", &more));
     assert_eq!(place.metrics_bytes("run"), place.metrics_bytes("whole"));
+    assert_eq!(place.ranks_bytes("run"), place.ranks_bytes("whole"));
 }

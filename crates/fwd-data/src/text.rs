@@ -100,6 +100,12 @@ impl TextTokenizer {
         self.decode_with(ids, false)
     }
 
+    /// A token as the vocabulary writes it (Unigram marks the beginning of a word by `▁`, WordPiece its continuation by `##`); none for
+    /// an id without one.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     fn decode_with(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         self.inner
             .decode(ids, skip_special)

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use fwd_data::bench::{Benchmark, Stage, check};
+use fwd_data::task::Skipped;
 use std::path::{Path, PathBuf};
 
 fn dir() -> PathBuf {
@@ -12,7 +13,7 @@ fn dir() -> PathBuf {
 #[test]
 fn the_embedded_benchmark_is_clean() {
     let bench = Benchmark::open(&dir()).unwrap();
-    let report = check(&bench);
+    let report = check(&bench, Skipped::default());
     assert!(report.is_clean(), "{report}");
     assert!(bench.pretraining().len() >= 8, "pre-training tasks");
     assert!(

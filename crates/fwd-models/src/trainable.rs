@@ -62,19 +62,22 @@ pub type FirstValues<'a> = &'a mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>>
 /// Collects what a model asks for: each parameter gets its first value from `source`.
 struct Recorder<'a> {
     source: FirstValues<'a>,
+    device: &'a Device,
     trainable: Trainable,
 }
 
 impl Trainable {
-    /// The parameters that `build` asks for, with first values from `source`, a function of name and shape.
+    /// The parameters that `build` asks for, with first values from `source`, a function of name and shape. What it builds of them
+    /// is on `device`.
     ///
     /// # Errors
     /// Those of `build` and `source`; [`ModelError::Input`] if a source gives another number of values than the shape has.
     pub fn record(
         source: FirstValues<'_>,
+        device: &Device,
         build: impl FnOnce(&mut dyn Weights) -> Result<()>,
     ) -> Result<Self> {
-        let mut recorder = Recorder { source, trainable: Self::default() };
+        let mut recorder = Recorder { source, device, trainable: Self::default() };
         build(&mut recorder)?;
         Ok(recorder.trainable)
     }
@@ -285,7 +288,7 @@ impl Weights for Recorder<'_> {
             self.trainable.insert(name, shape, values)?;
         }
         let values = self.trainable.get(name).map_or(&[][..], |(_, values)| values);
-        Ok(Tensor::from_slice(values, shape, &Device::Cpu)?)
+        Ok(Tensor::from_slice(values, shape, self.device)?)
     }
 
     fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {

@@ -9,13 +9,14 @@ use fwd_linalg::{
     Gram, LinalgError, Precision, Subspace, SubspaceConfig, choose_rank, effective_rank, energy_curve,
     overlap, principal_angles, subspace,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// The energies at which ranks are reported.
 pub const ENERGIES: [f64; 3] = [0.90, 0.95, 0.99];
 
 /// The rows that are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Modality {
     /// Visual tokens.
@@ -27,7 +28,7 @@ pub enum Modality {
 }
 
 /// The spectrum of some rows `Z`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Spectrum {
     /// The task.
     pub task: String,
@@ -46,7 +47,7 @@ pub struct Spectrum {
 }
 
 /// Two subspaces of one modality, at the energy the analysis was asked for.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pair {
     /// One task.
     pub a: String,
@@ -54,6 +55,8 @@ pub struct Pair {
     pub b: String,
     /// Which rows.
     pub modality: Modality,
+    /// `k_a` and `k_b`. Random subspaces of these sizes have an overlap of `max(k_a, k_b) / d` in the mean.
+    pub ranks: [usize; 2],
     /// `‖V_aᵀ V_b‖²_F / min(k_a, k_b)`.
     pub overlap: f64,
     /// Principal angles in degrees, smallest first.
@@ -61,7 +64,7 @@ pub struct Pair {
 }
 
 /// The report on some tasks.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Analysis {
     /// ε of the subspaces that are compared.
     pub energy: f64,
@@ -89,10 +92,17 @@ impl TaskGram {
     ///
     /// # Errors
     /// [`PromptError::Model`], or [`PromptError::Sample`] for embeddings with a NaN.
-    pub fn accumulate<M: FrozenModel>(model: &M, task: &str, samples: &[M::Features]) -> Result<Self> {
+    pub fn accumulate<'s, M: FrozenModel>(
+        model: &M,
+        task: &str,
+        samples: impl IntoIterator<Item = &'s M::Features>,
+    ) -> Result<Self>
+    where
+        M::Features: 's,
+    {
         let dim = model.dims().model;
         let mut grams = Self { task: task.to_owned(), image: Gram::new(dim), text: Gram::new(dim) };
-        for (sample, features) in samples.iter().enumerate() {
+        for (sample, features) in samples.into_iter().enumerate() {
             let rows = model
                 .embeddings(features)
                 .map_err(|source| model_error(task, &format!("sample {sample}"), source))?;
@@ -108,10 +118,30 @@ impl TaskGram {
     }
 
     /// All rows together.
-    fn both(&self) -> std::result::Result<Gram, LinalgError> {
+    ///
+    /// # Errors
+    /// [`LinalgError::Shape`] if the modalities differ in width.
+    pub fn both(&self) -> std::result::Result<Gram, LinalgError> {
         let mut both = self.image.clone();
         both.merge(&self.text)?;
         Ok(both)
+    }
+
+    /// The Gram matrices of the modalities that have rows; a task of one modality has that one only.
+    ///
+    /// # Errors
+    /// As [`Self::both`].
+    pub fn by_modality(&self) -> std::result::Result<Vec<(Modality, Cow<'_, Gram>)>, LinalgError> {
+        let single = [(Modality::Image, &self.image), (Modality::Text, &self.text)];
+        let mut found: Vec<_> = single
+            .into_iter()
+            .filter(|(_, gram)| gram.n_rows() > 0)
+            .map(|(modality, gram)| (modality, Cow::Borrowed(gram)))
+            .collect();
+        if found.len() == 2 {
+            found.push((Modality::Both, Cow::Owned(self.both()?)));
+        }
+        Ok(found)
     }
 }
 
@@ -124,18 +154,10 @@ pub fn analyze(tasks: &[TaskGram], energy: f64) -> Result<Analysis> {
     let mut found: Vec<(usize, Modality, Subspace)> = Vec::new();
     for (t, task) in tasks.iter().enumerate() {
         let error = |source| linalg_error(&task.task, "analysis", source);
-        let both = task.both().map_err(error)?;
-        for (modality, gram) in
-            [(Modality::Image, &task.image), (Modality::Text, &task.text), (Modality::Both, &both)]
-        {
-            // A task of one modality is described once.
-            let is_single =
-                modality == Modality::Both && (task.image.n_rows() == 0 || task.text.n_rows() == 0);
-            if gram.n_rows() > 0 && !is_single {
-                let space = decompose(gram, energy).map_err(error)?;
-                spectra.push(spectrum(&task.task, modality, gram.n_rows(), &space));
-                found.push((t, modality, space));
-            }
+        for (modality, gram) in task.by_modality().map_err(error)? {
+            let space = decompose(&gram, energy).map_err(error)?;
+            spectra.push(spectrum(&task.task, modality, gram.n_rows(), &space));
+            found.push((t, modality, space));
         }
     }
     let (mut pairs, mut modalities) = (Vec::new(), Vec::new());
@@ -149,6 +171,7 @@ pub fn analyze(tasks: &[TaskGram], energy: f64) -> Result<Analysis> {
                     a: tasks[*ta].task.clone(),
                     b: tasks[*tb].task.clone(),
                     modality: if is_within { Modality::Both } else { *ma },
+                    ranks: [a.basis.len(), b.basis.len()],
                     overlap: overlap(&a.basis, &b.basis).map_err(error)?,
                     angles: angles.into_iter().map(f64::to_degrees).collect(),
                 };
@@ -224,6 +247,7 @@ mod tests {
         assert!((found.spectra[3].effective_rank - 2.0).abs() < 1e-9);
         assert_eq!(found.pairs.len(), 1); // the images; b has no text
         assert!((found.pairs[0].overlap - 0.5).abs() < 1e-9);
+        assert_eq!(found.pairs[0].ranks, [2, 2]);
         assert!(found.pairs[0].angles[0] < 1e-2 && (found.pairs[0].angles[1] - 90.0).abs() < 1e-6);
         assert_eq!((found.modalities.len(), found.modalities[0].overlap), (1, 0.0));
     }

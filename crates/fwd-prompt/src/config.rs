@@ -56,6 +56,17 @@ pub enum Allocation {
     Partitioned(usize),
 }
 
+impl Allocation {
+    /// How many prompts a task opens in a pool that has `n_prompts`.
+    pub(crate) fn n_new(self, n_prompts: usize) -> usize {
+        match self {
+            Self::Shared(n) if n_prompts == 0 => n,
+            Self::Shared(_) => 0,
+            Self::Partitioned(n) => n,
+        }
+    }
+}
+
 /// What the keys of new prompts are before training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

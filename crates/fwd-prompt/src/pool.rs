@@ -7,8 +7,10 @@
 //! ```
 //! Each sample selects for itself: what it gets does not depend on the batch it is in. Equal scores go to the lower index.
 
+use crate::config::Config;
 use crate::error::{PromptError, Result};
 use crate::model::{Dims, PromptBatch, Queries};
+use crate::streams::{normal, stream};
 use std::ops::Range;
 
 /// A pool of prompts. It is empty before the first task and grows as tasks open their prompts.
@@ -128,6 +130,25 @@ impl PromptPool {
     /// # Errors
     /// As [`Self::select`].
     pub fn select_among(&self, queries: &Queries, among: Range<usize>) -> Result<Selection> {
+        self.check(queries, &among)?;
+        let mut scored: Vec<(usize, f32)> = among.map(|j| (j, self.score(queries, j))).collect();
+        // Stable, so equal scores stay in the order of their indices.
+        scored.sort_by(|a, b| b.1.total_cmp(&a.1));
+        scored.truncate(self.top_k);
+        let (prompts, scores) = scored.into_iter().unzip();
+        Ok(Selection { prompts, scores })
+    }
+
+    /// The two terms of the score of every prompt j, `[cos(q_img, k_img[j]), cos(q_txt, k_txt[j])]`.
+    ///
+    /// # Errors
+    /// As [`Self::select`].
+    pub fn similarities(&self, queries: &Queries) -> Result<Vec<[f64; 2]>> {
+        self.check(queries, &(0..self.n_prompts))?;
+        Ok((0..self.n_prompts).map(|j| self.terms(queries, j)).collect())
+    }
+
+    fn check(&self, queries: &Queries, among: &Range<usize>) -> Result<()> {
         let found = (queries.image.len(), queries.text.len());
         let expected = (self.dims.image_query, self.dims.text_query);
         if found != expected || among.end > self.n_prompts {
@@ -137,18 +158,18 @@ impl PromptPool {
             );
             return Err(PromptError::Shape { op: "PromptPool::select", what });
         }
-        let mut scored: Vec<(usize, f32)> = among.map(|j| (j, self.score(queries, j))).collect();
-        // Stable, so equal scores stay in the order of their indices.
-        scored.sort_by(|a, b| b.1.total_cmp(&a.1));
-        scored.truncate(self.top_k);
-        let (prompts, scores) = scored.into_iter().unzip();
-        Ok(Selection { prompts, scores })
+        Ok(())
     }
 
     fn score(&self, queries: &Queries, j: usize) -> f32 {
+        let [image, text] = self.terms(queries, j);
+        (image + text) as f32
+    }
+
+    fn terms(&self, queries: &Queries, j: usize) -> [f64; 2] {
         let image = cosine(&queries.image, slot(&self.image_keys, j, self.dims.image_query));
         let text = cosine(&queries.text, slot(&self.text_keys, j, self.dims.text_query));
-        (image + text) as f32
+        [image, text]
     }
 
     /// The prompt tokens of a batch of selections.
@@ -215,6 +236,13 @@ impl PromptPool {
     }
 }
 
+/// The values of `n` new prompts of a task, whose embeddings have the root mean square length `length`.
+pub(crate) fn initial_values(config: &Config, dim: usize, task: usize, n: usize, length: f64) -> Vec<f32> {
+    let std = f64::from(config.pool.prompt_scale) * length / (dim.max(1) as f64).sqrt();
+    let rng = &mut stream(config.seed, "prompts", [task as u64, 0]);
+    normal(rng, n * config.pool.prompt_len * dim, std as f32)
+}
+
 /// Piece `i` of vectors of one length.
 pub(crate) fn slot(vectors: &[f32], i: usize, len: usize) -> &[f32] {
     &vectors[i * len..(i + 1) * len]
@@ -278,6 +306,9 @@ mod tests {
             assert!(found.scores.windows(2).all(|w| w[0] >= w[1]));
             // Each prompt stands twice in this pool, so the four best are two pairs.
             assert_eq!((found.prompts[0] + 6, found.prompts[2] + 6), (found.prompts[1], found.prompts[3]));
+            let terms = pool.similarities(&query).unwrap();
+            let sums = found.prompts.iter().map(|&j| (terms[j][0] + terms[j][1]) as f32);
+            assert!(sums.eq(found.scores.iter().copied()));
             let part = pool.select_among(&query, 6..12).unwrap();
             assert_eq!(part.prompts[0], found.prompts[1]);
         }
@@ -332,6 +363,7 @@ mod tests {
         assert_eq!(pool.select(&query).unwrap().scores, [0.0]);
         assert!(pool.push(&[1.0], &[1.0, 1.0], &[1.0]).is_err());
         assert!(pool.select(&Queries { image: vec![], text: vec![1.0] }).is_err());
+        assert!(pool.similarities(&Queries { image: vec![], text: vec![1.0] }).is_err());
         assert!(pool.gather(&[Selection { prompts: vec![4], scores: vec![0.0] }]).is_err());
     }
 }

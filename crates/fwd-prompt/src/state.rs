@@ -10,7 +10,7 @@ use crate::error::{PromptError, Result};
 use crate::ledger::{Entry, Interference, SubspaceLedger};
 use crate::method::{Memory, MethodConfig, StoredSample};
 use crate::model::Dims;
-use crate::pool::{PromptPool, slot};
+use crate::pool::{PromptPool, initial_values, slot};
 use crate::scores::ScoreMatrix;
 use fwd_linalg::{AdamWState, Basis};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -103,6 +103,31 @@ impl RunState {
     /// The prompts, as they were when the last task was finished.
     pub fn pool(&self) -> &PromptPool {
         &self.pool
+    }
+
+    /// For each prompt of the pool, the task that opened it (from 1). Under a shared pool that is the first one, and later ones
+    /// train it as well.
+    pub fn owners(&self) -> Vec<usize> {
+        let mut owners = Vec::new();
+        for t in 1..self.ledger.entries().len() {
+            let is_empty = self.tasks.get(t).is_none_or(|task| task.n_samples == 0);
+            let n_new = if is_empty { 0 } else { self.config.pool.allocation.n_new(owners.len()) };
+            owners.extend(std::iter::repeat_n(t, n_new));
+        }
+        owners
+    }
+
+    /// The prompts as they were before any training, `(M·L_p, d)` row-major, drawn anew from their random streams.
+    pub fn initial_prompts(&self) -> Vec<f32> {
+        let owners = self.owners();
+        let draw = |of_task: &[usize]| {
+            let entry = of_task.first().and_then(|&t| Some((t, self.ledger.entries().get(t)?)));
+            entry.map(|(t, entry)| {
+                let length = (entry.energy / entry.n_rows.max(1) as f64).sqrt();
+                initial_values(&self.config, self.ledger.dim(), t, of_task.len(), length)
+            })
+        };
+        owners.chunk_by(|a, b| a == b).filter_map(draw).flatten().collect()
     }
 
     /// The subspaces.

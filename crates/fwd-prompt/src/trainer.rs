@@ -19,7 +19,7 @@ use crate::event::Event;
 use crate::ledger::SubspaceLedger;
 use crate::method::{Memory, fisher};
 use crate::model::{FrozenModel, LossGradient, PromptBatch, Queries};
-use crate::pool::{PromptPool, Selection};
+use crate::pool::{PromptPool, Selection, initial_values, slot};
 use crate::scores::ScoreMatrix;
 use crate::state::{Cursor, Phase, RunState, TaskInfo, Training};
 use crate::streams::{normal, permutation, stream};
@@ -268,15 +268,12 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
         let config = &self.state.config;
         let dims = self.model.dims();
         let mut pool = self.state.pool.clone();
-        let (n_new, first) = match config.pool.allocation {
-            Allocation::Shared(n) => (if pool.is_empty() { n } else { 0 }, 0),
-            Allocation::Partitioned(n) => (n, pool.len()),
-        };
+        let n_new = config.pool.allocation.n_new(pool.len());
+        let first = if matches!(config.pool.allocation, Allocation::Shared(_)) { 0 } else { pool.len() };
         let samples = self.curriculum.train(t);
         let indices = [t as u64, 0];
         let order = permutation(&mut stream(config.seed, "key samples", indices), samples.len());
-        let std = f64::from(config.pool.prompt_scale) * length / (dims.model.max(1) as f64).sqrt();
-        let mut values = stream(config.seed, "prompts", indices);
+        let values = initial_values(config, dims.model, t, n_new, length);
         let mut keys = stream(config.seed, "keys", indices);
         for i in 0..n_new {
             let key = match config.pool.key_init {
@@ -289,7 +286,7 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
                     queries_of(self.model, &self.state.tasks[t].name, sample, &samples[sample])?
                 }
             };
-            pool.push(&key.image, &key.text, &normal(&mut values, pool.prompt_size(), std as f32))?;
+            pool.push(&key.image, &key.text, slot(&values, i, pool.prompt_size()))?;
         }
         let n = pool.len() - first;
         let size = n * pool.prompt_size();

@@ -358,3 +358,26 @@ fn a_damaged_or_foreign_state_is_refused() {
     }
     assert_eq!(resume(&config, &data), None);
 }
+
+#[test]
+fn the_first_values_of_prompts_are_drawn_again() {
+    for (allocation, first, owners) in [
+        (Allocation::Shared(4), samples(1, 9), vec![1; 4]),
+        (Allocation::Shared(4), vec![], vec![2; 4]),
+        (Allocation::Partitioned(2), samples(1, 9), vec![1, 1, 2, 2, 3, 3]),
+        (Allocation::Partitioned(2), vec![], vec![2, 2, 3, 3]),
+    ] {
+        let mut data = Data::new(3);
+        data.tasks[0] = first;
+        let mut config = config(Rule::Fwd);
+        config.pool.allocation = allocation;
+        config.pool.top_k = 2;
+        config.training.epochs = 2;
+        let moved = finish(&data, &config);
+        assert_eq!(moved.owners(), owners);
+        config.training.prompts.lr = 1e-30; // Lost in the sum.
+        let still = finish(&data, &config);
+        assert_eq!(moved.initial_prompts(), still.pool().prompts());
+        assert_ne!(moved.pool().prompts(), still.pool().prompts());
+    }
+}

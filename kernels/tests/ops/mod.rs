@@ -1,8 +1,15 @@
 //! One check for each operation, on any executor: the emulator (`emulated.rs`) or a GPU (`gpu.rs`), against f64 on the host.
 
+mod activation;
+mod adamw;
+mod cross_entropy;
+mod embedding;
 mod gram;
 mod norm;
+mod projection;
 mod selection;
+mod softmax;
+mod solver;
 
 use fwd_kernels::{DType, Data, Executor, Plan};
 use rand::{SeedableRng, rngs::StdRng};
@@ -10,9 +17,16 @@ use rand_distr::{Distribution, StandardNormal};
 
 /// Runs every check.
 pub(crate) fn check_all(executor: &dyn Executor) {
-    gram::check(executor);
+    activation::check(executor);
+    cross_entropy::check(executor);
+    embedding::check(executor);
     norm::check(executor);
+    softmax::check(executor);
+    gram::check(executor);
     selection::check(executor);
+    projection::check(executor);
+    adamw::check(executor);
+    solver::check(executor);
 }
 
 /// Standard normal numbers, rounded to a type.

@@ -72,6 +72,16 @@ impl Place {
         serde_json::from_slice(&fs::read(self.path(run).join("metrics.json")).unwrap()).unwrap()
     }
 
+    /// A JSON file.
+    pub(crate) fn json(&self, path: &str) -> serde_json::Value {
+        serde_json::from_slice(&fs::read(self.path(path)).unwrap()).unwrap()
+    }
+
+    /// The record of ranks.
+    pub(crate) fn ranks_bytes(&self, run: &str) -> [Vec<u8>; 3] {
+        [0, 1, 2].map(|t| fs::read(self.path(run).join(format!("ranks/after-{t}.json"))).unwrap())
+    }
+
     /// Both files of metrics.
     pub(crate) fn metrics_bytes(&self, run: &str) -> [Vec<u8>; 2] {
         ["metrics.json", "metrics.csv"].map(|file| fs::read(self.path(run).join(file)).unwrap())

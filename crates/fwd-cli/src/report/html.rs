@@ -1,0 +1,199 @@
+//! The page: sections of text, tables and figures as HTML. Whatever comes from files is escaped here, in one place.
+
+use super::charts::Chart;
+use super::{draw, palette};
+use anyhow::Result;
+use std::fmt::Write;
+
+const STYLE: &str = include_str!("style.css");
+
+/// A part of the page with a heading.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Section {
+    /// Where links point.
+    pub(super) id: &'static str,
+    /// The heading.
+    pub(super) title: &'static str,
+    /// What it consists of.
+    pub(super) blocks: Vec<Block>,
+}
+
+/// What stands in a section.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Block {
+    /// A paragraph.
+    Text(String),
+    /// Points of a list.
+    List(Vec<String>),
+    /// Terms and what they mean.
+    Terms(Vec<(String, String)>),
+    /// A table.
+    Table(Table),
+    /// Figures beside each other.
+    Figures(Vec<Figure>),
+}
+
+/// A table; the first column names the rows.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Table {
+    /// What it shows.
+    pub(super) caption: String,
+    /// Names of the columns.
+    pub(super) head: Vec<String>,
+    /// The cells by row.
+    pub(super) rows: Vec<Vec<String>>,
+}
+
+/// A chart with its words.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Figure {
+    /// Where links point, and the name of its files.
+    pub(super) id: String,
+    /// The heading.
+    pub(super) title: String,
+    /// What is seen, and how to read it.
+    pub(super) text: String,
+    /// The picture in a sentence, for those who do not see it.
+    pub(super) alt: String,
+    /// The picture.
+    pub(super) chart: Chart,
+    /// The numbers.
+    pub(super) numbers: Table,
+}
+
+/// A text inside HTML or XML, and in their attributes.
+pub(super) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            // No document may hold these.
+            c if c.is_control() && c != '\n' && c != '\t' => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// The whole document.
+///
+/// # Errors
+/// If a chart cannot be drawn.
+pub(super) fn page(title: &str, summary: &str, sections: &[Section]) -> Result<String> {
+    let mut body = String::new();
+    for section in sections {
+        let _ = writeln!(body, "<section id=\"{0}\" aria-labelledby=\"{0}-title\">", section.id);
+        let _ = writeln!(body, "<h2 id=\"{}-title\">{}</h2>", section.id, escape(section.title));
+        for block in &section.blocks {
+            body += &self::block(block)?;
+        }
+        body.push_str("</section>\n");
+    }
+    let links = sections.iter().map(|s| format!("<li><a href=\"#{}\">{}</a></li>", s.id, escape(s.title)));
+    let links: String = links.collect();
+    let (title, summary, dark) = (escape(title), escape(summary), palette::dark_css(".chart "));
+    Ok(format!(
+        "<!DOCTYPE html>
+<html lang=\"en\">
+<head>
+<meta charset=\"utf-8\">
+<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">
+<meta name=\"color-scheme\" content=\"light dark\">
+<title>{title}</title>
+<style>
+{STYLE}{dark}</style>
+</head>
+<body>
+<header>
+<h1>{title}</h1>
+<p>{summary}</p>
+<nav aria-label=\"Contents\"><ul>{links}</ul></nav>
+</header>
+<main>
+{body}</main>
+</body>
+</html>
+"
+    ))
+}
+
+fn block(block: &Block) -> Result<String> {
+    Ok(match block {
+        Block::Text(text) => format!("<p>{}</p>\n", escape(text)),
+        Block::List(points) => {
+            let points: String = points.iter().map(|point| format!("<li>{}</li>\n", escape(point))).collect();
+            format!("<ul>\n{points}</ul>\n")
+        }
+        Block::Terms(terms) => {
+            let terms = terms.iter();
+            let terms =
+                terms.map(|(t, d)| format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(t), escape(d)));
+            format!("<dl>\n{}</dl>\n", terms.collect::<String>())
+        }
+        Block::Table(table) => self::table(table),
+        Block::Figures(figures) => {
+            let figures = figures.iter().map(figure).collect::<Result<String>>()?;
+            format!("<div class=\"figures\">\n{figures}</div>\n")
+        }
+    })
+}
+
+fn table(table: &Table) -> String {
+    let cells = |tag: &str, cells: &[String]| -> String {
+        cells.iter().map(|cell| format!("<{tag}>{}</{}>", escape(cell), &tag[..2])).collect()
+    };
+    let rows = table.rows.iter().map(|row| match row.split_first() {
+        Some((name, values)) => {
+            format!("<tr><th scope=\"row\">{}</th>{}</tr>\n", escape(name), cells("td", values))
+        }
+        None => String::new(),
+    });
+    let caption = escape(&table.caption);
+    // A box that scrolls must be reachable from the keyboard.
+    format!(
+        "<div class=\"scroll\" role=\"region\" aria-label=\"{caption}\" tabindex=\"0\">\n<table>\n<caption>{caption}</caption>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}</tbody>\n</table>\n</div>\n",
+        cells("th scope=\"col\"", &table.head),
+        rows.collect::<String>()
+    )
+}
+
+fn figure(figure: &Figure) -> Result<String> {
+    let Figure { id, title, text, alt, chart, numbers } = figure;
+    let svg = draw::inline_svg(chart, alt)?;
+    Ok(format!(
+        "<figure id=\"{id}\">\n<figcaption><h3>{}</h3><p>{}</p></figcaption>\n{svg}<details><summary>Numbers</summary>\n{}</details>\n<p class=\"files\">As a file: <a href=\"figures/{id}.svg\">SVG</a>, <a href=\"figures/{id}.png\">PNG</a></p>\n</figure>\n",
+        escape(title),
+        escape(text),
+        table(numbers)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_comes_from_a_file_is_markup() {
+        let text = "<b>a & \"b\"'\u{1b}";
+        assert_eq!(escape(text), "&lt;b&gt;a &amp; &quot;b&quot;&#39;\u{fffd}");
+        let table = Table {
+            caption: text.to_owned(),
+            head: vec![text.to_owned()],
+            rows: vec![vec![text.to_owned(), text.to_owned()]],
+        };
+        let blocks = vec![
+            Block::Text(text.to_owned()),
+            Block::List(vec![text.to_owned()]),
+            Block::Terms(vec![(text.to_owned(), text.to_owned())]),
+            Block::Table(table),
+        ];
+        let section = Section { id: "x", title: "X", blocks };
+        let page = page(text, text, &[section]).unwrap();
+        assert!(!page.contains("<b>") && !page.contains("\"b\""), "{page}");
+        assert_eq!(page.matches("&lt;b&gt;").count(), 12, "{page}");
+    }
+}
