@@ -2,8 +2,8 @@
 
 use crate::args::{Common, EvalArgs};
 use crate::config::{cache_dir, parse_split};
-use crate::device::DeviceKind;
 use crate::data::on_bad;
+use crate::device::DeviceKind;
 use crate::method::Method;
 use crate::output;
 use crate::predict::{self, Generation};
