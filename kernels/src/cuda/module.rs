@@ -95,6 +95,7 @@ fn fat_binary(file: File) -> &'static [u8] {
         File::Activation => built!("activation"),
         File::Adamw => built!("adamw"),
         File::CrossEntropy => built!("cross_entropy"),
+        File::Embedding => built!("embedding"),
         File::Gram => built!("gram"),
         File::Norm => built!("norm"),
         File::Projection => built!("projection"),
