@@ -86,7 +86,7 @@ __device__ __forceinline__ void cluster_step(float* p, const float* g, float* m,
 #define STEP Step{scale, beta1, beta2, rest1, rest2, step, root, eps, decay}
 
 #define ADAMW_CLUSTER(C)                                                                                                      \
-    extern "C" __global__ void __cluster_dims__(C, 1, 1) __launch_bounds__(THREADS)                                           \
+    extern "C" __global__ void __cluster_dims__(C, 1, 1) __launch_bounds__(THREADS, 1)                                        \
         adamw_cluster_##C(float* p, const float* g, float* m, float* v, const float* basis, const float* c, int n, int d,     \
                           int r, float delta, int before, int after, STEP_PARAMETERS, int packed, int rows, int width,        \
                           int k_parts, int r_parts) {                                                                         \

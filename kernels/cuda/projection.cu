@@ -94,7 +94,7 @@ __device__ __forceinline__ void expand(const T* g, const float* a, const T* v, T
 }
 
 #define PROJECTION_CLUSTER(C, T)                                                                                              \
-    extern "C" __global__ void __cluster_dims__(C, 1, 1) __launch_bounds__(THREADS)                                           \
+    extern "C" __global__ void __cluster_dims__(C, 1, 1) __launch_bounds__(THREADS, 1)                                        \
         projection_cluster_##C##_##T(const T* g, const T* v, const float* c, T* out, int n, int d, int r, float delta,        \
                                      int packed, int rows, int width, int k_parts, int r_parts) {                             \
         projection_cluster<T, C>(g, v, c, out, n, d, r, delta, packed, rows, width, k_parts, r_parts);                        \

@@ -93,7 +93,7 @@ impl AdamWStep {
 ///
 /// # Source
 /// Loshchilov & Hutter 2019, algorithm 2, with the step size also on the decay; Π stands where [`ProjectAt`] says.
-pub fn plan_adamw(target: &Target, shape: &AdamWShape, step: &AdamWStep) -> Result<Plan> {
+pub fn plan_adamw(shape: &AdamWShape, step: &AdamWStep, target: &Target) -> Result<Plan> {
     let op = "projected AdamW";
     let AdamWShape { rows, d, rank, keeps_rest, at } = *shape;
     if step.step == 0 {
@@ -183,7 +183,7 @@ mod tests {
 
     fn kernels(target: Target, rows: usize, rank: usize, at: ProjectAt) -> Vec<String> {
         let shape = AdamWShape { rows, d: 2048, rank, keeps_rest: true, at };
-        let plan = plan_adamw(&target, &shape, &STEP).unwrap();
+        let plan = plan_adamw(&shape, &STEP, &target).unwrap();
         plan.launches.into_iter().map(|launch| launch.kernel).collect()
     }
 
@@ -212,10 +212,10 @@ mod tests {
     #[test]
     fn empty_and_too_large_shapes() {
         let shape = AdamWShape { rows: 0, d: 8, rank: 2, keeps_rest: true, at: ProjectAt::Both };
-        assert!(plan_adamw(&Target::H100, &shape, &STEP).unwrap().launches.is_empty());
+        assert!(plan_adamw(&shape, &STEP, &Target::H100).unwrap().launches.is_empty());
         let large = AdamWShape { rows: 1 << 31, ..shape };
-        assert!(matches!(plan_adamw(&Target::H100, &large, &STEP), Err(KernelError::Shape { .. })));
+        assert!(matches!(plan_adamw(&large, &STEP, &Target::H100), Err(KernelError::Shape { .. })));
         let never = AdamWStep { step: 0, ..STEP };
-        assert!(matches!(plan_adamw(&Target::H100, &shape, &never), Err(KernelError::Shape { .. })));
+        assert!(matches!(plan_adamw(&shape, &never, &Target::H100), Err(KernelError::Shape { .. })));
     }
 }

@@ -38,7 +38,7 @@ pub struct ProjectionShape {
 ///
 /// # Errors
 /// [`KernelError::Shape`] for a type that is not f32, bf16 or f16, sizes beyond a launch, or a GPU with too little shared memory.
-pub fn plan_projection(target: &Target, shape: &ProjectionShape) -> Result<Plan> {
+pub fn plan_projection(shape: &ProjectionShape, target: &Target) -> Result<Plan> {
     let op = "projection";
     let ProjectionShape { rows, d, rank, keeps_rest, dtype } = *shape;
     if !matches!(dtype, DType::F32 | DType::Bf16 | DType::F16) {
@@ -312,7 +312,7 @@ mod tests {
             ),
             (Target::H100, 200, 2048, 0, &[("projection_expand_f32", 4 * 16)]),
         ] {
-            let plan = plan_projection(&target, &shape(rows, d, rank)).unwrap();
+            let plan = plan_projection(&shape(rows, d, rank), &target).unwrap();
             let found: Vec<_> =
                 plan.launches.iter().map(|l| (l.kernel.as_str(), l.grid.iter().product::<u32>())).collect();
             assert_eq!(found, launches, "{rows} × {d}, rank {rank}");
@@ -330,7 +330,7 @@ mod tests {
                     for rank in [1, 64, 512, 2048] {
                         for dtype in [DType::F32, DType::Bf16] {
                             let shape = ProjectionShape { dtype, ..shape(rows, d, rank) };
-                            let plan = plan_projection(&target, &shape).unwrap();
+                            let plan = plan_projection(&shape, &target).unwrap();
                             let most = plan.launches.iter().map(|l| l.shared_bytes).max();
                             assert!(most <= Some(target.shared_bytes), "{shape:?}");
                         }
@@ -350,14 +350,14 @@ mod tests {
             ProjectionShape { d: 1 << 30, ..small },
         ] {
             assert!(
-                matches!(plan_projection(&Target::A100, &wrong), Err(KernelError::Shape { .. })),
+                matches!(plan_projection(&wrong, &Target::A100), Err(KernelError::Shape { .. })),
                 "{wrong:?}"
             );
         }
         let tiny = Target { shared_bytes: 48 * 1024, ..Target::A100 };
-        assert!(matches!(plan_projection(&tiny, &small), Err(KernelError::Shape { .. })));
+        assert!(matches!(plan_projection(&small, &tiny), Err(KernelError::Shape { .. })));
         for empty in [shape(0, 8, 2), shape(3, 0, 0)] {
-            assert!(plan_projection(&Target::H100, &empty).unwrap().launches.is_empty());
+            assert!(plan_projection(&empty, &Target::H100).unwrap().launches.is_empty());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Every operation on the emulator, as an A100 and as an H100 would run it.
 #![cfg(feature = "emulate")]
+#![allow(clippy::print_stdout, clippy::unwrap_used)] // Helpers of a test may speak and panic.
 
 mod ops;
 

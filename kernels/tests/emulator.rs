@@ -1,5 +1,6 @@
 //! The emulator reports each fault of the kernels in `emulation/faults.cu`, and none where there is none.
 #![cfg(feature = "emulate")]
+#![allow(clippy::print_stdout, clippy::unwrap_used)] // Helpers of a test may speak and panic.
 
 use fwd_kernels::{
     Arg, Buffer, DType, Data, Emulator, Executor, File, KernelError, Launch, Plan, Role, Target,

@@ -1,4 +1,5 @@
 //! Every operation on the GPU, where there is one: `cargo test --features cuda --test gpu`.
+#![allow(clippy::print_stdout, clippy::unwrap_used)] // Helpers of a test may speak and panic.
 
 mod common;
 mod ops;

@@ -1,5 +1,6 @@
 //! Plans on memory of the GPU, where there is one: `cargo test --features cuda --test gpu_device`.
 #![cfg(feature = "cuda")]
+#![allow(clippy::print_stdout, clippy::unwrap_used)] // Helpers of a test may speak and panic.
 
 mod common;
 
@@ -37,8 +38,7 @@ fn run(stream: &Arc<CudaStream>) -> Vec<f32> {
     let (x, w) = inputs();
     let (x, w) = (stream.clone_htod(&x).unwrap(), stream.clone_htod(&w).unwrap());
     let mut y = stream.alloc_zeros::<f32>(ROWS * D).unwrap();
-    let buffers = &mut [Binding::read(&x), Binding::read(&w), Binding::write(&mut y)];
-    device.run_on(&plan(), buffers).unwrap();
+    device.run_on(&plan(), &mut [Binding::read(&x), Binding::read(&w), Binding::write(&mut y)]).unwrap();
     stream.clone_dtoh(&y).unwrap()
 }
 

@@ -1,5 +1,7 @@
 //! Batched SVD and eigenvalues on the GPU, where there is one, against a Jacobi SVD in f64 on the host:
 //! `cargo test --features cuda --test gpu_solver`.
+#![cfg(feature = "cuda")]
+#![allow(clippy::print_stdout, clippy::unwrap_used)] // Helpers of a test may speak and panic.
 
 mod common;
 
@@ -204,9 +206,15 @@ fn svd_of_every_route() {
     let Some(mut solver) = solver() else { return };
     for dtype in [DType::F32, DType::F64] {
         for order in [Layout::Rows, Layout::Columns] {
-            for (batch, m, n) in
-                [(1, 1usize, 1usize), (100, 5, 3), (3, 31, 32), (3, 120, 40), (2, 40, 121), (5, 64, 64), (1, 33, 1)]
-            {
+            for (batch, m, n) in [
+                (1, 1usize, 1usize),
+                (100, 5, 3),
+                (3, 31, 32),
+                (3, 120, 40),
+                (2, 40, 121),
+                (5, 64, 64),
+                (1, 33, 1),
+            ] {
                 let short: usize = m.min(n);
                 for accuracy in [Accuracy::Full, Accuracy::Squared] {
                     for k in [1, short.div_ceil(2), short] {

@@ -1,6 +1,7 @@
 //! Every kernel file compiles with NVRTC, for which no GPU is needed: `cargo test --features cuda --test nvrtc`, with the folder of
 //! libnvrtc on `LD_LIBRARY_PATH`.
 #![cfg(feature = "cuda")]
+#![allow(clippy::print_stdout, clippy::unwrap_used)] // Helpers of a test may speak and panic.
 
 use fwd_kernels::{File, KernelError, NormKind, NormShape, compile, plan_nonfinite, plan_norm_forward};
 

@@ -3,6 +3,7 @@
 use crate::error::{KernelError, Result};
 use cudarc::driver::DriverError;
 use libloading::{Library as Handle, Symbol};
+use std::error::Error;
 use std::ffi::c_int;
 
 /// The CUDA version that this program speaks, as the driver counts: 1000 × major + 10 × minor.
@@ -42,17 +43,20 @@ pub(crate) fn driver(call: &'static str) -> impl Fn(DriverError) -> KernelError 
     move |error| KernelError::Cuda { call, code: format!("{:?}", error.0) }
 }
 
+/// Loads the first of the files that loads, or tells what the loader said.
 fn open(files: &[&str]) -> Result<Handle, String> {
     let mut words = Vec::new();
     for file in files {
         // SAFETY: NVIDIA's libraries may be loaded at any time, from any thread.
         match unsafe { Handle::new(*file) } {
             Ok(handle) => return Ok(handle),
-            Err(error) => words.push(error.to_string()),
+            // The cause is the loader's own text; the error alone says no more than that it failed.
+            Err(error) => words.push(error.source().map_or_else(|| error.to_string(), ToString::to_string)),
         }
     }
-    // The first line names a file that few machines have; the others say more.
-    Err(words.into_iter().nth(1).unwrap_or_default())
+    // A file that is there lacks another one, which is worth more than the names of those that are not there.
+    let lacking = words.iter().zip(files).find(|(words, file)| !words.contains(*file));
+    Err(lacking.map_or_else(|| format!("none of {} is found", files.join(", ")), |(words, _)| words.clone()))
 }
 
 /// Whether a library can be loaded and is new enough.
@@ -110,7 +114,7 @@ mod tests {
         let missing =
             Library { files: &["libno-such.so", "libno-such.so.13"], symbol: b"f\0", help: "install it" };
         let error = require(&missing).unwrap_err().to_string();
-        assert!(error.contains("libno-such.so.13") && error.ends_with("install it"), "{error}");
+        assert!(error.ends_with("none of libno-such.so, libno-such.so.13 is found; install it"), "{error}");
     }
 
     #[test]

@@ -249,7 +249,7 @@ impl Device {
                 let (address, guard) = binding.address(stream);
                 guards.push(guard);
                 addresses.push(address);
-                if buffer.len > 0 && address % ALIGNMENT != 0 {
+                if buffer.len > 0 && !address.is_multiple_of(ALIGNMENT) {
                     let found = format!("{} bytes beyond one", address % ALIGNMENT);
                     return Err(refuse(index, buffer, ("at a multiple of 16 bytes".to_owned(), found)));
                 }

@@ -249,7 +249,7 @@ impl Solver {
         let (mut s, mut near) = (self.alloc::<T>(batch * k)?, self.alloc::<T>(batch * k * q)?);
         let (mut scaled, mut far) = (self.alloc::<f64>(batch * k * q)?, self.alloc::<f64>(batch * k * p)?);
         // Two products on the same matrices, and the eigenvalues between them.
-        let (matrices, _guard) = match &mut wide {
+        let (matrices, guard) = match &mut wide {
             Some(wide) => wide.device_ptr_mut(&stream),
             None => a.device_ptr_mut(&stream),
         };
@@ -279,7 +279,7 @@ impl Solver {
             let right = Operand { address: z, operation: AS_IT_IS, lead: q, stride: k * q };
             self.product([p, k, q], left, right, c, batch)?;
         }
-        drop(_guard);
+        drop(guard);
         let far = T::narrow(&device, far)?;
         Ok(if tall { (far, s, near) } else { (near, s, far) })
     }

@@ -5,7 +5,7 @@ use super::{epsilon, normal, run};
 use fwd_kernels::{AdamWShape, AdamWStep, DType, Data, Executor, ProjectAt, Target, plan_adamw};
 
 const PLACES: [ProjectAt; 3] = [ProjectAt::Both, ProjectAt::Update, ProjectAt::Gradient];
-const N_STEPS: u32 = 3;
+const N_STEPS: u32 = 2;
 
 pub(super) fn check(executor: &dyn Executor) {
     for target in targets(executor) {
@@ -16,7 +16,7 @@ pub(super) fn check(executor: &dyn Executor) {
                 (3, 33, 0, true),
                 (2, 10, 0, false),
                 (19, 132, 37, true),
-                (35, 70, 20, false),
+                (18, 34, 20, false),
             ] {
                 check_steps(executor, &target, &AdamWShape { rows, d, rank, keeps_rest, at });
             }
@@ -77,7 +77,7 @@ fn check_steps(executor: &dyn Executor, target: &Target, shape: &AdamWShape) {
     for t in 1..=N_STEPS {
         step.step = t;
         let mut g = normal(40 + u64::from(t), DType::F32, len);
-        let plan = plan_adamw(target, shape, &step).unwrap();
+        let plan = plan_adamw(shape, &step, target).unwrap();
         run(executor, &plan, &mut [&mut p, &mut g, &mut m, &mut v, &mut basis, &mut c]);
         let g = g.to_f64();
         reference.step(shape, &step, &g, &basis.to_f64(), &c.to_f64());
@@ -105,7 +105,7 @@ fn check_steps(executor: &dyn Executor, target: &Target, shape: &AdamWShape) {
 
 /// After several steps the parameter has not moved in what is forbidden, if the update is projected; else it has.
 fn check_leakage(executor: &dyn Executor, target: &Target, at: ProjectAt) {
-    let (rows, d, rank) = (5, 192, 40);
+    let (rows, d, rank) = (3, 100, 20);
     let shape = AdamWShape { rows, d, rank, keeps_rest: true, at };
     let [mut p, mut m, mut v] = [(); 3].map(|()| Data::zeros(DType::F32, rows * d));
     let (mut basis, mut c) = (basis(52, rank, d, DType::F32), Data::F32(vec![-1.0; rank]));
@@ -120,7 +120,7 @@ fn check_leakage(executor: &dyn Executor, target: &Target, at: ProjectAt) {
             step: t,
         };
         let mut g = normal(60 + u64::from(t), DType::F32, rows * d);
-        let plan = plan_adamw(target, &shape, &step).unwrap();
+        let plan = plan_adamw(&shape, &step, target).unwrap();
         run(executor, &plan, &mut [&mut p, &mut g, &mut m, &mut v, &mut basis, &mut c]);
     }
     let share = norm(&coefficients(&p.to_f64(), &basis.to_f64(), d).concat()) / norm(&p.to_f64());

@@ -5,11 +5,11 @@ use super::draw::{Anchor, Drawn, Pen, TEXT, WIDTH, room_for};
 use super::palette::{self, INK, MUTED};
 use plotters::prelude::*;
 
-const ROW: i32 = 32;
+const ROW: i32 = 34;
 const TOP: i32 = 6;
-const AXIS: i32 = 50;
+const AXIS: i32 = 46;
 /// Names that are longer are cut.
-const MAX_NAME: i32 = 230;
+const MAX_NAME: i32 = 200;
 
 /// The height of a chart.
 pub(super) fn height(chart: &Dots) -> i32 {
@@ -43,7 +43,7 @@ pub(super) fn draw<DB: DrawingBackend>(chart: &Dots, pen: &Pen<'_, DB>) -> Drawn
         .bold_line_style(pen.grid())
         .axis_style(MUTED.stroke_width(s as u32))
         .label_style(pen.style(TEXT - 2, MUTED))
-        .axis_desc_style(pen.style(TEXT - 1, INK))
+        .axis_desc_style(pen.style(TEXT - 2, MUTED))
         .set_all_tick_mark_size(4 * s)
         .x_labels(labels)
         .x_label_formatter(&|place| chart.axis.label(*place))

@@ -6,11 +6,11 @@ use super::draw::{Anchor, Drawn, Pen, TEXT, WIDTH, room_for, text_width};
 use super::palette::{self, INK, MUTED, SURFACE};
 use plotters::prelude::*;
 
-const HEAD: i32 = 46;
-const ROW: i32 = 32;
-const SCALE: i32 = 58;
+const HEAD: i32 = 50;
+const ROW: i32 = 34;
+const SCALE: i32 = 54;
 /// Names of rows that are longer are cut.
-const MAX_NAME: i32 = 200;
+const MAX_NAME: i32 = 170;
 /// Wider cells would tear a small matrix apart.
 const MAX_CELL: i32 = 76;
 /// Steps of the scale of colours.
@@ -30,9 +30,9 @@ pub(super) fn draw<DB: DrawingBackend>(chart: &Heat, pen: &Pen<'_, DB>) -> Drawn
     let n_columns = chart.columns.len().max(1) as i32;
     let cell = ((WIDTH - left - 8) / n_columns).min(MAX_CELL);
     let middle = |row: i32| HEAD + ROW * row + ROW / 2;
-    pen.text(&chart.column_title, (left, 14), Anchor::Left, (TEXT - 1, MUTED))?;
+    pen.text(&chart.column_title, (left, 13), Anchor::Left, (TEXT - 2, MUTED))?;
     for (column, name) in chart.columns.iter().enumerate() {
-        pen.text(name, (left + cell * column as i32 + cell / 2, 34), Anchor::Centre, (TEXT - 1, INK))?;
+        pen.text(name, (left + cell * column as i32 + cell / 2, 37), Anchor::Centre, (TEXT - 1, INK))?;
     }
     for (row, (name, cells)) in chart.rows.iter().zip(&chart.cells).enumerate() {
         let row = row as i32;
@@ -48,9 +48,8 @@ pub(super) fn draw<DB: DrawingBackend>(chart: &Heat, pen: &Pen<'_, DB>) -> Drawn
             let at = (x + cell / 2, middle(row));
             pen.text(&text, at, Anchor::Centre, (size, palette::on(colour)))?;
             if chart.framed.contains(&(row as usize, column)) {
-                let (right, bottom) = (x + cell - 4, y + ROW - 4);
-                let edge = [(x + 3, y + 3), (right, y + 3), (right, bottom), (x + 3, bottom), (x + 3, y + 2)];
-                pen.line(&edge, 2.0, palette::on(colour).mix(1.0))?;
+                let corners = [(x + 3, y + 3), (x + cell - 4, y + ROW - 4)];
+                pen.frame(corners, 2, palette::on(colour))?;
             }
         }
     }

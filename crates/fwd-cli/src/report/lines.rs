@@ -1,17 +1,19 @@
 //! Line charts with intervals.
 
 use super::charts::{Lines, Scale, Series};
-use super::draw::{Drawn, Pen, TEXT, legend_height};
-use super::palette::{self, INK, MUTED};
+use super::draw::{Anchor, Drawn, Pen, TEXT, legend_height};
+use super::palette::{self, MUTED};
 use plotters::prelude::*;
 
-const PLOT_HEIGHT: i32 = 290;
+const PLOT_HEIGHT: i32 = 270;
+/// The title of the vertical axis, which stands above it to be read without turning the head.
+const Y_TITLE: i32 = 24;
 /// Lines with more points have markers at some of them only.
 const MANY: usize = 24;
 
 /// The height of a chart.
 pub(super) fn height(chart: &Lines) -> i32 {
-    legend_height(&entries(chart)) + PLOT_HEIGHT
+    legend_height(&entries(chart)) + Y_TITLE + PLOT_HEIGHT
 }
 
 fn entries(chart: &Lines) -> Vec<(usize, String)> {
@@ -25,7 +27,9 @@ fn entries(chart: &Lines) -> Vec<(usize, String)> {
 pub(super) fn draw<DB: DrawingBackend>(chart: &Lines, pen: &Pen<'_, DB>) -> Drawn<DB> {
     let (s, entries) = (pen.scale, entries(chart));
     pen.legend(&entries)?;
-    let below = pen.area.margin(legend_height(&entries) * s, 0, 0, 0);
+    let top = legend_height(&entries);
+    pen.text(&chart.y.title, (8, top + Y_TITLE / 2), Anchor::Left, (TEXT - 2, MUTED))?;
+    let below = pen.area.margin((top + Y_TITLE) * s, 0, 0, 0);
     let points = || chart.series.iter().flat_map(|series| &series.points);
     let x_span = chart.x.span(points().map(|p| p.x));
     let y_span = chart.y.span(points().flat_map(|p| [p.ends.0, p.ends.1, p.y]));
@@ -33,7 +37,7 @@ pub(super) fn draw<DB: DrawingBackend>(chart: &Lines, pen: &Pen<'_, DB>) -> Draw
         .margin_top(8 * s)
         .margin_right(14 * s)
         .x_label_area_size(46 * s)
-        .y_label_area_size(64 * s)
+        .y_label_area_size(54 * s)
         .build_cartesian_2d(x_span.0..x_span.1, y_span.0..y_span.1)?;
     let n_moments = if chart.x.scale == Scale::Whole { (x_span.1 - x_span.0).ceil() as usize + 1 } else { 8 };
     plot.configure_mesh()
@@ -42,14 +46,13 @@ pub(super) fn draw<DB: DrawingBackend>(chart: &Lines, pen: &Pen<'_, DB>) -> Draw
         .bold_line_style(pen.grid())
         .axis_style(MUTED.stroke_width(s as u32))
         .label_style(pen.style(TEXT - 2, MUTED))
-        .axis_desc_style(pen.style(TEXT - 1, INK))
+        .axis_desc_style(pen.style(TEXT - 2, MUTED))
         .set_all_tick_mark_size(4 * s)
         .x_labels(n_moments.min(14))
         .y_labels(6)
         .x_label_formatter(&|place| chart.x.label(*place))
         .y_label_formatter(&|place| chart.y.label(*place))
         .x_desc(chart.x.title.clone())
-        .y_desc(chart.y.title.clone())
         .draw()?;
     // Intervals of several lines at one place would hide each other.
     let step = if chart.x.scale == Scale::Whole {

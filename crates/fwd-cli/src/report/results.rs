@@ -276,7 +276,8 @@ pub(super) fn cost(comparison: &Comparison) -> Section {
         ),
         capacity(comparison),
     ];
-    let seconds: [(&str, fn(&Run) -> f64); 5] = [
+    type Seconds = (&'static str, fn(&Run) -> f64);
+    let seconds: [Seconds; 5] = [
         ("frozen pass", |run| run.timing.frozen),
         ("training", |run| run.timing.training),
         ("optimiser in it", |run| run.timing.optimiser),

@@ -199,8 +199,8 @@ fn keys(found: &Inspection, name: &str) -> Table {
     let percent = |share: f64| format!("{:.0} %", 100.0 * share);
     let rows = found.selection.iter().map(|row| {
         let keys = row.keys;
-        let cells = vec![
-            row.task.clone(),
+        // A task's name keeps its hyphens.
+        let numbers = [
             row.n_samples.to_string(),
             format!("{:.3}", keys.image),
             format!("{:.3}", keys.text),
@@ -208,12 +208,7 @@ fn keys(found: &Inspection, name: &str) -> Table {
             percent(keys.image_alone),
             percent(keys.text_alone),
         ];
-        cells.iter().map(|cell| minus(cell)).collect::<Vec<_>>()
-    });
-    // A task's name keeps its hyphens.
-    let rows = rows.zip(&found.selection).map(|(mut cells, row)| {
-        cells[0].clone_from(&row.task);
-        cells
+        std::iter::once(row.task.clone()).chain(numbers.iter().map(|number| minus(number))).collect()
     });
     let head = [
         "task",
