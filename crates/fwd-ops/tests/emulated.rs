@@ -144,10 +144,8 @@ fn f64_and_ids_outside_are_typed_errors() {
     let x = normal(1, &[2, 3], DType::F64);
     let map = Linear::new(normal(2, &[4, 3], DType::F64), None).unwrap();
     let error = on_gpu(|| map.forward(&x).unwrap_err().to_string());
-    assert_eq!(
-        error,
-        "linear: dtype F64 is not supported, activations and trained parameters on a GPU are f32"
-    );
+    let words = "linear: dtype F64 is not supported, activations and trained parameters on a GPU are f32";
+    assert!(error.starts_with(words), "{error}");
     let half = Var::from_tensor(&f32s(1, &[4, 3]).to_dtype(DType::BF16).unwrap()).unwrap();
     let error = on_gpu(|| {
         Linear::new(half.as_tensor().clone(), None).unwrap().forward(&f32s(1, &[2, 3])).unwrap_err()
