@@ -283,7 +283,7 @@ impl<'a> Pretraining<'a> {
         let mut model = trainable.clone();
         model.remove(PROMPTS);
         fold(&mut model, &self.statistics)?;
-        write_atomically(&self.out.join(TRAINED), &model.to_f16_checkpoint()?)?;
+        write_atomically(&self.out.join(TRAINED), &model.to_bf16_checkpoint()?)?;
         let mut map = BTreeMap::new();
         for file in [VISION, TRAINED] {
             let path = self.out.join(file);
