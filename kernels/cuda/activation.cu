@@ -182,7 +182,7 @@ __device__ __forceinline__ void gated_backward(const T* h, const T* dy, T* dh, i
         gated_forward<A, T, W>(h, y, n, d);                                                                            \
     }                                                                                                                  \
     EMULATED(gated_forward_##name)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(256) gated_backward_##name(const T* h, const T* dy, T* dh, int n, int d) { \
+    extern "C" __global__ void __launch_bounds__(256, 1) gated_backward_##name(const T* h, const T* dy, T* dh, int n, int d) { \
         gated_backward<A, T, W>(h, dy, dh, n, d);                                                                      \
     }                                                                                                                  \
     EMULATED(gated_backward_##name)

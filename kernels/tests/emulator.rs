@@ -64,7 +64,7 @@ fn each_fault_is_reported() {
         (4, "write to x, which is an input, at byte 0"),
         (5, "access to byte 256 of y, which has 4"),
         (6, "write beside y"),
-        (7, "not all threads reach"),
+        (7, "finished threads do not reach"),
     ] {
         let error = sum(fault).expect_err("fault {fault} goes unnoticed").to_string();
         assert!(error.contains(words), "fault {fault}: {error}");
