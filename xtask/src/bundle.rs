@@ -50,7 +50,9 @@ pub(crate) fn bundle(args: &BundleArgs) -> Result<()> {
         "cargo",
         &["test", "--release", "--locked", "--no-run", "--message-format=json", "--features", "cuda"],
     );
-    cargo.args(["--package", "fwd-kernels", "--test", "gpu", "--test", "gpu_solver"]).env("FWD_NVCC", &nvcc);
+    cargo
+        .args(["--package", "fwd-kernels", "--test", "gpu", "--test", "gpu_device", "--test", "gpu_solver"])
+        .env("FWD_NVCC", &nvcc);
     for (name, path) in executables(&output(&mut cargo)?)? {
         put(&path, &unfinished.join(format!("test-{name}")))?;
     }

@@ -94,10 +94,11 @@ pub(crate) fn kernels(args: &KernelsArgs) -> Result<()> {
 
 /// Runs every kernel on the CPU, and the operations that launch them, against their references.
 pub(crate) fn emulate() -> Result<()> {
-    for package in ["fwd-kernels", "fwd-ops"] {
-        run(&mut command("cargo", &["test", "--locked", "--package", package, "--features", "emulate"]))?;
-    }
-    Ok(())
+    let list = ["test", "--locked", "--features", "emulate", "--package"];
+    run(command("cargo", &list).args(["fwd-kernels", "--lib", "--test", "emulated", "--test", "emulator"]))?;
+    run(command("cargo", &list).args(["fwd-ops", "--tests"]))?;
+    // Whole models, forward and backward, against transformers.
+    run(command("cargo", &list).args(["fwd-models", "--test", "oracle"]))
 }
 
 /// Type-checks what is compiled with the feature `cuda` alone. A script stands in for the compiler that candle's kernels ask for: their code is

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod bench_gpu;
 mod bundle;
 mod ci;
 mod comparison;
@@ -51,6 +52,8 @@ enum Bench {
     Algebra(bench::AlgebraArgs),
     /// Decoding of images and CIDEr-D, beside PyTorch's loader and pycocoevalcap.
     Data(bench::DataArgs),
+    /// The table of what `run.sh` of the bundle measured on a GPU.
+    Gpu(bench_gpu::GpuArgs),
 }
 
 fn main() -> Result<()> {
@@ -66,6 +69,7 @@ fn main() -> Result<()> {
         Args::Bench(Bench::Step(args)) => bench::step(&args),
         Args::Bench(Bench::Algebra(args)) => bench::algebra(&args),
         Args::Bench(Bench::Data(args)) => bench::data(&args),
+        Args::Bench(Bench::Gpu(args)) => bench_gpu::gpu(&args),
     }
 }
 

@@ -209,7 +209,7 @@ impl Comparison {
         }
         let keys: Vec<&Key> = found.iter().map(|(key, _)| key).collect();
         for (name, values) in differing(&keys) {
-            notes.push(format!("The groups differ in `{name}`: {}.", values.join(", ")));
+            notes.push(format!("The groups differ in {name}: {}.", values.join(", ")));
         }
         let variants: Vec<String> = keys.iter().map(|key| variant(key, &keys, orders.len())).collect();
         let groups = found.into_iter().zip(variants);
@@ -218,7 +218,7 @@ impl Comparison {
         let single: Vec<String> = groups
             .iter()
             .filter(|group| group.runs.len() == 1)
-            .map(|group| format!("`{}`", group.name()))
+            .map(Group::name)
             .collect();
         if !single.is_empty() {
             notes.push(format!("One seed, so no interval: {}.", single.join(", ")));

@@ -90,7 +90,9 @@ fn sublayers_of_random_shapes_equal_those_of_the_cpu() {
         let what = format!("case {case}: b{b} t{t} t_k{t_k} h{h} d_head{d_head} d{d} hidden{hidden}");
         let x = f32s(20 + case, &[b, t, d]);
         let layer = build(3);
-        compare(&format!("{what}, self-attention"), std::slice::from_ref(&x), &|x| layer.forward(&x[0], &bias).unwrap());
+        compare(&format!("{what}, self-attention"), std::slice::from_ref(&x), &|x| {
+            layer.forward(&x[0], &bias).unwrap()
+        });
         let memory = f32s(40 + case, &[b, t_k, 2 * width]);
         let cross = build(1);
         compare(&format!("{what}, cross-attention"), &[x.clone(), memory], &|x| {
@@ -118,7 +120,10 @@ fn half_precision_weights_are_widened_exactly_and_get_no_gradient() {
         let wide = weight.to_dtype(DType::F32).unwrap();
         let run = |w: &Tensor| {
             on_gpu(|| {
-                gradients(&|x| Linear::new(w.clone(), None).unwrap().forward(&x[0]).unwrap(), std::slice::from_ref(&x))
+                gradients(
+                    &|x| Linear::new(w.clone(), None).unwrap().forward(&x[0]).unwrap(),
+                    std::slice::from_ref(&x),
+                )
             })
         };
         assert_eq!(max_diff(&run(&weight)[0], &run(&wide)[0]), 0.0, "{dtype:?}");
