@@ -63,7 +63,7 @@ const LOWRANK: &str = include_str!("../cuda/lowrank.cuh");
 /// # Examples
 /// ```
 /// let text = fwd_kernels::source(fwd_kernels::File::Norm);
-/// assert!(text.contains("__global__") && !text.contains("#include"));
+/// assert!(text.contains("__global__") && !text.contains("#include \"common.cuh\""));
 /// ```
 pub fn source(file: File) -> String {
     let mut text = file.parts().1.to_owned();
