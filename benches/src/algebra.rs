@@ -89,6 +89,16 @@ impl StepBench {
         step.step(&mut self.state, &mut self.parameter, &self.gradient)
     }
 
+    /// The projection of the gradient alone.
+    ///
+    /// # Errors
+    /// None for a finite gradient.
+    pub fn project(&self) -> Result<Vec<f32>> {
+        let mut rows = self.gradient.clone();
+        self.projection.apply(&mut rows)?;
+        Ok(rows)
+    }
+
     /// Nothing but the matrix products that `n_projections` need, `G B` and `(G B) Bᵀ` each, by faer on all threads.
     pub fn products(&self, n_projections: usize) -> f32 {
         let (n, rank) = (self.gradient.len() / self.dim, self.basis.ncols());

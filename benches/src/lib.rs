@@ -4,6 +4,9 @@
 #![forbid(unsafe_code)]
 
 pub mod algebra;
+pub mod gpu;
+#[cfg(feature = "cuda")]
+pub mod gpu_run;
 
 use candle_core::{Device, Tensor, Var};
 use clap::ValueEnum;

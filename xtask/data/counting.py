@@ -9,7 +9,7 @@ import pretraining as ask
 from benchmark import Stream, split_by_count
 from pictures import PASTELS, SIDE, load, main_colour, sprite, webp
 
-_IMAGES, _HELD_OUT = 2400, 125
+_IMAGES, _HELD_OUT = 3000, 125
 
 
 def scatter(stream, sprites, ground, cells, side):

@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 
-from benchmark import Stream, split_by_count
+from benchmark import SPLITS, Stream, split_by_count
 from pictures import colour_shares, load, on_ground, webp
 
 _CONTINENTS = {"Africa": "africa", "America": "america", "Asia": "asia", "Europe": "europe", "Australia": "oceania", "Pacific": "oceania"}
@@ -47,18 +47,25 @@ def build(bench, packages):
             continue
         thumbnails.append(thumbnail)
         flags.append((code, picture))
+    asked = {(split, color): {"yes": [], "no": []} for split in SPLITS for color in _COLORS}
     for (code, picture), split in split_by_count(Stream("flags"), flags, 45, 25):
         key = bench.put(f"flags/{code.lower()}", webp(on_ground(picture)))
-        stream = Stream("flags", code)
         shares = colour_shares(picture)
         shares["red"] += shares["orange"] * 0.5
         ranked = sorted(_COLORS, key=lambda c: -shares[c])
         if shares[ranked[0]] >= 0.4 and shares[ranked[0]] >= 1.3 * shares[ranked[1]]:
             colors.add(split, key, _MAIN, ranked[0])
-        present = [c for c in _COLORS if shares[c] >= 0.08]
-        absent = [c for c in _COLORS if shares[c] < 0.005]
-        asked = min(2, len(present), len(absent))
-        for answer, named in (("yes", present), ("no", absent)):
-            for color in stream.sample(named, asked):
-                colors.add(split, key, stream.choice(_CONTAINS).format(color), answer)
+        for color in _COLORS:
+            if shares[color] >= 0.08:
+                asked[split, color]["yes"].append(key)
+            elif shares[color] < 0.005:
+                asked[split, color]["no"].append(key)
         continent.add(split, key, _CONTINENT, continents[code])
+    # Of each color, each wording has as many flags with it as without: the wording alone tells nothing.
+    for (split, color), keys in sorted(asked.items()):
+        number = min(len(keys["yes"]), len(keys["no"]))
+        stream = Stream("flags", split, color)
+        for pair in zip(stream.sample(keys["yes"], number), stream.sample(keys["no"], number)):
+            question = stream.choice(_CONTAINS).format(color)
+            for key, answer in zip(pair, ("yes", "no")):
+                colors.add(split, key, question, answer)

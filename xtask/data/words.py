@@ -25,8 +25,8 @@ VOCABULARY = """
     run walk jump swim open close big small hot cold old new day night left right
 """.split()
 VOCABULARY = sorted({word for word in VOCABULARY if 3 <= len(word) <= 6})
-# The other genres of films: longer, but they are asked for in posters.
-GENRES = ["adventure", "musical", "romance", "thriller", "western"]
+# Genres of films come twice as often, the longer ones too: they are asked for in posters.
+GENRES = ["action", "adventure", "comedy", "drama", "horror", "musical", "romance", "thriller", "western"]
 
 _IMAGES_PER_WORD, _HELD_OUT = 19, 165
 
@@ -56,7 +56,8 @@ def word_picture(stream, faces, word):
 def build(bench, packages):
     faces = fonts(packages)
     stream = Stream("words")
-    wanted = [(word, i) for word in VOCABULARY + GENRES for i in range(_IMAGES_PER_WORD)]
+    often = {word: 2 * _IMAGES_PER_WORD for word in GENRES}
+    wanted = [(word, i) for word in sorted({*VOCABULARY, *GENRES}) for i in range(often.get(word, _IMAGES_PER_WORD))]
     for (word, i), split in split_by_count(stream, wanted, _HELD_OUT, _HELD_OUT):
         picture = word_picture(Stream("words", word, str(i)), faces, word)
         key = bench.put(f"words/{word}-{i}", webp(picture))

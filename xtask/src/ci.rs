@@ -1,5 +1,6 @@
 //! What CI runs, in the order in which it fails soonest.
 
+use crate::kernels::{self, KernelsArgs};
 use crate::{command, root, tidy};
 use anyhow::{Result, ensure};
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ pub(crate) fn run() -> Result<()> {
         "cargo",
         &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
     ))?;
+    kernels::check_cuda()?;
     crate::run(
         command("cargo", &["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings"),
     )?;
@@ -24,6 +26,8 @@ pub(crate) fn run() -> Result<()> {
         cargo_deny()?.to_string_lossy().as_ref(),
         &["check", "licenses", "bans", "sources"],
     ))?;
+    kernels::kernels(&KernelsArgs::CHECK)?;
+    kernels::emulate()?;
     crate::run(&mut command("cargo", &TEST[1..]))?;
     crate::kills(20)
 }

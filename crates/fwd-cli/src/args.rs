@@ -1,10 +1,12 @@
 //! The command line.
 
 use crate::config::Order;
+use crate::device::DeviceKind;
 use crate::method::Method;
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use fwd_eval::FirstRow;
 use std::path::PathBuf;
 
 /// Continual prompt tuning of a frozen multimodal language model.
@@ -51,7 +53,9 @@ pub(crate) enum Command {
     /// The benchmark.
     #[command(subcommand)]
     Data(DataCommand),
-    /// Measures of continual learning from any matrix of scores.
+    /// Score a file of predictions against a task's annotations.
+    Score(ScoreArgs),
+    /// Measures of continual learning from any matrix of scores, or any toolbox's folder of results.
     Metrics(MetricsArgs),
     /// Finished runs beside each other: mean and 95 % interval over seeds for each method.
     Compare(CompareArgs),
@@ -99,11 +103,33 @@ pub(crate) enum Layout {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct ScoreArgs {
+    /// Predictions, one JSON object a line, with `question_id` and `text`; samples without one count as 0.
+    pub(crate) predictions: PathBuf,
+    /// The task.
+    #[arg(long)]
+    pub(crate) task: String,
+    /// Benchmark: as for `data check`; without it the embedded one.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bench: Option<PathBuf>,
+    /// The split that was answered.
+    #[arg(long, default_value = "test", value_parser = PossibleValuesParser::new(["train", "val", "test"]))]
+    pub(crate) split: String,
+    /// Also the figure that Prism and MCITlib print for these predictions, and by how much it differs.
+    #[arg(long)]
+    pub(crate) peer_compat: bool,
+    /// Also write all samples into this file, each with its prediction, answers and score.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct MetricsArgs {
-    /// Matrix of scores: one row a moment, one column a task; names in the first line and column are optional.
-    pub(crate) matrix: PathBuf,
+    /// Matrix of scores (CSV): one row a moment, one column a task; names in the first line and column are optional. Or a folder of
+    /// results: TASK/STAGE/merge.jsonl, as CoIN, MCITlib and Prism leave it, or STAGE/TASK.jsonl, as a run directory here.
+    pub(crate) path: PathBuf,
     /// What the first row is; without it a matrix with more rows than columns begins before training.
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = PossibleValuesParser::new(["before-training", "after-first-task"]).map(first_row))]
     pub(crate) first_row: Option<FirstRow>,
     /// The last column is what was known before the tasks (pre-training), no task.
     #[arg(long)]
@@ -111,15 +137,23 @@ pub(crate) struct MetricsArgs {
     /// Scores of each task learnt alone, for FWT*.
     #[arg(long, value_delimiter = ',', value_name = "SCORE,…")]
     pub(crate) alone: Option<Vec<f64>>,
+    /// For a folder: the benchmark whose annotations its predictions are scored against; without it the figures of its Result.text.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bench: Option<PathBuf>,
+    /// For a folder: the split that was answered.
+    #[arg(long, default_value = "test", value_parser = PossibleValuesParser::new(["train", "val", "test"]))]
+    pub(crate) split: String,
+    /// For a folder: the tasks in the order in which they were learnt; without it that of the benchmark, or of a published one.
+    #[arg(long, value_delimiter = ',', value_name = "TASK,…")]
+    pub(crate) tasks: Option<Vec<String>>,
+    /// For a folder: its stages, one a moment, in order; without it by their names (Zero_shot, Finetune, last, a task, a number).
+    #[arg(long, value_delimiter = ',', value_name = "STAGE,…")]
+    pub(crate) stages: Option<Vec<String>>,
 }
 
-/// The moment of the first row of a matrix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum FirstRow {
-    /// Before any training: zero-shot.
-    BeforeTraining,
-    /// After the first task.
-    AfterFirstTask,
+/// The moment of the first row of a matrix, by its name.
+fn first_row(name: String) -> FirstRow {
+    if name == "before-training" { FirstRow::BeforeTraining } else { FirstRow::AfterFirstTask }
 }
 
 #[derive(Debug, clap::Args)]
@@ -175,6 +209,9 @@ pub(crate) struct DemoArgs {
     /// Benchmark directory; without it the embedded benchmark.
     #[arg(long, value_name = "DIR")]
     pub(crate) bench: Option<PathBuf>,
+    /// Where the model computes.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) device: DeviceKind,
 }
 
 /// Flags win over the configuration file.
@@ -204,6 +241,9 @@ pub(crate) struct TrainArgs {
     /// Benchmark directory; without it the embedded benchmark.
     #[arg(long, value_name = "DIR")]
     pub(crate) bench: Option<PathBuf>,
+    /// Where the model computes; without it the CPU.
+    #[arg(long, value_enum)]
+    pub(crate) device: Option<DeviceKind>,
     /// Where frozen features are kept between runs; without it `.fwd-cache` beside the run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
@@ -213,6 +253,9 @@ pub(crate) struct TrainArgs {
     /// The split that is scored.
     #[arg(long, value_parser = PossibleValuesParser::new(["val", "test"]))]
     pub(crate) split: Option<String>,
+    /// Leave out records that cannot be used (image missing, damaged or too large), instead of refusing them.
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
     /// Training steps of a task, instead of epochs.
     #[arg(long, value_name = "N")]
     pub(crate) steps: Option<usize>,
@@ -249,6 +292,9 @@ pub(crate) struct EvalArgs {
     /// Where frozen features are kept; without it `.fwd-cache` beside the run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
+    /// Where the model computes.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) device: DeviceKind,
     /// Also write the answers into this folder, one JSON line each.
     #[arg(long, value_name = "DIR")]
     pub(crate) predictions: Option<PathBuf>,
@@ -325,6 +371,9 @@ pub(crate) struct AskArgs {
     /// Model directory; without it the run's, or the embedded model.
     #[arg(long, value_name = "DIR")]
     pub(crate) backbone: Option<PathBuf>,
+    /// Where the model computes.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) device: DeviceKind,
     /// For a run of the method `independent`: the task whose prompts are used.
     #[arg(long)]
     pub(crate) task: Option<String>,
@@ -347,6 +396,9 @@ pub(crate) struct PretrainArgs {
     /// Benchmark directory; without it the embedded benchmark.
     #[arg(long, value_name = "DIR")]
     pub(crate) bench: Option<PathBuf>,
+    /// Where the model computes.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) device: DeviceKind,
     /// Where frozen features are kept; without it `.fwd-cache` in the model directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
@@ -356,6 +408,9 @@ pub(crate) struct PretrainArgs {
 pub(crate) struct CheckArgs {
     /// Benchmark: a packed folder, one in CoIN's layout or with `tasks.toml`, or such a description; without it the embedded one.
     pub(crate) dir: Option<PathBuf>,
+    /// Count and list records that cannot be used, as training with --skip-bad leaves them out, but do not call them wrong.
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub(crate) fn command(args: &AskArgs, common: &Common) -> Result<ExitCode> {
         (None, Some((_, manifest))) => manifest.backbone_dir.clone(),
         (None, None) => assets::backbone()?,
     };
-    let backbone = Backbone::open(&dir)?;
+    let backbone = Backbone::open(&dir, &args.device.open()?)?;
     let pool = match &manifest {
         Some((run, manifest)) => {
             eval::check_backbone(&backbone.hash, manifest, &dir)?;

@@ -41,14 +41,14 @@ pub(crate) struct Answer {
 }
 
 impl Backbone {
-    /// Loads a directory.
+    /// Loads a directory into the memory of a device.
     ///
     /// # Errors
     /// That names the file that is missing or damaged, or the parts that do not fit.
-    pub(crate) fn open(dir: &Path) -> Result<Self> {
+    pub(crate) fn open(dir: &Path, device: &Device) -> Result<Self> {
         ensure!(dir.is_dir(), "the model directory {} does not exist", dir.display());
         let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-        let model = Blip::load(&dir, WeightDtype::F32, &Device::Cpu)?;
+        let model = Blip::load(&dir, WeightDtype::F32, device)?;
         let processor = Processor::open(&dir)?;
         let (side, image) = (model.config().vision.image_size, &processor.image);
         ensure!(

@@ -15,6 +15,7 @@
 //! ```
 
 use crate::args::TrainArgs;
+use crate::device::DeviceKind;
 use crate::method::Method;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::ValueEnum;
@@ -42,6 +43,10 @@ pub(crate) struct RunConfig {
     pub(crate) order: Order,
     /// The split that is scored.
     pub(crate) split: Split,
+    /// Where the model computes; the last digits of a result depend on it.
+    pub(crate) device: DeviceKind,
+    /// Whether records that cannot be used are left out, instead of refused.
+    pub(crate) skip_bad: bool,
     /// Samples of all pre-training tasks together, of which their subspace is made.
     pub(crate) pretraining_samples: usize,
     /// Samples of each pre-training task that are scored, to see what is left of it.
@@ -111,6 +116,8 @@ impl Default for RunConfig {
             tasks: Vec::new(),
             order: Order::default(),
             split: Split::Test,
+            device: DeviceKind::default(),
+            skip_bad: false,
             pretraining_samples: 512,
             retention_samples: 25,
             max_new_tokens: 24,
@@ -198,8 +205,10 @@ impl RunConfig {
         replace(&mut self.seed, args.seed.as_ref());
         replace(&mut self.tasks, args.tasks.as_ref());
         replace(&mut self.order, args.order.as_ref());
+        replace(&mut self.device, args.device.as_ref());
         replace(&mut self.training.batch_size, args.batch_size.as_ref());
         replace(&mut self.training.prompts.lr, args.lr.as_ref());
+        self.skip_bad |= args.skip_bad;
         if args.steps.is_some() {
             self.training.steps = args.steps;
         }

@@ -3,8 +3,8 @@
 use crate::args::{CheckArgs, Common, ConvertArgs, Layout};
 use crate::{assets, output, progress};
 use anyhow::Result;
-use fwd_data::bench::{Benchmark, check as examine};
-use fwd_data::task::{self, OnBad, TaskSet, convert as convert_to};
+use fwd_data::bench::check as examine;
+use fwd_data::task::{self, Loaded, OnBad, TaskSet, convert as convert_to};
 use serde::Serialize;
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -15,12 +15,19 @@ use std::process::ExitCode;
 /// A folder that is no benchmark.
 pub(crate) fn check(args: &CheckArgs, common: &Common) -> Result<ExitCode> {
     let dir = args.dir.clone().map_or_else(assets::benchmark, Ok)?;
+    let on_bad = on_bad(args.skip_bad);
     if dir.join("benchmark.json").is_file() {
-        let report = examine(&Benchmark::open(&dir)?);
+        let Loaded { bench, skipped } = task::open(&dir, on_bad)?;
+        let report = examine(&bench, skipped);
         return print(&report, report.is_clean(), common);
     }
-    let report = task::check(&TaskSet::open(&dir)?)?;
+    let report = task::check(&TaskSet::open(&dir)?, on_bad)?;
     print(&report, report.is_clean(), common)
+}
+
+/// What the flag `--skip-bad` asks for.
+pub(crate) fn on_bad(skip: bool) -> OnBad {
+    if skip { OnBad::Skip } else { OnBad::Refuse }
 }
 
 fn print(report: &(impl Serialize + Display), is_clean: bool, common: &Common) -> Result<ExitCode> {
@@ -37,7 +44,7 @@ fn print(report: &(impl Serialize + Display), is_clean: bool, common: &Common) -
 /// # Errors
 /// A folder that is no benchmark, an unknown task, an output folder that is not empty.
 pub(crate) fn convert(args: &ConvertArgs, common: &Common) -> Result<ExitCode> {
-    let loaded = task::open(&args.from, if args.skip_bad { OnBad::Skip } else { OnBad::Refuse })?;
+    let loaded = task::open(&args.from, on_bad(args.skip_bad))?;
     let mut bench = loaded.bench;
     if let Some(names) = &args.tasks {
         for name in names {

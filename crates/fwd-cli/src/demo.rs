@@ -25,11 +25,11 @@ const METHODS: [Method; 5] =
 /// As `train`.
 pub(crate) fn command(args: &DemoArgs, common: &Common) -> Result<ExitCode> {
     let began = Instant::now();
-    let session = Session::open(args.backbone.as_deref(), args.bench.as_deref())?;
+    let session = Session::open(args.backbone.as_deref(), args.bench.as_deref(), args.device)?;
     let mut found: Vec<Metrics> = Vec::new();
     for (i, method) in METHODS.into_iter().enumerate() {
         let dir = args.out.join(method.to_string());
-        let mut config = RunConfig { method, seed: args.seed, ..RunConfig::default() };
+        let mut config = RunConfig { method, seed: args.seed, device: args.device, ..RunConfig::default() };
         if method != Method::Independent {
             config.paths.alone = Some(args.out.join(Method::Independent.to_string()));
         }
@@ -37,11 +37,12 @@ pub(crate) fn command(args: &DemoArgs, common: &Common) -> Result<ExitCode> {
         found.push(if dir.join(metrics::JSON).exists() {
             let run = Manifest::read(&dir)?.run;
             let is_same = run.config.seed == args.seed
+                && run.config.device == args.device
                 && run.backbone_hash == session.backbone.hash
                 && run.data_hash == session.bench.hash().to_string();
             ensure!(
                 is_same,
-                "{} holds a run of another seed, model or benchmark; choose another --out",
+                "{} holds a run of another seed, device, model or benchmark; choose another --out",
                 dir.display()
             );
             progress::note("finished before; its result is taken");

@@ -2,6 +2,8 @@
 
 use crate::args::{Common, EvalArgs};
 use crate::config::{cache_dir, parse_split};
+use crate::data::on_bad;
+use crate::device::DeviceKind;
 use crate::method::Method;
 use crate::output;
 use crate::predict::{self, Generation};
@@ -37,7 +39,7 @@ pub(crate) fn command(args: &EvalArgs, common: &Common) -> Result<ExitCode> {
     let manifest = Manifest::read(&args.run)?;
     let config = &manifest.run.config;
     let split = args.split.as_deref().map_or(Ok(config.split), parse_split)?;
-    let session = session(&manifest, args.backbone.as_deref(), args.bench.as_deref())?;
+    let session = session(&manifest, args.backbone.as_deref(), args.bench.as_deref(), args.device)?;
     let names = args.task.as_ref().map_or(config.tasks.clone(), |task| vec![task.clone()]);
     let store = session.features(cache_dir(args.cache.as_ref(), &args.run));
     let generation = Generation { max_new_tokens: config.max_new_tokens, batch: config.eval_batch };
@@ -73,10 +75,16 @@ pub(crate) fn command(args: &EvalArgs, common: &Common) -> Result<ExitCode> {
 ///
 /// # Errors
 /// Another model or benchmark than the run's.
-pub(crate) fn session(manifest: &Manifest, backbone: Option<&Path>, bench: Option<&Path>) -> Result<Session> {
+pub(crate) fn session(
+    manifest: &Manifest,
+    backbone: Option<&Path>,
+    bench: Option<&Path>,
+    device: DeviceKind,
+) -> Result<Session> {
     let backbone = backbone.unwrap_or(&manifest.backbone_dir);
     let bench = bench.unwrap_or(&manifest.bench_dir);
-    let session = Session::open(Some(backbone), Some(bench))?;
+    let on_bad = on_bad(manifest.run.config.skip_bad);
+    let session = Session::open_with(Some(backbone), Some(bench), device, on_bad)?;
     check_backbone(&session.backbone.hash, manifest, backbone)?;
     let found = session.bench.hash().to_string();
     ensure!(

@@ -5,6 +5,7 @@
 //! four vectors in u32, the vectors in f32. A file that was cut short or damaged is computed anew.
 
 use crate::backbone::{Backbone, hex};
+use crate::device::DeviceKind;
 use crate::files::temporary;
 use crate::interrupt;
 use crate::progress::Bar;
@@ -75,7 +76,10 @@ impl<'a> FeatureStore<'a> {
 
     fn path(&self, image: &str, instruction: &str) -> PathBuf {
         let mut hasher = Sha256::new();
-        for part in [&self.backbone.hash, image, instruction] {
+        let tag = DeviceKind::tag(self.backbone.model.device());
+        // Without a word for the CPU: its files are as they ever were. A GPU's last digits are others.
+        let tag = (!tag.is_empty()).then_some(tag);
+        for part in [&self.backbone.hash, image, instruction].into_iter().chain(tag) {
             hasher.update((part.len() as u64).to_le_bytes());
             hasher.update(part);
         }

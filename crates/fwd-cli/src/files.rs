@@ -24,7 +24,7 @@ pub(crate) fn temporary(dir: &Path) -> io::Result<NamedTempFile> {
 /// # Errors
 /// An error of the system, naming the file; an older file is still whole then.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> io::Result<()> {
         fs::create_dir_all(dir)?;
         let mut file = temporary(dir)?;

@@ -5,6 +5,7 @@
 //! are on disk are not given again.
 
 use crate::config::RunConfig;
+use crate::device::DeviceKind;
 use crate::files::{write_atomically, write_json};
 use crate::frozen::Frozen;
 use crate::images::{Images, View};
@@ -17,7 +18,6 @@ use crate::samples::{Exam, spread};
 use crate::session::Session;
 use crate::weights::{self, Batch, weights_of};
 use anyhow::{Context, Result};
-use candle_core::Device;
 use fwd_data::Processor;
 use fwd_data::bench::{BenchTask, Record, Split};
 use fwd_models::{Blip, ModelKind, StepConfig, Trainable};
@@ -60,7 +60,7 @@ impl Finetune<'_> {
             }
             // A row behind the checkpoint was scored before it was written.
             let row = if trainable.n_steps() == learnt {
-                let weights = &mut trainable.frozen(&Device::Cpu)?;
+                let weights = &mut trainable.frozen(self.session.backbone.model.device())?;
                 let model = self.session.backbone.model.with_parameters(weights)?;
                 self.record_ranks(t + 1, &model, &images)?;
                 self.score_row(t + 1, &model, &images)?
@@ -173,7 +173,8 @@ impl Finetune<'_> {
         let views: Vec<View<'_>> = keys.into_iter().map(View::plain).collect();
         let (backbone, bench) = (&self.session.backbone, &self.session.bench);
         let tower = backbone.model.vision();
-        Images::compute(tower, &backbone.hash, &backbone.processor.image, bench, &views, self.cache)
+        let hash = format!("{}{}", backbone.hash, DeviceKind::tag(backbone.model.device()));
+        Images::compute(tower, &hash, &backbone.processor.image, bench, &views, self.cache)
     }
 
     fn path(&self, row: usize, exam: &Exam<'_>) -> PathBuf {

@@ -15,6 +15,7 @@ mod compare;
 mod config;
 mod data;
 mod demo;
+mod device;
 mod eval;
 mod failure;
 mod features;
@@ -36,9 +37,11 @@ mod pretrain;
 mod progress;
 mod ranks;
 mod report;
+mod results;
 mod run_dir;
 mod runs;
 mod samples;
+mod score;
 mod session;
 mod table;
 mod threads;
@@ -75,6 +78,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Pretrain(pretrain) => pretrain::command(pretrain, &args.common),
         Command::Data(DataCommand::Check(check)) => data::check(check, &args.common),
         Command::Data(DataCommand::Convert(convert)) => data::convert(convert, &args.common),
+        Command::Score(score) => score::command(score, &args.common),
         Command::Metrics(metrics) => matrix::command(metrics, &args.common),
         Command::Compare(compare) => compare::command(compare, &args.common),
         Command::Report(report) => report::command(report, &args.common),

@@ -1,8 +1,9 @@
 //! Answers to all samples of a task, their scores, and the file they are written to.
 //!
-//! A line of a predictions file: `{"question_id": …, "prompt": …, "text": …, "answers": […], "score": …}`; `prompt` is the
-//! question, `text` the answer that was given, `score` is that of the task's metric, 0…1 (0…10 for CIDEr-D, which is one of all
-//! captions together).
+//! A line of a predictions file: the six keys of LLaVA, CoIN, Prism and MCITlib, whose scorers read it, and two more:
+//! `{"question_id": …, "prompt": …, "text": …, "answer_id": "", "model_id": "fwd-prompt", "metadata": {}, "answers": […], "score": …}`;
+//! `prompt` is the question, `text` the answer that was given, `score` is that of the task's metric, 0…1 (0…10 for CIDEr-D, which is
+//! one of all captions together).
 
 use crate::backbone::Backbone;
 use crate::files::write_atomically;
@@ -28,12 +29,18 @@ pub(crate) struct Generation {
 /// One answer, scored.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Prediction<'a> {
-    /// `TASK/SPLIT/NUMBER`.
+    /// The record's own name, or `TASK/SPLIT/NUMBER`.
     pub(crate) question_id: &'a str,
     /// The instruction.
     pub(crate) prompt: &'a str,
     /// The model's answer.
     pub(crate) text: String,
+    /// Of the answer; there is none.
+    pub(crate) answer_id: &'static str,
+    /// What made it.
+    pub(crate) model_id: &'static str,
+    /// Nothing.
+    pub(crate) metadata: serde_json::Map<String, serde_json::Value>,
     /// The right answers.
     pub(crate) answers: &'a [String],
     /// By the task's metric.
@@ -50,14 +57,24 @@ pub(crate) fn scored<'a>(exam: &'a Exam<'_>, texts: Vec<String>) -> Result<Vec<P
     let texts: Vec<String> = texts.iter().map(|text| text.trim().to_owned()).collect();
     let scores = fwd_eval::score_all(exam.task.metric, &texts, &answers);
     let scores = scores.with_context(|| format!("task `{}`", exam.task.name))?;
-    let predictions = exam.cases.iter().zip(texts).zip(scores).map(|((case, text), score)| Prediction {
-        question_id: &case.question_id,
-        prompt: &case.record.instruction,
-        text,
-        answers: &case.record.answers,
-        score,
+    let predictions = exam.cases.iter().zip(texts).zip(scores).map(|((case, text), score)| {
+        let asked = (case.question_id.as_str(), case.record.instruction.as_str());
+        Prediction::new(asked, text, "fwd-prompt", (&case.record.answers, score))
     });
     Ok(predictions.collect())
+}
+
+impl<'a> Prediction<'a> {
+    /// A scored answer of a model to a question of this name.
+    pub(crate) fn new(
+        (question_id, prompt): (&'a str, &'a str),
+        text: String,
+        model_id: &'static str,
+        (answers, score): (&'a [String], f64),
+    ) -> Self {
+        let metadata = serde_json::Map::new();
+        Self { question_id, prompt, text, answer_id: "", model_id, metadata, answers, score }
+    }
 }
 
 /// Answers to all samples of a task.

@@ -1,7 +1,7 @@
 //! A run directory: who may write into it, and whether what lies there belongs to this run.
 //!
 //! ```text
-//! manifest.json       what the run is: configuration, hashes of data and model, program, machine, start
+//! manifest.json       what the run is: configuration, hashes of data and model, program, machine, start, records left out
 //! state/              the trainer's checkpoint
 //! predictions/        after-T/TASK.jsonl
 //! ranks/              after-T.json: directions of the input embeddings
@@ -17,6 +17,7 @@ use crate::logging;
 use crate::metrics;
 use crate::session::Session;
 use anyhow::{Context, Result, bail, ensure};
+use fwd_data::task::Skipped;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -48,6 +49,9 @@ pub(crate) struct Manifest {
     pub(crate) started: String,
     /// The machine it began on.
     pub(crate) machine: Machine,
+    /// Records that were left out of the benchmark; its hash knows them too.
+    #[serde(default)]
+    pub(crate) skipped: Skipped,
 }
 
 /// What decides the result of a run.
@@ -96,6 +100,7 @@ impl Manifest {
                 arch: std::env::consts::ARCH.to_owned(),
                 threads: rayon::current_num_threads(),
             },
+            skipped: session.skipped.clone(),
         }
     }
 

@@ -215,11 +215,8 @@ impl Comparison {
         let groups = found.into_iter().zip(variants);
         let groups: Vec<Group> =
             groups.map(|((key, runs), variant)| Group { method: key.method, variant, runs }).collect();
-        let single: Vec<String> = groups
-            .iter()
-            .filter(|group| group.runs.len() == 1)
-            .map(Group::name)
-            .collect();
+        let single: Vec<String> =
+            groups.iter().filter(|group| group.runs.len() == 1).map(Group::name).collect();
         if !single.is_empty() {
             notes.push(format!("One seed, so no interval: {}.", single.join(", ")));
         }
@@ -231,7 +228,7 @@ impl Comparison {
                 .map(|run| run.dir.display().to_string())
                 .collect();
             if group.is_sequence() && !without.is_empty() {
-                notes.push(format!("No FWT*, because --alone was not given: {}.", without.join(", ")));
+                notes.push(format!("No FWT* (`--alone` was not given): {}.", without.join(", ")));
             }
         }
         Ok(Self { groups, orders, notes })

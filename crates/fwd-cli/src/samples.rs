@@ -4,12 +4,12 @@ use crate::config::RunConfig;
 use crate::features::FeatureStore;
 use crate::progress;
 use anyhow::{Result, ensure};
-use fwd_data::bench::{BenchTask, Record, Split};
+use fwd_data::bench::{BenchTask, Record, Split, record_name};
 use fwd_models::BlipSample;
 
 /// A sample that is scored, with the record it came from.
 pub(crate) struct Case<'a> {
-    /// `TASK/SPLIT/NUMBER`, counted from 0 in the order of the file.
+    /// The record's own name, or `TASK/SPLIT/NUMBER`, counted from 0 in the order of the file.
     pub(crate) question_id: String,
     /// The record.
     pub(crate) record: &'a Record,
@@ -59,7 +59,8 @@ impl<'a> Part<'a> {
     fn exam(self, split: Split, store: &FeatureStore<'_>, bar: &progress::Bar) -> Result<Exam<'a>> {
         let samples = self.samples(store, bar)?;
         let cases = self.records.into_iter().zip(samples).map(|((i, record), sample)| {
-            let question_id = format!("{}/{}/{i}", self.task.name, split_name(split));
+            let own = record.id.clone();
+            let question_id = own.unwrap_or_else(|| record_name(&self.task.name, split, i));
             Case { question_id, record, sample }
         });
         Ok(Exam { task: self.task, cases: cases.collect() })
@@ -144,9 +145,5 @@ pub(crate) fn exam<'a>(
 
 /// The name of a split in files.
 pub(crate) fn split_name(split: Split) -> &'static str {
-    match split {
-        Split::Train => "train",
-        Split::Val => "val",
-        Split::Test => "test",
-    }
+    split.name()
 }

@@ -6,6 +6,7 @@
 
 use crate::args::{Common, TrainArgs};
 use crate::config::{Order, RunConfig, cache_dir};
+use crate::data::on_bad;
 use crate::failure::Failure;
 use crate::finetune::Finetune;
 use crate::frozen::Frozen;
@@ -43,7 +44,8 @@ pub(crate) fn command(args: &TrainArgs, common: &Common) -> Result<ExitCode> {
     let out =
         out.context("no run directory: name one with --out DIR, or as `paths.out` in the configuration")?;
     refuse_finished(&out)?;
-    let session = Session::open(config.paths.backbone.as_deref(), config.paths.bench.as_deref())?;
+    let (backbone, bench) = (config.paths.backbone.as_deref(), config.paths.bench.as_deref());
+    let session = Session::open_with(backbone, bench, config.device, on_bad(config.skip_bad))?;
     let metrics = run(&session, config, &out)?;
     if common.json {
         output::print_json(&metrics)?;

@@ -109,7 +109,7 @@ impl Batch {
         let features = self.features(model)?;
         let mut input = features.input()?;
         if let (Some(all), Some(chosen)) = (prompts, &self.prompts) {
-            input = input.with_prompt(&all.index_select(chosen, 0)?)?;
+            input = input.with_prompt(&all.index_select(&chosen.to_device(all.device())?, 0)?)?;
         }
         let scored = model.language().score(&input, &self.labels, &mut Tap::none())?;
         Ok((features, scored))
@@ -155,7 +155,7 @@ pub(crate) fn step(
     config: &StepConfig,
     extra: impl Fn(&FrozenFeatures, &Tensor) -> Result<Tensor> + Sync,
 ) -> Result<StepReport> {
-    let mut tracked = trainable.tracked(&Device::Cpu)?;
+    let mut tracked = trainable.tracked(base.device())?;
     let model = base.with_parameters(&mut tracked)?;
     let prompts = match trainable.get(PROMPTS) {
         Some((shape, _)) => Some(tracked.get(PROMPTS, shape)?),
@@ -205,8 +205,9 @@ pub(crate) fn weights_of(backbone: &Backbone) -> Result<Trainable> {
     let mut checkpoint = Checkpoint::open(&backbone.dir, WeightDtype::F32, &Device::Cpu)?;
     let mut source =
         |name: &str, shape: &[usize]| Ok(checkpoint.get_f32(name, shape)?.flatten_all()?.to_vec1()?);
-    let mut trainable =
-        Trainable::record(&mut source, |weights| backbone.model.with_parameters(weights).map(drop))?;
+    let mut trainable = Trainable::record(&mut source, &Device::Cpu, |weights| {
+        backbone.model.with_parameters(weights).map(drop)
+    })?;
     let neck: Vec<String> =
         trainable.names().filter(|n| n.starts_with("vision_model.")).map(String::from).collect();
     neck.iter().for_each(|name| trainable.remove(name));

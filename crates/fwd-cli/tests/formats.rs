@@ -58,6 +58,167 @@ fn a_damaged_record_is_named_or_left_out() {
         succeed(&mut place.program(&["data", "convert", "coin", "good", "--to", "packed", "--skip-bad"]));
     assert!(said.contains("1 records left out"), "{said}");
     succeed(&mut place.train("run", &["--bench", "good"]));
+    assert!(!place.program(&["data", "check", "coin"]).output().unwrap().status.success());
+    let report = succeed(&mut place.program(&["data", "check", "coin", "--skip-bad", "--json"]));
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!((&report["missing_images"]["n"], &report["skip_bad"]), (&1.into(), &true.into()));
+}
+
+#[test]
+fn a_run_may_leave_bad_records_out_and_knows_which() {
+    let place = Place::new();
+    succeed(&mut place.program(&["data", "convert", "bench", "coin", "--to", "coin"]));
+    let path = place.path("coin/corners/train.json");
+    let mut records: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    records[2]["image"] = "corners/images/none.png".into();
+    fs::write(&path, records.to_string()).unwrap();
+    let flags = ["--bench", "coin", "--skip-bad", "--steps", "2"];
+    let output = place.train("skipping", &flags).output().unwrap();
+    assert!(output.status.success(), "{}", common::stderr(&output));
+    let said = common::stderr(&output);
+    assert!(
+        said.contains("record 2: the image `corners/images/none.png`") && said.contains("1 records left out"),
+        "{said}"
+    );
+    // As with a benchmark that never had the record.
+    succeed(&mut place.program(&["data", "convert", "coin", "good", "--to", "packed", "--skip-bad"]));
+    succeed(&mut place.train("good-run", &["--bench", "good", "--steps", "2"]));
+    assert_eq!(place.metrics("skipping")["scores"], place.metrics("good-run")["scores"]);
+    let manifest = fs::read_to_string(place.path("skipping/manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(
+        (&manifest["skipped"]["n_records"], &manifest["run"]["config"]["skip_bad"]),
+        (&1.into(), &true.into())
+    );
+    // Scoring again leaves the same record out.
+    succeed(&mut place.program(&["eval", "skipping"]));
+    // The image turns up: another benchmark, which the run does not go on with.
+    fs::copy(
+        place.path("coin").join(records[1]["image"].as_str().unwrap()),
+        place.path("coin/corners/images/none.png"),
+    )
+    .unwrap();
+    fs::remove_file(place.path("skipping/metrics.json")).unwrap();
+    let refused = fail(&mut place.train("skipping", &flags));
+    assert!(refused.contains("data_hash"), "{refused}");
+    assert!(fail(&mut place.program(&["eval", "skipping"])).contains("is not the benchmark of this run"));
+}
+
+/// A file of predictions by the ids of the records.
+fn predictions(place: &Place, name: &str, lines: &[(&str, &str)]) {
+    let line =
+        |(id, text): &(&str, &str)| serde_json::json!({ "question_id": id, "text": text }).to_string() + "\n";
+    let path = place.path(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, lines.iter().map(line).collect::<String>()).unwrap();
+}
+
+#[test]
+fn predictions_are_scored_over_the_annotations() {
+    let place = Place::new();
+    predictions(&place, "p.jsonl", &[("corners/test/0", "Top left."), ("corners/test/3", "bottom right")]);
+    let score = ["score", "p.jsonl", "--bench", "bench", "--task", "corners"];
+    let json = succeed(
+        &mut place.program(&[&score[..], &["--peer-compat", "--json", "--out", "out.jsonl"]].concat()),
+    );
+    let found: Value = serde_json::from_str(&json).unwrap();
+    // Two of four; the peers divide by two, and know no full stop.
+    assert_eq!(
+        (&found["n_annotations"], &found["n_predictions"], &found["score"]),
+        (&4.into(), &2.into(), &50.0.into())
+    );
+    assert_eq!((&found["peer"]["score"], &found["peer"]["difference"]), (&50.0.into(), &0.0.into()));
+    assert_eq!((&found["metric"], &found["peer"]["rule"]), (&"exact".into(), &"exact-first".into()));
+    predictions(&place, "p.jsonl", &[("corners/test/0", "top left")]);
+    let table = succeed(&mut place.program(&[&score[..], &["--peer-compat"]].concat()));
+    assert!(table.contains("25.00") && table.contains("100.00") && table.contains("+75.00"), "{table}");
+    // What was written is a file of predictions again, with all samples.
+    let again = ["score", "out.jsonl", "--bench", "bench", "--task", "corners", "--json"];
+    let again: Value = serde_json::from_str(&succeed(&mut place.program(&again))).unwrap();
+    assert_eq!((&again["n_predictions"], &again["score"]), (&4.into(), &50.0.into()));
+
+    predictions(&place, "p.jsonl", &[("corners/test/0", "a"), ("corners/test/9", "b")]);
+    let refused = fail(&mut place.program(&score));
+    assert!(
+        refused.contains("p.jsonl, line 2: no annotation has the `question_id` corners/test/9"),
+        "{refused}"
+    );
+    fs::write(place.path("p.jsonl"), "{\"question_id\":1}\n").unwrap();
+    assert!(fail(&mut place.program(&score)).contains("p.jsonl, line 1: the key `text` is missing"));
+    let other = ["score", "p.jsonl", "--bench", "bench", "--task", "corner"];
+    assert!(fail(&mut place.program(&other)).contains("did you mean `corners`?"));
+}
+
+#[test]
+fn a_folder_of_results_is_a_matrix() {
+    let place = Place::new();
+    // As CoIN leaves it: each task before training, right after itself, and after the next.
+    let colours = ["red", "green", "blue", "red"].map(|c| c.to_owned()); // Of the samples 16 to 19: 16 % 3 is 1.
+    let right = |n: usize| -> Vec<(String, String)> {
+        (0..n).map(|i| (format!("colours/test/{i}"), colours[(i + 1) % 3].clone())).collect()
+    };
+    let write = |name: &str, lines: Vec<(String, String)>| {
+        let lines: Vec<_> = lines.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect();
+        predictions(&place, &format!("results/{name}/merge.jsonl"), &lines);
+    };
+    write("colours/Zero_shot", right(0));
+    write("colours/Finetune", right(4));
+    write("colours/corners", right(2));
+    write("colours/Multitask", right(3));
+    predictions(&place, "results/corners/Zero_shot/merge.jsonl", &[("corners/test/1", "top right")]);
+    predictions(&place, "results/corners/Finetune/merge.jsonl", &[("corners/test/1", "top left")]);
+    let metrics = ["metrics", "results", "--bench", "bench", "--json"];
+    let found: Value = serde_json::from_str(&succeed(&mut place.program(&metrics))).unwrap();
+    assert_eq!(found["tasks"], serde_json::json!(TASKS));
+    assert_eq!(found["scores"], serde_json::json!([[0.0, 25.0], [100.0], [50.0, 0.0]]));
+    assert_eq!(
+        (&found["measures"]["average"], &found["measures"]["forgetting"]),
+        (&25.0.into(), &50.0.into())
+    );
+    let table = succeed(&mut place.program(&metrics[..4]));
+    assert!(
+        table.contains("1 colours") && table.contains("100.00") && table.contains("forgetting"),
+        "{table}"
+    );
+
+    // Without annotations the toolbox's own figures.
+    assert!(fail(&mut place.program(&["metrics", "results"])).contains("--tasks"));
+    let tasks =
+        ["metrics", "results", "--tasks", "colours,corners", "--stages", "Finetune,corners", "--json"];
+    assert!(fail(&mut place.program(&tasks)).contains("Result.text"));
+    for (cell, figure) in [("colours/last", "Accuracy: 61.50%"), ("corners/last", "ANLS: 40.5%")] {
+        fs::create_dir_all(place.path("printed").join(cell)).unwrap();
+        fs::write(place.path("printed").join(cell).join("Result.text"), format!("Samples: 4\n{figure}\n"))
+            .unwrap();
+    }
+    let printed = ["metrics", "printed", "--tasks", "colours,corners", "--json"];
+    let found: Value = serde_json::from_str(&succeed(&mut place.program(&printed))).unwrap();
+    assert_eq!(found["scores"], serde_json::json!([[], [], [61.5, 40.5]]));
+    assert_eq!(
+        (&found["measures"]["average"], &found["measures"]["forgetting"]),
+        (&51.0.into(), &Value::Null)
+    );
+    write("colours/best", right(1));
+    assert!(fail(&mut place.program(&metrics)).contains("which moment is the stage `best`"));
+    fs::create_dir(place.path("empty")).unwrap();
+    assert!(fail(&mut place.program(&["metrics", "empty"])).contains("holds no results"));
+}
+
+#[test]
+fn a_run_directory_is_a_folder_of_results() {
+    let place = Place::new();
+    succeed(&mut place.train("run", &["--steps", "2"]));
+    let found = succeed(&mut place.program(&["metrics", "run", "--bench", "bench", "--json"]));
+    let found: Value = serde_json::from_str(&found).unwrap();
+    let run = place.metrics("run");
+    for row in 0..3 {
+        for column in 0..2 {
+            assert_eq!(found["scores"][row][column], run["scores"][row][column], "{row} {column}");
+        }
+    }
+    for measure in ["average", "forgetting", "forward_transfer"] {
+        assert_eq!(found["measures"][measure], run["measures"][measure], "{measure}");
+    }
 }
 
 #[test]

@@ -129,3 +129,17 @@ fn a_full_disk_stops_the_run_which_then_goes_on() {
     succeed(&mut place.train("run", &more));
     assert_eq!(place.metrics_bytes("run"), place.metrics_bytes("whole"));
 }
+
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn a_device_that_is_not_there_is_refused() {
+    let place = Place::new();
+    for more in [["--device", "cuda"], ["--set", "device=cuda"]] {
+        let refused = fail(&mut place.train("run", &more));
+        assert!(refused.contains("--device cuda: CUDA is not available"), "{refused}");
+        assert!(refused.contains("--features cuda"), "{refused}");
+    }
+    let refused = fail(&mut place.train("run", &["--set", "device=cud"]));
+    assert!(refused.contains("did you mean `cuda`?"), "{refused}");
+    assert!(!place.path("run").exists());
+}

@@ -11,8 +11,10 @@ pub use fwd_eval::Metric;
 pub use pack::Pack;
 pub(crate) use pack::{MAGIC, record_head};
 
-use crate::error::{DataError, Result};
-use crate::task::LooseImages;
+use crate::error::{DataError, Result, unknown_task};
+use crate::image_file::{ImageLimits, RgbImage};
+use crate::task::{LooseImages, OnBad, Skipped};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
@@ -52,11 +54,14 @@ pub enum Stage {
 pub struct Record {
     /// The split it belongs to.
     pub split: Split,
+    /// Its name in the file that it was first read from; none if it had none.
+    pub id: Option<String>,
     /// Key of the image, `folder/name`.
     pub image: String,
     /// What the model is asked.
     pub instruction: String,
-    /// What is right; the first is the training target.
+    /// What is right; the first is the training target. Of a multiple choice whose options the instruction lists, the letter and the
+    /// text of the right one are among them.
     pub answers: Vec<String>,
 }
 
@@ -84,6 +89,30 @@ impl BenchTask {
     pub fn split(&self, split: Split) -> impl Iterator<Item = &Record> {
         self.records.iter().filter(move |record| record.split == split)
     }
+
+    /// The names of the records of one split, by which predictions are told apart: their own, or [`record_name`].
+    pub fn ids(&self, split: Split) -> impl Iterator<Item = String> {
+        self.split(split).enumerate().map(move |(i, record)| match &record.id {
+            Some(id) => id.clone(),
+            None => record_name(&self.name, split, i),
+        })
+    }
+}
+
+impl Split {
+    /// Its name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Val => "val",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// The name of the record of this number, from 0, of a task's split: `TASK/SPLIT/NUMBER`.
+pub fn record_name(task: &str, split: Split, number: usize) -> String {
+    format!("{task}/{}/{number}", split.name())
 }
 
 /// SHA-256 of some content; displayed as 64 hexadecimal digits.
@@ -133,20 +162,45 @@ impl Benchmark {
     /// [`DataError`] naming file, line and key: a missing or damaged file, a field or split that does not exist, an empty
     /// instruction or answer, a record whose image is not there, a task name or an order given twice.
     pub fn open(dir: &Path) -> Result<Self> {
+        Ok(Self::open_with(dir, OnBad::Refuse)?.0)
+    }
+
+    /// As [`Self::open`]; under [`OnBad::Skip`] records that cannot be used are left out, also those whose images cannot be decoded.
+    /// The hash knows which.
+    pub(crate) fn open_with(dir: &Path, on_bad: OnBad) -> Result<(Self, Skipped)> {
         let mut hasher = Sha256::new();
         let packs = open_packs(dir, &mut hasher)?;
-        let index = dir.join("benchmark.json");
-        let entries = read_index(&index, &mut hasher)?;
-        let mut tasks = Vec::with_capacity(entries.len());
+        let entries = read_index(&dir.join("benchmark.json"), &mut hasher)?;
+        let (mut tasks, mut skipped) = (Vec::with_capacity(entries.len()), Skipped::default());
         for entry in entries {
-            let path = dir.join("tasks").join(format!("{}.jsonl", entry.name));
+            let path = task_file(dir, &entry.name);
             let bytes = read(&path)?;
             feed(&mut hasher, &entry.name, &bytes);
-            let records = read_records(&path, &bytes, &packs)?;
+            let read: Vec<_> = read_records(&bytes, entry.metric).collect();
+            let broken = if on_bad == OnBad::Skip { undecodable(&packs, &read) } else { BTreeMap::new() };
+            let mut records = Vec::with_capacity(read.len());
+            for (line, record) in read {
+                let found = record.and_then(|record| match find_image(&packs, &record.image) {
+                    None => Err(format!("there is no image `{}`", record.image)),
+                    Some(_) => broken.get(&record.image).map_or(Ok(record), |what| Err(what.clone())),
+                });
+                match found {
+                    Ok(record) => records.push(record),
+                    Err(what) => {
+                        skipped.take(DataError::Record { path: path.clone(), line, what }, on_bad)?;
+                        feed(&mut hasher, "left out", &(line as u64).to_le_bytes());
+                    }
+                }
+            }
+            if records.is_empty() {
+                let what = "the task has no records".into();
+                return Err(DataError::Record { path, line: 1, what });
+            }
             let TaskEntry { name, title, stage, metric, synthetic, order } = entry;
             tasks.push(BenchTask { name, title, stage, metric, synthetic, order, records });
         }
-        Ok(Self { tasks, packs, loose: Arc::default(), hash: ContentHash(hasher.finalize().into()) })
+        let hash = ContentHash(hasher.finalize().into());
+        Ok((Self { tasks, packs, loose: Arc::default(), hash }, skipped))
     }
 
     /// A benchmark whose images are in no pack. Its hash sees the tasks, and of the images their keys and lengths: reading all of
@@ -160,6 +214,7 @@ impl Benchmark {
             for record in &task.records {
                 feed(&mut hasher, &record.image, record.instruction.as_bytes());
                 feed(&mut hasher, "split", &[record.split as u8]);
+                record.id.iter().for_each(|id| feed(&mut hasher, "id", id.as_bytes()));
                 record.answers.iter().for_each(|answer| feed(&mut hasher, "answer", answer.as_bytes()));
             }
         }
@@ -206,12 +261,8 @@ impl Benchmark {
     /// # Errors
     /// [`DataError::UnknownTask`], with a suggestion if a task has a similar name.
     pub fn task(&self, name: &str) -> Result<&BenchTask> {
-        self.tasks.iter().find(|task| task.name == name).ok_or_else(|| {
-            let similarity = |task: &BenchTask| strsim::jaro_winkler(&task.name, name);
-            let nearest = self.tasks.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
-            let suggestion = nearest.filter(|task| similarity(task) > 0.75).map(|task| task.name.clone());
-            DataError::UnknownTask { name: name.into(), suggestion }
-        })
+        let found = self.tasks.iter().find(|task| task.name == name);
+        found.ok_or_else(|| unknown_task(self.tasks.iter().map(|task| task.name.as_str()), name))
     }
 
     /// The default downstream sequence: the tasks that have an order, by it.
@@ -270,6 +321,8 @@ impl From<&BenchTask> for TaskEntry {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Line {
     split: Split,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    question_id: Option<String>,
     image: String,
     instruction: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -280,10 +333,10 @@ pub(crate) struct Line {
 
 impl From<&Record> for Line {
     fn from(record: &Record) -> Self {
-        let Record { split, image, instruction, mut answers } = record.clone();
+        let Record { split, id: question_id, image, instruction, mut answers } = record.clone();
         let answer = if answers.len() == 1 { answers.pop() } else { None };
         let answers = if answer.is_none() { Some(answers) } else { None };
-        Self { split, image, instruction, answer, answers }
+        Self { split, question_id, image, instruction, answer, answers }
     }
 }
 
@@ -367,37 +420,85 @@ fn read_index(path: &Path, hasher: &mut Sha256) -> Result<Vec<TaskEntry>> {
     Ok(index.tasks)
 }
 
-/// The records of a task file, checked against the images there are.
-fn read_records(path: &Path, bytes: &[u8], packs: &BTreeMap<String, Pack>) -> Result<Vec<Record>> {
-    let mut records = Vec::new();
-    for (i, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let fail = |what: String| DataError::Record { path: path.into(), line: i + 1, what };
-        let line: Line = serde_json::from_slice(line).map_err(|e| fail(e.to_string()))?;
-        let answers = match (line.answer, line.answers) {
-            (Some(answer), None) => vec![answer],
-            (None, Some(answers)) => answers,
-            _ => return Err(fail("needs either `answer` or `answers`".into())),
-        };
-        if answers.is_empty() || answers.iter().any(|answer| answer.trim().is_empty()) {
-            return Err(fail(format!("an answer about the image `{}` is empty", line.image)));
-        }
-        if line.instruction.trim().is_empty() {
-            return Err(fail(format!("the instruction about the image `{}` is empty", line.image)));
-        }
-        if find_image(packs, &line.image).is_none() {
-            return Err(fail(format!("there is no image `{}`", line.image)));
-        }
-        records.push(Record { split: line.split, image: line.image, instruction: line.instruction, answers });
-    }
-    if records.is_empty() {
-        let what = "the task has no records".into();
-        return Err(DataError::Record { path: path.into(), line: 1, what });
-    }
-    Ok(records)
+/// The file of a task's records.
+fn task_file(dir: &Path, name: &str) -> PathBuf {
+    dir.join("tasks").join(format!("{name}.jsonl"))
 }
 
-#[cfg(test)]
-mod tests;
+/// The records of a task file with their lines, from 1, or what is wrong there; whether their images are there is left open.
+fn read_records<'a>(
+    bytes: &'a [u8],
+    metric: Metric,
+) -> impl Iterator<Item = (usize, std::result::Result<Record, String>)> + 'a {
+    let lines =
+        bytes.split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
+    lines.map(move |(i, line)| (i + 1, read_record(line, metric)))
+}
+
+fn read_record(line: &[u8], metric: Metric) -> std::result::Result<Record, String> {
+    let line: Line = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+    let answers = match (line.answer, line.answers) {
+        (Some(answer), None) => vec![answer],
+        (None, Some(answers)) => answers,
+        _ => return Err("needs either `answer` or `answers`".into()),
+    };
+    if answers.is_empty() || answers.iter().any(|answer| answer.trim().is_empty()) {
+        return Err(format!("an answer about the image `{}` is empty", line.image));
+    }
+    if line.instruction.trim().is_empty() {
+        return Err(format!("the instruction about the image `{}` is empty", line.image));
+    }
+    let answers = spelt_out(metric, &line.instruction, answers);
+    let Line { split, question_id: id, image, instruction, .. } = line;
+    Ok(Record { split, id, image, instruction, answers })
+}
+
+/// The answers, for a multiple choice with what the instruction tells of the right option.
+pub(crate) fn spelt_out(metric: Metric, instruction: &str, answers: Vec<String>) -> Vec<String> {
+    match metric {
+        Metric::MultipleChoice => fwd_eval::option_answers(instruction, &answers),
+        _ => answers,
+    }
+}
+
+/// The images of some records that cannot be decoded, with the reason.
+fn undecodable(
+    packs: &BTreeMap<String, Pack>,
+    records: &[(usize, std::result::Result<Record, String>)],
+) -> BTreeMap<String, String> {
+    let keys: BTreeSet<&str> =
+        records.iter().filter_map(|(_, record)| Some(record.as_ref().ok()?.image.as_str())).collect();
+    let reason = |key: &str| {
+        let decoded = RgbImage::decode(find_image(packs, key)?, key, ImageLimits::default());
+        Some((key.to_owned(), decoded.err()?.to_string()))
+    };
+    keys.into_par_iter().filter_map(reason).collect()
+}
+
+/// The records of a task in a folder, with its metric, without any look at images.
+///
+/// # Errors
+/// As [`Benchmark::open`].
+pub(crate) fn read_task(dir: &Path, name: &str) -> Result<(Metric, Vec<Record>)> {
+    let entries = read_index(&dir.join("benchmark.json"), &mut Sha256::new())?;
+    let entry = entries.iter().find(|entry| entry.name == name);
+    let names = entries.iter().map(|entry| entry.name.as_str());
+    let metric = entry.map(|entry| entry.metric).ok_or_else(|| unknown_task(names, name))?;
+    let path = task_file(dir, name);
+    let bytes = read(&path)?;
+    let record = |(line, record): (usize, std::result::Result<Record, String>)| {
+        record.map_err(|what| DataError::Record { path: path.clone(), line, what })
+    };
+    Ok((metric, read_records(&bytes, metric).map(record).collect::<Result<_>>()?))
+}
+
+/// The names of the tasks of a folder that have an order, by it.
+///
+/// # Errors
+/// As [`Benchmark::open`].
+pub(crate) fn read_sequence(dir: &Path) -> Result<Vec<String>> {
+    let mut entries = read_index(&dir.join("benchmark.json"), &mut Sha256::new())?;
+    entries.retain(|entry| entry.order.is_some());
+    entries.sort_by_key(|entry| entry.order);
+    Ok(entries.into_iter().map(|entry| entry.name).collect())
+}

@@ -137,6 +137,14 @@ pub enum PathFault {
     NoFile,
 }
 
+/// An error about a task that is not among those of the given names, with the most similar of them.
+pub(crate) fn unknown_task<'a>(names: impl Iterator<Item = &'a str>, name: &str) -> DataError {
+    let nearest =
+        names.map(|other| (strsim::jaro_winkler(other, name), other)).max_by(|a, b| a.0.total_cmp(&b.0));
+    let suggestion = nearest.filter(|(similarity, _)| *similarity > 0.75).map(|(_, other)| other.to_owned());
+    DataError::UnknownTask { name: name.into(), suggestion }
+}
+
 fn list(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+use flate2::{Compression, write::ZlibEncoder};
 use fwd_data::bench::{Benchmark, Stage, check};
+use fwd_data::task::Skipped;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 fn dir() -> PathBuf {
@@ -12,7 +15,7 @@ fn dir() -> PathBuf {
 #[test]
 fn the_embedded_benchmark_is_clean() {
     let bench = Benchmark::open(&dir()).unwrap();
-    let report = check(&bench);
+    let report = check(&bench, Skipped::default());
     assert!(report.is_clean(), "{report}");
     assert!(bench.pretraining().len() >= 8, "pre-training tasks");
     assert!(
@@ -21,10 +24,19 @@ fn the_embedded_benchmark_is_clean() {
     );
 }
 
-/// Bytes of all files below a folder.
+/// Bytes of all files below a folder as git keeps them, deflated.
 fn size(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries.map(|path| if path.is_dir() { size(&path) } else { path.metadata().unwrap().len() }).sum()
+    entries
+        .map(|path| if path.is_dir() { size(&path) } else { deflated(&std::fs::read(path).unwrap()) })
+        .sum()
+}
+
+fn deflated(bytes: &[u8]) -> u64 {
+    let mut encoder = ZlibEncoder::new(std::io::sink(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.try_finish().unwrap();
+    encoder.total_out()
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn rows_are_records() {
     file(&path, Some("Q1"));
     let records: Vec<TaskRecord> = read(&path, None).unwrap().map(Result::unwrap).collect();
     assert_eq!(records.len(), 2);
-    assert_eq!((records[0].id.as_str(), records[0].instruction.as_str()), ("50", "Q0"));
+    assert_eq!((records[0].name().as_str(), records[0].instruction.as_str()), ("50", "Q0"));
     assert_eq!(records[0].answers, ["a", "b"]);
     assert_eq!(records[0].image, Some(ImageSource::Bytes(b"the bytes".to_vec())));
     assert_eq!(records[1].image, Some(ImageSource::Path("images/1.png".into())));

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use fwd_data::bench::{Benchmark, Metric, Split, Stage, check as check_bench};
-use fwd_data::task::{self, ImageRoot, Loaded, OnBad, Preset, TaskSet, check, convert};
+use fwd_data::task::{self, ImageRoot, Loaded, OnBad, Preset, Skipped, TaskSet, check, convert};
 use fwd_data::{DataError, PathFault};
 use std::fs;
 use std::path::Path;
@@ -263,7 +263,7 @@ fn bad_records_are_skipped_counted_and_listed() {
     for (reason, part) in skipped.reasons.iter().zip(parts) {
         assert!(reason.contains(part), "{part}: {reason}");
     }
-    assert!(check_bench(&bench).undecodable.is_empty());
+    assert!(check_bench(&bench, Skipped::default()).undecodable.is_empty());
     // A file that is damaged outside its records is never passed over.
     let dir = layout_with("GQA/test.json", "[{}");
     assert!(task::open(dir.path(), OnBad::Skip).unwrap_err().to_string().contains("truncated"));
@@ -272,7 +272,7 @@ fn bad_records_are_skipped_counted_and_listed() {
 #[test]
 fn a_check_finds_what_is_wrong() {
     let dir = layout();
-    let report = check(&TaskSet::open(dir.path()).unwrap()).unwrap();
+    let report = check(&TaskSet::open(dir.path()).unwrap(), OnBad::Refuse).unwrap();
     assert!(report.is_clean(), "{report}");
     assert_eq!((report.n_tasks, report.n_records, report.n_images), (2, 4, 4));
 
@@ -290,7 +290,7 @@ fn a_check_finds_what_is_wrong() {
     let dir = layout_with("GQA/test.json", &format!("[{}]", questions.join(",")));
     write(dir.path(), "GQA/images/copy.png", png(0));
     write(dir.path(), "GQA/images/cut.png", &png(5)[..50]);
-    let report = check(&TaskSet::open(dir.path()).unwrap()).unwrap();
+    let report = check(&TaskSet::open(dir.path()).unwrap(), OnBad::Refuse).unwrap();
     let counts = [
         &report.missing_images,
         &report.outside_images,
@@ -318,7 +318,7 @@ fn a_check_counts_annotators_and_captions() {
     write(dir.path(), "VQAv2/1.png", png(1));
     write(dir.path(), "VQAv2/train.json", format!("[{}]", conversation("VQAv2/0.png", "Q", "A")));
     write(dir.path(), "VQAv2/test.json", format!("[{}]", question(1, "VQAv2/1.png", "cat")));
-    let report = check(&TaskSet::open(dir.path()).unwrap()).unwrap();
+    let report = check(&TaskSet::open(dir.path()).unwrap(), OnBad::Refuse).unwrap();
     assert_eq!(report.answers_not_ten.first[0].what.rsplit(": ").next(), Some("1 answers"));
     write(
         dir.path(),
@@ -327,7 +327,7 @@ fn a_check_counts_annotators_and_captions() {
     );
     let text = r#"{"images":[{"id":1,"file_name":"1.png"}],"annotations":[{"image_id":1,"caption":"a"},{"image_id":2,"caption":"b"}]}"#;
     write(dir.path(), "c.json", text);
-    let report = check(&TaskSet::open(dir.path()).unwrap()).unwrap();
+    let report = check(&TaskSet::open(dir.path()).unwrap(), OnBad::Refuse).unwrap();
     assert_eq!((report.captions_without_image.n, report.unreadable_records.n), (1, 0), "{report}");
     let loaded = task::open(dir.path(), OnBad::Skip).unwrap();
     assert_eq!((loaded.bench.tasks[0].records.len(), loaded.skipped.n_records), (1, 1));
@@ -361,7 +361,7 @@ fn the_embedded_benchmark_goes_to_llava_and_back() {
     assert!(llava.join("flags/train.json").is_file() && llava.join("posters/images").is_dir());
     let loose = task::open(&llava, OnBad::Refuse).unwrap().bench;
     assert_eq!(essence(&loose), essence(&bench));
-    assert!(check(&TaskSet::open(&llava).unwrap()).unwrap().is_clean());
+    assert!(check(&TaskSet::open(&llava).unwrap(), OnBad::Refuse).unwrap().is_clean());
     convert::to_packed(&loose, &packed).unwrap();
     let again = task::open(&packed, OnBad::Refuse).unwrap().bench;
     assert_eq!(essence(&again), essence(&bench));
@@ -403,4 +403,128 @@ fn a_conversion_is_whole_or_not_there() {
     let message = convert::to_packed(&bench, &out).unwrap_err().to_string();
     assert!(message.contains("something is there already"), "{message}");
     assert_eq!(fs::read(out.join("mine.txt")).unwrap(), b"mine");
+}
+
+#[test]
+fn an_image_that_is_not_there_is_named_in_every_format() {
+    let dir = tempfile::tempdir().unwrap();
+    for (file, text) in [
+        ("llava.json", format!("[{}]", conversation("none.png", "Q", "A"))),
+        ("test.json", format!("[{}]", question(1, "none.png", "A"))),
+        ("test.jsonl", question(1, "none.png", "A")),
+        (
+            "textvqa.json",
+            r#"{"data":[{"question":"Q","image_id":"none","image":"none.png","answers":["A"]}]}"#.into(),
+        ),
+        (
+            "coco.json",
+            r#"{"images":[{"id":1,"file_name":"none.png"}],"annotations":[{"image_id":1,"caption":"A"}]}"#
+                .into(),
+        ),
+        ("table.csv", "image,text,answer\nnone.png,Q,A\n".into()),
+    ] {
+        write(dir.path(), file, text);
+        let description =
+            format!("[[task]]\nname=\"t\"\nkind=\"vqa\"\ntest=\"{file}\"\nprompt=\"Q {{instruction}}\"\n");
+        write(dir.path(), "tasks.toml", description);
+        let message = task::open(dir.path(), OnBad::Refuse).unwrap_err().to_string();
+        assert!(message.contains(&format!("{file}, record 0: the image `none.png` is missing")), "{message}");
+    }
+}
+
+#[test]
+fn prompts_that_depend_on_the_answer_are_found() {
+    // As one task of MLLM-DCL: the template looks at the gold answer.
+    let one = |i: usize| {
+        let (ending, answer) = if i.is_multiple_of(2) {
+            ("Answer the question with yes or no.", ["yes", "no"][i / 2 % 2].to_owned())
+        } else {
+            ("Answer in a word.", format!("organ{i}"))
+        };
+        format!(r#"{{"question_id":"{i}","text":"Question {i}?\n{ending}","answer":"{answer}"}}"#)
+    };
+    let dir = layout_with("GQA/test.json", &format!("[{}]", (0..40).map(one).collect::<Vec<_>>().join(",")));
+    let report = check(&TaskSet::open(dir.path()).unwrap(), OnBad::Refuse).unwrap();
+    let kinds: Vec<_> =
+        report.telling_kinds.iter().map(|closing| (closing.task.as_str(), closing.kind, closing.n)).collect();
+    assert_eq!(kinds, [("gqa", "words", 20), ("gqa", "yes or no", 20)]);
+    assert!(report.is_clean(), "{report}");
+    let text = fs::read_to_string(dir.path().join("GQA/test.json")).unwrap().replace("\"no\"", "\"yes\"");
+    write(dir.path(), "GQA/test.json", text.replace("Question 1?", "Question 1?\\nRationale: it is."));
+    let report = check(&TaskSet::open(dir.path()).unwrap(), OnBad::Refuse).unwrap();
+    assert_eq!(report.telling_prompts.n, 1);
+    let what = &report.telling_prompts.first[0].what;
+    assert!(what.starts_with("20 prompts end in `Answer the question with yes or no.`"), "{what}");
+    assert!(!report.is_clean());
+    assert_eq!((report.explained_answers[0].n, report.explained_answers[0].of), (1, 40));
+}
+
+#[test]
+fn a_check_may_leave_bad_records_out() {
+    let questions = [question(1, "GQA/images/1.png", "cat"), question(2, "GQA/images/none.png", "cat")];
+    let dir = layout_with("GQA/test.json", &format!("[{}]", questions.join(",")));
+    let set = TaskSet::open(dir.path()).unwrap();
+    assert!(!check(&set, OnBad::Refuse).unwrap().is_clean());
+    let report = check(&set, OnBad::Skip).unwrap();
+    assert!(report.is_clean() && report.missing_images.n == 1, "{report}");
+    assert!(report.to_string().contains("missing images: 1, left out"), "{report}");
+    // What is left out is another benchmark than what is not there.
+    let hash = task::open(dir.path(), OnBad::Skip).unwrap().bench.hash();
+    write(dir.path(), "GQA/images/none.png", png(7));
+    assert_ne!(task::open(dir.path(), OnBad::Skip).unwrap().bench.hash(), hash);
+}
+
+#[test]
+fn names_are_told_apart_by_questions() {
+    let ask = |text: &str| {
+        format!(r#"{{"question_id":"7","image":"GQA/images/1.png","text":"{text}","answer":"a"}}"#)
+    };
+    let dir = layout_with("GQA/test.json", &format!("[{},{},{}]", ask("Who?"), ask("Why?"), ask("Why?")));
+    let report = check(&TaskSet::open(dir.path()).unwrap(), OnBad::Refuse).unwrap();
+    assert_eq!((report.duplicate_ids.n, report.shared_ids[0].n, report.shared_ids[0].of), (1, 1, 3));
+}
+
+#[test]
+fn annotations_need_no_images() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = r"Which?\nA. cat\nB. dog";
+    write(
+        dir.path(),
+        "ScienceQA/test.json",
+        format!(
+            r#"[{{"question_id":"17","image":"none.png","text":"{text}","answer":"B"}},{{"text":"Q","answer":"A"}}]"#
+        ),
+    );
+    write(
+        dir.path(),
+        "tasks.toml",
+        "[[task]]\nname=\"scienceqa\"\nkind=\"multiple-choice\"\ntest=\"ScienceQA/test.json\"\n",
+    );
+    let annotated = task::annotations(dir.path(), "ScienceQA", Split::Test).unwrap();
+    assert_eq!((annotated.task.as_str(), annotated.metric), ("scienceqa", Metric::MultipleChoice));
+    let ids: Vec<&str> = annotated.samples.iter().map(|sample| sample.id.as_str()).collect();
+    assert_eq!(ids, ["17", "scienceqa/test/1"]);
+    // The text of the option is told by the prompt.
+    assert_eq!(annotated.samples[0].answers, ["B", "dog"]);
+    assert_eq!(annotated.samples[0].question, "Which?\nA. cat\nB. dog");
+    let message = task::annotations(dir.path(), "scienceqb", Split::Test).unwrap_err().to_string();
+    assert!(message.ends_with("did you mean `scienceqa`?"), "{message}");
+    assert_eq!(task::sequence(dir.path()).unwrap(), ["scienceqa"]);
+}
+
+#[test]
+fn names_of_records_survive_a_conversion() {
+    let dir = layout();
+    let bench = load(&dir).bench;
+    assert_eq!(bench.task("gqa").unwrap().split(Split::Test).next().unwrap().id.as_deref(), Some("1"));
+    assert_eq!(bench.task("gqa").unwrap().ids(Split::Train).next().unwrap(), "gqa/train/0");
+    let (packed, llava) = (dir.path().join("packed"), dir.path().join("llava"));
+    convert::to_packed(&bench, &packed).unwrap();
+    let again = Benchmark::open(&packed).unwrap();
+    convert::to_llava(&again, &llava).unwrap();
+    for path in [&packed, &llava] {
+        let annotated = task::annotations(path, "gqa", Split::Test).unwrap();
+        assert_eq!((annotated.samples[0].id.as_str(), annotated.metric), ("1", Metric::Gqa));
+        assert_eq!(task::sequence(path).unwrap(), ["gqa", "pets"]);
+    }
 }

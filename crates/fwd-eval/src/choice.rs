@@ -59,8 +59,8 @@ pub fn chosen_option<S: AsRef<str>>(prediction: &str, options: &[S]) -> Option<u
 /// 1 if the prediction names the gold option, else 0; a blank or ambiguous prediction scores 0.
 ///
 /// Each of `answers` is a spelling of the gold option: its letter (`B`, `(B)`, `B. the dog`), its text, or both as two entries. The
-/// other options are not known here, so that an option's text counts only if it is among the answers; where they are known, compare
-/// [`chosen_option`] with the gold place.
+/// other options are not known here, so that an option's text counts only if it is among the answers;
+/// [`option_answers`](crate::option_answers) adds what the prompt tells.
 ///
 /// # Examples
 /// ```
@@ -93,7 +93,7 @@ fn bare_letter(text: &str) -> Option<char> {
 }
 
 /// The letter of an annotation: alone, or in front of the option's text with a mark that parts them.
-fn gold_letter(answer: &str) -> Option<char> {
+pub(crate) fn gold_letter(answer: &str) -> Option<char> {
     let chars: Vec<char> = answer.trim().chars().collect();
     bare_letter(answer).or_else(|| match chars.as_slice() {
         ['(' | '[', letter, ')' | ']', ..] if letter.is_ascii_alphabetic() => {

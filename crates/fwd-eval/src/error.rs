@@ -125,8 +125,20 @@ pub enum EvalError {
         /// The id.
         id: String,
     },
-    /// Two annotations with one id.
-    #[error("two annotations have the id {id}")]
+    /// A prediction for an id that several samples share, with a prompt that none of them has.
+    #[error(
+        "{file}, line {line}: several annotations have the `question_id` {id}, none of them this `prompt`"
+    )]
+    UnknownQuestion {
+        /// The file.
+        file: String,
+        /// The line.
+        line: usize,
+        /// The id.
+        id: String,
+    },
+    /// Two annotations with one id and one question.
+    #[error("two annotations have the id {id} and the same question")]
     DuplicateAnnotation {
         /// The id.
         id: String,

@@ -3,6 +3,7 @@
 //! - Answers: [`exact_match`], [`vqa_soft`], [`text_vqa`], [`gqa()`], [`multiple_choice`], [`anls()`].
 //! - Captions: [`bleu()`], [`rouge_l`], [`cider_d`], with words from [`tokenise()`].
 //! - Boxes: [`grounding()`].
+//! - Options that a prompt lists: [`listed_options`], [`option_answers`].
 //! - By name, one sample or a corpus at a time: [`Metric`], [`score`], [`score_all`], [`corpus_percent`].
 //! - Files: [`Predictions`] (JSON lines), [`ScoreTable`] (CSV).
 //! - The figures that other code bases print, beside the right ones: [`peer_compat`].
@@ -31,6 +32,7 @@ mod grounding;
 mod lines;
 mod metric;
 mod normalise;
+mod options;
 pub mod peer_compat;
 mod predictions;
 mod rouge;
@@ -49,7 +51,8 @@ pub use gqa::gqa;
 pub use grounding::{BBox, BoxUnit, grounding, grounding_in};
 pub use metric::{Metric, corpus_percent, mean_percent, score, score_all};
 pub use normalise::normalise;
-pub use predictions::{Prediction, Predictions, QuestionId};
+pub use options::{listed_options, option_answers};
+pub use predictions::{Prediction, Predictions, QuestionId, Sample};
 pub use rouge::rouge_l;
 pub use table::{FirstRow, ScoreTable};
 pub use textvqa::{normalise_m4c, text_vqa};

@@ -1,39 +1,79 @@
 //! Figures as other code bases compute them, beside the right ones, so that numbers in the literature can be told apart.
 //!
-//! Four deviations from the official scorers were found by running peers, the first three in Prism (LAMDA-CL), the fourth in Prism
-//! or MCITlib:
+//! Deviations from the official scorers that were found in Prism (LAMDA-CL) and MCITlib by running and reading them:
 //!
-//! 1. on ImageNet a prediction counts as right if it is a part of the answer, so that an empty one, or "e", is right;
+//! 1. on ImageNet a prediction counts as right if it is a part of the answer or the answer a part of it, so that an empty one, or
+//!    "e", is right;
 //! 2. the mean is over the predictions there are, not over the annotations: one right answer to four questions is 100 %;
 //! 3. ANLS has no threshold: "xat" for "cot" gives 1/3 in place of 0;
-//! 4. VQAv2 and VizWiz are scored by exact match with one answer in place of soft accuracy over ten.
+//! 4. VQAv2 and VizWiz are scored by exact match with one answer in place of soft accuracy over ten, as all of UCIT's, TriGap's and
+//!    MLLM-DCL's short answers are, without any normalisation but that of case;
+//! 5. ScienceQA knows three spellings of a letter only.
 //!
-//! The function of each rule says what is known of it and what is assumed. None of the peers' code is here.
+//! Source: `backbone/shared/eval` of Prism, as its release for CRAM (Tang et al., EMNLP 2026) has it, and `llava/eval` of MCITlib and
+//! CoIN. None of their code is here.
 
 use crate::anls::similarity;
 use crate::error::{EvalError, Result};
 use crate::metric::{Metric, check_corpus, corpus_percent, mean_percent};
+use serde::Serialize;
 use std::fmt::{self, Display};
 
-/// How a peer scores a prediction. The mean is over the predictions in each case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// How a peer scores a prediction. The mean is over the predictions there are, except for [`PeerRule::Letter`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum PeerRule {
     /// The metric's own score: only the denominator is wrong.
     OverPredictions,
-    /// 1 if the prediction is a part of an answer: [`substring`].
+    /// 1 if the prediction is a part of the first answer, or the other way round: [`substring`].
     Substring,
     /// ANLS that forgives any number of wrong characters: [`anls_without_threshold`].
     AnlsWithoutThreshold,
     /// 1 if the prediction is the first answer: [`exact_first`].
     ExactFirst,
+    /// 1 if the prediction spells the letter that the first answer is, over all annotations: [`letter`].
+    Letter,
+}
+
+impl PeerRule {
+    /// The rule by which Prism and MCITlib score a task of this name, whose right metric is `metric`.
+    ///
+    /// # Examples
+    /// ```
+    /// use fwd_eval::{Metric, peer_compat::PeerRule};
+    /// assert_eq!(PeerRule::of("imagenet", Metric::Exact), PeerRule::Substring);
+    /// assert_eq!(PeerRule::of("arxivqa", Metric::MultipleChoice), PeerRule::ExactFirst);
+    /// assert_eq!(PeerRule::of("gqa", Metric::Gqa), PeerRule::OverPredictions);
+    /// ```
+    pub fn of(task: &str, metric: Metric) -> Self {
+        match (task.to_ascii_lowercase().as_str(), metric) {
+            ("imagenet", _) => Self::Substring,
+            ("scienceqa", _) => Self::Letter,
+            (_, Metric::Anls) => Self::AnlsWithoutThreshold,
+            (_, Metric::Exact | Metric::VqaSoft | Metric::MultipleChoice) => Self::ExactFirst,
+            _ => Self::OverPredictions,
+        }
+    }
+}
+
+impl Display for PeerRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OverPredictions => "mean over the predictions",
+            Self::Substring => "part of the answer, mean over the predictions",
+            Self::AnlsWithoutThreshold => "ANLS without threshold, mean over the predictions",
+            Self::ExactFirst => "exact match with one answer, mean over the predictions",
+            Self::Letter => "one of three spellings of a letter",
+        })
+    }
 }
 
 /// A corpus scored both ways, in percent.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Comparison {
     /// The right figure, over the annotations.
     pub ours: f64,
-    /// The peer's figure, over the predictions; none if there are no predictions.
+    /// The peer's figure; none if there are no predictions.
     pub peer: Option<f64>,
 }
 
@@ -85,46 +125,51 @@ pub fn compare<P: AsRef<str>, S: AsRef<str>>(
             Some((text.as_ref()?.as_ref(), answers.iter().map(AsRef::as_ref).collect()))
         })
         .unzip();
-    let peer = match peer_percent(metric, rule, &answered, &their_answers) {
+    let n_annotations = if rule == PeerRule::Letter { answers.len() } else { answered.len() };
+    let peer = match peer_percent(metric, rule, (&answered, &their_answers), n_annotations) {
         Err(EvalError::NoAnnotations) => None,
         other => Some(other?),
     };
     Ok(Comparison { ours, peer })
 }
 
-fn peer_percent(metric: Metric, rule: PeerRule, predictions: &[&str], answers: &[Vec<&str>]) -> Result<f64> {
+fn peer_percent(
+    metric: Metric,
+    rule: PeerRule,
+    (predictions, answers): (&[&str], &[Vec<&str>]),
+    n_annotations: usize,
+) -> Result<f64> {
     let score = |(text, answers): (&&str, &Vec<&str>)| match rule {
         PeerRule::OverPredictions => None,
         PeerRule::Substring => Some(substring(text, answers)),
         PeerRule::AnlsWithoutThreshold => Some(anls_without_threshold(text, answers)),
         PeerRule::ExactFirst => Some(exact_first(text, answers)),
+        PeerRule::Letter => Some(letter(text, answers)),
     };
     match predictions.iter().zip(answers).map(score).collect::<Option<Vec<f64>>>() {
-        Some(scores) => mean_percent(&scores, scores.len()),
+        Some(scores) => mean_percent(&scores, n_annotations),
         None => corpus_percent(metric, predictions, answers),
     }
 }
 
-/// 1 if the prediction is a part of one of the answers, the empty one always.
-///
-/// Known: "" and "e" count as right. Assumed: upper and lower case are alike, blanks around the texts go, nothing else is
-/// normalised.
+/// 1 if the prediction is a part of the first answer or the answer a part of it, as they stand; an empty one always.
 ///
 /// # Examples
 /// ```
 /// use fwd_eval::peer_compat::substring;
 /// assert_eq!(substring("", &["elephant"]), 1.0);
 /// assert_eq!(substring("e", &["elephant"]), 1.0);
-/// assert_eq!(substring("elephants", &["elephant"]), 0.0);
+/// assert_eq!(substring("elephants or cats", &["elephant"]), 1.0);
+/// assert_eq!(substring("Elephant", &["elephant"]), 0.0);
 /// ```
 pub fn substring<S: AsRef<str>>(prediction: &str, answers: &[S]) -> f64 {
-    let prediction = plain(prediction);
-    f64::from(u8::from(answers.iter().any(|answer| plain(answer.as_ref()).contains(&prediction))))
+    let is_part = |answer: &str| answer.contains(prediction) || prediction.contains(answer);
+    f64::from(u8::from(answers.first().is_some_and(|answer| is_part(answer.as_ref()))))
 }
 
 /// ANLS without the threshold at one half.
 ///
-/// Known: "xat" for "cot" gives 1/3. Assumed: lower case, lengths and the nearest of several answers as in [`anls()`](crate::anls()).
+/// Lower case, lengths and the nearest of several answers are as in [`anls()`](crate::anls()).
 ///
 /// # Examples
 /// ```
@@ -136,10 +181,7 @@ pub fn anls_without_threshold<S: AsRef<str>>(prediction: &str, answers: &[S]) ->
     similarity(prediction, answers, f64::INFINITY)
 }
 
-/// 1 if the prediction equals the first answer.
-///
-/// Known: exact match with one answer. Assumed: that it is the first, that case and blanks around the texts do not matter, and that
-/// nothing else is normalised.
+/// 1 if the prediction equals the first answer, in whatever case and with whatever blanks around it.
 ///
 /// # Examples
 /// ```
@@ -152,8 +194,36 @@ pub fn exact_first<S: AsRef<str>>(prediction: &str, answers: &[S]) -> f64 {
     f64::from(u8::from(first.is_some_and(|first| first == plain(prediction))))
 }
 
+/// 1 if the prediction is the first answer, a letter from A to E: alone, as the beginning of `B. the dog`, or in one `The answer is B.`
+///
+/// # Examples
+/// ```
+/// use fwd_eval::peer_compat::letter;
+/// for text in ["B", "B. the dog", "I think so. The answer is B."] {
+///     assert_eq!(letter(text, &["B"]), 1.0, "{text}");
+/// }
+/// for text in ["b", "(B)", "B)", "The answer is B", "the dog", ""] {
+///     assert_eq!(letter(text, &["B"]), 0.0, "{text}");
+/// }
+/// ```
+pub fn letter<S: AsRef<str>>(prediction: &str, answers: &[S]) -> f64 {
+    let mut chars = prediction.chars();
+    let option = chars.next().filter(|first| ('A'..='E').contains(first));
+    let begins = option.filter(|_| chars.as_str().is_empty() || chars.as_str().starts_with(". "));
+    let mut named = prediction.split("The answer is ").skip(1).filter_map(|rest| {
+        let mut chars = rest.chars();
+        let found = chars.next().filter(char::is_ascii_uppercase)?;
+        chars.next().filter(|&mark| mark != '\n').map(|_| found)
+    });
+    let only = named.next().filter(|_| named.next().is_none());
+    let said = begins.or(only).map(|letter| letter.to_string());
+    f64::from(u8::from(
+        said.is_some_and(|said| answers.first().is_some_and(|answer| answer.as_ref() == said)),
+    ))
+}
+
 fn plain(text: &str) -> String {
-    text.trim().to_lowercase()
+    text.trim().to_uppercase()
 }
 
 #[cfg(test)]
@@ -184,6 +254,13 @@ mod tests {
         annotators.extend(["rose"; 9]);
         let rose = [Some("rose")];
         assert_eq!(both(Metric::VqaSoft, PeerRule::ExactFirst, &rose, &[annotators]), (100.0, 0.0));
+    }
+
+    #[test]
+    fn a_letter_that_is_missing_counts() {
+        let answers = [vec!["B"], vec!["A"]];
+        let said = [Some("B. the dog"), None];
+        assert_eq!(both(Metric::MultipleChoice, PeerRule::Letter, &said, &answers), (50.0, 50.0));
     }
 
     #[test]

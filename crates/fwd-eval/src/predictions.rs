@@ -36,6 +36,15 @@ pub struct Prediction {
     pub metadata: Map<String, Value>,
 }
 
+/// An annotated sample, as predictions name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Sample<'a> {
+    /// Its id. Several samples may share one, as in CoIN's TextVQA, where questions are called after their images.
+    pub id: &'a str,
+    /// What is asked: it tells samples of one id apart.
+    pub question: &'a str,
+}
+
 /// The predictions of a file, no two for one sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Predictions {
@@ -179,24 +188,48 @@ impl Predictions {
 
     /// The prediction for each annotated sample, in the order of the annotations; none where it is missing.
     ///
+    /// A sample's id decides; where several samples share it, the first line of the question too, in lower case.
+    ///
     /// # Errors
-    /// [`EvalError::DuplicateAnnotation`], [`EvalError::UnknownPrediction`] with file and line.
-    pub fn join<S: AsRef<str>>(&self, ids: &[S]) -> Result<Vec<Option<&Prediction>>> {
-        let mut place = HashMap::with_capacity(ids.len());
-        for (i, id) in ids.iter().enumerate() {
-            if place.insert(id.as_ref(), i).is_some() {
-                return Err(EvalError::DuplicateAnnotation { id: id.as_ref().to_owned() });
+    /// [`EvalError::DuplicateAnnotation`]; [`EvalError::UnknownPrediction`], [`EvalError::UnknownQuestion`] and
+    /// [`EvalError::DuplicatePrediction`] with file and line.
+    pub fn join_samples(&self, samples: &[Sample<'_>]) -> Result<Vec<Option<&Prediction>>> {
+        let mut by_id: HashMap<&str, Vec<usize>> = HashMap::with_capacity(samples.len());
+        for (i, sample) in samples.iter().enumerate() {
+            by_id.entry(sample.id).or_default().push(i);
+        }
+        let mut by_question = HashMap::new();
+        for (i, sample) in samples.iter().enumerate().filter(|(_, sample)| by_id[sample.id].len() > 1) {
+            if by_question.insert((sample.id, question_key(sample.question)), i).is_some() {
+                return Err(EvalError::DuplicateAnnotation { id: sample.id.to_owned() });
             }
         }
-        let mut joined = vec![None; ids.len()];
-        for (record, &line) in self.records.iter().zip(&self.lines) {
-            let Some(&i) = place.get(record.question_id.as_str()) else {
-                let id = record.question_id.to_string();
-                return Err(EvalError::UnknownPrediction { file: self.file.clone(), line, id });
+        let mut joined: Vec<Option<usize>> = vec![None; samples.len()];
+        for (n, (record, &line)) in self.records.iter().zip(&self.lines).enumerate() {
+            let (file, id) = (self.file.clone(), record.question_id.to_string());
+            let place = match by_id.get(id.as_str()).map(Vec::as_slice) {
+                None => return Err(EvalError::UnknownPrediction { file, line, id }),
+                Some([only]) => *only,
+                Some(_) => match by_question.get(&(id.as_str(), question_key(&record.prompt))) {
+                    Some(&place) => place,
+                    None => return Err(EvalError::UnknownQuestion { file, line, id }),
+                },
             };
-            joined[i] = Some(record);
+            if let Some(first) = joined[place].replace(n) {
+                let first_line = self.lines[first];
+                return Err(EvalError::DuplicatePrediction { file, line, first_line, id });
+            }
         }
-        Ok(joined)
+        Ok(joined.into_iter().map(|record| record.map(|n| &self.records[n])).collect())
+    }
+
+    /// [`Self::join_samples`] of samples that are known by their ids alone.
+    ///
+    /// # Errors
+    /// Those of [`Self::join_samples`].
+    pub fn join<S: AsRef<str>>(&self, ids: &[S]) -> Result<Vec<Option<&Prediction>>> {
+        let samples: Vec<_> = ids.iter().map(|id| Sample { id: id.as_ref(), question: "" }).collect();
+        self.join_samples(&samples)
     }
 
     /// The predicted text for each annotated sample, empty where it is missing.
@@ -211,13 +244,20 @@ impl Predictions {
     fn checked(self) -> Result<Self> {
         let mut seen = HashMap::with_capacity(self.records.len());
         for (record, &line) in self.records.iter().zip(&self.lines) {
-            if let Some(first_line) = seen.insert(record.question_id.as_str(), line) {
+            let asked = (record.question_id.as_str(), question_key(&record.prompt));
+            if let Some(first_line) = seen.insert(asked, line) {
                 let id = record.question_id.to_string();
                 return Err(EvalError::DuplicatePrediction { file: self.file.clone(), line, first_line, id });
             }
         }
         Ok(self)
     }
+}
+
+/// What tells the questions of one id apart: prompts put lines behind a question, and the mark of the image before it.
+fn question_key(text: &str) -> String {
+    let text = text.trim_start().strip_prefix("<image>").unwrap_or(text);
+    text.trim_start().lines().next().unwrap_or_default().trim().to_lowercase()
 }
 
 /// A line, for errors.
@@ -377,6 +417,42 @@ mod tests {
             Err(EvalError::DuplicateAnnotation { id: "1".into() })
         );
         assert_eq!(predictions.texts(&["x", "y", "1"]), Ok(vec!["b", "", "a"]));
+    }
+
+    #[test]
+    fn questions_of_one_id_are_told_apart() {
+        let sample = |id, question| Sample { id, question };
+        let samples = [sample("7", "What brand?\nShort."), sample("7", "What year?"), sample("8", "Who?")];
+        let lines = [
+            ("7", "<image>\\nwhat YEAR? \\nIn a word.", "1999"),
+            ("7", "What brand?", "dakota"),
+            ("8", "", "me"),
+        ];
+        let line = |(id, prompt, text): (&str, &str, &str)| {
+            format!(r#"{{"question_id":"{id}","prompt":"{prompt}","text":"{text}"}}"#) + "\n"
+        };
+        let file = lines.map(line).concat();
+        let read_texts = |file: &str| -> Result<Vec<String>> {
+            let predictions = read(file)?;
+            let joined = predictions.join_samples(&samples)?;
+            Ok(joined.into_iter().map(|record| record.map_or_else(String::new, |r| r.text.clone())).collect())
+        };
+        assert_eq!(read_texts(&file).unwrap(), ["dakota", "1999", "me"]);
+        // Two prompts for a sample that is alone with its id.
+        let twice = format!("{file}{}", line(("8", "Why?", "you")));
+        assert_eq!(
+            read_texts(&twice).unwrap_err().to_string(),
+            "p.jsonl, line 4: `question_id` 8 is in line 3 already"
+        );
+        assert_eq!(
+            read_texts(&file.replace("YEAR", "month")).unwrap_err().to_string(),
+            "p.jsonl, line 1: several annotations have the `question_id` 7, none of them this `prompt`"
+        );
+        let same = [sample("7", "What?"), sample("7", "what? ")];
+        assert_eq!(
+            read(&file).unwrap().join_samples(&same),
+            Err(EvalError::DuplicateAnnotation { id: "7".into() })
+        );
     }
 
     #[test]

@@ -130,6 +130,12 @@ impl Blip {
         &self.config
     }
 
+    /// Where the parameters are, and the results will be. Images, masks, ids and labels may be on the CPU all the same; ids and labels
+    /// are best kept there.
+    pub fn device(&self) -> &Device {
+        self.language.device()
+    }
+
     /// BLIP-2 or InstructBLIP.
     pub fn kind(&self) -> ModelKind {
         self.config.kind
@@ -205,10 +211,11 @@ impl Blip {
             );
             return Err(ModelError::input("features", what));
         }
-        let visual_tokens = self.visual_tokens(image, instructions.qformer.as_ref(), tap)?;
-        let image_query = self.vision.query(image)?;
+        let image = image.to_device(self.device())?;
+        let visual_tokens = self.visual_tokens(&image, instructions.qformer.as_ref(), tap)?;
+        let image_query = self.vision.query(&image)?;
         let text_embeds = self.language.embed(&instructions.ids)?;
-        let text_mask = instructions.mask.to_dtype(DType::F32)?;
+        let text_mask = instructions.mask.to_dtype(DType::F32)?.to_device(self.device())?;
         let count = text_mask.sum_keepdim(1)?.maximum(1f32)?;
         let text_query =
             text_embeds.broadcast_mul(&text_mask.unsqueeze(2)?)?.sum(1)?.broadcast_div(&count)?;

@@ -7,7 +7,7 @@
 use crate::config::SpecialTokens;
 use crate::error::{ModelError, Result};
 use crate::t5::{Encoded, T5};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use fwd_ops::in_pool;
 
 /// When beam search stops looking for better hypotheses of a sample that has `K` finished ones.
@@ -138,7 +138,7 @@ fn greedy(
     let mut ended = vec![false; batch];
     let mut last = vec![config.tokens.decoder_start; batch];
     for n_generated in 0..config.max_new_tokens {
-        let ids = Tensor::from_slice(&last, batch, encoded.states.device())?;
+        let ids = Tensor::from_slice(&last, batch, &Device::Cpu)?;
         let logits = model.step(&mut state, &ids)?;
         on_step(&logits);
         for (i, row) in logit_rows(&logits)?.iter().enumerate() {
@@ -198,7 +198,7 @@ fn beam(
         let last = samples.iter().flat_map(|s| &s.running);
         let last: Vec<u32> =
             last.map(|(_, ids)| ids.last().copied().unwrap_or(config.tokens.decoder_start)).collect();
-        let logits = model.step(&mut state, &Tensor::from_vec(last, batch * k, device)?)?;
+        let logits = model.step(&mut state, &Tensor::from_vec(last, batch * k, &Device::Cpu)?)?;
         on_step(&logits);
         let rows = logit_rows(&logits)?;
         let mut origin: Vec<u32> = (0..(batch * k) as u32).collect();

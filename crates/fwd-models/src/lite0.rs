@@ -1,7 +1,7 @@
 //! EfficientNet-Lite0, a convolutional image encoder without squeeze-and-excitation and with ReLU6, small enough for a CPU.
 //!
 //! A 3×3 stem, sixteen inverted residual blocks in seven stages, a 1×1 head; `SAME` padding as in TensorFlow. Batch norms
-//! are folded into the convolutions when the weights are loaded. Inference only.
+//! are folded into the convolutions when the weights are loaded. Inference only, and on the CPU, whatever device the rest of a model is on.
 //!
 //! # Source
 //! Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", 2019; the Lite variant is Google's
@@ -115,7 +115,7 @@ impl EfficientNetLite0 {
     /// Both maps of every image of a batch.
     ///
     /// # Shapes
-    /// `pixels (batch, 3, h, w)` in f32, `(byte − 127) / 128`, of any size.
+    /// `pixels (batch, 3, h, w)` in f32, `(byte − 127) / 128`, of any size, on any device; the maps are on the CPU.
     ///
     /// # Errors
     /// [`ModelError::Input`] for another shape or no image.
@@ -129,6 +129,7 @@ impl EfficientNetLite0 {
                 return Err(ModelError::input("EfficientNet-Lite0", what));
             }
         };
+        let pixels = pixels.to_device(&Device::Cpu)?;
         let firsts: Vec<usize> = (0..n_images).step_by(TOGETHER).collect();
         let parts: Vec<Lite0Features> = in_pool(|| {
             let part = |&first: &usize| {
@@ -180,7 +181,7 @@ fn convolution(
     }
     let bias: Vec<f32> =
         (0..shape[0]).map(|i| (f64::from(beta[i]) - f64::from(mean[i]) * scale(i)) as f32).collect();
-    Ok((Tensor::from_vec(folded, &shape, weight.device())?, Tensor::new(bias, weight.device())?))
+    Ok((Tensor::from_vec(folded, &shape, &Device::Cpu)?, Tensor::new(bias, &Device::Cpu)?))
 }
 
 /// A 1×1 convolution as a linear map, its batch norm folded in.

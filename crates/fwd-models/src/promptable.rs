@@ -124,7 +124,7 @@ impl FrozenModel for Blip {
         let prompt = Var::from_slice(&prompts.values, shape, device)?;
         let input = self.language_input(batch, device)?.with_prompt(&prompt)?;
         let labels: Vec<&[i64]> = batch.iter().map(|s| &s.labels[..]).collect();
-        let labels = padded(&labels, IGNORE_INDEX, device)?;
+        let labels = padded(&labels, IGNORE_INDEX, &Device::Cpu)?;
         let loss = self.language().score(&input, &labels, &mut Tap::none())?.loss;
         let gradient = fwd_ops::backward(&loss, &[("prompt", &prompt)])?;
         Ok(LossGradient {

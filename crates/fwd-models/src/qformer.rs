@@ -122,8 +122,9 @@ impl QFormer {
                     return Err(ModelError::input("q-former", what));
                 }
                 let words = embeddings.forward(text)?;
-                let ones = Tensor::ones((batch, n_queries), DType::F32, text.mask.device())?;
-                let mask = Tensor::cat(&[&ones, &text.mask.to_dtype(DType::F32)?], 1)?;
+                let text_mask = text.mask.to_dtype(DType::F32)?.to_device(words.device())?;
+                let ones = Tensor::ones((batch, n_queries), DType::F32, words.device())?;
+                let mask = Tensor::cat(&[&ones, &text_mask], 1)?;
                 (Tensor::cat(&[&queries, &words], 1)?, AttentionBias::none().with_padding_mask(&mask)?)
             }
             (Some(_), None) => {

@@ -7,7 +7,7 @@ use crate::error::{ModelError, Result};
 use crate::weights::Weights;
 use candle_core::{Device, Tensor, Var};
 use fwd_prompt::linalg::{AdamW, AdamWState};
-use half::f16;
+use half::bf16;
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::BTreeMap;
@@ -62,19 +62,22 @@ pub type FirstValues<'a> = &'a mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>>
 /// Collects what a model asks for: each parameter gets its first value from `source`.
 struct Recorder<'a> {
     source: FirstValues<'a>,
+    device: &'a Device,
     trainable: Trainable,
 }
 
 impl Trainable {
-    /// The parameters that `build` asks for, with first values from `source`, a function of name and shape.
+    /// The parameters that `build` asks for, with first values from `source`, a function of name and shape. What it builds of them
+    /// is on `device`.
     ///
     /// # Errors
     /// Those of `build` and `source`; [`ModelError::Input`] if a source gives another number of values than the shape has.
     pub fn record(
         source: FirstValues<'_>,
+        device: &Device,
         build: impl FnOnce(&mut dyn Weights) -> Result<()>,
     ) -> Result<Self> {
-        let mut recorder = Recorder { source, trainable: Self::default() };
+        let mut recorder = Recorder { source, device, trainable: Self::default() };
         build(&mut recorder)?;
         Ok(recorder.trainable)
     }
@@ -218,21 +221,21 @@ impl Trainable {
         Ok(Self { parameters })
     }
 
-    /// The values alone in f16, as a checkpoint for [`crate::Blip::load`].
+    /// The values alone in bf16, as a checkpoint for [`crate::Blip::load`].
     ///
     /// # Errors
-    /// [`ModelError::Input`] if a value is too large for f16.
-    pub fn to_f16_checkpoint(&self) -> Result<Vec<u8>> {
+    /// [`ModelError::Input`] if a value is not a finite number in bf16.
+    pub fn to_bf16_checkpoint(&self) -> Result<Vec<u8>> {
         let half = |(name, p): (&String, &Parameter)| -> Result<(String, Vec<usize>, Vec<u8>)> {
-            let values: Vec<f16> = p.values.iter().map(|&v| f16::from_f32(v)).collect();
+            let values: Vec<bf16> = p.values.iter().map(|&v| bf16::from_f32(v)).collect();
             if values.iter().any(|v| !v.is_finite()) {
-                return Err(ModelError::input("f16 checkpoint", format!("`{name}` does not fit into f16")));
+                return Err(ModelError::input("bf16 checkpoint", format!("`{name}` does not fit into bf16")));
             }
             Ok((name.clone(), p.shape.clone(), values.iter().flat_map(|v| v.to_le_bytes()).collect()))
         };
         let arrays = self.parameters.iter().map(half).collect::<Result<Vec<_>>>()?;
         serialise(
-            arrays.iter().map(|(name, shape, bytes)| (name.as_str(), Dtype::F16, &shape[..], &bytes[..])),
+            arrays.iter().map(|(name, shape, bytes)| (name.as_str(), Dtype::BF16, &shape[..], &bytes[..])),
         )
     }
 }
@@ -285,7 +288,7 @@ impl Weights for Recorder<'_> {
             self.trainable.insert(name, shape, values)?;
         }
         let values = self.trainable.get(name).map_or(&[][..], |(_, values)| values);
-        Ok(Tensor::from_slice(values, shape, &Device::Cpu)?)
+        Ok(Tensor::from_slice(values, shape, self.device)?)
     }
 
     fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
@@ -398,7 +401,7 @@ mod tests {
         let error = trainable.step(gradient, &config).unwrap_err().to_string();
         assert!(error.contains("other parameters"), "{error}");
         let mut large = quadratic();
-        large.insert("d", &[1], vec![1e6]).unwrap();
-        assert!(large.to_f16_checkpoint().unwrap_err().to_string().contains("`d` does not fit"));
+        large.insert("d", &[1], vec![f32::MAX]).unwrap();
+        assert!(large.to_bf16_checkpoint().unwrap_err().to_string().contains("`d` does not fit"));
     }
 }

@@ -89,8 +89,8 @@ impl VisionTower {
     /// What the frozen network computes of images.
     ///
     /// # Shapes
-    /// `pixels (batch, 3, image_size, image_size)` -> `(batch, 1 + n_patches, d)` for the transformer,
-    /// `(batch, n_cells, CELL_CHANNELS)` for EfficientNet-Lite0.
+    /// `pixels (batch, 3, image_size, image_size)` on any device -> `(batch, 1 + n_patches, d)` for the transformer,
+    /// `(batch, n_cells, CELL_CHANNELS)` for EfficientNet-Lite0, on the device of the parameters.
     ///
     /// # Errors
     /// [`ModelError::Input`] for another image size.
@@ -107,7 +107,7 @@ impl VisionTower {
                 let side = cells.isqrt();
                 let blocks = maps.mid.reshape((batch, side, 2, side, 2 * MID_CHANNELS))?;
                 let blocks = blocks.permute((0, 1, 3, 2, 4))?.reshape((batch, cells, 4 * MID_CHANNELS))?;
-                Ok(Tensor::cat(&[&maps.last, &blocks], 2)?)
+                Ok(Tensor::cat(&[&maps.last, &blocks], 2)?.to_device(neck.positions.device())?)
             }
         }
     }

@@ -73,7 +73,7 @@ impl VisionTransformer {
     /// # Errors
     /// [`ModelError::Input`] for another image size.
     pub fn forward(&self, pixels: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor> {
-        let patches = self.patches(pixels)?;
+        let patches = self.patches(&pixels.to_device(self.class_token.device())?)?;
         let (batch, _, _) = patches.dims3()?;
         let embedded = self.patch.forward(&patches)?;
         let d = self.patch.n_out();

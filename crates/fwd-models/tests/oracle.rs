@@ -1,5 +1,5 @@
 //! Parity with Hugging Face transformers: every tensor of every reference set in `tests/fixtures/sets`, or in the folder
-//! that `FWD_ORACLE_DIR` names. How the sets were made is told in `tests/fixtures/README.md`.
+//! that `FWD_ORACLE_DIR` names; with the feature `emulate` also as an emulated GPU computes them. How the sets were made is told in `tests/fixtures/README.md`.
 
 #![allow(clippy::unwrap_used)] // A helper of a test may panic.
 
@@ -210,8 +210,14 @@ fn check_generation(set: &Set, model: &Blip, report: &mut Report) {
 fn for_all_sets(check: impl Fn(&Set, &Blip, &mut Report)) {
     let mut report = Report::default();
     for set in sets() {
+        let model = set.model("config.json");
         report.enter(&set.name);
-        check(&set, &set.model("config.json"), &mut report);
+        check(&set, &model, &mut report);
+        #[cfg(feature = "emulate")]
+        {
+            report.enter(&format!("{} on an emulated GPU", set.name));
+            fwd_ops::emulated(fwd_kernels::Target::H100, || check(&set, &model, &mut report));
+        }
     }
     report.finish();
 }

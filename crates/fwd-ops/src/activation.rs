@@ -6,8 +6,13 @@ use crate::cpu::gelu::{activate, activate_backward, gate, gate_backward, with_ac
 use crate::cpu::{Elem, rows_per_task, simd};
 use crate::dispatch::{Kernel, View, apply1, apply2};
 use crate::error::{OpError, Result};
+use crate::gpu::{Arg, GpuStorage};
 use crate::linear::with_last_dim;
 use candle_core::{Shape, Tensor};
+use fwd_kernels::{
+    ActivationKind, DType, GatedShape, plan_activation_backward, plan_activation_forward,
+    plan_gated_backward, plan_gated_forward,
+};
 use rayon::prelude::*;
 
 const BLOCK: usize = 1 << 14;
@@ -36,6 +41,19 @@ impl Activation {
                 format!("the last dimension must be even (gate and up), got {:?}", h.shape()),
             )),
         }
+    }
+
+    fn kind(self) -> ActivationKind {
+        match self {
+            Self::GeluErf => ActivationKind::GeluErf,
+            Self::GeluTanh => ActivationKind::GeluTanh,
+            Self::Relu => ActivationKind::Relu,
+        }
+    }
+
+    /// The rows of `h (…, 2n)` as a GPU gates them.
+    fn gated<S: GpuStorage>(self, h: &Arg<'_, S>) -> GatedShape {
+        GatedShape { kind: self.kind(), rows: h.rows(), d: h.last_dim() / 2, dtype: DType::F32 }
     }
 
     /// The activation that a Hugging Face configuration names.
@@ -74,6 +92,11 @@ impl Kernel<1> for Forward {
         Ok((y, Shape::from_dims(x.dims)))
     }
 
+    fn gpu<S: GpuStorage>(&self, [x]: [Arg<'_, S>; 1]) -> candle_core::Result<(S, Shape)> {
+        let plan = plan_activation_forward(self.0.kind(), x.len(), DType::F32, &x.storage.target()?);
+        Ok((x.launch_one(plan, &[x])?, Shape::from_dims(x.dims())))
+    }
+
     fn backward(
         &self,
         [x]: [&Tensor; 1],
@@ -98,6 +121,11 @@ impl Kernel<2> for Backward {
             .for_each(|((x, dy), dx)| simd(#[inline(always)] || activate_backward::<A, E>(x, dy, dx))));
         Ok((dx, Shape::from_dims(x.dims)))
     }
+
+    fn gpu<S: GpuStorage>(&self, [x, dy]: [Arg<'_, S>; 2]) -> candle_core::Result<(S, Shape)> {
+        let plan = plan_activation_backward(self.0.kind(), x.len(), DType::F32, &x.storage.target()?);
+        Ok((x.launch_one(plan, &[x, dy])?, Shape::from_dims(x.dims())))
+    }
 }
 
 impl Kernel<1> for Gate {
@@ -115,6 +143,11 @@ impl Kernel<1> for Gate {
             }));
         }
         Ok((y, with_last_dim(h.dims, n)))
+    }
+
+    fn gpu<S: GpuStorage>(&self, [h]: [Arg<'_, S>; 1]) -> candle_core::Result<(S, Shape)> {
+        let plan = plan_gated_forward(&self.0.gated(&h), &h.storage.target()?);
+        Ok((h.launch_one(plan, &[h])?, with_last_dim(h.dims(), h.last_dim() / 2)))
     }
 
     fn backward(
@@ -149,5 +182,10 @@ impl Kernel<2> for GateBackward {
             })));
         }
         Ok((dh, Shape::from_dims(h.dims)))
+    }
+
+    fn gpu<S: GpuStorage>(&self, [h, dy]: [Arg<'_, S>; 2]) -> candle_core::Result<(S, Shape)> {
+        let plan = plan_gated_backward(&self.0.gated(&h), &h.storage.target()?);
+        Ok((h.launch_one(plan, &[h, dy])?, Shape::from_dims(h.dims())))
     }
 }

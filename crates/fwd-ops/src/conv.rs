@@ -4,6 +4,9 @@
 //! There is no backward: such an encoder stands in front of everything that is trained, and asking for a gradient through
 //! it is an error.
 //!
+//! The convolutions run on the CPU: their parameters are kept there, and an input on a GPU is copied to the host and the result back.
+//! What such an encoder computes of an image is computed once and kept.
+//!
 //! # Source
 //! Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018; Tan and Le, "EfficientNet", 2019.
 
@@ -11,10 +14,11 @@ use crate::cpu::Elem;
 use crate::cpu::conv::{
     Geometry, InvertedResidualRef, LANES, dense_relu6, linear_relu6 as linear_relu6_rows,
 };
-use crate::dispatch::{Kernel, Read, View, apply1};
+use crate::dispatch::{Kernel, Read, View, apply1, on_host};
 use crate::error::{OpError, Result};
+use crate::gpu::{Arg, GpuStorage};
 use crate::linear::{Linear, check_last_dim, frozen_dtype, with_last_dim};
-use candle_core::{Shape, Tensor};
+use candle_core::{Device, Layout, Shape, Tensor, op};
 
 /// The first layer of an image encoder: a square convolution with `SAME` padding, then ReLU6.
 #[derive(Debug, Clone)]
@@ -36,7 +40,7 @@ impl StemConv {
         match *weight.dims() {
             [n_out, channels, k, k2] if k == k2 && (1..=k).contains(&stride) => {
                 let linear = Linear::new(weight.reshape((n_out, channels * k * k))?, Some(bias))?;
-                Ok(Self { linear, channels, kernel: k, stride })
+                Ok(Self { linear: linear.frozen_on(&Device::Cpu)?, channels, kernel: k, stride })
             }
             _ => {
                 let what = format!(
@@ -131,7 +135,14 @@ impl InvertedResidual {
             .transpose(1, 2)?
             .contiguous()?;
         let bias = depthwise_bias.detach().pad_with_zeros(0, 0, missing)?.contiguous()?;
-        Ok(Self { expand, taps, bias, kernel, stride, project })
+        Ok(Self {
+            expand: expand.map(|e| e.frozen_on(&Device::Cpu)).transpose()?,
+            taps: taps.to_device(&Device::Cpu)?,
+            bias: bias.to_device(&Device::Cpu)?,
+            kernel,
+            stride,
+            project: project.frozen_on(&Device::Cpu)?,
+        })
     }
 
     /// Channels of the input.
@@ -191,6 +202,10 @@ impl Kernel<1> for Stem {
         dense_relu6(geometry, *channels, linear.read().values()?.as_ref(), x.data, &mut y);
         Ok((y, Shape::from((x.dims[0], h, w, linear.n_out()))))
     }
+
+    fn gpu<S: GpuStorage>(&self, [x]: [Arg<'_, S>; 1]) -> candle_core::Result<(S, Shape)> {
+        on_host(self, x)
+    }
 }
 
 impl Kernel<1> for Block {
@@ -220,6 +235,10 @@ impl Kernel<1> for Block {
         parts.forward(x.data, &mut y);
         Ok((y, Shape::from((x.dims[0], h, w, block.n_out()))))
     }
+
+    fn gpu<S: GpuStorage>(&self, [x]: [Arg<'_, S>; 1]) -> candle_core::Result<(S, Shape)> {
+        on_host(self, x)
+    }
 }
 
 impl Kernel<1> for Pointwise {
@@ -231,5 +250,22 @@ impl Kernel<1> for Pointwise {
         let mut y = vec![E::zero(); x.data.len() / self.0.n_in() * self.0.n_out()];
         linear_relu6_rows(self.0.read().values()?.as_ref(), x.data, &mut y);
         Ok((y, with_last_dim(x.dims, self.0.n_out())))
+    }
+
+    fn gpu<S: GpuStorage>(&self, [x]: [Arg<'_, S>; 1]) -> candle_core::Result<(S, Shape)> {
+        let y = self.0.forward_on_gpu(x)?;
+        let shape = with_last_dim(x.dims(), self.0.n_out());
+        if shape.elem_count() == 0 {
+            return Ok((y, shape));
+        }
+        let (here, flat) = (Layout::contiguous(&shape), Shape::from(shape.elem_count()));
+        let six = x.upload(&[6f32])?;
+        let y = y.unary_impl::<op::Relu>(&here)?;
+        let y = y.binary_impl::<op::Minimum>(
+            &six,
+            &Layout::contiguous(&flat),
+            &Layout::new(flat.clone(), vec![0], 0),
+        )?;
+        Ok((y, shape))
     }
 }

@@ -2,12 +2,14 @@
 
 use crate::cpu::elem::sum_of;
 use crate::cpu::{Elem, rows_per_task, simd};
-use crate::dispatch::{Kernel, View, apply1, apply2};
+use crate::dispatch::{Kernel, Read, View, apply1, apply2};
 use crate::embedding::int_values;
 use crate::error::{OpError, Result};
-use candle_core::{Shape, Tensor};
+use crate::gpu::{self, Arg, GpuStorage};
+use candle_core::{Layout, Shape, Tensor};
+use fwd_kernels::{CrossEntropyShape, DType, plan_cross_entropy_backward, plan_cross_entropy_forward};
 use rayon::prelude::*;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Labels with this value do not count.
 pub const IGNORE_INDEX: i64 = -100;
@@ -15,7 +17,8 @@ pub const IGNORE_INDEX: i64 = -100;
 /// Mean negative log-likelihood of the labels, every label that is not [`IGNORE_INDEX`] weighing the same.
 ///
 /// # Shapes
-/// `logits (…, n_classes)` in f32 or f64, `labels (…)` integer -> scalar. The sum is accumulated in f64.
+/// `logits (…, n_classes)` in f32 or f64, `labels (…)` integer -> scalar. The sum is accumulated in f64. The labels are checked on
+/// the CPU: keep them there, or a GPU has to be waited for.
 ///
 /// # Errors
 /// [`OpError::Shape`] if the shapes do not fit or no label counts, [`OpError::IdOutOfRange`] for a label outside the classes.
@@ -35,7 +38,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     if count == 0 {
         return Err(OpError::shape("cross_entropy", "every label is -100, the mean is over nothing"));
     }
-    apply1(Loss { labels, count }, logits)
+    apply1(Loss { labels, count, saved: Arc::default() }, logits)
 }
 
 /// Negative log-likelihood of every label, 0 where it is [`IGNORE_INDEX`]; not differentiable.
@@ -94,6 +97,27 @@ fn nll<E: Elem>(row: &[E], label: i64) -> E {
 struct Loss {
     labels: Arc<[i64]>,
     count: usize,
+    /// What a GPU computed in the forward pass that its backward pass needs.
+    saved: Arc<OnceLock<OnGpu>>,
+}
+
+/// The statistics of every row, and the numbers of labels, in the memory of a GPU.
+struct OnGpu {
+    statistics: Tensor,
+    counts: Tensor,
+}
+
+/// The outputs of the forward plan: likelihoods, statistics, loss, counts.
+fn run_gpu<S: GpuStorage>(logits: Arg<'_, S>, labels: &[i64]) -> candle_core::Result<[S; 4]> {
+    let plan = plan_cross_entropy_forward(&shape_on_gpu(&logits)).map_err(OpError::from)?;
+    let (labels, layout) = (logits.upload(labels)?, Layout::contiguous(labels.len()));
+    let outputs = logits.storage.launch(&plan, &[logits, Arg::new(&labels, &layout)])?;
+    <[S; 4]>::try_from(outputs)
+        .map_err(|found| candle_core::Error::Msg(format!("{}: {} outputs", plan.op, found.len())))
+}
+
+fn shape_on_gpu<S: GpuStorage>(logits: &Arg<'_, S>) -> CrossEntropyShape {
+    CrossEntropyShape { rows: logits.rows(), n_classes: logits.last_dim(), dtype: DType::F32 }
 }
 
 struct LossBackward(Loss);
@@ -113,6 +137,11 @@ impl Kernel<1> for TokenNll {
         let n = values.len();
         Ok((values, Shape::from(n)))
     }
+
+    fn gpu<S: GpuStorage>(&self, [logits]: [Arg<'_, S>; 1]) -> candle_core::Result<(S, Shape)> {
+        let [nll, ..] = run_gpu(logits, &self.labels)?;
+        Ok((nll, Shape::from(self.labels.len())))
+    }
 }
 
 impl Kernel<1> for Loss {
@@ -126,13 +155,21 @@ impl Kernel<1> for Loss {
         Ok((vec![E::of(mean)], Shape::from(())))
     }
 
+    fn gpu<S: GpuStorage>(&self, [logits]: [Arg<'_, S>; 1]) -> candle_core::Result<(S, Shape)> {
+        let [_, statistics, loss, counts] = run_gpu(logits, &self.labels)?;
+        let statistics = gpu::tensor(statistics, 2 * self.labels.len());
+        let _ = self.saved.set(OnGpu { statistics, counts: gpu::tensor(counts, 2) });
+        Ok((loss, Shape::from(())))
+    }
+
     fn backward(
         &self,
         [logits]: [&Tensor; 1],
         _: &Tensor,
         dy: &Tensor,
     ) -> candle_core::Result<[Option<Tensor>; 1]> {
-        let kernel = LossBackward(Loss { labels: self.labels.clone(), count: self.count });
+        let Self { labels, count, saved } = self;
+        let kernel = LossBackward(Loss { labels: labels.clone(), count: *count, saved: saved.clone() });
         Ok([Some(apply2(kernel, logits, dy)?)])
     }
 }
@@ -169,5 +206,18 @@ impl Kernel<2> for LossBackward {
                 }
             });
         Ok((out, Shape::from_dims(logits.dims)))
+    }
+
+    fn gpu<S: GpuStorage>(&self, [logits, dy]: [Arg<'_, S>; 2]) -> candle_core::Result<(S, Shape)> {
+        let Loss { labels, saved, .. } = &self.0;
+        let Some(OnGpu { statistics, counts }) = saved.get() else {
+            candle_core::bail!("cross_entropy: backward before forward")
+        };
+        let (statistics, counts) = (Read::new(statistics), Read::new(counts));
+        let (statistics, counts) = (statistics.stored()?, counts.stored()?);
+        let (labels, layout) = (logits.upload(labels)?, Layout::contiguous(labels.len()));
+        let inputs = [logits, Arg::new(&labels, &layout), statistics, counts, dy];
+        let plan = plan_cross_entropy_backward(&shape_on_gpu(&logits));
+        Ok((logits.launch_one(plan, &inputs)?, Shape::from_dims(logits.dims())))
     }
 }

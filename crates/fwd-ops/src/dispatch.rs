@@ -1,15 +1,17 @@
-//! The one place where an operation meets candle: a [`Kernel`] is written once over element types and plain slices, and
-//! [`apply1`] … [`apply3`] run it and record it for the backward pass.
+//! The one place where an operation meets candle: a [`Kernel`] is written once over element types and plain slices for the CPU,
+//! once over device memory for GPUs, and [`apply1`] … [`apply3`] run it and record it for the backward pass.
 //!
-//! A kernel's `backward` is itself made of kernels, so another device needs no more than a twin of [`Kernel::cpu`]. Today
-//! there is the CPU alone, and candle answers for the others that the operation has no implementation.
+//! A kernel's `backward` is itself made of kernels, and so the same for both. What is fused on the CPU alone (the sublayers) runs on a
+//! GPU as the operations that it is made of.
 
 use crate::cpu::Elem;
 use crate::cpu::gemm::widen;
-use crate::error::Result;
-use candle_core::backend::BackendStorage;
+use crate::error::{OpError, Result};
+use crate::gpu::{Arg, GpuStorage, emulated};
+use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Shape, Storage, StorageRef, Tensor,
+    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Shape, Storage, StorageRef,
+    Tensor,
 };
 use std::borrow::Cow;
 
@@ -41,6 +43,11 @@ pub(crate) trait Kernel<const N: usize>: Send + Sync + 'static {
     /// Computes the result and its shape from the arguments.
     fn cpu<E: Elem>(&self, args: [View<'_, E>; N]) -> candle_core::Result<(Vec<E>, Shape)>;
 
+    /// The same on a GPU, in f32.
+    fn gpu<S: GpuStorage>(&self, _args: [Arg<'_, S>; N]) -> candle_core::Result<(S, Shape)> {
+        candle_core::bail!("{} has no GPU kernel", self.name())
+    }
+
     /// Gradients of the arguments; `None` for one that has none.
     fn backward(
         &self,
@@ -54,7 +61,15 @@ pub(crate) trait Kernel<const N: usize>: Send + Sync + 'static {
 
 struct Op<K>(K);
 
+/// Runs a kernel on tensors of the CPU.
 fn run<const N: usize, K: Kernel<N>>(
+    kernel: &K,
+    args: [(&CpuStorage, &Layout); N],
+) -> candle_core::Result<(CpuStorage, Shape)> {
+    emulated::run(kernel, args).unwrap_or_else(|| run_cpu(kernel, args))
+}
+
+fn run_cpu<const N: usize, K: Kernel<N>>(
     kernel: &K,
     args: [(&CpuStorage, &Layout); N],
 ) -> candle_core::Result<(CpuStorage, Shape)> {
@@ -74,10 +89,32 @@ fn run<const N: usize, K: Kernel<N>>(
         DType::F32 => typed::<N, K, f32>(kernel, args),
         DType::F64 => typed::<N, K, f64>(kernel, args),
         dtype => {
-            Err(crate::OpError::DType { op: kernel.name(), dtype, supported: "activations are f32 or f64" }
-                .into())
+            Err(OpError::DType { op: kernel.name(), dtype, supported: "activations are f32 or f64" }.into())
         }
     }
+}
+
+/// Runs a kernel on tensors of a GPU.
+pub(crate) fn run_gpu<const N: usize, K: Kernel<N>, S: GpuStorage>(
+    kernel: &K,
+    args: [Arg<'_, S>; N],
+) -> candle_core::Result<(S, Shape)> {
+    match args.iter().map(|arg| arg.storage.dtype()).find(|&dtype| dtype != DType::F32) {
+        None => kernel.gpu(args),
+        Some(dtype) => {
+            let supported = "activations and trained parameters on a GPU are f32";
+            Err(OpError::DType { op: kernel.name(), dtype, supported }.into())
+        }
+    }
+}
+
+/// The GPU side of a kernel that has none: the argument is copied to the host, and the result back.
+pub(crate) fn on_host<K: Kernel<1>, S: GpuStorage>(
+    kernel: &K,
+    arg: Arg<'_, S>,
+) -> candle_core::Result<(S, Shape)> {
+    let (result, shape) = run_cpu(kernel, [(&arg.storage.to_cpu_storage()?, arg.layout)])?;
+    Ok((arg.storage.device().storage_from_cpu_storage_owned(result)?, shape))
 }
 
 impl<K: Kernel<1>> CustomOp1 for Op<K> {
@@ -87,6 +124,10 @@ impl<K: Kernel<1>> CustomOp1 for Op<K> {
 
     fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         run(&self.0, [(s1, l1)])
+    }
+
+    fn cuda_fwd(&self, s1: &CudaStorage, l1: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        run_gpu(&self.0, [Arg::new(s1, l1)])
     }
 
     fn bwd(&self, a1: &Tensor, y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
@@ -108,6 +149,16 @@ impl<K: Kernel<2>> CustomOp2 for Op<K> {
         l2: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         run(&self.0, [(s1, l1), (s2, l2)])
+    }
+
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        run_gpu(&self.0, [Arg::new(s1, l1), Arg::new(s2, l2)])
     }
 
     fn bwd(
@@ -139,6 +190,18 @@ impl<K: Kernel<3>> CustomOp3 for Op<K> {
         run(&self.0, [(s1, l1), (s2, l2), (s3, l3)])
     }
 
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+        s3: &CudaStorage,
+        l3: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        run_gpu(&self.0, [Arg::new(s1, l1), Arg::new(s2, l2), Arg::new(s3, l3)])
+    }
+
     fn bwd(
         &self,
         a1: &Tensor,
@@ -157,7 +220,7 @@ fn untracked(gradient: Option<Tensor>) -> Option<Tensor> {
     gradient.map(|g| g.detach())
 }
 
-/// Keeps data for the backward pass.
+/// Keeps data of the CPU for the backward pass.
 pub(crate) fn keep<E: Elem>(data: Vec<E>) -> candle_core::Result<Tensor> {
     let n = data.len();
     Tensor::from_vec(data, n, &candle_core::Device::Cpu)
@@ -202,5 +265,47 @@ impl<'a> Read<'a> {
                 self.tensor.device().location()
             ),
         }
+    }
+
+    /// The tensor in the memory of a GPU, as it is.
+    pub(crate) fn stored<S: GpuStorage>(&self) -> candle_core::Result<Arg<'_, S>> {
+        match S::of(&self.storage) {
+            Some(storage) => Ok(Arg::new(storage, self.tensor.layout())),
+            None => candle_core::bail!(
+                "a parameter on {:?} was given to a kernel of another device",
+                self.tensor.device().location()
+            ),
+        }
+    }
+
+    /// The elements in the memory of a GPU: as they are stored if in f32, widened otherwise.
+    pub(crate) fn on_gpu<S: GpuStorage>(&self) -> candle_core::Result<OnGpu<'_, S>> {
+        let Arg { storage, layout } = self.stored::<S>()?;
+        if storage.dtype() == DType::F32 {
+            return Ok(OnGpu { memory: Memory::Stored(storage), layout: layout.clone() });
+        }
+        let widened = storage.to_dtype(layout, DType::F32)?;
+        Ok(OnGpu { memory: Memory::Widened(widened), layout: Layout::contiguous(layout.shape()) })
+    }
+}
+
+/// The f32 values of a tensor that a kernel carries along, on a GPU.
+pub(crate) struct OnGpu<'a, S> {
+    memory: Memory<'a, S>,
+    layout: Layout,
+}
+
+enum Memory<'a, S> {
+    Stored(&'a S),
+    Widened(S),
+}
+
+impl<S: GpuStorage> OnGpu<'_, S> {
+    pub(crate) fn arg(&self) -> Arg<'_, S> {
+        let storage = match &self.memory {
+            Memory::Stored(storage) => *storage,
+            Memory::Widened(storage) => storage,
+        };
+        Arg::new(storage, &self.layout)
     }
 }

@@ -3,14 +3,17 @@
 use crate::cpu::Elem;
 use crate::dispatch::{Kernel, View, apply1};
 use crate::error::{OpError, Result};
+use crate::gpu::{self, Arg, GpuStorage};
 use crate::linear::{activation_dtype, frozen_dtype};
-use candle_core::{DType, Device, Shape, Tensor};
+use candle_core::{DType, Device, Layout, Shape, Tensor};
+use fwd_kernels::{EmbeddingShape, plan_embedding_backward};
 use std::sync::Arc;
 
 /// Rows `table[ids]`.
 ///
 /// # Shapes
-/// `table (n, d)` in any float type, `ids (…)` integer -> `(…, d)` in f32 (f64 if the table is f64).
+/// `table (n, d)` in any float type, `ids (…)` integer -> `(…, d)` in f32 (f64 if the table is f64), where the table is.
+/// The ids are checked on the CPU: keep them there, or a GPU has to be waited for.
 ///
 /// # Errors
 /// [`OpError::IdOutOfRange`] names the first id that is not in `0..n`.
@@ -77,6 +80,16 @@ impl Kernel<1> for Gather {
         Ok((y, Shape::from((self.rows.len(), d))))
     }
 
+    fn gpu<S: GpuStorage>(&self, [table]: [Arg<'_, S>; 1]) -> candle_core::Result<(S, Shape)> {
+        let shape = Shape::from((self.rows.len(), table.last_dim()));
+        if shape.elem_count() == 0 {
+            return Ok((gpu::zeros(table.storage, &shape)?, shape));
+        }
+        let ids = table.upload(&self.rows)?;
+        let y = table.storage.index_select(&ids, table.layout, &Layout::contiguous(self.rows.len()), 0)?;
+        Ok((y, shape))
+    }
+
     fn backward(&self, _: [&Tensor; 1], _: &Tensor, dy: &Tensor) -> candle_core::Result<[Option<Tensor>; 1]> {
         let scatter = Scatter(Gather { rows: self.rows.clone(), n_rows: self.n_rows });
         Ok([Some(apply1(scatter, dy)?)])
@@ -96,5 +109,19 @@ impl Kernel<1> for Scatter {
             sum.iter_mut().zip(&dy.data[i * d..]).for_each(|(s, &g)| *s += g);
         }
         Ok((table, Shape::from((self.0.n_rows, d))))
+    }
+
+    fn gpu<S: GpuStorage>(&self, [dy]: [Arg<'_, S>; 1]) -> candle_core::Result<(S, Shape)> {
+        let (n_rows, n_ids, d) = (self.0.n_rows, self.0.rows.len(), dy.last_dim());
+        let (ids, layout) = (dy.upload(&self.0.rows)?, Layout::contiguous(n_ids));
+        let shape = EmbeddingShape {
+            n_rows,
+            d,
+            n_ids,
+            id_dtype: fwd_kernels::DType::U32,
+            dtype: fwd_kernels::DType::F32,
+        };
+        let table = dy.launch_one(plan_embedding_backward(&shape), &[Arg::new(&ids, &layout), dy])?;
+        Ok((table, Shape::from((n_rows, d))))
     }
 }

@@ -50,6 +50,9 @@ pub enum OpError {
         /// Names of the parameters whose gradient holds NaN or an infinity.
         non_finite: Vec<String>,
     },
+    /// There is no GPU, or it cannot run the operation.
+    #[error(transparent)]
+    Kernel(#[from] fwd_kernels::KernelError),
     /// An error of candle.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -17,7 +17,20 @@
 //! [`backward()`] walks the graph and refuses to lose a gradient silently. Activations are f32; everything also runs in f64,
 //! where the tests check each gradient against finite differences.
 //!
-//! Every operation meets candle in one place, the private `dispatch` module; that is where a second device plugs in.
+//! # Devices
+//!
+//! Everything runs where its tensors are. On an NVIDIA GPU (feature `cuda`, [`cuda_device`]), in f32 alone:
+//!
+//! | on a GPU | by |
+//! |---|---|
+//! | norms, activations, softmax, cross entropy, forward and backward; the gradients of tables and biases | kernels of `fwd-kernels` |
+//! | [`Linear`], both products of [`attention()`] | cuBLAS in full f32; weights in half precision are kept so, and widened for each product |
+//! | the rows of [`embedding()`] | candle's kernel |
+//! | [`AttentionSublayer`], [`FeedForwardSublayer`] | the operations above, one by one, whether trained or frozen |
+//! | [`StemConv`], [`InvertedResidual`] | the CPU: pixels or activations are copied to the host, and the result back |
+//!
+//! Ids and labels are checked on the CPU; where they are there already, a GPU is not waited for. Every operation meets candle in one
+//! place, the private `dispatch` module. The feature `emulate` has `emulated`, which computes CPU tensors as a GPU would, for tests.
 
 #![forbid(unsafe_code)]
 
@@ -30,6 +43,7 @@ mod cross_entropy;
 mod dispatch;
 mod embedding;
 mod error;
+mod gpu;
 mod linear;
 mod norm;
 mod softmax;
@@ -42,7 +56,8 @@ mod sublayer;
 /// wraps its forward pass in this (a third of the generation time of a small one was waiting). [`backward()`] does not:
 /// candle's walk over the graph recurses, and threads of a pool have small stacks.
 pub fn in_pool<R: Send>(body: impl FnOnce() -> R + Send) -> R {
-    rayon::scope(|_| body())
+    // The emulation is one of this thread.
+    if gpu::emulated::is_on() { body() } else { rayon::scope(|_| body()) }
 }
 
 pub use activation::Activation;
@@ -52,6 +67,9 @@ pub use conv::{InvertedResidual, InvertedResidualConfig, StemConv, linear_relu6}
 pub use cross_entropy::{IGNORE_INDEX, cross_entropy, token_nll};
 pub use embedding::embedding;
 pub use error::{OpError, Result};
+pub use gpu::cuda_device;
+#[cfg(feature = "emulate")]
+pub use gpu::emulated::emulated;
 pub use linear::Linear;
 pub use norm::Norm;
 pub use softmax::softmax;

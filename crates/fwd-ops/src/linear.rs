@@ -8,8 +8,10 @@ use crate::cpu::norm::sum_rows;
 use crate::cpu::{Elem, simd};
 use crate::dispatch::{Kernel, Read, View, apply1, apply2, apply3};
 use crate::error::{OpError, Result};
-use candle_core::{DType, Shape, Tensor};
+use crate::gpu::{self, Arg, GpuStorage};
+use candle_core::{DType, Device, Shape, Tensor};
 use faer::Accum;
+use fwd_kernels::plan_sum_rows;
 use std::borrow::Cow;
 
 /// A linear map. It is frozen, and gets no gradient, unless its weight or bias is tracked (a `Var` or computed from one).
@@ -120,6 +122,23 @@ impl Linear {
         }
     }
 
+    /// The same map with its parameters on a device, frozen.
+    pub(crate) fn frozen_on(&self, device: &Device) -> Result<Self> {
+        Ok(Self {
+            transposed: self.transposed.detach().to_device(device)?,
+            bias: self.bias.as_ref().map(|b| b.detach().to_device(device)).transpose()?,
+            ..*self
+        })
+    }
+
+    /// [`Self::forward`] in the memory of a GPU: `(rows of x, n_out)`.
+    pub(crate) fn forward_on_gpu<S: GpuStorage>(&self, x: Arg<'_, S>) -> candle_core::Result<S> {
+        let read = self.read();
+        let weight = read.transposed.on_gpu()?;
+        let bias = read.bias.as_ref().map(Read::on_gpu).transpose()?;
+        product_and_bias(x, weight.arg(), bias.as_ref().map(|b| b.arg()))
+    }
+
     pub(crate) fn read(&self) -> LinearRead<'_> {
         LinearRead {
             linear: self,
@@ -192,6 +211,19 @@ pub(crate) fn with_last_dim(dims: &[usize], last: usize) -> Shape {
     Shape::from_dims(&dims)
 }
 
+/// `x·W + b` for rows `x (m, n_in)` and `W (n_in, n_out)`.
+fn product_and_bias<S: GpuStorage>(
+    x: Arg<'_, S>,
+    weight: Arg<'_, S>,
+    bias: Option<Arg<'_, S>>,
+) -> candle_core::Result<S> {
+    let y = gpu::product((x.storage, &x.matrix()), (weight.storage, weight.layout))?;
+    match bias {
+        Some(bias) => gpu::add_row(y, (x.rows(), bias.len()), (bias.storage, bias.layout)),
+        None => Ok(y),
+    }
+}
+
 struct Forward(Linear);
 struct Backward(Linear);
 
@@ -205,6 +237,11 @@ impl Kernel<1> for Forward {
         let mut y = vec![E::zero(); m * self.0.n_out];
         self.0.read().values()?.as_ref().forward(x.data, m, &mut y, Accum::Replace, Threads::Pool);
         Ok((y, with_last_dim(x.dims, self.0.n_out)))
+    }
+
+    /// A weight in half precision is widened for the product and dropped again.
+    fn gpu<S: GpuStorage>(&self, [x]: [Arg<'_, S>; 1]) -> candle_core::Result<(S, Shape)> {
+        Ok((self.0.forward_on_gpu(x)?, with_last_dim(x.dims(), self.0.n_out)))
     }
 
     fn backward(&self, _: [&Tensor; 1], _: &Tensor, dy: &Tensor) -> candle_core::Result<[Option<Tensor>; 1]> {
@@ -222,6 +259,14 @@ impl Kernel<1> for Backward {
         let mut dx = vec![E::zero(); m * self.0.n_in];
         self.0.read().values()?.as_ref().backward(dy.data, m, &mut dx, Accum::Replace, Threads::Pool);
         Ok((dx, with_last_dim(dy.dims, self.0.n_in)))
+    }
+
+    fn gpu<S: GpuStorage>(&self, [dy]: [Arg<'_, S>; 1]) -> candle_core::Result<(S, Shape)> {
+        let read = Read::new(&self.0.transposed);
+        let weight = read.on_gpu::<S>()?;
+        let weight = weight.arg();
+        let dx = gpu::product((dy.storage, &dy.matrix()), (weight.storage, &gpu::transposed(weight.layout)))?;
+        Ok((dx, with_last_dim(dy.dims(), self.0.n_in)))
     }
 }
 
@@ -270,6 +315,10 @@ impl Kernel<2> for Trained {
         Self::run(&x, &weight, None)
     }
 
+    fn gpu<S: GpuStorage>(&self, [x, weight]: [Arg<'_, S>; 2]) -> candle_core::Result<(S, Shape)> {
+        Ok((product_and_bias(x, weight, None)?, with_last_dim(x.dims(), weight.last_dim())))
+    }
+
     fn backward(
         &self,
         [x, weight]: [&Tensor; 2],
@@ -287,6 +336,10 @@ impl Kernel<3> for Trained {
 
     fn cpu<E: Elem>(&self, [x, weight, bias]: [View<'_, E>; 3]) -> candle_core::Result<(Vec<E>, Shape)> {
         Self::run(&x, &weight, Some(bias.data))
+    }
+
+    fn gpu<S: GpuStorage>(&self, [x, weight, bias]: [Arg<'_, S>; 3]) -> candle_core::Result<(S, Shape)> {
+        Ok((product_and_bias(x, weight, Some(bias))?, with_last_dim(x.dims(), weight.last_dim())))
     }
 
     fn backward(
@@ -319,6 +372,11 @@ impl Kernel<2> for WeightGradient {
         );
         Ok((dw, Shape::from((n_in, n_out))))
     }
+
+    fn gpu<S: GpuStorage>(&self, [x, dy]: [Arg<'_, S>; 2]) -> candle_core::Result<(S, Shape)> {
+        let dw = gpu::product((x.storage, &gpu::transposed(&x.matrix())), (dy.storage, &dy.matrix()))?;
+        Ok((dw, Shape::from((x.last_dim(), dy.last_dim()))))
+    }
 }
 
 impl Kernel<1> for SumRows {
@@ -334,6 +392,12 @@ impl Kernel<1> for SumRows {
             || sum_rows(dy.data, &mut db),
         );
         Ok((db, Shape::from(n_out)))
+    }
+
+    fn gpu<S: GpuStorage>(&self, [dy]: [Arg<'_, S>; 1]) -> candle_core::Result<(S, Shape)> {
+        let (rows, n_out) = (dy.rows(), dy.last_dim());
+        let plan = plan_sum_rows(rows, n_out, fwd_kernels::DType::F32, &dy.storage.target()?);
+        Ok((dy.launch_one(plan, &[dy])?, Shape::from(n_out)))
     }
 }
 

@@ -8,10 +8,13 @@ use crate::cpu::norm::{NormRef, norm_rows, norm_rows_backward_add, norm_rows_wei
 use crate::cpu::{Elem, rows_per_task, simd};
 use crate::dispatch::{Kernel, Read, View, apply1, apply2, apply3};
 use crate::error::{OpError, Result};
+use crate::gpu::{self, Arg, GpuStorage};
 use crate::linear::{SumRows, check_last_dim, frozen_dtype};
 use candle_core::{Shape, Tensor};
+use fwd_kernels::{NormKind, NormShape, plan_norm_backward, plan_norm_forward, plan_norm_weight_gradient};
 use rayon::prelude::*;
 use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 /// A normalisation of the last dimension; [`Norm::identity`] leaves the input as it is. Its parameters are frozen, and get no
 /// gradient, unless they are tracked (a `Var` or computed from one).
@@ -173,9 +176,29 @@ impl<E: Elem> NormValues<'_, E> {
     }
 }
 
+impl Norm {
+    /// What a GPU normalises, and the tensors that it needs for it: weight and, for layer norm, bias.
+    fn on_gpu<S: GpuStorage>(&self, x: &Arg<'_, S>) -> candle_core::Result<(NormShape, Vec<Read<'_>>)> {
+        let (kind, eps, parameters) = match &self.0 {
+            Kind::Rms { weight, eps } => (NormKind::Rms, *eps, vec![Read::new(weight)]),
+            Kind::Layer { weight, bias, eps } => {
+                (NormKind::Layer, *eps, vec![Read::new(weight), Read::new(bias)])
+            }
+            Kind::Identity => candle_core::bail!("the identity is no norm"),
+        };
+        let (rows, d) = (x.rows(), x.last_dim());
+        Ok((NormShape { kind, rows, d, eps: eps as f32, dtype: fwd_kernels::DType::F32 }, parameters))
+    }
+}
+
 struct Forward(Norm);
 struct Backward(Norm);
-struct WeightGradient(Norm);
+
+struct WeightGradient {
+    norm: Norm,
+    /// The gradient of the bias, where it comes out of the same pass (on a GPU).
+    bias: Arc<OnceLock<Tensor>>,
+}
 
 impl Forward {
     fn run<E: Elem>(&self, x: &View<'_, E>) -> candle_core::Result<(Vec<E>, Shape)> {
@@ -193,16 +216,34 @@ impl Forward {
         Ok((y, Shape::from_dims(x.dims)))
     }
 
-    /// The gradients of input and weight; of the bias it is [`SumRows`].
+    fn run_gpu<S: GpuStorage>(&self, x: Arg<'_, S>) -> candle_core::Result<(S, Shape)> {
+        let (shape, parameters) = self.0.on_gpu(&x)?;
+        let parameters = parameters.iter().map(Read::on_gpu).collect::<candle_core::Result<Vec<_>>>()?;
+        let inputs: Vec<_> = std::iter::once(x).chain(parameters.iter().map(|p| p.arg())).collect();
+        Ok((x.launch_one(plan_norm_forward(&shape), &inputs)?, Shape::from_dims(x.dims())))
+    }
+
+    /// The gradients of input, weight and bias.
     fn gradients(
         &self,
         x: &Tensor,
         weight: &Tensor,
+        bias: Option<&Tensor>,
         dy: &Tensor,
-    ) -> candle_core::Result<[Option<Tensor>; 2]> {
+    ) -> candle_core::Result<[Option<Tensor>; 3]> {
         let dx = if x.track_op() { Some(apply2(Backward(self.0.clone()), x, dy)?) } else { None };
-        let dw = if weight.track_op() { Some(apply2(WeightGradient(self.0.clone()), x, dy)?) } else { None };
-        Ok([dx, dw])
+        let d_bias = Arc::default();
+        let dw = if weight.track_op() {
+            let kernel = WeightGradient { norm: self.0.clone(), bias: Arc::clone(&d_bias) };
+            Some(apply2(kernel, x, dy)?)
+        } else {
+            None
+        };
+        let db = match bias.filter(|b| b.track_op()) {
+            Some(_) => Some(d_bias.get().cloned().map_or_else(|| apply1(SumRows, dy), Ok)?),
+            None => None,
+        };
+        Ok([dx, dw, db])
     }
 }
 
@@ -214,6 +255,10 @@ impl Kernel<1> for Forward {
 
     fn cpu<E: Elem>(&self, [x]: [View<'_, E>; 1]) -> candle_core::Result<(Vec<E>, Shape)> {
         self.run(&x)
+    }
+
+    fn gpu<S: GpuStorage>(&self, [x]: [Arg<'_, S>; 1]) -> candle_core::Result<(S, Shape)> {
+        self.run_gpu(x)
     }
 
     fn backward(
@@ -236,13 +281,18 @@ impl Kernel<2> for Forward {
         self.run(&x)
     }
 
+    fn gpu<S: GpuStorage>(&self, [x, _]: [Arg<'_, S>; 2]) -> candle_core::Result<(S, Shape)> {
+        self.run_gpu(x)
+    }
+
     fn backward(
         &self,
         [x, weight]: [&Tensor; 2],
         _: &Tensor,
         dy: &Tensor,
     ) -> candle_core::Result<[Option<Tensor>; 2]> {
-        self.gradients(x, weight, dy)
+        let [dx, dw, _] = self.gradients(x, weight, None, dy)?;
+        Ok([dx, dw])
     }
 }
 
@@ -256,15 +306,17 @@ impl Kernel<3> for Forward {
         self.run(&x)
     }
 
+    fn gpu<S: GpuStorage>(&self, [x, _, _]: [Arg<'_, S>; 3]) -> candle_core::Result<(S, Shape)> {
+        self.run_gpu(x)
+    }
+
     fn backward(
         &self,
         [x, weight, bias]: [&Tensor; 3],
         _: &Tensor,
         dy: &Tensor,
     ) -> candle_core::Result<[Option<Tensor>; 3]> {
-        let [dx, dw] = self.gradients(x, weight, dy)?;
-        let db = if bias.track_op() { Some(apply1(SumRows, dy)?) } else { None };
-        Ok([dx, dw, db])
+        self.gradients(x, weight, Some(bias), dy)
     }
 }
 
@@ -274,7 +326,7 @@ impl Kernel<2> for WeightGradient {
     }
 
     fn cpu<E: Elem>(&self, [x, dy]: [View<'_, E>; 2]) -> candle_core::Result<(Vec<E>, Shape)> {
-        let read = self.0.read();
+        let read = self.norm.read();
         let values = read.values()?;
         let (norm, d) = (values.as_ref(), x.last_dim());
         let mut dw = vec![E::zero(); d];
@@ -283,6 +335,17 @@ impl Kernel<2> for WeightGradient {
             || norm_rows_weight_gradient(norm, x.data, dy.data, &mut dw),
         );
         Ok((dw, Shape::from(d)))
+    }
+
+    fn gpu<S: GpuStorage>(&self, [x, dy]: [Arg<'_, S>; 2]) -> candle_core::Result<(S, Shape)> {
+        let (shape, _) = self.norm.on_gpu(&x)?;
+        let plan = plan_norm_weight_gradient(&shape, &x.storage.target()?).map_err(OpError::from)?;
+        let mut outputs = x.storage.launch(&plan, &[x, dy])?.into_iter();
+        let Some(dw) = outputs.next() else { candle_core::bail!("{}: no output", plan.op) };
+        if let Some(db) = outputs.next() {
+            let _ = self.bias.set(gpu::tensor(db, shape.d));
+        }
+        Ok((dw, Shape::from(shape.d)))
     }
 }
 
@@ -306,5 +369,12 @@ impl Kernel<2> for Backward {
             },
         );
         Ok((dx, Shape::from_dims(x.dims)))
+    }
+
+    fn gpu<S: GpuStorage>(&self, [x, dy]: [Arg<'_, S>; 2]) -> candle_core::Result<(S, Shape)> {
+        let (shape, parameters) = self.0.on_gpu(&x)?;
+        let weight = parameters[0].on_gpu()?;
+        let dx = x.launch_one(plan_norm_backward(&shape), &[x, weight.arg(), dy])?;
+        Ok((dx, Shape::from_dims(x.dims())))
     }
 }

@@ -6,9 +6,11 @@
 use crate::attention::AttentionBias;
 use crate::cpu::softmax::softmax_row_backward;
 use crate::cpu::{Elem, rows_per_task, simd};
-use crate::dispatch::{Kernel, View, apply1, apply2};
+use crate::dispatch::{Kernel, Read, View, apply1, apply2};
 use crate::error::{OpError, Result};
+use crate::gpu::{Arg, GpuStorage};
 use candle_core::{Shape, Tensor};
+use fwd_kernels::{DType, Order, Place, SoftmaxShape, plan_softmax_backward, plan_softmax_forward};
 use rayon::prelude::*;
 
 /// Attention probabilities from scores.
@@ -30,7 +32,53 @@ pub fn softmax(scores: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
 }
 
 struct Forward(AttentionBias);
-struct Backward;
+
+/// The gradient to the scores before they were multiplied by `scale`.
+struct Backward {
+    scale: f64,
+}
+
+/// What a GPU does with scores `(batch, n_heads, t_q, t_k)` before the softmax.
+fn shape_on_gpu(dims: &[usize], scale: f64) -> candle_core::Result<SoftmaxShape> {
+    let &[batch, n_heads, t_q, t_k] = dims else {
+        candle_core::bail!("softmax: scores must be (b, h, t_q, t_k), got {dims:?}")
+    };
+    Ok(SoftmaxShape {
+        batch,
+        n_heads,
+        t_q,
+        t_k,
+        dtype: DType::F32,
+        scale: scale as f32,
+        position: false,
+        place: Place::Separate,
+        keys: false,
+        order: Order::All,
+    })
+}
+
+/// `softmax(scale·scores + bias)` in the memory of a GPU.
+pub(crate) fn on_gpu<S: GpuStorage>(
+    bias: &AttentionBias,
+    scale: f64,
+    scores: Arg<'_, S>,
+) -> candle_core::Result<S> {
+    let read = [bias.position(), bias.keys()].map(|added| added.map(Read::new));
+    let added = read.iter().flatten().map(Read::on_gpu).collect::<candle_core::Result<Vec<_>>>()?;
+    let shape = SoftmaxShape {
+        position: read[0].is_some(),
+        keys: read[1].is_some(),
+        order: if bias.is_causal() { Order::Causal } else { Order::All },
+        ..shape_on_gpu(scores.dims(), scale)?
+    };
+    let inputs: Vec<_> = std::iter::once(scores).chain(added.iter().map(|a| a.arg())).collect();
+    scores.launch_one(plan_softmax_forward(&shape), &inputs)
+}
+
+/// The gradient to `scores` of `probs = softmax(scale·scores + …)`.
+pub(crate) fn backward(probs: &Tensor, d_probs: &Tensor, scale: f64) -> Result<Tensor> {
+    apply2(Backward { scale }, probs, d_probs)
+}
 
 impl Kernel<1> for Forward {
     fn name(&self) -> &'static str {
@@ -54,8 +102,12 @@ impl Kernel<1> for Forward {
         Ok((probs, Shape::from_dims(scores.dims)))
     }
 
+    fn gpu<S: GpuStorage>(&self, [scores]: [Arg<'_, S>; 1]) -> candle_core::Result<(S, Shape)> {
+        Ok((on_gpu(&self.0, 1.0, scores)?, Shape::from_dims(scores.dims())))
+    }
+
     fn backward(&self, _: [&Tensor; 1], y: &Tensor, dy: &Tensor) -> candle_core::Result<[Option<Tensor>; 1]> {
-        Ok([Some(apply2(Backward, y, dy)?)])
+        Ok([Some(backward(y, dy, 1.0)?)])
     }
 }
 
@@ -65,7 +117,7 @@ impl Kernel<2> for Backward {
     }
 
     fn cpu<E: Elem>(&self, [p, dp]: [View<'_, E>; 2]) -> candle_core::Result<(Vec<E>, Shape)> {
-        let t_k = p.last_dim();
+        let (t_k, scale) = (p.last_dim(), E::of(self.scale));
         let mut ds = dp.data.to_vec();
         if !ds.is_empty() {
             let step = rows_per_task(ds.len() / t_k) * t_k;
@@ -73,13 +125,20 @@ impl Kernel<2> for Backward {
                 simd(
                     #[inline(always)]
                     || {
-                        p.chunks_exact(t_k)
-                            .zip(ds.chunks_exact_mut(t_k))
-                            .for_each(|(p, ds)| softmax_row_backward(p, ds))
+                        p.chunks_exact(t_k).zip(ds.chunks_exact_mut(t_k)).for_each(|(p, ds)| {
+                            softmax_row_backward(p, ds);
+                            ds.iter_mut().for_each(|ds| *ds *= scale);
+                        })
                     },
                 );
             });
         }
         Ok((ds, Shape::from_dims(p.dims)))
+    }
+
+    fn gpu<S: GpuStorage>(&self, [p, dp]: [Arg<'_, S>; 2]) -> candle_core::Result<(S, Shape)> {
+        let shape = shape_on_gpu(p.dims(), self.scale)?;
+        let plan = plan_softmax_backward(&shape, false, &p.storage.target()?);
+        Ok((p.launch_one(plan, &[p, dp])?, Shape::from_dims(p.dims())))
     }
 }

@@ -6,10 +6,11 @@
 //! T5 and EVA use `pre` (RMS or layer norm), BERT uses `post`. One operation per sublayer keeps each block of rows in cache
 //! from the norm to the residual sum, and leaves one edge in candle's graph, where every edge costs an allocation and an
 //! addition in the backward pass; only the input (and the memory of a cross-attention) gets a gradient. As soon as a parameter is
-//! tracked, the sublayer runs as the single operations that it is made of, and every tracked parameter gets its gradient.
+//! tracked, and always on a GPU, the sublayer runs as the single operations that it is made of, and every tracked parameter gets its
+//! gradient.
 
 use crate::activation::Activation;
-use crate::attention::{AttentionBias, BiasValues, attention};
+use crate::attention::{AttentionBias, BiasValues, attention_of_packed, attention_of_paired};
 use crate::cpu::attention::{HeadShape, Tokens, attend, attend_backward};
 use crate::cpu::ffn::{FfnRef, FfnSaved};
 use crate::cpu::gemm::{LinearRef, Threads, rows_mut};
@@ -18,6 +19,7 @@ use crate::cpu::scratch::Scratch;
 use crate::cpu::{Elem, rows_per_task, simd};
 use crate::dispatch::{Kernel, Read, View, apply1, apply2, apply3, keep};
 use crate::error::{OpError, Result};
+use crate::gpu::on_gpu;
 use crate::linear::{Linear, check_last_dim};
 use crate::norm::Norm;
 use candle_core::{Shape, Tensor};
@@ -97,10 +99,10 @@ impl AttentionSublayer {
     /// [`OpError::Shape`] if `x` or the bias does not fit, or the projection is one of queries only.
     pub fn forward(&self, x: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
         let sizes = self.sizes(x, None, bias)?;
-        if self.is_trained(bias) {
-            let (projected, width) = (self.project(x)?, self.0.output.n_in());
-            let [q, k, v] = [0, 1, 2].map(|i| projected.narrow(2, i * width, width));
-            return self.finish(x, [&q?, &k?, &v?], bias);
+        if on_gpu(x) || self.is_trained(bias) {
+            let layer = &*self.0;
+            let context = attention_of_packed(&self.project(x)?, layer.n_heads, layer.scale, bias)?;
+            return self.finish(x, &context);
         }
         let kernel = Attention {
             layer: self.clone(),
@@ -121,10 +123,10 @@ impl AttentionSublayer {
     /// [`OpError::Shape`] if an argument does not fit, or the projection is one of queries, keys and values.
     pub fn forward_cross(&self, x: &Tensor, key_value: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
         let sizes = self.sizes(x, Some(key_value), bias)?;
-        if self.is_trained(bias) {
-            let width = self.0.output.n_in();
-            let (k, v) = (key_value.narrow(2, 0, width)?, key_value.narrow(2, width, width)?);
-            return self.finish(x, [&self.project(x)?, &k, &v], bias);
+        if on_gpu(x) || self.is_trained(bias) {
+            let (layer, q) = (&*self.0, self.project(x)?);
+            let context = attention_of_paired(&q, key_value, layer.n_heads, layer.scale, bias)?;
+            return self.finish(x, &context);
         }
         let keep = x.track_op() || key_value.track_op();
         apply2(
@@ -153,9 +155,9 @@ impl AttentionSublayer {
             Some(old) => Tensor::cat(&[old, &new], 1)?,
             None => new,
         };
-        let (q, k, v) =
-            (projected.narrow(2, 0, width)?, all.narrow(2, 0, width)?, all.narrow(2, width, width)?);
-        let y = self.finish(&x, [&q, &k, &v], bias)?;
+        let q = projected.narrow(2, 0, width)?;
+        let context = attention_of_paired(&q, &all, layer.n_heads, layer.scale, bias)?;
+        let y = self.finish(&x, &context)?;
         cache.0 = Some(all);
         Ok(y)
     }
@@ -166,10 +168,9 @@ impl AttentionSublayer {
     }
 
     /// The rest of it.
-    fn finish(&self, x: &Tensor, [q, k, v]: [&Tensor; 3], bias: &AttentionBias) -> Result<Tensor> {
+    fn finish(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
         let layer = &*self.0;
-        let context = attention(q, k, v, layer.n_heads, layer.scale, bias)?;
-        layer.post.forward(&(x + layer.output.forward(&context)?)?)
+        layer.post.forward(&(x + layer.output.forward(context)?)?)
     }
 
     /// Whether any parameter gets a gradient: then the sublayer runs as single operations, not as one.
@@ -705,7 +706,7 @@ impl FeedForwardSublayer {
         check_last_dim("feed_forward", x, self.0.input.n_in())?;
         let layer = &*self.0;
         let norms = layer.pre.is_trained() || layer.post.is_trained();
-        if norms || layer.input.is_trained() || layer.output.is_trained() {
+        if on_gpu(x) || norms || layer.input.is_trained() || layer.output.is_trained() {
             let hidden = layer.input.forward(&layer.pre.forward(x)?)?;
             let active = if layer.gated {
                 layer.activation.forward_gated(&hidden)?

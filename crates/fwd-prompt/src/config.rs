@@ -142,7 +142,7 @@ pub struct TrainingConfig {
 impl Default for TrainingConfig {
     fn default() -> Self {
         Self {
-            epochs: 5,
+            epochs: 8,
             steps: None,
             batch_size: 16,
             prompts: AdamW { lr: 1e-2, ..AdamW::default() },

@@ -7,6 +7,7 @@ mod text;
 
 use crate::args::{Common, InspectArgs};
 use crate::config::{RunConfig, cache_dir, parse_split};
+use crate::device::DeviceKind;
 use crate::eval;
 use crate::features::FeatureStore;
 use crate::files::write_json;
@@ -35,7 +36,7 @@ pub(crate) fn command(args: &InspectArgs, common: &Common) -> Result<ExitCode> {
         config.method
     );
     let split = args.split.as_deref().map_or(Ok(config.split), parse_split)?;
-    let session = eval::session(&manifest, args.backbone.as_deref(), args.bench.as_deref())?;
+    let session = eval::session(&manifest, args.backbone.as_deref(), args.bench.as_deref(), DeviceKind::Cpu)?;
     let state = eval::state(&args.run, &manifest, &session.backbone.model, args.task.as_deref())?;
     ensure!(
         !state.pool().is_empty(),

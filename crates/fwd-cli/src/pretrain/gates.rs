@@ -98,8 +98,8 @@ pub(crate) struct Downstream {
 ///
 /// # Errors
 /// Those of model and data; an interrupt.
-pub(crate) fn measure(model: &Path, bench: &Path, cache: Option<&Path>) -> Result<Report> {
-    let backbone = Backbone::open(model)?;
+pub(crate) fn measure(model: &Path, bench: &Path, cache: Option<&Path>, device: &Device) -> Result<Report> {
+    let backbone = Backbone::open(model, device)?;
     let bench = Benchmark::open(bench)?;
     let cache = cache_of(model, cache);
     let gauge = Gauge {
@@ -254,7 +254,7 @@ impl Gauge<'_> {
             bar.set(step + 1);
             bar.say(format!("fine-tuning: {} {:.2}", task.name, report.loss));
         }
-        let model = base.with_parameters(&mut trainable.frozen(&Device::Cpu)?)?;
+        let model = base.with_parameters(&mut trainable.frozen(base.device())?)?;
         let mut answers = Vec::new();
         for records in val.chunks(GENERATION.batch) {
             let batch = Batch::new((processor, base.kind()), &images, None, records)?;

@@ -46,9 +46,10 @@ const WATCHED: usize = 48;
 /// Those of [`run`] and of the gates.
 pub(crate) fn command(args: &PretrainArgs, common: &Common) -> Result<ExitCode> {
     let bench = args.bench.clone().map_or_else(assets::benchmark, Ok)?;
+    let device = args.device.open()?;
     if args.gates {
         let model = args.out.clone().map_or_else(assets::backbone, Ok)?;
-        let report = gates::measure(&model, &bench, args.cache.as_deref())?;
+        let report = gates::measure(&model, &bench, args.cache.as_deref(), &device)?;
         write_json(&model.join("gates.json"), &report)?;
         if common.json {
             output::print_json(&report)?;
@@ -59,7 +60,7 @@ pub(crate) fn command(args: &PretrainArgs, common: &Common) -> Result<ExitCode> 
     }
     let out = args.out.clone().context("name a folder for the model with --out DIR")?;
     let recipe = args.recipe.clone().map_or_else(|| Ok(assets::backbone()?.join(RECIPE)), anyhow::Ok)?;
-    run(&Recipe::read(&recipe)?, &bench, &out, args.cache.as_deref())?;
+    run(&Recipe::read(&recipe)?, &bench, &out, args.cache.as_deref(), &device)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -80,7 +81,7 @@ struct Pretraining<'a> {
 /// # Errors
 /// A folder with another recipe or a finished training, damaged data, an error of the model; [`Interrupted`] if the user wants to
 /// stop. Checkpoints are kept in all cases.
-fn run(recipe: &Recipe, bench_dir: &Path, out: &Path, cache: Option<&Path>) -> Result<()> {
+fn run(recipe: &Recipe, bench_dir: &Path, out: &Path, cache: Option<&Path>, device: &Device) -> Result<()> {
     let text = toml::to_string(recipe)?;
     let kept = out.join(RECIPE);
     if kept.exists() {
@@ -91,7 +92,7 @@ fn run(recipe: &Recipe, bench_dir: &Path, out: &Path, cache: Option<&Path>) -> R
     }
     let bench = Benchmark::open(bench_dir)?;
     write_atomically(&kept, text.as_bytes())?;
-    let pretraining = Pretraining::prepare(recipe, &bench, out, cache)?;
+    let pretraining = Pretraining::prepare(recipe, &bench, out, cache, device)?;
     pretraining.train(&bench)
 }
 
@@ -101,6 +102,7 @@ impl<'a> Pretraining<'a> {
         bench: &'a Benchmark,
         out: &'a Path,
         cache: Option<&Path>,
+        device: &Device,
     ) -> Result<Self> {
         let tasks = bench.pretraining();
         for name in recipe.weights.keys().chain(recipe.phases.iter().flat_map(|phase| phase.weights.keys())) {
@@ -132,7 +134,7 @@ impl<'a> Pretraining<'a> {
             &out.join("generation_config.json"),
             &json!({ "eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 0 }),
         )?;
-        let (base, _) = new_model(recipe, n_words, &vision)?;
+        let (base, _) = new_model(recipe, n_words, &vision, device)?;
 
         let watched: Vec<(&str, Vec<&Record>)> =
             tasks.iter().map(|t| (t.name.as_str(), t.split(Split::Val).take(WATCHED).collect())).collect();
@@ -230,7 +232,7 @@ impl<'a> Pretraining<'a> {
             return Trainable::from_bytes(&bytes).with_context(|| state.display().to_string());
         }
         let vocab_size = self.base.language().vocab_size();
-        let mut trainable = new_model(self.recipe, vocab_size, &self.out.join(VISION))?.1;
+        let mut trainable = new_model(self.recipe, vocab_size, &self.out.join(VISION), &Device::Cpu)?.1;
         let n_tokens = self.recipe.prompting.tokens;
         if n_tokens > 0 {
             let shape = [sampler.n_tasks(), n_tokens, self.recipe.model.d_model];
@@ -263,7 +265,7 @@ impl<'a> Pretraining<'a> {
 
     /// The validation loss of each task.
     fn watch(&self, trainable: &Trainable) -> Result<Vec<f64>> {
-        let model = self.base.with_parameters(&mut trainable.frozen(&Device::Cpu)?)?;
+        let model = self.base.with_parameters(&mut trainable.frozen(self.base.device())?)?;
         let loss = |(_, records): &(&str, Vec<&Record>)| -> Result<f64> {
             let batch = Batch::new(
                 (&self.processor, ModelKind::InstructBlip),
@@ -281,7 +283,7 @@ impl<'a> Pretraining<'a> {
         let mut model = trainable.clone();
         model.remove(PROMPTS);
         fold(&mut model, &self.statistics)?;
-        write_atomically(&self.out.join(TRAINED), &model.to_f16_checkpoint()?)?;
+        write_atomically(&self.out.join(TRAINED), &model.to_bf16_checkpoint()?)?;
         let mut map = BTreeMap::new();
         for file in [VISION, TRAINED] {
             let path = self.out.join(file);
@@ -318,7 +320,12 @@ pub(crate) fn features(
 }
 
 /// A model with first values, and those of its parameters that are trained.
-fn new_model(recipe: &Recipe, vocab_size: usize, vision: &Path) -> Result<(Blip, Trainable)> {
+fn new_model(
+    recipe: &Recipe,
+    vocab_size: usize,
+    vision: &Path,
+    device: &Device,
+) -> Result<(Blip, Trainable)> {
     let config = recipe.model_config(vocab_size)?;
     let mut network = Checkpoint::open_file(vision, WeightDtype::F32, &Device::Cpu)?;
     let mut model = None;
@@ -328,7 +335,7 @@ fn new_model(recipe: &Recipe, vocab_size: usize, vision: &Path) -> Result<(Blip,
         }
         Ok(initial::value(recipe.seed, &recipe.model, name, shape))
     };
-    let mut trainable = Trainable::record(&mut source, |weights| {
+    let mut trainable = Trainable::record(&mut source, device, |weights| {
         model = Some(Blip::new(config, weights)?);
         Ok(())
     })?;

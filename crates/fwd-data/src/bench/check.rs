@@ -3,8 +3,9 @@
 //! Images are compared by the hash of their bytes, never by name. Missing images and empty answers do not come this far:
 //! [`Benchmark::open`] refuses them, naming file and line.
 
-use super::{BenchTask, Benchmark, ContentHash, Split, Stage};
+use super::{BenchTask, Benchmark, ContentHash, Record, Split, Stage};
 use crate::image_file::{ImageLimits, RgbImage};
+use crate::task::{Skipped, states_answer};
 use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -40,8 +41,14 @@ pub struct CheckReport {
     pub undecodable: Vec<String>,
     /// Records that ask the same of the same image in one task, as `task: image: instruction`.
     pub duplicate_records: Vec<String>,
+    /// Scored records of tasks over ten annotators with another number of answers, as `task/split/number: n answers`.
+    pub answers_not_ten: Vec<String>,
+    /// Scored records whose instruction states the answer, as `task/split/number: answer`.
+    pub stated_answers: Vec<String>,
     /// Tasks without records in a split, as `task: split`.
     pub empty_splits: Vec<String>,
+    /// Records that were left out when the benchmark was opened; not counted as wrong.
+    pub left_out: Skipped,
 }
 
 impl CheckReport {
@@ -51,6 +58,8 @@ impl CheckReport {
             && self.with_pretraining.is_empty()
             && self.undecodable.is_empty()
             && self.duplicate_records.is_empty()
+            && self.answers_not_ten.is_empty()
+            && self.stated_answers.is_empty()
             && self.empty_splits.is_empty()
     }
 }
@@ -62,7 +71,13 @@ impl fmt::Display for CheckReport {
         overlaps(f, "images in pre-training and downstream", &self.with_pretraining)?;
         list(f, "undecodable images", &self.undecodable)?;
         list(f, "records given twice", &self.duplicate_records)?;
+        list(f, "records without ten answers", &self.answers_not_ten)?;
+        list(f, "instructions that state the answer", &self.stated_answers)?;
         list(f, "splits without records", &self.empty_splits)?;
+        if self.left_out.n_records > 0 {
+            writeln!(f, "records left out: {}", self.left_out.n_records)?;
+            self.left_out.reasons.iter().try_for_each(|reason| writeln!(f, "  {reason}"))?;
+        }
         write!(f, "{}", if self.is_clean() { "clean" } else { "NOT clean" })
     }
 }
@@ -80,8 +95,8 @@ fn list(f: &mut fmt::Formatter<'_>, what: &str, found: &[String]) -> fmt::Result
     found.iter().try_for_each(|line| writeln!(f, "  {line}"))
 }
 
-/// Looks for leaks between splits and stages, damaged images and records given twice.
-pub fn check(bench: &Benchmark) -> CheckReport {
+/// Looks for leaks between splits and stages, damaged images and records given twice; `left_out` are the records that opening left out.
+pub fn check(bench: &Benchmark, left_out: Skipped) -> CheckReport {
     // A record that was added after opening may name an image that is not there: it has no content to compare.
     let hash_of: HashMap<&str, ContentHash> = used_images(bench)
         .into_par_iter()
@@ -95,7 +110,10 @@ pub fn check(bench: &Benchmark) -> CheckReport {
         with_pretraining: with_pretraining(bench, &hash_of),
         undecodable: undecodable(bench),
         duplicate_records: bench.tasks.iter().flat_map(duplicate_records).collect(),
+        answers_not_ten: bench.tasks.iter().flat_map(answers_not_ten).collect(),
+        stated_answers: bench.tasks.iter().flat_map(stated_answers).collect(),
         empty_splits: bench.tasks.iter().flat_map(empty_splits).collect(),
+        left_out,
     }
 }
 
@@ -168,6 +186,24 @@ fn duplicate_records(task: &BenchTask) -> Vec<String> {
     let mut seen = HashSet::new();
     let twice = task.records.iter().filter(|record| !seen.insert((&record.image, &record.instruction)));
     twice.map(|record| format!("{}: {}: {}", task.name, record.image, record.instruction)).collect()
+}
+
+/// The records of val and test with their names.
+fn scored(task: &BenchTask) -> impl Iterator<Item = (String, &Record)> {
+    [Split::Val, Split::Test].into_iter().flat_map(|split| task.ids(split).zip(task.split(split)))
+}
+
+fn answers_not_ten(task: &BenchTask) -> Vec<String> {
+    let Some(due) = task.metric.answers_due() else { return Vec::new() };
+    let other = scored(task).filter(|(_, record)| record.answers.len() != due);
+    other.map(|(id, record)| format!("{id}: {} answers", record.answers.len())).collect()
+}
+
+fn stated_answers(task: &BenchTask) -> Vec<String> {
+    let stated = |(id, record): (String, &Record)| {
+        states_answer(&record.instruction, &record.answers).map(|answer| format!("{id}: {answer}"))
+    };
+    scored(task).filter_map(stated).collect()
 }
 
 fn empty_splits(task: &BenchTask) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! Small folders made by hand, sound and damaged.
 
 use super::{Benchmark, CheckReport, ContentHash, Metric, Split, Stage, check};
+use crate::task::{OnBad, Skipped};
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
@@ -73,7 +74,7 @@ fn refused(name: &str, bytes: &[u8]) -> String {
 fn reported(name: &str, bytes: &[u8]) -> CheckReport {
     let dir = sound();
     write(dir.path(), name, bytes);
-    check(&Benchmark::open(dir.path()).unwrap())
+    check(&Benchmark::open(dir.path()).unwrap(), Skipped::default())
 }
 
 #[test]
@@ -93,7 +94,7 @@ fn a_sound_benchmark_is_read_whole() {
     let names = |tasks: Vec<&super::BenchTask>| tasks.iter().map(|t| t.name.clone()).collect::<Vec<_>>();
     assert_eq!(names(bench.sequence()), ["scenes", "flags"]);
     assert_eq!(names(bench.pretraining()), ["caption"]);
-    assert!(check(&bench).is_clean(), "{}", check(&bench));
+    assert!(check(&bench, Skipped::default()).is_clean(), "{}", check(&bench, Skipped::default()));
 }
 
 #[test]
@@ -249,4 +250,58 @@ fn image_files_are_a_pack() {
     assert_eq!(loose.image_bytes("b/1.PNG").unwrap(), packed.image_bytes("b/1").unwrap());
     assert_ne!(loose.hash(), packed.hash());
     assert!(loose.image_bytes("b/notes.txt").is_err());
+}
+
+#[test]
+fn bad_records_are_left_out_and_the_hash_knows_which() {
+    let dir = sound();
+    let whole = Benchmark::open(dir.path()).unwrap().hash();
+    let (_, none) = Benchmark::open_with(dir.path(), OnBad::Skip).unwrap();
+    assert_eq!(none, Skipped::default());
+    let text = three(["a/0", "a/1", "a/2"]);
+    let more = |bad: &str| format!("{text}{bad}\n{}\n", line("train", "a/0", "x"));
+    write(dir.path(), "tasks/caption.jsonl", more(&line("train", "a/7", "x")).as_bytes());
+    let cut = png(4)[..40].to_vec();
+    write(dir.path(), "b/images.pack", &pack(&[("b/0", &png(3)), ("b/1", &cut), ("b/2", &png(5))]));
+    assert!(Benchmark::open(dir.path()).unwrap_err().to_string().ends_with("there is no image `a/7`"));
+    let (bench, skipped) = Benchmark::open_with(dir.path(), OnBad::Skip).unwrap();
+    assert_eq!((skipped.n_records, bench.task("caption").unwrap().records.len()), (4, 4));
+    assert!(skipped.reasons[0].ends_with("caption.jsonl, line 4: there is no image `a/7`"), "{skipped:?}");
+    assert!(skipped.reasons[1].contains("flags.jsonl, line 2: b/1: "), "{skipped:?}");
+    assert_eq!(bench.task("flags").unwrap().split(Split::Val).count(), 0);
+    let hash = bench.hash();
+    assert_ne!(hash, whole);
+    let report = check(&bench, skipped);
+    assert!(report.undecodable.is_empty() && report.to_string().contains("records left out: 4"), "{report}");
+    assert_eq!(report.empty_splits.len(), 3);
+    // Another record is bad.
+    write(dir.path(), "tasks/caption.jsonl", more("{").as_bytes());
+    assert_ne!(Benchmark::open_with(dir.path(), OnBad::Skip).unwrap().0.hash(), hash);
+}
+
+#[test]
+fn texts_are_examined() {
+    let index = INDEX.replacen("\"exact\"", "\"vqa-soft\"", 1);
+    let dir = sound();
+    write(dir.path(), "benchmark.json", index.as_bytes());
+    let text = three(["b/0", "b/1", "b/2"]).replace("\"What?\",\"answer\":\"c\"", "\"What? The answer is c.\",\"answer\":\"c\"");
+    write(dir.path(), "tasks/flags.jsonl", text.as_bytes());
+    let report = check(&Benchmark::open(dir.path()).unwrap(), Skipped::default());
+    assert_eq!(report.answers_not_ten, ["flags/val/0: 1 answers", "flags/test/0: 1 answers"]);
+    assert_eq!(report.stated_answers, ["flags/test/0: c"]);
+    assert!(!report.is_clean());
+}
+
+#[test]
+fn options_in_an_instruction_tell_letter_and_text() {
+    let dir = sound();
+    let index = INDEX.replacen("\"exact\"", "\"multiple-choice\"", 1);
+    write(dir.path(), "benchmark.json", index.as_bytes());
+    let text = three(["b/0", "b/1", "b/2"]).replace("What?", r"What?\n(A) cat\n(B) dog").replace("\"a\"", "\"A\"");
+    write(dir.path(), "tasks/flags.jsonl", text.as_bytes());
+    let bench = Benchmark::open(dir.path()).unwrap();
+    let flags = bench.task("flags").unwrap();
+    assert_eq!(flags.records[0].answers, ["A", "cat"]);
+    assert_eq!(flags.records[1].answers, ["b", "dog"]);
+    assert_eq!(bench.task("posters").unwrap().records[0].answers, ["a"]);
 }

@@ -5,7 +5,8 @@
 
 use super::description::{Kind, TaskSpec};
 use super::images::{ImageRoot, read_file};
-use super::set::{asked_and_right, origin, splits};
+use super::leaks::{Closing, Leaks, Share, states_answer};
+use super::set::{OnBad, asked_and_right, origin, splits};
 use super::{ImageSource, TaskRecord, TaskSet, read_unanswered};
 use crate::bench::{ContentHash, Overlap, Split};
 use crate::error::{DataError, PathFault, Result};
@@ -21,7 +22,7 @@ use std::path::PathBuf;
 pub struct Finding {
     /// The task.
     pub task: String,
-    /// The split, or `references`.
+    /// The split, or `references` or `prompts`.
     pub split: String,
     /// What is wrong, with the file and the record.
     pub what: String,
@@ -36,20 +37,11 @@ pub struct Findings {
     pub first: Vec<Finding>,
 }
 
-/// How many records of a task hold their answer in the question.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Share {
-    /// The task.
-    pub task: String,
-    /// Records whose instruction holds an answer as whole words.
-    pub n: usize,
-    /// Records looked at.
-    pub of: usize,
-}
-
 /// What [`check`] found.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct TaskReport {
+    /// Whether records that cannot be used are left out, and so are not counted as wrong.
+    pub skip_bad: bool,
     /// Number of tasks.
     pub n_tasks: usize,
     /// Number of records that can be read.
@@ -64,7 +56,7 @@ pub struct TaskReport {
     pub outside_images: Findings,
     /// Images that cannot be decoded.
     pub undecodable_images: Findings,
-    /// Records of one file under the same name.
+    /// Records of one file under the same name with the same question.
     pub duplicate_ids: Findings,
     /// Records to be scored over ten annotators with another number of answers.
     pub answers_not_ten: Findings,
@@ -72,32 +64,41 @@ pub struct TaskReport {
     pub captions_without_image: Findings,
     /// Records whose instruction states the answer.
     pub stated_answers: Findings,
+    /// Prompts whose ending goes with one answer only.
+    pub telling_prompts: Findings,
     /// Images that two splits of one task share.
     pub between_splits: Vec<Overlap>,
     /// Splits without records, as `task: split`.
     pub empty_splits: Vec<String>,
-    /// How often a scored question holds its answer, which some questions rightly do; not counted as wrong.
+    /// How often a scored question holds its answer, which some questions rightly do; not counted as wrong, as all below.
     pub answers_in_questions: Vec<Share>,
+    /// How often a scored prompt holds an explanation of its answer, as those of ArxivQA do.
+    pub explained_answers: Vec<Share>,
+    /// Prompts that end by the kind of their answer.
+    pub telling_kinds: Vec<Closing>,
+    /// How often a scored record's name is that of another question: predictions must be told apart by the question too.
+    pub shared_ids: Vec<Share>,
 }
 
 impl TaskReport {
-    /// The findings by kind, with what to call them.
-    fn kinds(&self) -> [(&'static str, &Findings); 8] {
+    /// The findings by kind, with what to call them and whether it is records that cannot be used.
+    fn kinds(&self) -> [(&'static str, &Findings, bool); 9] {
         [
-            ("records that cannot be read", &self.unreadable_records),
-            ("missing images", &self.missing_images),
-            ("images outside the image root", &self.outside_images),
-            ("undecodable images", &self.undecodable_images),
-            ("names given twice", &self.duplicate_ids),
-            ("records without ten answers", &self.answers_not_ten),
-            ("captions without image", &self.captions_without_image),
-            ("prompts that state the answer", &self.stated_answers),
+            ("records that cannot be read", &self.unreadable_records, true),
+            ("missing images", &self.missing_images, true),
+            ("images outside the image root", &self.outside_images, true),
+            ("undecodable images", &self.undecodable_images, true),
+            ("names given twice", &self.duplicate_ids, false),
+            ("records without ten answers", &self.answers_not_ten, false),
+            ("captions without image", &self.captions_without_image, true),
+            ("prompts that state the answer", &self.stated_answers, false),
+            ("prompts whose ending tells the answer", &self.telling_prompts, false),
         ]
     }
 
     /// Whether nothing is wrong.
     pub fn is_clean(&self) -> bool {
-        self.kinds().iter().all(|(_, findings)| findings.n == 0)
+        self.kinds().iter().all(|(_, findings, is_bad)| findings.n == 0 || *is_bad && self.skip_bad)
             && self.between_splits.is_empty()
             && self.empty_splits.is_empty()
     }
@@ -106,8 +107,9 @@ impl TaskReport {
 impl fmt::Display for TaskReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} tasks, {} records, {} images", self.n_tasks, self.n_records, self.n_images)?;
-        for (name, findings) in self.kinds() {
-            writeln!(f, "{name}: {}", findings.n)?;
+        for (name, findings, is_bad) in self.kinds() {
+            let left_out = if is_bad && self.skip_bad { ", left out" } else { "" };
+            writeln!(f, "{name}: {}{left_out}", findings.n)?;
             for Finding { task, split, what } in &findings.first {
                 writeln!(f, "  {task}/{split}: {what}")?;
             }
@@ -122,22 +124,32 @@ impl fmt::Display for TaskReport {
         }
         writeln!(f, "splits without records: {}", self.empty_splits.len())?;
         self.empty_splits.iter().try_for_each(|split| writeln!(f, "  {split}"))?;
-        for Share { task, n, of } in &self.answers_in_questions {
-            writeln!(f, "{task}: {n} of {of} scored questions hold their answer")?;
+        for (shares, what) in [
+            (&self.answers_in_questions, "questions hold their answer"),
+            (&self.explained_answers, "prompts explain their answer"),
+            (&self.shared_ids, "records have the name of another question"),
+        ] {
+            for Share { task, n, of } in shares {
+                writeln!(f, "{task}: {n} of {of} scored {what}")?;
+            }
+        }
+        for Closing { task, line, kind, n } in &self.telling_kinds {
+            writeln!(f, "{task}: {n} scored prompts end in `{line}`, and their answers are all {kind}")?;
         }
         write!(f, "{}", if self.is_clean() { "clean" } else { "NOT clean" })
     }
 }
 
-/// Looks at all records and images of a set.
+/// Looks at all records and images of a set; `on_bad` says whether records that cannot be used are wrong or left out.
 ///
-/// Memory: the names of one file, and the path and hash of every image. Cost: every image is read and decoded once.
+/// Memory: hashes of the names of one file, and the path and hash of every image. Cost: every image is read and decoded once.
 ///
 /// # Errors
 /// [`DataError::NoTaskFile`] and [`DataError::Io`] for a file of records or a folder that is not there, [`DataError::TaskSyntax`] for
 /// one that is not of its format.
-pub fn check(set: &TaskSet) -> Result<TaskReport> {
-    let mut checker = Checker { report: TaskReport::default(), files: HashMap::new() };
+pub fn check(set: &TaskSet, on_bad: OnBad) -> Result<TaskReport> {
+    let report = TaskReport { skip_bad: on_bad == OnBad::Skip, ..TaskReport::default() };
+    let mut checker = Checker { report, files: HashMap::new() };
     checker.report.n_tasks = set.tasks.len();
     set.tasks.iter().try_for_each(|spec| checker.task(set, spec))?;
     checker.report.n_images = checker.files.len();
@@ -163,7 +175,10 @@ struct Checker {
 /// What is gathered of the records of a split.
 #[derive(Default)]
 struct Seen {
-    ids: HashSet<String>,
+    /// Hashes of the names, and of the names with their questions: a large file has millions.
+    ids: HashSet<u128>,
+    asked: HashSet<u128>,
+    n_shared_ids: usize,
     n_records: usize,
     /// Image files, each with the first record that has it.
     files: BTreeMap<PathBuf, String>,
@@ -176,20 +191,22 @@ impl Checker {
         let place = Place { task: &spec.name, split: "references" };
         let references = set.references(spec, |error| self.record_error(place, error))?;
         let mut contents: Vec<(&'static str, Contents)> = Vec::new();
-        let mut share = Share { task: spec.name.clone(), n: 0, of: 0 };
+        let mut leaks = Leaks::default();
+        let mut shared_ids = Share { task: spec.name.clone(), n: 0, of: 0 };
         for (split, name, files) in splits(spec) {
             let place = Place { split: name, ..place };
             let mut seen = Seen::default();
             for path in set.files(spec, name, files)? {
-                // Records without a name are numbered anew in each file.
                 seen.ids.clear();
+                seen.asked.clear();
                 for record in read_unanswered(&path, spec.format)? {
                     let looked = record.and_then(|record| {
                         let from = origin(&path, record.index);
                         self.record(place, &root, (&record, &from), &mut seen)?;
                         let texts = asked_and_right(spec, references.as_ref(), split, &path, &record)?;
                         if split != Split::Train {
-                            self.text(place, spec, (&from, &texts.0, &texts.1), &mut share);
+                            self.text(place, spec, (&from, &texts.0, &texts.1));
+                            leaks.see(&texts.0, &texts.1, spec.kind == Kind::MultipleChoice);
                         }
                         Ok(())
                     });
@@ -197,6 +214,10 @@ impl Checker {
                 }
             }
             self.report.n_records += seen.n_records;
+            if split != Split::Train {
+                shared_ids.n += seen.n_shared_ids;
+                shared_ids.of += seen.n_records;
+            }
             if seen.n_records == 0 {
                 self.report.empty_splits.push(format!("{}: {name}", spec.name));
             }
@@ -204,9 +225,14 @@ impl Checker {
             contents.push((name, seen.contents));
         }
         self.overlaps(spec, &contents);
-        if share.n > 0 {
-            self.report.answers_in_questions.push(share);
-        }
+        let place = Place { split: "prompts", ..place };
+        let report = &mut self.report;
+        report.shared_ids.extend(Some(shared_ids).filter(|share| share.n > 0));
+        report.answers_in_questions.extend(leaks.held(&spec.name));
+        report.explained_answers.extend(leaks.explained(&spec.name));
+        let (telling, kinds) = leaks.closings(&spec.name);
+        telling.iter().for_each(|ending| add(&mut report.telling_prompts, place, ending.to_string()));
+        report.telling_kinds.extend(kinds);
         Ok(())
     }
 
@@ -219,9 +245,13 @@ impl Checker {
         seen: &mut Seen,
     ) -> Result<()> {
         seen.n_records += 1;
-        if !seen.ids.insert(record.id.clone()) {
-            let what = format!("{from}: another is called `{}`", record.id);
-            add(&mut self.report.duplicate_ids, place, what);
+        if let Some(id) = &record.id {
+            let is_known = !seen.ids.insert(digest(id));
+            if !seen.asked.insert(digest(&format!("{id}\n{}", record.instruction))) {
+                add(&mut self.report.duplicate_ids, place, format!("{from}: another is called `{id}`"));
+            } else if is_known {
+                seen.n_shared_ids += 1;
+            }
         }
         match &record.image {
             Some(ImageSource::Path(image)) => match root.resolve(image, from) {
@@ -242,30 +272,13 @@ impl Checker {
     }
 
     /// What the texts of a scored record tell.
-    fn text(
-        &mut self,
-        place: Place<'_>,
-        spec: &TaskSpec,
-        (from, prompt, answers): (&str, &str, &[String]),
-        share: &mut Share,
-    ) {
+    fn text(&mut self, place: Place<'_>, spec: &TaskSpec, (from, prompt, answers): (&str, &str, &[String])) {
         let due = spec.metric().answers_due();
         if due.is_some_and(|due| due != answers.len()) {
             add(&mut self.report.answers_not_ten, place, format!("{from}: {} answers", answers.len()));
         }
-        let prompt = prompt.to_lowercase();
-        let is_stated = |answer: &String| states(&prompt, &answer.trim().to_lowercase());
-        if let Some(answer) = answers.iter().find(|answer| is_stated(answer)) {
+        if let Some(answer) = states_answer(prompt, answers) {
             add(&mut self.report.stated_answers, place, format!("{from}: the prompt states `{answer}`"));
-        }
-        // The options of a question hold the right one.
-        if spec.kind != Kind::MultipleChoice {
-            share.of += 1;
-            let is_held = |answer: &String| {
-                let answer = answer.trim().to_lowercase();
-                answer.len() > 2 && word_starts(&prompt, &answer).next().is_some()
-            };
-            share.n += usize::from(answers.iter().any(is_held));
         }
     }
 
@@ -338,27 +351,19 @@ impl Checker {
     }
 }
 
+/// A hash that no two texts will share.
+fn digest(text: &str) -> u128 {
+    ContentHash::of(text.as_bytes())
+        .as_bytes()
+        .iter()
+        .take(16)
+        .fold(0, |sum, byte| sum << 8 | u128::from(*byte))
+}
+
 fn add(findings: &mut Findings, place: Place<'_>, what: String) {
     const MOST: usize = 100;
     findings.n += 1;
     if findings.first.len() < MOST {
         findings.first.push(Finding { task: place.task.into(), split: place.split.into(), what });
     }
-}
-
-/// Whether a prompt says `answer is X` or `answer: X`; both in lower case.
-fn states(prompt: &str, answer: &str) -> bool {
-    !answer.is_empty()
-        && word_starts(prompt, answer).any(|at| {
-            let before = prompt[..at].trim_end_matches([' ', '\'', '"', '(', '\n']);
-            ["answer is", "answer:", "answer ="].iter().any(|words| before.ends_with(words))
-        })
-}
-
-/// Where a phrase stands in a text as whole words.
-fn word_starts<'a>(text: &'a str, phrase: &'a str) -> impl Iterator<Item = usize> + 'a {
-    text.match_indices(phrase).map(|(at, _)| at).filter(move |&at| {
-        let is_part = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
-        !is_part(text[..at].chars().next_back()) && !is_part(text[at + phrase.len()..].chars().next())
-    })
 }

@@ -51,13 +51,14 @@ impl CocoRecords {
 
     fn image(&mut self, index: usize, fields: &Fields<'_>) -> Result<TaskRecord> {
         let id = fields.label(&["id"])?.ok_or_else(|| fields.missing(&["id"]))?;
-        let file = fields.required(&["file_name"])?;
+        // Taken out first: captions of an image that is damaged otherwise are none without image.
         let (_, answers) = self
             .captions
             .remove(&id)
             .ok_or_else(|| fields.fail("id", format!("no annotation has the image_id {id}")))?;
+        let file = fields.required(&["file_name"])?;
         Ok(TaskRecord {
-            id,
+            id: Some(id),
             index,
             image: Some(ImageSource::Path(file.to_owned())),
             instruction: String::new(),

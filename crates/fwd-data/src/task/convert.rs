@@ -8,6 +8,7 @@ use super::images::relative;
 use super::set::{BLANK, DESCRIPTION};
 use crate::bench::{
     BenchTask, Benchmark, Index, Line, MAGIC, Metric, Record, Split, TaskEntry, VERSION, record_head,
+    record_name,
 };
 use crate::error::{DataError, Result};
 use image::ImageFormat;
@@ -128,7 +129,7 @@ fn write_llava_task(bench: &Benchmark, task: &BenchTask, dir: &Path) -> Result<T
             for (i, record) in task.split(split).enumerate() {
                 file.write_all(separator.as_bytes())?;
                 separator = ",\n";
-                let id = format!("{}/{name}/{i}", task.name);
+                let id = record.id.clone().unwrap_or_else(|| record_name(&task.name, split, i));
                 let image = paths.get(record.image.as_str()).map(String::as_str);
                 match split {
                     Split::Train => serde_json::to_writer(&mut *file, &conversation(record, id, image))?,

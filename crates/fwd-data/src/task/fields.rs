@@ -57,9 +57,9 @@ impl Fields<'_> {
         self.get(keys).map(|(key, value)| self.as_label(key, value)).transpose()
     }
 
-    /// The record's name, or its number where it has none.
-    pub(super) fn id(&self) -> Result<String> {
-        Ok(self.label(&["question_id", "id"])?.unwrap_or_else(|| self.index.to_string()))
+    /// The record's name.
+    pub(super) fn id(&self) -> Result<Option<String>> {
+        self.label(&["question_id", "id"])
     }
 
     /// Right answers: one, a list, or a list of objects with a key `answer`; a string may hold a list in JSON. None if no key

@@ -33,7 +33,7 @@ pub(super) fn records(fields: &Fields<'_>) -> Result<Vec<TaskRecord>> {
         let instruction = format!("{history}{question}");
         history = format!("{instruction}\n{answer}\n");
         records.push(TaskRecord {
-            id: if i == 0 { id.clone() } else { format!("{id}#{}", i + 1) },
+            id: id.as_ref().map(|id| if i == 0 { id.clone() } else { format!("{id}#{}", i + 1) }),
             index: fields.index,
             image: image.clone().map(ImageSource::Path),
             instruction,

@@ -2,7 +2,8 @@
 //!
 //! [`read`] streams the records of one file, whatever its format, in bounded memory; a [`TaskSet`] describes the files of several
 //! tasks, or finds them in a folder, and [`open`] makes a [`Benchmark`](crate::bench::Benchmark) of it; [`check`] looks for what
-//! makes scores worthless; [`convert`] writes the packed format and the LLaVA layout.
+//! makes scores worthless; [`convert`] writes the packed format and the LLaVA layout; [`annotations`] are what predictions are
+//! scored against.
 //!
 //! ```no_run
 //! use fwd_data::task::{self, OnBad};
@@ -11,6 +12,7 @@
 //! # Ok::<(), fwd_data::DataError>(())
 //! ```
 
+mod annotations;
 mod check;
 mod coco;
 pub mod convert;
@@ -19,6 +21,7 @@ mod description;
 mod fields;
 mod images;
 mod json;
+mod leaks;
 mod llava;
 #[cfg(feature = "parquet")]
 mod parquet;
@@ -29,11 +32,14 @@ mod source;
 mod tests_json;
 mod textvqa;
 
+pub use annotations::{Annotation, Annotations, annotations, sequence};
 pub use check::{Finding, Findings, TaskReport, check};
 pub use description::{FileNames, Kind, TaskSpec};
 pub use images::ImageRoot;
 pub(crate) use images::LooseImages;
-pub use presets::Preset;
+pub(crate) use leaks::states_answer;
+pub use leaks::{Closing, Share};
+pub use presets::{Preset, is_same_task};
 pub use set::{Loaded, OnBad, Skipped, TaskSet, open};
 
 use crate::error::{DataError, Result};
@@ -47,8 +53,8 @@ use std::path::{Path, PathBuf};
 /// What is asked about an image, as it stands in a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskRecord {
-    /// Its name in the file, or its number where it has none.
-    pub id: String,
+    /// Its name in the file; none if it has none.
+    pub id: Option<String>,
     /// The element or row that it was read from, counted from 0.
     pub index: usize,
     /// The image; none for a question without one.
@@ -61,6 +67,13 @@ pub struct TaskRecord {
     pub size: Option<[f64; 2]>,
     /// The right box `x1, y1, x2, y2`, where one is given.
     pub bbox: Option<[f64; 4]>,
+}
+
+impl TaskRecord {
+    /// Its name in the file, or its number where it has none.
+    pub fn name(&self) -> String {
+        self.id.clone().unwrap_or_else(|| self.index.to_string())
+    }
 }
 
 /// Where a record's image is.

@@ -38,7 +38,7 @@ const COIN: &[Row] = &[
 const UCIT: &[Row] = &[
     (&["ImageNet-R"], Kind::Classification, Metric::Exact),
     (&["ArxivQA"], Kind::MultipleChoice, Metric::MultipleChoice),
-    (&["VizWiz-caption", "VizWiz-cap", "VizWiz"], Kind::Caption, Metric::CiderD),
+    (&["VizWiz-caption", "VizWiz-cap", "VizWiz", "Vizcap"], Kind::Caption, Metric::CiderD),
     (&["IconQA"], Kind::Vqa, Metric::Exact),
     (&["CLEVR-Math", "CLEVR"], Kind::Vqa, Metric::Exact),
     (&["Flickr30k-cap", "Flickr30k"], Kind::Caption, Metric::CiderD),
@@ -122,10 +122,29 @@ impl Preset {
         spec
     }
 
+    /// The one that knows most of some folders, the first of several; none if none knows any.
+    pub fn fitting<S: AsRef<str>>(folders: &[S]) -> Option<Self> {
+        let is_here = |names: &&[&str]| names.iter().any(|name| folders.iter().any(|f| f.as_ref() == *name));
+        let n_known = |preset: &Self| preset.folders().filter(is_here).count();
+        Self::ALL.into_iter().rev().max_by_key(n_known).filter(|preset| n_known(preset) > 0)
+    }
+
+    /// The place of the task of a folder in the published order, from 0.
+    pub fn place(self, folder: &str) -> Option<usize> {
+        self.folders().position(|names| names.contains(&folder))
+    }
+
     /// The names that the folder of each task may have.
     pub(super) fn folders(self) -> impl Iterator<Item = &'static [&'static str]> {
         self.rows().iter().map(|(folders, _, _)| *folders)
     }
+}
+
+/// Whether a folder holds the task of a name: the name itself, or both are names of one published task.
+pub fn is_same_task(folder: &str, task: &str) -> bool {
+    let mut rows = Preset::ALL.into_iter().flat_map(Preset::folders);
+    slug(folder) == slug(task)
+        || rows.any(|names| names.contains(&folder) && names.iter().any(|name| slug(name) == slug(task)))
 }
 
 /// A folder's name as the name of a task.

@@ -23,13 +23,15 @@ impl References {
         let format = Format::of(path)?;
         let mut answers = HashMap::new();
         for record in read(path, Some(format))? {
-            let TaskRecord { id, image, instruction, answers: own, .. } = match record {
+            let record = match record {
                 Ok(record) => record,
                 Err(error) => {
                     on_bad(error)?;
                     continue;
                 }
             };
+            let id = record.name();
+            let TaskRecord { image, instruction, answers: own, .. } = record;
             if let (Format::TextVqa, Some(ImageSource::Path(image))) = (format, image) {
                 let stem = Path::new(&image).file_stem().unwrap_or_default().to_string_lossy();
                 answers.insert(question_key(&stem, &instruction), own.clone());
@@ -44,9 +46,10 @@ impl References {
     /// # Errors
     /// [`DataError::TaskRecord`] if the file has none.
     pub(super) fn of(&self, path: &Path, record: &TaskRecord) -> Result<Vec<String>> {
-        let by_question = self.answers.get(&question_key(&record.id, &record.instruction));
-        by_question.or_else(|| self.answers.get(&record.id)).cloned().ok_or_else(|| {
-            let what = format!("{} has no answers for `{}`", self.path.display(), record.id);
+        let id = record.name();
+        let by_question = self.answers.get(&question_key(&id, &record.instruction));
+        by_question.or_else(|| self.answers.get(&id)).cloned().ok_or_else(|| {
+            let what = format!("{} has no answers for `{id}`", self.path.display());
             DataError::TaskRecord {
                 path: path.into(),
                 index: record.index,

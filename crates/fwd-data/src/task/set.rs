@@ -6,14 +6,14 @@
 
 use super::description::{self, FileNames, Kind, TaskSpec};
 use super::images::{self, ImageRoot, LooseImages};
-use super::presets::{Preset, TEST, TRAIN, VAL, slug};
+use super::presets::{Preset, TEST, TRAIN, VAL, is_same_task, slug};
 use super::references::References;
 use super::{ImageSource, TaskRecord, no_answer, read_unanswered};
-use crate::bench::{BenchTask, Benchmark, Record, Split, Stage};
-use crate::error::{DataError, Result};
+use crate::bench::{BenchTask, Benchmark, Record, Split, Stage, spelt_out};
+use crate::error::{DataError, Result, unknown_task};
 use crate::image_file::{ImageLimits, RgbImage};
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -45,12 +45,31 @@ pub enum OnBad {
 }
 
 /// Records that were left out.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Skipped {
     /// Number of records.
     pub n_records: usize,
     /// The reasons, one a record; at most 1000.
     pub reasons: Vec<String>,
+}
+
+impl Skipped {
+    /// Lists a record that is left out, or gives its error back where none may be.
+    pub(crate) fn take(&mut self, error: DataError, on_bad: OnBad) -> Result<()> {
+        if on_bad == OnBad::Refuse {
+            return Err(error);
+        }
+        self.list(error.to_string());
+        Ok(())
+    }
+
+    fn list(&mut self, reason: String) {
+        const MOST: usize = 1000;
+        self.n_records += 1;
+        if self.reasons.len() < MOST {
+            self.reasons.push(reason);
+        }
+    }
 }
 
 /// A benchmark, and what was left out of it.
@@ -68,7 +87,8 @@ pub struct Loaded {
 /// As [`Benchmark::open`], [`TaskSet::open`] and [`TaskSet::load`].
 pub fn open(path: &Path, on_bad: OnBad) -> Result<Loaded> {
     if path.join("benchmark.json").is_file() {
-        return Ok(Loaded { bench: Benchmark::open(path)?, skipped: Skipped::default() });
+        let (bench, skipped) = Benchmark::open_with(path, on_bad)?;
+        return Ok(Loaded { bench, skipped });
     }
     TaskSet::open(path)?.load(on_bad)
 }
@@ -107,9 +127,7 @@ impl TaskSet {
             return Err(DataError::Config { path: dir.into(), what });
         }
         let is_here = |names: &[&str]| names.iter().any(|name| folders.iter().any(|folder| folder == name));
-        let n_known = |preset: &Preset| preset.folders().filter(|names| is_here(names)).count();
-        // The first of those that know the most.
-        let preset = Preset::ALL.iter().rev().max_by_key(|preset| n_known(preset));
+        let preset = Preset::fitting(&folders);
         let known = preset.into_iter().flat_map(|preset| preset.folders().zip(preset.tasks()));
         let known: Vec<_> = known.filter(|(names, _)| is_here(names)).collect();
         let is_known = |folder: &&String| known.iter().any(|(names, _)| names.contains(&folder.as_str()));
@@ -153,6 +171,16 @@ impl TaskSet {
             });
         }
         Ok(Loaded { bench: Benchmark::of_loose(tasks, loader.images)?, skipped: loader.skipped })
+    }
+
+    /// The task of a name; the names that a published task's folder may have are its names too.
+    ///
+    /// # Errors
+    /// [`DataError::UnknownTask`], with a suggestion if a task has a similar name.
+    pub fn task(&self, name: &str) -> Result<&TaskSpec> {
+        let named = self.tasks.iter().find(|spec| spec.name == name);
+        let found = named.or_else(|| self.tasks.iter().find(|spec| is_same_task(name, &spec.name)));
+        found.ok_or_else(|| unknown_task(self.tasks.iter().map(|spec| spec.name.as_str()), name))
     }
 
     /// The files of a split: the first of its names that is there, or all that the first matching pattern stands for.
@@ -367,28 +395,17 @@ impl Loader<'_> {
                 BLANK.to_owned()
             }
         };
-        Ok(Record { split, image, instruction, answers })
+        let answers = spelt_out(spec.metric(), &instruction, answers);
+        Ok(Record { split, id: record.id, image, instruction, answers })
     }
 
-    /// Leaves a record out, or refuses to.
+    /// Leaves a record out, or refuses to; a file that is damaged outside its records is never passed over.
     fn skip(&mut self, error: DataError) -> Result<()> {
         let is_record = matches!(
             error,
             DataError::TaskRecord { .. } | DataError::ImagePath { .. } | DataError::Image { .. }
         );
-        if self.on_bad == OnBad::Refuse || !is_record {
-            return Err(error);
-        }
-        self.list(error.to_string());
-        Ok(())
-    }
-
-    fn list(&mut self, reason: String) {
-        const MOST: usize = 1000;
-        self.skipped.n_records += 1;
-        if self.skipped.reasons.len() < MOST {
-            self.skipped.reasons.push(reason);
-        }
+        if is_record { self.skipped.take(error, self.on_bad) } else { Err(error) }
     }
 
     /// Leaves out the records whose images cannot be decoded.
@@ -407,7 +424,7 @@ impl Loader<'_> {
             records.retain(|Sourced { record, path, index }| {
                 let reason = broken.get(&record.image);
                 if let Some(reason) = reason {
-                    self.list(format!("{}: {reason}", origin(path, *index)));
+                    self.skipped.list(format!("{}: {reason}", origin(path, *index)));
                 }
                 reason.is_none()
             });

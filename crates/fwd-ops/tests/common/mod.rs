@@ -48,7 +48,8 @@ pub(crate) fn gradients(f: Function<'_>, inputs: &[Tensor]) -> Vec<Tensor> {
     gradients
 }
 
-/// Forward and gradients of `ours` equal those of `reference`, finite differences, and (to f32 accuracy) the f32 run.
+/// Forward and gradients of `ours` equal those of `reference`, finite differences, and (to f32 accuracy) the f32 run, on the CPU and
+/// with the feature `emulate` on an emulated GPU.
 pub(crate) fn verify(what: &str, inputs: &[Tensor], ours: Function<'_>, reference: Function<'_>) {
     let (y, want) = (ours(inputs), reference(inputs));
     let scale = abs_max(&want).max(1.0);
@@ -60,12 +61,21 @@ pub(crate) fn verify(what: &str, inputs: &[Tensor], ours: Function<'_>, referenc
         check_differences(what, i, g, inputs, ours);
     }
     let single: Vec<Tensor> = inputs.iter().map(|t| t.to_dtype(DType::F32).unwrap()).collect();
-    let y32 = ours(&single);
-    assert_eq!(y32.dtype(), DType::F32, "{what}: f32 in, f32 out");
-    assert!(max_diff(&y32, &want) <= 1e-5 * scale, "{what}: f32 forward off by {:e}", max_diff(&y32, &want));
-    for (i, (g, e)) in gradients(ours, &single).iter().zip(&expected).enumerate() {
-        let (off, scale) = (max_diff(g, e), abs_max(e).max(1.0));
-        assert!(off <= 2e-5 * scale, "{what}: f32 gradient {i} off by {off:e}");
+    let check_f32 = |what: &str| {
+        let y32 = ours(&single);
+        assert_eq!(y32.dtype(), DType::F32, "{what}: f32 in, f32 out");
+        let off = max_diff(&y32, &want);
+        assert!(off <= 1e-5 * scale, "{what}: f32 forward off by {off:e}");
+        for (i, (g, e)) in gradients(ours, &single).iter().zip(&expected).enumerate() {
+            let (off, scale) = (max_diff(g, e), abs_max(e).max(1.0));
+            assert!(off <= 2e-5 * scale, "{what}: f32 gradient {i} off by {off:e}");
+        }
+    };
+    check_f32(what);
+    // What a GPU computes does not depend on the threads of the host.
+    #[cfg(feature = "emulate")]
+    if rayon::current_thread_index().is_none() || rayon::current_num_threads() == 1 {
+        fwd_ops::emulated(fwd_kernels::Target::H100, || check_f32(&format!("{what}, on an emulated GPU")));
     }
 }
 

@@ -1,0 +1,84 @@
+//! What predictions are scored against: the names, questions and answers of one split of one task, whatever format holds them.
+//! Images are not looked at.
+
+use super::set::{asked_and_right, splits};
+use super::{TaskSet, read_unanswered};
+use crate::bench::{self, Metric, Split, Stage, record_name, spelt_out};
+use crate::error::{DataError, Result};
+use std::path::Path;
+
+/// One annotated sample.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Annotation {
+    /// The name that predictions know it by: its own, or `TASK/SPLIT/NUMBER`.
+    pub id: String,
+    /// What is asked, as it stands in the file.
+    pub question: String,
+    /// What is right. Of a multiple choice whose options the prompt lists, letter and text of the right one are among it.
+    pub answers: Vec<String>,
+}
+
+/// The samples of a split.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Annotations {
+    /// The task.
+    pub task: String,
+    /// How it is scored.
+    pub metric: Metric,
+    /// The samples, in the order of the files.
+    pub samples: Vec<Annotation>,
+}
+
+/// The annotations of a task of whatever `path` is: all that [`open`](super::open) opens.
+///
+/// # Errors
+/// [`DataError::UnknownTask`], [`DataError::NoTaskFile`] for a split that the task has not, and those of
+/// [`read`](super::read), naming file, record and key.
+pub fn annotations(path: &Path, task: &str, split: Split) -> Result<Annotations> {
+    if path.join("benchmark.json").is_file() {
+        let (metric, records) = bench::read_task(path, task)?;
+        let records = records.into_iter().filter(|record| record.split == split).enumerate();
+        let samples = records.map(|(i, record)| Annotation {
+            id: record.id.unwrap_or_else(|| record_name(task, split, i)),
+            question: record.instruction,
+            answers: record.answers,
+        });
+        return Ok(Annotations { task: task.to_owned(), metric, samples: samples.collect() });
+    }
+    let set = TaskSet::open(path)?;
+    let spec = set.task(task)?;
+    let references = set.references(spec, Err)?;
+    let Some((_, name, names)) = splits(spec).find(|(found, ..)| *found == split) else {
+        let what = format!("task `{}` has no {}", spec.name, split.name());
+        return Err(DataError::Config { path: set.dir.clone(), what });
+    };
+    let mut samples = Vec::new();
+    for file in set.files(spec, name, names)? {
+        for record in read_unanswered(&file, spec.format)? {
+            let record = record?;
+            let (prompt, answers) = asked_and_right(spec, references.as_ref(), split, &file, &record)?;
+            let id = record.id.unwrap_or_else(|| record_name(&spec.name, split, samples.len()));
+            let answers = spelt_out(spec.metric(), &prompt, answers);
+            samples.push(Annotation { id, question: record.instruction, answers });
+        }
+    }
+    Ok(Annotations { task: spec.name.clone(), metric: spec.metric(), samples })
+}
+
+/// The names of the tasks of whatever `path` is, in the order in which they are learnt; pre-training is none of them.
+///
+/// # Errors
+/// As [`Benchmark::open`](crate::bench::Benchmark::open) and [`TaskSet::open`].
+pub fn sequence(path: &Path) -> Result<Vec<String>> {
+    if path.join("benchmark.json").is_file() {
+        return bench::read_sequence(path);
+    }
+    let set = TaskSet::open(path)?;
+    let mut tasks: Vec<_> =
+        set.tasks.into_iter().filter(|spec| spec.stage != Some(Stage::Pretraining)).collect();
+    if tasks.iter().any(|spec| spec.order.is_some()) {
+        tasks.retain(|spec| spec.order.is_some());
+        tasks.sort_by_key(|spec| spec.order);
+    }
+    Ok(tasks.into_iter().map(|spec| spec.name).collect())
+}

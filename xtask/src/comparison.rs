@@ -1,0 +1,120 @@
+//! `cargo xtask comparison`: every method on the embedded benchmark, over seeds and two orders of the tasks, and the table of it.
+//!
+//! Even seeds learn the tasks in the benchmark's order, odd ones in the reverse. Every run has the same budget: the program's
+//! defaults, which were chosen by the validation scores of single tasks. Runs are ordinary run directories: what is finished is not run
+//! again, and what was interrupted goes on.
+
+use crate::{command, output, root, run};
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Instant;
+
+/// All but `independent`, whose scores the others are compared with.
+const METHODS: [&str; 12] = [
+    "zero-shot",
+    "sequential",
+    "l2p",
+    "residual",
+    "fwd",
+    "fwd-strict",
+    "fwd-weighted",
+    "replay",
+    "ewc",
+    "modal-prompt",
+    "joint",
+    "finetune",
+];
+
+#[derive(Debug, Args)]
+pub(crate) struct ComparisonArgs {
+    /// Folder of the runs.
+    #[arg(long, default_value = "runs/comparison")]
+    out: PathBuf,
+    /// Number of seeds: 0, 1, …
+    #[arg(long, default_value_t = 6)]
+    seeds: u64,
+    /// Runs at a time, each on one thread.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Only these methods.
+    #[arg(long, value_delimiter = ',')]
+    methods: Option<Vec<String>>,
+}
+
+pub(crate) fn comparison(args: &ComparisonArgs) -> Result<()> {
+    ensure!(args.seeds > 0 && args.jobs > 0, "--seeds and --jobs must be at least 1");
+    run(&mut command("cargo", &["build", "--release", "--locked", "--quiet", "--package", "fwd-cli"]))?;
+    let program = program();
+    let out = root().join(&args.out);
+    let methods = args.methods.clone().unwrap_or_else(|| METHODS.map(str::to_owned).to_vec());
+    let dir = |method: &str, seed: u64| out.join(format!("{method}-{seed}"));
+    let train = |method: &str, seed: u64| {
+        let mut train = Command::new(&program);
+        train.args(["train", "--quiet", "--method", method, "--seed", &seed.to_string()]);
+        train.args(["--order", if seed.is_multiple_of(2) { "given" } else { "reversed" }]);
+        train.arg("--out").arg(dir(method, seed)).arg("--cache").arg(out.join("cache"));
+        if method != "independent" {
+            train.arg("--alone").arg(dir("independent", seed));
+        }
+        // Two threads that wait for each other do less than two runs.
+        train.env("RAYON_NUM_THREADS", "1");
+        (dir(method, seed), train)
+    };
+    work_off(args.jobs, (0..args.seeds).map(|seed| train("independent", seed)).collect())?;
+    // Seed by seed, so that a part of the work is a comparison too.
+    let rest = (0..args.seeds).flat_map(|seed| methods.iter().map(move |method| (method, seed)));
+    work_off(args.jobs, rest.map(|(method, seed)| train(method, seed)).collect())?;
+    let mut runs: Vec<PathBuf> = Vec::new();
+    for method in &methods {
+        runs.extend((0..args.seeds).map(|seed| dir(method, seed)));
+    }
+    let folder = root().join("results");
+    std::fs::create_dir_all(&folder)?;
+    for (format, file) in
+        [("json", "comparison.json"), ("csv", "comparison.csv"), ("table", "comparison.txt")]
+    {
+        let mut compare = Command::new(&program);
+        compare.arg("compare").args(&runs).args(["--format", format]);
+        std::fs::write(folder.join(file), output(&mut compare)?)
+            .with_context(|| format!("cannot write results/{file}"))?;
+    }
+    Ok(())
+}
+
+/// The built program.
+fn program() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    target.join("release/fwd-prompt")
+}
+
+/// Runs commands in order, so many at a time; the first failure ends it after those that are under way.
+fn work_off(jobs: usize, commands: Vec<(PathBuf, Command)>) -> Result<()> {
+    let total = commands.len();
+    let queue = Mutex::new(commands.into_iter().enumerate());
+    let next = || queue.lock().ok().and_then(|mut queue| queue.next());
+    std::thread::scope(|scope| {
+        let worker = || -> Result<()> {
+            while let Some((i, (dir, mut command))) = next() {
+                let began = Instant::now();
+                if !is_finished(&dir) {
+                    run(&mut command)?;
+                }
+                eprintln!("[{}/{total}] {} {:.0} s", i + 1, dir.display(), began.elapsed().as_secs_f64());
+            }
+            Ok(())
+        };
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().try_for_each(|worker| match worker.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })
+}
+
+/// Whether a run has its result: the program refuses to start it again.
+fn is_finished(dir: &Path) -> bool {
+    dir.join("metrics.json").exists()
+}
