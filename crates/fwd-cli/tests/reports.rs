@@ -151,7 +151,7 @@ fn a_report_needs_nothing_else_and_is_the_same_every_time() {
         );
         let png = image::load_from_memory(&found[&format!("figures/{name}.png")]).unwrap().to_rgb8();
         let n_dark = png.pixels().filter(|pixel| pixel.0.iter().all(|c| *c < 120)).count();
-        assert!(png.width() == 1120 && n_dark > 100, "{name}: {n_dark} dark pixels");
+        assert!(png.width() == 960 && n_dark > 100, "{name}: {n_dark} dark pixels");
     }
     let page = String::from_utf8(found["report.html"].clone()).unwrap();
     for attribute in [" href=\"", " src=\""] {
