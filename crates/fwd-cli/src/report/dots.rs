@@ -1,19 +1,30 @@
-//! A dot with its interval for each of some names, single values as small dots, the value in words at the right.
+//! A dot with its interval for each of some names, single values as small dots, the value in words at the right. Names stand at the
+//! left; if one is too long for that, each stands above its dot.
 
 use super::charts::{Dots, Scale};
 use super::draw::{Anchor, Drawn, Pen, TEXT, WIDTH, room_for};
-use super::palette::{self, INK, MUTED};
+use super::palette::{self, INK, MUTED, SURFACE};
 use plotters::prelude::*;
 
 const ROW: i32 = 34;
 const TOP: i32 = 6;
 const AXIS: i32 = 46;
-/// Names that are longer are cut.
-const MAX_NAME: i32 = 200;
+/// The line of a name that stands above its dot.
+const NAME: i32 = 22;
+/// The longest name that stands at the left.
+const MAX_NAME: i32 = 150;
 
 /// The height of a chart.
 pub(super) fn height(chart: &Dots) -> i32 {
-    TOP + ROW * chart.rows.len().max(1) as i32 + AXIS
+    TOP + row_height(chart) * chart.rows.len().max(1) as i32 + AXIS
+}
+
+fn name_width(chart: &Dots) -> i32 {
+    room_for(chart.rows.iter().map(|row| row.name.as_str()), TEXT)
+}
+
+fn row_height(chart: &Dots) -> i32 {
+    if name_width(chart) > MAX_NAME { NAME + ROW } else { ROW }
 }
 
 /// Draws a chart.
@@ -22,7 +33,9 @@ pub(super) fn height(chart: &Dots) -> i32 {
 /// The backend's.
 pub(super) fn draw<DB: DrawingBackend>(chart: &Dots, pen: &Pen<'_, DB>) -> Drawn<DB> {
     let s = pen.scale;
-    let left = room_for(chart.rows.iter().map(|row| row.name.as_str()), TEXT).min(MAX_NAME) + 18;
+    let height = row_height(chart);
+    let is_above = height > ROW;
+    let left = if is_above { 28 } else { name_width(chart) + 18 };
     let right = room_for(chart.rows.iter().map(|row| row.text.as_str()), TEXT - 1) + 18;
     let values = chart.rows.iter().flat_map(|row| {
         row.singles.iter().copied().chain([row.value, row.ends.0, row.ends.1]).collect::<Vec<_>>()
@@ -56,10 +69,19 @@ pub(super) fn draw<DB: DrawingBackend>(chart: &Dots, pen: &Pen<'_, DB>) -> Drawn
         plot.draw_series([PathElement::new(vec![(place, 0.0), (place, n_rows)], style)])?;
     }
     for (i, row) in chart.rows.iter().enumerate() {
-        let at = |value: f64| (chart.axis.place(value), i as f64 + 0.5);
-        let middle = TOP + ROW * i as i32 + ROW / 2;
-        let name = shorten(&row.name, MAX_NAME);
-        pen.text(&name, (left - 12, middle), Anchor::Right, (TEXT, INK))?;
+        let top = TOP + height * i as i32;
+        let middle = top + height - ROW / 2;
+        let share = f64::from(height - ROW / 2) / f64::from(height);
+        let at = |value: f64| (chart.axis.place(value), i as f64 + share);
+        if is_above {
+            let name = shorten(&row.name, WIDTH - left - 8);
+            let end = left + room_for([name.as_str()].into_iter(), TEXT);
+            // No line of the grid runs through a name.
+            pen.rectangle([(left - 2, top + 2), (end, top + NAME)], SURFACE)?;
+            pen.text(&name, (left, top + 2 + NAME / 2), Anchor::Left, (TEXT, INK))?;
+        } else {
+            pen.text(&row.name, (left - 12, middle), Anchor::Right, (TEXT, INK))?;
+        }
         pen.text(&row.text, (WIDTH - 6, middle), Anchor::Right, (TEXT - 1, INK))?;
         if row.ends.0 < row.ends.1 {
             let style = palette::series(row.number).stroke_width((3 * s) as u32);

@@ -9,7 +9,7 @@ const PLOT_HEIGHT: i32 = 270;
 /// The title of the vertical axis, which stands above it to be read without turning the head.
 const Y_TITLE: i32 = 24;
 /// Lines with more points have markers at some of them only.
-const MANY: usize = 24;
+const MANY: usize = 12;
 
 /// The height of a chart.
 pub(super) fn height(chart: &Lines) -> i32 {

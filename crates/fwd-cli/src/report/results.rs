@@ -11,7 +11,7 @@ use anyhow::Result;
 /// What a reader must know of every figure with intervals.
 fn intervals(comparison: &Comparison) -> &'static str {
     if comparison.groups.iter().any(|group| group.runs.len() > 1) {
-        "Mean over seeds with its 95 % interval (Student's t); small dots are single seeds."
+        "Mean over seeds with its 95 % interval (Student's t)."
     } else {
         "One seed."
     }
@@ -73,11 +73,13 @@ fn dots(comparison: &Comparison, key: &str, title: &str, advice: &str) -> Option
             .filter_map(|(_, group)| Some(summary_row(group.name(), group.summary(measure.of)?, measure)))
             .collect(),
     };
+    let small =
+        if rows.iter().any(|row| row.singles.len() > 1) { " Small dots are single seeds." } else { "" };
     let listed: Vec<String> = rows.iter().map(|row| format!("{} {}", row.name, row.text)).collect();
     (!rows.is_empty()).then(|| Figure {
         id: key.replace('_', "-"),
         title: title.to_owned(),
-        text: format!("{advice} {}", intervals(comparison)),
+        text: format!("{advice} {}{small}", intervals(comparison)),
         alt: format!("{title}, in {unit}, by method: {}.", listed.join("; ")),
         chart: Chart::Dots(Dots { axis: Axis::new(format!("{}, {unit}", measure.head), scale), rows, mark }),
         numbers,
