@@ -77,7 +77,7 @@ pub(super) fn draw<DB: DrawingBackend>(chart: &Dots, pen: &Pen<'_, DB>) -> Drawn
             let name = shorten(&row.name, WIDTH - left - 8);
             let end = left + room_for([name.as_str()].into_iter(), TEXT);
             // No line of the grid runs through a name.
-            pen.rectangle([(left - 2, top + 2), (end, top + NAME)], SURFACE)?;
+            pen.rectangle([(left - 2, top - 2), (end, top + NAME)], SURFACE)?;
             pen.text(&name, (left, top + 2 + NAME / 2), Anchor::Left, (TEXT, INK))?;
         } else {
             pen.text(&row.name, (left - 12, middle), Anchor::Right, (TEXT, INK))?;
