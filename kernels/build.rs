@@ -40,6 +40,8 @@ fn fat_binaries(out: &Path) {
             continue;
         };
         let mut command = Command::new(nvcc);
+        // Ten times as small: a program carries every kernel for four targets.
+        command.args(["-Xfatbin=-compress-all", "--compress-mode=size"]);
         command
             .args(["-std=c++17", "-O3", "-lineinfo", "-fatbin", "-o"])
             .arg(&fat)
