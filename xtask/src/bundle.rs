@@ -140,7 +140,7 @@ fn stand_ins(toolkit: &Path) -> Result<PathBuf> {
     fs::create_dir_all(&folder)?;
     let metadata: Value = serde_json::from_str(&output(&mut command(
         "cargo",
-        &["metadata", "--format-version=1", "--locked"],
+        &["metadata", "--format-version=1", "--locked", "--all-features"],
     ))?)?;
     let packages = metadata["packages"].as_array().context("cargo metadata lists packages")?;
     let cudarc = packages.iter().find(|p| p["name"] == "cudarc").and_then(|p| p["manifest_path"].as_str());
