@@ -1,7 +1,7 @@
 //! The CUDA side of Fwd-Prompt: kernels, the plans of their launches, and two ways to run a plan.
 //!
 //! An operation is planned first, by a pure function that needs no GPU ([`plan_norm_forward`] …): which kernels, which grid, which
-//! buffers of which length. A [`Plan`] then runs on a GPU ([`Device`], feature `cuda`) or, for tests, on the CPU ([`Emulator`],
+//! buffers of which length. A [`Plan`] then runs on a GPU ([`Device`], feature `cuda`) or, for tests, on the CPU (`Emulator`,
 //! feature `emulate`), through the same kernel source (`cuda/*.cu`).
 //!
 //! | operation | plan |
