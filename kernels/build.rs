@@ -4,19 +4,16 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The kernel files of `cuda/`, in the order of [`File`] in `src/source.rs`.
-const FILES: [&str; 10] = [
-    "activation",
-    "adamw",
-    "cross_entropy",
-    "embedding",
-    "gram",
-    "norm",
-    "projection",
-    "selection",
-    "softmax",
-    "solver",
-];
+/// The names of the kernel files, those of `cuda/`.
+fn files() -> Vec<String> {
+    let entries = std::fs::read_dir("cuda").expect("the crate has a folder cuda");
+    let paths = entries.map(|entry| entry.expect("cuda can be listed").path());
+    let kernels = paths.filter(|path| path.extension().is_some_and(|extension| extension == "cu"));
+    let mut names: Vec<String> =
+        kernels.filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned())).collect();
+    names.sort();
+    names
+}
 
 fn main() {
     println!("cargo:rerun-if-changed=cuda");
@@ -33,7 +30,7 @@ fn main() {
 /// A fat binary of each file where `FWD_NVCC` names a compiler; an empty file stands for "compile with NVRTC on first use".
 fn fat_binaries(out: &Path) {
     let nvcc = env::var_os("FWD_NVCC").filter(|name| !name.is_empty());
-    for file in FILES {
+    for file in files() {
         let fat = out.join(format!("{file}.fatbin"));
         let Some(nvcc) = &nvcc else {
             std::fs::write(&fat, []).expect("OUT_DIR is writable");
@@ -80,8 +77,8 @@ fn emulate(out: &Path) {
         "-fno-strict-aliasing",
     ]);
     build.flags(["-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-variable"]);
-    for file in FILES.into_iter().chain(["../emulation/faults"]) {
-        let name = file.rsplit('/').next().unwrap_or(file);
+    for file in files().into_iter().chain(["../emulation/faults".to_owned()]) {
+        let name = file.rsplit('/').next().unwrap_or(&file);
         let unit = out.join(format!("{name}.cpp"));
         let source = root.join(format!("cuda/{file}.cu"));
         let text = format!("#include \"common.cuh\"\nnamespace {{\n#include \"{}\"\n}}\n", source.display());

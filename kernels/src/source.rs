@@ -1,57 +1,57 @@
 //! The kernel files, as text that a compiler takes without any other file.
 
-/// A file of `cuda/`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum File {
-    Activation,
-    Adamw,
-    CrossEntropy,
-    Embedding,
-    Gram,
-    Norm,
-    Projection,
-    Selection,
-    Softmax,
-    Solver,
-    /// Kernels with a fault each, for the tests of the emulator.
-    Faults,
+/// Everything that goes by file comes from the one list below.
+macro_rules! files {
+    ($($variant:ident $name:literal,)+) => {
+        /// A file of `cuda/`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[allow(missing_docs)]
+        pub enum File {
+            $($variant,)+
+            /// Kernels with a fault each, for the tests of the emulator.
+            Faults,
+        }
+
+        impl File {
+            /// All but the emulator's own test kernels.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            fn parts(self) -> (&'static str, &'static str) {
+                match self {
+                    $(Self::$variant => ($name, include_str!(concat!("../cuda/", $name, ".cu"))),)+
+                    Self::Faults => ("faults", include_str!("../emulation/faults.cu")),
+                }
+            }
+
+            /// What build.rs made of it; empty if there was no compiler.
+            #[cfg(feature = "cuda")]
+            pub(crate) fn fat_binary(self) -> &'static [u8] {
+                match self {
+                    $(Self::$variant => include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin")),)+
+                    Self::Faults => &[],
+                }
+            }
+        }
+    };
+}
+
+files! {
+    Activation "activation",
+    Adamw "adamw",
+    CrossEntropy "cross_entropy",
+    Embedding "embedding",
+    Gram "gram",
+    Norm "norm",
+    Projection "projection",
+    Selection "selection",
+    Softmax "softmax",
+    Solver "solver",
 }
 
 impl File {
-    /// All but the emulator's own test kernels.
-    pub const ALL: [Self; 10] = [
-        Self::Activation,
-        Self::Adamw,
-        Self::CrossEntropy,
-        Self::Embedding,
-        Self::Gram,
-        Self::Norm,
-        Self::Projection,
-        Self::Selection,
-        Self::Softmax,
-        Self::Solver,
-    ];
-
     /// Its name without `.cu`.
     pub fn name(self) -> &'static str {
         self.parts().0
-    }
-
-    fn parts(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Activation => ("activation", include_str!("../cuda/activation.cu")),
-            Self::Adamw => ("adamw", include_str!("../cuda/adamw.cu")),
-            Self::CrossEntropy => ("cross_entropy", include_str!("../cuda/cross_entropy.cu")),
-            Self::Embedding => ("embedding", include_str!("../cuda/embedding.cu")),
-            Self::Gram => ("gram", include_str!("../cuda/gram.cu")),
-            Self::Norm => ("norm", include_str!("../cuda/norm.cu")),
-            Self::Projection => ("projection", include_str!("../cuda/projection.cu")),
-            Self::Selection => ("selection", include_str!("../cuda/selection.cu")),
-            Self::Softmax => ("softmax", include_str!("../cuda/softmax.cu")),
-            Self::Solver => ("solver", include_str!("../cuda/solver.cu")),
-            Self::Faults => ("faults", include_str!("../emulation/faults.cu")),
-        }
     }
 }
 

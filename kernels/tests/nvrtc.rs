@@ -27,7 +27,7 @@ fn every_file_compiles() {
         return;
     }
     for architecture in ["sm_80", "sm_90a"] {
-        for file in File::ALL {
+        for &file in File::ALL {
             let code = compile(file, architecture).unwrap_or_else(|error| panic!("{architecture}: {error}"));
             assert!(code.starts_with(b"\x7fELF"), "{} for {architecture} is no machine code", file.name());
         }

@@ -1,6 +1,6 @@
 //! `cargo xtask bench step`, `bench algebra` and `bench data`: the timings of `fwd-benches`' programs, alone or turn about with PyTorch.
 
-use crate::{command, output, root, run};
+use crate::{built, command, output, root, run};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -105,7 +105,7 @@ pub(crate) fn algebra(args: &AlgebraArgs) -> Result<()> {
         "cargo",
         &["build", "--release", "--quiet", "--package", "fwd-benches", "--bin", "algebra"],
     ))?;
-    let program = root().join("target/release/algebra").to_string_lossy().into_owned();
+    let program = built("algebra").to_string_lossy().into_owned();
     let iters = args.iters.to_string();
     let (mut ours, mut torch) = (Runs::default(), Runs::default());
     for round in 0..args.rounds {
@@ -131,7 +131,7 @@ pub(crate) fn data(args: &DataArgs) -> Result<()> {
         "cargo",
         &["build", "--release", "--quiet", "--package", "fwd-benches", "--bin", "data"],
     ))?;
-    let program = root().join("target/release/data").to_string_lossy().into_owned();
+    let program = built("data").to_string_lossy().into_owned();
     let folder = root().join("target/bench-data").to_string_lossy().into_owned();
     let iters = args.iters.to_string();
     let (mut ours, mut torch) = (Runs::default(), Runs::default());
@@ -231,7 +231,7 @@ fn settle() {
 }
 
 fn run_ours(size: &str, args: &StepArgs) -> Result<Value> {
-    let program = root().join("target/release/step");
+    let program = built("step");
     let iters = args.iters.to_string();
     let mut step = command(
         &program.to_string_lossy(),

@@ -4,7 +4,7 @@
 //! defaults, which were chosen by the validation scores of single tasks. Runs are ordinary run directories: what is finished is not run
 //! again, and what was interrupted goes on.
 
-use crate::{command, output, root, run};
+use crate::{built, command, output, root, run};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ pub(crate) struct ComparisonArgs {
 pub(crate) fn comparison(args: &ComparisonArgs) -> Result<()> {
     ensure!(args.seeds > 0 && args.jobs > 0, "--seeds and --jobs must be at least 1");
     run(&mut command("cargo", &["build", "--release", "--locked", "--quiet", "--package", "fwd-cli"]))?;
-    let program = program();
+    let program = built("fwd-prompt");
     let out = root().join(&args.out);
     let methods = args.methods.clone().unwrap_or_else(|| METHODS.map(str::to_owned).to_vec());
     let dir = |method: &str, seed: u64| out.join(format!("{method}-{seed}"));
@@ -82,12 +82,6 @@ pub(crate) fn comparison(args: &ComparisonArgs) -> Result<()> {
             .with_context(|| format!("cannot write results/{file}"))?;
     }
     Ok(())
-}
-
-/// The built program.
-fn program() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    target.join("release/fwd-prompt")
 }
 
 /// Runs commands in order, so many at a time; the first failure ends it after those that are under way.

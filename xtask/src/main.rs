@@ -85,6 +85,12 @@ fn root() -> PathBuf {
     manifest.parent().unwrap_or(manifest).to_path_buf()
 }
 
+/// Where cargo puts a program that it builds with `--release`.
+fn built(name: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    target.join("release").join(name)
+}
+
 /// A command in the root of the workspace.
 fn command(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program);

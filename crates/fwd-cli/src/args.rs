@@ -273,6 +273,20 @@ pub(crate) struct TrainArgs {
     pub(crate) set: Vec<String>,
 }
 
+/// Where a finished run's model, benchmark and features are, if not where it says.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Places {
+    /// Model directory, if it is no longer where the run found it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) backbone: Option<PathBuf>,
+    /// Benchmark directory, if it is no longer where the run found it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bench: Option<PathBuf>,
+    /// Where frozen features are kept; without it `.fwd-cache` beside the run directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct EvalArgs {
     /// Run directory.
@@ -283,15 +297,8 @@ pub(crate) struct EvalArgs {
     /// Score this task only; it may be any task of the benchmark.
     #[arg(long)]
     pub(crate) task: Option<String>,
-    /// Model directory, if it is no longer where the run found it.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) backbone: Option<PathBuf>,
-    /// Benchmark directory, if it is no longer where the run found it.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) bench: Option<PathBuf>,
-    /// Where frozen features are kept; without it `.fwd-cache` beside the run directory.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) cache: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) places: Places,
     /// Where the model computes.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) device: DeviceKind,
@@ -342,15 +349,8 @@ pub(crate) struct InspectArgs {
     /// Nearest words of each prompt token.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub(crate) nearest: usize,
-    /// Model directory, if it is no longer where the run found it.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) backbone: Option<PathBuf>,
-    /// Benchmark directory, if it is no longer where the run found it.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) bench: Option<PathBuf>,
-    /// Where frozen features are kept; without it `.fwd-cache` beside the run directory.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) cache: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) places: Places,
     /// Also write inspection.json into this folder, which may be the run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,

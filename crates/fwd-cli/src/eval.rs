@@ -1,6 +1,6 @@
 //! `eval`: scores the prompts of a run again, on any split and any task.
 
-use crate::args::{Common, EvalArgs};
+use crate::args::{Common, EvalArgs, Places};
 use crate::config::{cache_dir, parse_split};
 use crate::data::on_bad;
 use crate::device::DeviceKind;
@@ -39,9 +39,9 @@ pub(crate) fn command(args: &EvalArgs, common: &Common) -> Result<ExitCode> {
     let manifest = Manifest::read(&args.run)?;
     let config = &manifest.run.config;
     let split = args.split.as_deref().map_or(Ok(config.split), parse_split)?;
-    let session = session(&manifest, args.backbone.as_deref(), args.bench.as_deref(), args.device)?;
+    let session = session(&manifest, &args.places, args.device)?;
     let names = args.task.as_ref().map_or(config.tasks.clone(), |task| vec![task.clone()]);
-    let store = session.features(cache_dir(args.cache.as_ref(), &args.run));
+    let store = session.features(cache_dir(args.places.cache.as_ref(), &args.run));
     let generation = Generation { max_new_tokens: config.max_new_tokens, batch: config.eval_batch };
     let mut scores = Vec::new();
     for name in names {
@@ -75,14 +75,9 @@ pub(crate) fn command(args: &EvalArgs, common: &Common) -> Result<ExitCode> {
 ///
 /// # Errors
 /// Another model or benchmark than the run's.
-pub(crate) fn session(
-    manifest: &Manifest,
-    backbone: Option<&Path>,
-    bench: Option<&Path>,
-    device: DeviceKind,
-) -> Result<Session> {
-    let backbone = backbone.unwrap_or(&manifest.backbone_dir);
-    let bench = bench.unwrap_or(&manifest.bench_dir);
+pub(crate) fn session(manifest: &Manifest, places: &Places, device: DeviceKind) -> Result<Session> {
+    let backbone = places.backbone.as_ref().unwrap_or(&manifest.backbone_dir);
+    let bench = places.bench.as_ref().unwrap_or(&manifest.bench_dir);
     let on_bad = on_bad(manifest.run.config.skip_bad);
     let session = Session::open_with(Some(backbone), Some(bench), device, on_bad)?;
     check_backbone(&session.backbone.hash, manifest, backbone)?;

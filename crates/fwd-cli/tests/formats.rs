@@ -41,14 +41,21 @@ fn a_folder_in_coins_layout_is_learnt_like_the_benchmark_it_was_made_from() {
     );
 }
 
-#[test]
-fn a_damaged_record_is_named_or_left_out() {
+/// The benchmark in CoIN's layout, in the folder `coin`, where the third training record of `corners` names an image that is not there; and
+/// these records.
+fn damaged() -> (Place, Value) {
     let place = Place::new();
     succeed(&mut place.program(&["data", "convert", "bench", "coin", "--to", "coin"]));
     let path = place.path("coin/corners/train.json");
     let mut records: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
     records[2]["image"] = "corners/images/none.png".into();
     fs::write(&path, records.to_string()).unwrap();
+    (place, records)
+}
+
+#[test]
+fn a_damaged_record_is_named_or_left_out() {
+    let (place, _) = damaged();
     let message = fail(&mut place.train("run", &["--bench", "coin"]));
     assert!(
         message.contains("train.json") && message.contains("record 2") && message.contains("none.png"),
@@ -66,12 +73,7 @@ fn a_damaged_record_is_named_or_left_out() {
 
 #[test]
 fn a_run_may_leave_bad_records_out_and_knows_which() {
-    let place = Place::new();
-    succeed(&mut place.program(&["data", "convert", "bench", "coin", "--to", "coin"]));
-    let path = place.path("coin/corners/train.json");
-    let mut records: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    records[2]["image"] = "corners/images/none.png".into();
-    fs::write(&path, records.to_string()).unwrap();
+    let (place, records) = damaged();
     let flags = ["--bench", "coin", "--skip-bad", "--steps", "2"];
     let output = place.train("skipping", &flags).output().unwrap();
     assert!(output.status.success(), "{}", common::stderr(&output));

@@ -50,7 +50,7 @@ impl Modules {
 
     /// The fat binary, where one was built that has code for this GPU.
     fn embedded(&self, file: File) -> Result<Option<Arc<CudaModule>>> {
-        let code = fat_binary(file);
+        let code = file.fat_binary();
         if code.is_empty() {
             return Ok(None);
         }
@@ -82,28 +82,6 @@ impl Modules {
 pub(super) fn architecture(target: Target) -> String {
     let all = if target.capability == 90 { "a" } else { "" };
     format!("sm_{}{all}", target.capability)
-}
-
-/// What build.rs made of a file; empty if there was no compiler.
-fn fat_binary(file: File) -> &'static [u8] {
-    macro_rules! built {
-        ($name:literal) => {
-            include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin"))
-        };
-    }
-    match file {
-        File::Activation => built!("activation"),
-        File::Adamw => built!("adamw"),
-        File::CrossEntropy => built!("cross_entropy"),
-        File::Embedding => built!("embedding"),
-        File::Gram => built!("gram"),
-        File::Norm => built!("norm"),
-        File::Projection => built!("projection"),
-        File::Selection => built!("selection"),
-        File::Softmax => built!("softmax"),
-        File::Solver => built!("solver"),
-        File::Faults => &[],
-    }
 }
 
 /// A program of NVRTC.

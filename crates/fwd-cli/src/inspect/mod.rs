@@ -36,14 +36,14 @@ pub(crate) fn command(args: &InspectArgs, common: &Common) -> Result<ExitCode> {
         config.method
     );
     let split = args.split.as_deref().map_or(Ok(config.split), parse_split)?;
-    let session = eval::session(&manifest, args.backbone.as_deref(), args.bench.as_deref(), DeviceKind::Cpu)?;
+    let session = eval::session(&manifest, &args.places, DeviceKind::Cpu)?;
     let state = eval::state(&args.run, &manifest, &session.backbone.model, args.task.as_deref())?;
     ensure!(
         !state.pool().is_empty(),
         "{} has no prompts yet: its first task has not begun",
         args.run.display()
     );
-    let store = session.features(cache_dir(args.cache.as_ref(), &args.run));
+    let store = session.features(cache_dir(args.places.cache.as_ref(), &args.run));
     let names: Vec<String> = state.tasks().iter().map(|task| task.name.clone()).collect();
     let owners = state.owners();
     let is_shared = matches!(state.config().pool.allocation, Allocation::Shared(_));
