@@ -1,8 +1,8 @@
 //! `cargo xtask comparison`: every method on the embedded benchmark, over seeds and two orders of the tasks, and the table of it.
 //!
-//! Even seeds learn the tasks in the benchmark's order, odd ones in the reverse. Every run has the same budget: the program's
-//! defaults, which were chosen by the validation scores of single tasks. Runs are ordinary run directories: what is finished is not run
-//! again, and what was interrupted goes on.
+//! Even seeds learn the tasks in the benchmark's order, odd ones in the reverse, so that an interval is over both. Every run has the
+//! same budget: the program's defaults, which were chosen by the validation scores of single tasks. Runs are ordinary run
+//! directories: what is finished is not run again, and what was interrupted goes on.
 
 use crate::{built, command, output, root, run};
 use anyhow::{Context, Result, ensure};
@@ -73,11 +73,16 @@ pub(crate) fn comparison(args: &ComparisonArgs) -> Result<()> {
     }
     let folder = root().join("results");
     std::fs::create_dir_all(&folder)?;
-    for (format, file) in
-        [("json", "comparison.json"), ("csv", "comparison.csv"), ("table", "comparison.txt")]
-    {
+    let tables: [(&str, &[&str]); 5] = [
+        ("comparison.json", &["--pool-orders", "--format", "json"]),
+        ("comparison.csv", &["--pool-orders", "--format", "csv"]),
+        ("comparison.txt", &["--pool-orders"]),
+        ("by-order.txt", &[]),
+        ("less-fwd.txt", &["--pool-orders", "--against", "fwd"]),
+    ];
+    for (file, args) in tables {
         let mut compare = Command::new(&program);
-        compare.arg("compare").args(&runs).args(["--format", format]);
+        compare.arg("compare").args(&runs).args(args);
         std::fs::write(folder.join(file), output(&mut compare)?)
             .with_context(|| format!("cannot write results/{file}"))?;
     }

@@ -161,6 +161,12 @@ pub(crate) struct CompareArgs {
     /// Run directories; what differs in nothing but the seed is one row.
     #[arg(required = true, value_name = "RUN")]
     pub(crate) runs: Vec<PathBuf>,
+    /// Orders of the tasks are one row, as seeds are.
+    #[arg(long)]
+    pub(crate) pool_orders: bool,
+    /// Differences to this method instead of values, each run less that of the same seed and order.
+    #[arg(long, value_enum, value_name = "METHOD")]
+    pub(crate) against: Option<Method>,
     /// Format of the table.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
@@ -390,6 +396,9 @@ pub(crate) struct PretrainArgs {
     /// Recipe (TOML); without it the embedded model's own.
     #[arg(long, value_name = "FILE")]
     pub(crate) recipe: Option<PathBuf>,
+    /// Start from the weights of this model directory, of the same sizes and words, instead of random ones.
+    #[arg(long, value_name = "DIR", conflicts_with = "gates")]
+    pub(crate) from: Option<PathBuf>,
     /// Train nothing: measure the gates of the model in --out (without it the embedded one), and write them to its gates.json.
     #[arg(long, conflicts_with = "recipe")]
     pub(crate) gates: bool,

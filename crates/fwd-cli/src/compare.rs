@@ -3,10 +3,12 @@
 use crate::args::{Common, CompareArgs, Format};
 use crate::files::write_atomically;
 use crate::interval::{CONFIDENCE, Summary};
+use crate::method::Method;
 use crate::runs::{Comparison, Group, Run};
 use crate::{output, progress, table};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -135,52 +137,123 @@ impl Measure {
     }
 }
 
+/// What is told of each group: values, or differences to a method.
+struct Table {
+    comparison: Comparison,
+    measures: Vec<Measure>,
+    /// The method, and the values of its runs by seed and order.
+    against: Option<(Method, BTreeMap<Pairing, Vec<Option<f64>>>)>,
+}
+
+/// What two runs share whose difference is taken.
+type Pairing = (u64, Vec<String>);
+
+impl Table {
+    /// # Errors
+    /// A method without runs, or with several of one seed and order.
+    fn new(comparison: Comparison, against: Option<Method>) -> Result<Self> {
+        let Some(method) = against else {
+            return Ok(Self { comparison, measures: MEASURES.to_vec(), against: None });
+        };
+        let is_in_points = |m: &Measure| matches!(m.form, Form::Points | Form::Difference);
+        let measures: Vec<Measure> = MEASURES.into_iter().filter(is_in_points).collect();
+        let mut of_runs = BTreeMap::new();
+        for run in comparison.groups.iter().filter(|g| g.method == method).flat_map(|g| &g.runs) {
+            let values = measures.iter().map(|m| (m.of)(run)).collect();
+            ensure!(
+                of_runs.insert(pairing(run), values).is_none(),
+                "`{method}` has several runs of seed {} in one order, as {}; name those to compare with",
+                run.metrics.seed,
+                run.dir.display()
+            );
+        }
+        ensure!(!of_runs.is_empty(), "none of the runs is of the method `{method}`");
+        let measures = measures.into_iter().map(|m| Measure { form: Form::Difference, ..m }).collect();
+        Ok(Self { comparison, measures, against: Some((method, of_runs)) })
+    }
+
+    /// The groups, but for that which others are compared with.
+    fn groups(&self) -> impl Iterator<Item = &Group> {
+        let against = self.against.as_ref().map(|(method, _)| *method);
+        self.comparison.groups.iter().filter(move |group| against != Some(group.method))
+    }
+
+    /// A measure of each run of a group; none where the run, or its partner, has none.
+    fn values(&self, group: &Group, measure: usize) -> Vec<Option<f64>> {
+        let value = |run: &Run| {
+            let value = (self.measures[measure].of)(run)?;
+            let Some((_, of_runs)) = &self.against else { return Some(value) };
+            Some(value - of_runs.get(&pairing(run))?[measure]?)
+        };
+        group.runs.iter().map(value).collect()
+    }
+
+    /// Mean and interval of a measure over the runs of a group.
+    fn summary(&self, group: &Group, measure: usize) -> Option<Summary> {
+        let values: Vec<f64> = self.values(group, measure).into_iter().flatten().collect();
+        Summary::of(&values)
+    }
+
+    /// The measures that a group has.
+    fn summaries(&self, group: &Group) -> impl Iterator<Item = (usize, Measure, Summary)> {
+        let found = self.measures.iter().enumerate();
+        found.filter_map(|(i, m)| Some((i, *m, self.summary(group, i)?))).collect::<Vec<_>>().into_iter()
+    }
+}
+
+fn pairing(run: &Run) -> Pairing {
+    (run.metrics.seed, run.order())
+}
+
 /// The command `compare`.
 ///
 /// # Errors
-/// Runs that cannot be compared (see [`Comparison::read`]); a file that cannot be written.
+/// Runs that cannot be compared (see [`Comparison::read`] and [`Table::new`]); a file that cannot be written.
 pub(crate) fn command(args: &CompareArgs, common: &Common) -> Result<ExitCode> {
-    let comparison = Comparison::read(&args.runs)?;
+    let table = Table::new(Comparison::read(&args.runs, args.pool_orders)?, args.against)?;
     let format = if common.json { Format::Json } else { args.format };
     let text = match format {
-        Format::Table => text_table(&comparison),
-        Format::Csv => csv(&comparison),
-        Format::Latex => latex(&comparison),
-        Format::Json => format!("{}\n", serde_json::to_string_pretty(&as_json(&comparison)?)?),
+        Format::Table => text_table(&table),
+        Format::Csv => csv(&table),
+        Format::Latex => latex(&table),
+        Format::Json => format!("{}\n", serde_json::to_string_pretty(&as_json(&table)?)?),
     };
     match &args.out {
         Some(path) => write_atomically(path, text.as_bytes())?,
         None => output::print(&text)?,
     }
     if format != Format::Json {
-        comparison.notes.iter().for_each(|note| progress::note(note));
+        table.comparison.notes.iter().for_each(|note| progress::note(note));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn header() -> impl Iterator<Item = String> {
-    ["method", "seeds"].into_iter().chain(MEASURES.iter().map(|m| m.head)).map(str::to_owned)
+fn header(table: &Table) -> Vec<String> {
+    let head = match &table.against {
+        Some((method, _)) => format!("less {method}"),
+        None => "method".to_owned(),
+    };
+    let measures = table.measures.iter().map(|m| m.head.to_owned());
+    [head, "runs".to_owned()].into_iter().chain(measures).collect()
 }
 
 /// A group's cells under [`header`].
-fn cells(group: &Group) -> Vec<String> {
-    let measures = MEASURES.iter().map(|m| m.text(group.summary(m.of)));
+fn cells(table: &Table, group: &Group) -> Vec<String> {
+    let measures = table.measures.iter().enumerate().map(|(i, m)| m.text(table.summary(group, i)));
     [group.name(), group.runs.len().to_string()].into_iter().chain(measures).collect()
 }
 
-fn text_table(comparison: &Comparison) -> String {
-    let rows: Vec<Vec<String>> =
-        std::iter::once(header().collect()).chain(comparison.groups.iter().map(cells)).collect();
-    table::render(&rows)
+fn text_table(table: &Table) -> String {
+    let rows = table.groups().map(|group| cells(table, group));
+    table::render(&std::iter::once(header(table)).chain(rows).collect::<Vec<_>>())
 }
 
 /// `method,variant,seeds,measure,n,mean,low,high,max`: a line for each group and measure that it has.
-fn csv(comparison: &Comparison) -> String {
+fn csv(table: &Table) -> String {
     let mut out = String::from("method,variant,seeds,measure,n,mean,low,high,max\n");
-    for group in &comparison.groups {
+    for group in table.groups() {
         let seeds: Vec<String> = group.seeds().iter().map(u64::to_string).collect();
-        for measure in MEASURES {
-            let Some(found) = group.summary(measure.of) else { continue };
+        for (_, measure, found) in table.summaries(group) {
             let ends = found.half_width.map(|_| (found.low(), found.high()));
             let (low, high) = ends.map_or_else(Default::default, |(l, h)| (l.to_string(), h.to_string()));
             let _ = writeln!(
@@ -206,18 +279,18 @@ fn csv_field(text: &str) -> String {
 }
 
 /// A `tabular` with the rules of booktabs.
-fn latex(comparison: &Comparison) -> String {
+fn latex(table: &Table) -> String {
     let mut out = String::from("% \\usepackage{booktabs}\n");
-    for note in &comparison.notes {
+    for note in &table.comparison.notes {
         let _ = writeln!(out, "% {}", note.replace(['\n', '\r'], " "));
     }
-    let columns = "r".repeat(MEASURES.len() + 1);
+    let columns = "r".repeat(table.measures.len() + 1);
     let line = |cells: Vec<String>| format!("{} \\\\\n", cells.join(" & "));
     let _ = writeln!(out, "\\begin{{tabular}}{{l{columns}}}\n\\toprule");
-    out += &line(header().map(|head| latex_text(&head)).collect());
+    out += &line(header(table).iter().map(|head| latex_text(head)).collect());
     out += "\\midrule\n";
-    for group in &comparison.groups {
-        let cells = cells(group).into_iter().enumerate();
+    for group in table.groups() {
+        let cells = cells(table, group).into_iter().enumerate();
         out += &line(
             cells.map(|(i, cell)| if i == 0 { latex_text(&cell) } else { latex_number(&cell) }).collect(),
         );
@@ -252,35 +325,36 @@ fn latex_number(cell: &str) -> String {
 }
 
 /// Everything, for machines.
-fn as_json(comparison: &Comparison) -> Result<Value> {
-    let groups = comparison.groups.iter().map(|group| {
-        let measures: Map<String, Value> = MEASURES
-            .iter()
-            .filter_map(|measure| {
-                let found = group.summary(measure.of)?;
+fn as_json(table: &Table) -> Result<Value> {
+    let groups = table.groups().map(|group| {
+        let measures: Map<String, Value> = table
+            .summaries(group)
+            .map(|(i, measure, found)| {
                 let ends = found.half_width.map(|_| [found.low(), found.high()]);
-                let value = json!({ "n": found.n, "mean": found.mean, "interval": ends, "max": found.max });
-                Some((measure.key.to_owned(), value))
+                let (mean, max) = (found.mean, found.max);
+                let values = table.values(group, i);
+                (measure.key.to_owned(), json!({ "mean": mean, "interval": ends, "max": max, "values": values }))
             })
             .collect();
         json!({
             "method": group.method,
             "variant": group.variant,
-            "tasks": group.tasks(),
+            "orders": group.runs.iter().map(Run::order).collect::<Vec<_>>(),
             "seeds": group.seeds(),
             "runs": group.runs.iter().map(|run| run.dir.display().to_string()).collect::<Vec<_>>(),
             "measures": measures,
         })
     });
-    let first = comparison.first()?;
+    let first = table.comparison.first()?;
     Ok(json!({
+        "less": table.against.as_ref().map(|(method, _)| method),
         "confidence": CONFIDENCE,
         "split": first.metrics.split,
         "data_hash": first.manifest.run.data_hash,
         "backbone_hash": first.manifest.run.backbone_hash,
         "backbone_parameters": first.metrics.backbone_parameters,
         "groups": groups.collect::<Vec<_>>(),
-        "notes": comparison.notes,
+        "notes": table.comparison.notes,
     }))
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Run {
     pub(crate) timing: Timing,
 }
 
-/// Runs that differ in nothing but the seed.
+/// Runs that differ in nothing but the seed, or, if orders are pooled, in seed and order of the tasks.
 #[derive(Debug)]
 pub(crate) struct Group {
     /// The method.
@@ -75,7 +75,8 @@ impl Run {
         ScoreMatrix { n_tasks: self.metrics.tasks.len(), rows: self.metrics.scores.clone() }
     }
 
-    fn order(&self) -> Vec<String> {
+    /// The names of the tasks as they were learnt.
+    pub(crate) fn order(&self) -> Vec<String> {
         self.metrics.tasks.iter().map(|task| task.name.clone()).collect()
     }
 
@@ -156,12 +157,12 @@ impl Group {
 }
 
 impl Comparison {
-    /// Reads runs and groups them.
+    /// Reads runs and groups them; with `pooled` runs in several orders of the tasks are one group, as those of several seeds are.
     ///
     /// # Errors
     /// A directory that is no finished run; a run of another benchmark, model, split or set of tasks than the first, or one that is
     /// there twice. The message names the run and what differs.
-    pub(crate) fn read(dirs: &[PathBuf]) -> Result<Self> {
+    pub(crate) fn read(dirs: &[PathBuf], pooled: bool) -> Result<Self> {
         let runs = dirs.iter().map(|dir| Run::read(dir)).collect::<Result<Vec<_>>>()?;
         let (first, others) = runs.split_first().context("no run was named")?;
         others.iter().try_for_each(|run| comparable(first, run))?;
@@ -179,7 +180,8 @@ impl Comparison {
             if number == orders.len() {
                 orders.push(order);
             }
-            let key = Key { method: run.metrics.method, order: number, settings: run.settings()? };
+            let order = if pooled { 0 } else { number };
+            let key = Key { method: run.metrics.method, order, settings: run.settings()? };
             match found.iter_mut().find(|(known, _)| *known == key) {
                 Some((_, group)) => group.push(run),
                 None => found.push((key, vec![run])),
@@ -190,10 +192,10 @@ impl Comparison {
             (place(a.method), a.order, &a.settings).cmp(&(place(b.method), b.order, &b.settings))
         });
         for (_, runs) in &mut found {
-            runs.sort_by_key(|run| run.metrics.seed);
+            runs.sort_by_key(|run| (run.metrics.seed, run.order()));
             for pair in runs.windows(2) {
                 ensure!(
-                    pair[0].metrics.seed != pair[1].metrics.seed,
+                    pair[0].metrics.seed != pair[1].metrics.seed || pair[0].order() != pair[1].order(),
                     "{} and {} are the same run: `{}`, seed {}, one configuration; an interval over both would count it twice",
                     pair[0].dir.display(),
                     pair[1].dir.display(),
@@ -205,13 +207,15 @@ impl Comparison {
         if orders.len() > 1 {
             let listed =
                 orders.iter().enumerate().map(|(i, order)| format!("{} is {}", i + 1, order.join(" → ")));
-            notes.push(format!("Orders of tasks: {}.", listed.collect::<Vec<_>>().join("; ")));
+            let kind = if pooled { "Orders of tasks, pooled" } else { "Orders of tasks" };
+            notes.push(format!("{kind}: {}.", listed.collect::<Vec<_>>().join("; ")));
         }
         let keys: Vec<&Key> = found.iter().map(|(key, _)| key).collect();
         for (name, values) in differing(&keys) {
             notes.push(format!("The groups differ in {name}: {}.", values.join(", ")));
         }
-        let variants: Vec<String> = keys.iter().map(|key| variant(key, &keys, orders.len())).collect();
+        let n_orders = if pooled { 1 } else { orders.len() };
+        let variants: Vec<String> = keys.iter().map(|key| variant(key, &keys, n_orders)).collect();
         let groups = found.into_iter().zip(variants);
         let groups: Vec<Group> =
             groups.map(|((key, runs), variant)| Group { method: key.method, variant, runs }).collect();

@@ -80,6 +80,25 @@ fn a_model_is_trained_interrupted_and_used() {
     fs::write(place.path("recipe.toml"), RECIPE.replace("squares = 1.0", "circles = 1.0")).unwrap();
     assert!(fail(&mut pretrain("other")).contains("`circles`"));
 
+    // Another training starts from it: hardly a step further it is the same model, whatever its features are standardised by.
+    let slow = RECIPE.replace("lr = 1e-3", "lr = 1e-9").replace("views = 3", "views = 2, views_of = { squares = 5 }");
+    fs::write(place.path("recipe.toml"), &slow).unwrap();
+    succeed(pretrain("further").args(["--from", "whole"]));
+    let (before, after) = (weights("whole"), weights("further"));
+    let [before, after] = [&before, &after].map(|bytes| safetensors::SafeTensors::deserialize(bytes).unwrap());
+    assert_eq!(before.len(), after.len());
+    for (name, tensor) in before.tensors() {
+        let values = |bytes: &[u8]| -> Vec<f32> {
+            bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+        };
+        let (old, new) = (values(tensor.data()), values(after.tensor(&name).unwrap().data()));
+        let close = |(old, new): (&f32, &f32)| (old - new).abs() <= 1e-2 * old.abs() + 1e-4;
+        assert!(old.iter().zip(&new).all(close), "{name} is not what it was");
+    }
+    fs::write(place.path("recipe.toml"), slow.replace("d_ff = 48", "d_ff = 64")).unwrap();
+    let refused = fail(pretrain("larger").args(["--from", "whole"]));
+    assert!(refused.contains("trained.safetensors") && refused.contains("64"), "{refused}");
+
     // It learns in sequence like any model.
     image::RgbImage::new(8, 8).save(place.path("x.png")).unwrap();
     succeed(&mut place.program(&["ask", "--backbone", "whole", "--image", "x.png", "Is there a square?"]));

@@ -82,7 +82,28 @@ fn a_comparison_is_over_seeds_and_refuses_what_cannot_be_compared() {
     let table = succeed(&mut place.program(&["compare", "c", "reversed"]));
     assert!(table.contains("sequential (order 1)") && table.contains("sequential (order 2)"), "{table}");
 
+    // Pooled it is one group, whose interval is over both.
+    let json = |args: &[&str]| -> Value {
+        serde_json::from_str(&succeed(&mut place.program(&[&["compare", "--json"], args].concat()))).unwrap()
+    };
+    let found = json(&["c", "reversed", "--pool-orders"]);
+    assert_eq!(found["groups"].as_array().unwrap().len(), 1);
+    let values = &found["groups"][0]["measures"]["average"]["values"];
+    let both: Vec<f64> = values.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+    assert!(both == [average("c"), average("reversed")] || both == [average("reversed"), average("c")]);
+    // Differences are between runs of one seed and order: `b` and `reversed` have no partner.
+    let found = json(&["a", "b", "c", "reversed", "--pool-orders", "--against", "fwd"]);
+    assert_eq!(found["groups"].as_array().unwrap().len(), 1);
+    let measures = &found["groups"][0]["measures"];
+    assert_eq!(measures["average"]["mean"], average("c") - average("a"));
+    assert_eq!(measures["average"]["interval"], Value::Null);
+    assert_eq!(measures["leakage"], Value::Null);
+    let table = succeed(&mut place.program(&["compare", "a", "c", "--against", "fwd"]));
+    assert!(table.starts_with("less fwd") && !table.contains("leakage"), "{table}");
+
     let refused = |runs: &[&str]| fail(&mut place.program(&[&["compare"], runs].concat()));
+    let message = refused(&["a", "c", "--against", "l2p"]);
+    assert!(message.contains("none of the runs is of the method `l2p`"), "{message}");
     let message = refused(&["a", "bench"]);
     assert!(message.contains("bench is no run directory"), "{message}");
     copy_run(&place, "b", "unfinished", |name, text| (name != "metrics.json").then_some(text));

@@ -491,11 +491,13 @@ fn failures(embeddings: &Embeddings, pretraining: &[Pretrained], downstream: &[D
 }
 
 impl Downstream {
-    /// Fine-tuning beats the majority by 15 points, zero-shot is below that, prompts close at least a quarter of the gap.
+    /// Fine-tuning beats the majority by 15 points, zero-shot is below that, and prompts learn a part: a quarter of the way from
+    /// zero-shot to fine-tuning, or 15 points.
     fn is_in_reach(&self) -> bool {
         let bar = self.instruction_majority + 15.0;
-        let closed = (self.prompt_tuned - self.zero_shot) / (self.fine_tuned - self.zero_shot).max(1.0);
-        self.fine_tuned >= bar && self.zero_shot < bar && closed >= 0.25
+        let gain = self.prompt_tuned - self.zero_shot;
+        let closed = gain / (self.fine_tuned - self.zero_shot).max(1.0);
+        self.fine_tuned >= bar && self.zero_shot < bar && (closed >= 0.25 || gain >= 15.0)
     }
 }
 

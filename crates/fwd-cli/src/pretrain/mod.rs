@@ -60,7 +60,7 @@ pub(crate) fn command(args: &PretrainArgs, common: &Common) -> Result<ExitCode> 
     }
     let out = args.out.clone().context("name a folder for the model with --out DIR")?;
     let recipe = args.recipe.clone().map_or_else(|| Ok(assets::backbone()?.join(RECIPE)), anyhow::Ok)?;
-    run(&Recipe::read(&recipe)?, &bench, &out, args.cache.as_deref(), &device)?;
+    run(&Recipe::read(&recipe)?, args.from.as_deref(), &bench, &out, args.cache.as_deref(), &device)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -81,7 +81,14 @@ struct Pretraining<'a> {
 /// # Errors
 /// A folder with another recipe or a finished training, damaged data, an error of the model; [`Interrupted`] if the user wants to
 /// stop. Checkpoints are kept in all cases.
-fn run(recipe: &Recipe, bench_dir: &Path, out: &Path, cache: Option<&Path>, device: &Device) -> Result<()> {
+fn run(
+    recipe: &Recipe,
+    from: Option<&Path>,
+    bench_dir: &Path,
+    out: &Path,
+    cache: Option<&Path>,
+    device: &Device,
+) -> Result<()> {
     let text = toml::to_string(recipe)?;
     let kept = out.join(RECIPE);
     if kept.exists() {
@@ -93,7 +100,7 @@ fn run(recipe: &Recipe, bench_dir: &Path, out: &Path, cache: Option<&Path>, devi
     let bench = Benchmark::open(bench_dir)?;
     write_atomically(&kept, text.as_bytes())?;
     let pretraining = Pretraining::prepare(recipe, &bench, out, cache, device)?;
-    pretraining.train(&bench)
+    pretraining.train(&bench, from)
 }
 
 impl<'a> Pretraining<'a> {
@@ -105,10 +112,11 @@ impl<'a> Pretraining<'a> {
         device: &Device,
     ) -> Result<Self> {
         let tasks = bench.pretraining();
-        for name in recipe.weights.keys().chain(recipe.phases.iter().flat_map(|phase| phase.weights.keys())) {
+        let of_phases = recipe.phases.iter().flat_map(|phase| phase.weights.keys());
+        for name in recipe.weights.keys().chain(of_phases).chain(recipe.augmentation.views_of.keys()) {
             ensure!(
                 tasks.iter().any(|t| t.name == *name),
-                "the recipe weighs `{name}`, no pre-training task"
+                "the recipe names `{name}`, no pre-training task"
             );
         }
         let vision = out.join(VISION);
@@ -143,12 +151,18 @@ impl<'a> Pretraining<'a> {
             .filter(|t| recipe.augmentation.upright.contains(&t.name))
             .flat_map(|t| t.split(Split::Train).map(|r| r.image.as_str()))
             .collect();
-        let keys: BTreeSet<&str> = train().map(|r| r.image.as_str()).collect();
-        let all_of = |key| {
+        let mut n_views: BTreeMap<&str, u32> = BTreeMap::new();
+        for task in &tasks {
+            for record in task.split(Split::Train) {
+                let n = n_views.entry(&record.image).or_default();
+                *n = recipe.views_of(&task.name).max(*n);
+            }
+        }
+        let all_of = |(key, n): (&'a str, u32)| {
             let may_flip = !upright.contains(key);
-            (0..recipe.augmentation.views).map(move |number| View { key, number, may_flip })
+            (0..n).map(move |number| View { key, number, may_flip })
         };
-        let mut views: Vec<View<'_>> = keys.into_iter().flat_map(all_of).collect();
+        let mut views: Vec<View<'_>> = n_views.into_iter().flat_map(all_of).collect();
         let n_training = views.len();
         let held_out: BTreeSet<&str> =
             watched.iter().flat_map(|(_, records)| records.iter().map(|r| r.image.as_str())).collect();
@@ -159,9 +173,9 @@ impl<'a> Pretraining<'a> {
         Ok(Self { recipe, out, processor, base, images, statistics, watched })
     }
 
-    fn train(&self, bench: &Benchmark) -> Result<()> {
+    fn train(&self, bench: &Benchmark, from: Option<&Path>) -> Result<()> {
         let mut sampler = Sampler::new(self.recipe, bench);
-        let mut trainable = self.start(&sampler)?;
+        let mut trainable = self.start(&sampler, from)?;
         let mut step = trainable.n_steps();
         let mut curve = Curve::read(&self.out.join(CURVE), step, &self.watched)?;
         (0..step).for_each(|done| drop(sampler.draw(done)));
@@ -224,8 +238,8 @@ impl<'a> Pretraining<'a> {
         draw.samples.chunks(draw.samples.len().div_ceil(2).max(1)).map(half).collect()
     }
 
-    /// The parameters before the next step.
-    fn start(&self, sampler: &Sampler<'_>) -> Result<Trainable> {
+    /// The parameters before the next step: of the state, if there is one; before the first step those of the model `from`, or random.
+    fn start(&self, sampler: &Sampler<'_>, from: Option<&Path>) -> Result<Trainable> {
         let state = self.out.join(STATE);
         if state.exists() {
             let bytes = fs::read(&state).with_context(|| format!("cannot read {}", state.display()))?;
@@ -233,6 +247,9 @@ impl<'a> Pretraining<'a> {
         }
         let vocab_size = self.base.language().vocab_size();
         let mut trainable = new_model(self.recipe, vocab_size, &self.out.join(VISION), &Device::Cpu)?.1;
+        if let Some(model) = from {
+            self.take_over(&mut trainable, model)?;
+        }
         let n_tokens = self.recipe.prompting.tokens;
         if n_tokens > 0 {
             let shape = [sampler.n_tasks(), n_tokens, self.recipe.model.d_model];
@@ -240,6 +257,26 @@ impl<'a> Pretraining<'a> {
             trainable.insert(PROMPTS, &shape, values)?;
         }
         Ok(trainable)
+    }
+
+    /// The values of another model, with the standardisation of the features taken out of its neck again.
+    fn take_over(&self, trainable: &mut Trainable, model: &Path) -> Result<()> {
+        let mut checkpoint =
+            Checkpoint::open_file(&model.join(TRAINED), WeightDtype::F32, &Device::Cpu)?;
+        let names: Vec<String> = trainable.names().map(String::from).collect();
+        for name in &names {
+            let (shape, _) = trainable.get(name).context("a parameter without a shape")?;
+            let shape = shape.to_vec();
+            let values = checkpoint.get_f32(name, &shape)?.flatten_all()?.to_vec1::<f32>()?;
+            trainable.insert(name, &shape, values)?;
+        }
+        checkpoint.finish(|_| false)?;
+        let Statistics { mean, std } = &self.statistics;
+        let inverse = Statistics {
+            mean: mean.iter().zip(std).map(|(mean, std)| -mean / std).collect(),
+            std: std.iter().map(|std| 1.0 / std).collect(),
+        };
+        fold(trainable, &inverse)
     }
 
     /// `loss + w·max(0, t − share) + w·max(0, t' − rank)`: queries that come to say the same are driven apart, until the share of

@@ -65,6 +65,9 @@ pub(crate) struct Phase {
 pub(crate) struct Augmentation {
     /// Views of each picture, the picture itself among them.
     pub(crate) views: u32,
+    /// Tasks whose pictures have another number of views.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) views_of: BTreeMap<String, u32>,
     /// Tasks whose pictures are not mirrored.
     pub(crate) upright: Vec<String>,
 }
@@ -149,6 +152,11 @@ pub(crate) struct Sizes {
 pub(crate) const MAX_INSTRUCTION: usize = 48;
 
 impl Recipe {
+    /// Views of each picture of a task.
+    pub(crate) fn views_of(&self, task: &str) -> u32 {
+        self.augmentation.views_of.get(task).copied().unwrap_or(self.augmentation.views)
+    }
+
     /// Reads a recipe.
     ///
     /// # Errors
@@ -173,7 +181,12 @@ impl Recipe {
             "{}: decay_from must be below the number of steps",
             path.display()
         );
-        ensure!(recipe.augmentation.views > 0, "{}: augmentation.views must not be 0", path.display());
+        let Augmentation { views, views_of, .. } = &recipe.augmentation;
+        ensure!(
+            views_of.values().chain([views]).all(|views| *views > 0),
+            "{}: augmentation.views and views_of must not be 0",
+            path.display()
+        );
         let in_order = recipe.phases.windows(2).all(|pair| pair[0].from < pair[1].from);
         ensure!(in_order, "{}: the phases must begin one after another", path.display());
         for step in std::iter::once(0).chain(recipe.phases.iter().map(|phase| phase.from)) {

@@ -76,7 +76,7 @@ impl<'a> Sampler<'a> {
         let Ok(chosen) = WeightedIndex::new(weights) else {
             return Draw { samples: Vec::new(), is_prompted: false };
         };
-        let Recipe { seed, prompting, augmentation, .. } = self.recipe;
+        let Recipe { seed, prompting, .. } = self.recipe;
         let mut rng = fwd_prompt::stream(*seed, "pre-training tasks", [step as u64, 0]);
         let is_prompted = prompting.tokens > 0 && rng.random_bool(prompting.share);
         let draw = |_| {
@@ -84,7 +84,7 @@ impl<'a> Sampler<'a> {
             let stream = &mut self.tasks[task];
             let record = stream.next(*seed, self.recipe.words_at(step, stream.name));
             let mut sample = Sample::from(record);
-            sample.image.1 = rng.random_range(0..augmentation.views);
+            sample.image.1 = rng.random_range(0..self.recipe.views_of(stream.name));
             if is_prompted && stream.may_replace && rng.random_bool(prompting.replaced) {
                 let n = rng.random_range(3..=8);
                 let words: Vec<&str> = self.words.choose_multiple(&mut rng, n).copied().collect();

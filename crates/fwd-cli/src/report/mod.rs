@@ -39,7 +39,7 @@ const FIGURES: &str = "figures";
 /// Runs that cannot be compared (see [`Comparison::read`]); an analysis of another model or benchmark; a folder that holds something
 /// else or cannot be written.
 pub(crate) fn command(args: &ReportArgs, common: &Common) -> Result<ExitCode> {
-    let comparison = Comparison::read(&args.runs)?;
+    let comparison = Comparison::read(&args.runs, false)?;
     let analysis = read_analysis(args, &comparison)?;
     let sections = sections(&comparison, analysis.as_ref())?;
     refuse_foreign(&args.out)?;
