@@ -142,11 +142,14 @@ struct Table {
     comparison: Comparison,
     measures: Vec<Measure>,
     /// The method, and the values of its runs by seed and order.
-    against: Option<(Method, BTreeMap<Pairing, Vec<Option<f64>>>)>,
+    against: Option<(Method, ByPairing)>,
 }
 
 /// What two runs share whose difference is taken.
 type Pairing = (u64, Vec<String>);
+
+/// The measures of runs.
+type ByPairing = BTreeMap<Pairing, Vec<Option<f64>>>;
 
 impl Table {
     /// # Errors
@@ -157,7 +160,7 @@ impl Table {
         };
         let is_in_points = |m: &Measure| matches!(m.form, Form::Points | Form::Difference);
         let measures: Vec<Measure> = MEASURES.into_iter().filter(is_in_points).collect();
-        let mut of_runs = BTreeMap::new();
+        let mut of_runs = ByPairing::new();
         for run in comparison.groups.iter().filter(|g| g.method == method).flat_map(|g| &g.runs) {
             let values = measures.iter().map(|m| (m.of)(run)).collect();
             ensure!(
@@ -333,7 +336,10 @@ fn as_json(table: &Table) -> Result<Value> {
                 let ends = found.half_width.map(|_| [found.low(), found.high()]);
                 let (mean, max) = (found.mean, found.max);
                 let values = table.values(group, i);
-                (measure.key.to_owned(), json!({ "mean": mean, "interval": ends, "max": max, "values": values }))
+                (
+                    measure.key.to_owned(),
+                    json!({ "mean": mean, "interval": ends, "max": max, "values": values }),
+                )
             })
             .collect();
         json!({

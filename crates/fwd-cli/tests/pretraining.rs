@@ -81,11 +81,14 @@ fn a_model_is_trained_interrupted_and_used() {
     assert!(fail(&mut pretrain("other")).contains("`circles`"));
 
     // Another training starts from it: hardly a step further it is the same model, whatever its features are standardised by.
-    let slow = RECIPE.replace("lr = 1e-3", "lr = 1e-9").replace("views = 3", "views = 2, views_of = { squares = 5 }");
+    let slow = RECIPE
+        .replace("lr = 1e-3", "lr = 1e-9")
+        .replace("views = 3", "views = 2, views_of = { squares = 5 }");
     fs::write(place.path("recipe.toml"), &slow).unwrap();
     succeed(pretrain("further").args(["--from", "whole"]));
     let (before, after) = (weights("whole"), weights("further"));
-    let [before, after] = [&before, &after].map(|bytes| safetensors::SafeTensors::deserialize(bytes).unwrap());
+    let [before, after] =
+        [&before, &after].map(|bytes| safetensors::SafeTensors::deserialize(bytes).unwrap());
     assert_eq!(before.len(), after.len());
     for (name, tensor) in before.tensors() {
         let values = |bytes: &[u8]| -> Vec<f32> {

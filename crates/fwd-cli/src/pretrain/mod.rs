@@ -114,10 +114,7 @@ impl<'a> Pretraining<'a> {
         let tasks = bench.pretraining();
         let of_phases = recipe.phases.iter().flat_map(|phase| phase.weights.keys());
         for name in recipe.weights.keys().chain(of_phases).chain(recipe.augmentation.views_of.keys()) {
-            ensure!(
-                tasks.iter().any(|t| t.name == *name),
-                "the recipe names `{name}`, no pre-training task"
-            );
+            ensure!(tasks.iter().any(|t| t.name == *name), "the recipe names `{name}`, no pre-training task");
         }
         let vision = out.join(VISION);
         if !vision.exists() {
@@ -261,8 +258,7 @@ impl<'a> Pretraining<'a> {
 
     /// The values of another model, with the standardisation of the features taken out of its neck again.
     fn take_over(&self, trainable: &mut Trainable, model: &Path) -> Result<()> {
-        let mut checkpoint =
-            Checkpoint::open_file(&model.join(TRAINED), WeightDtype::F32, &Device::Cpu)?;
+        let mut checkpoint = Checkpoint::open_file(&model.join(TRAINED), WeightDtype::F32, &Device::Cpu)?;
         let names: Vec<String> = trainable.names().map(String::from).collect();
         for name in &names {
             let (shape, _) = trainable.get(name).context("a parameter without a shape")?;
