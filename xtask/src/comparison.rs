@@ -50,7 +50,8 @@ pub(crate) fn comparison(args: &ComparisonArgs) -> Result<()> {
     let program = built("fwd-prompt");
     let out = root().join(&args.out);
     let methods = args.methods.clone().unwrap_or_else(|| METHODS.map(str::to_owned).to_vec());
-    let dir = |method: &str, seed: u64| out.join(format!("{method}-{seed}"));
+    let name = |method: &str, seed: u64| format!("{method}-{seed}");
+    let dir = |method: &str, seed: u64| out.join(name(method, seed));
     let train = |method: &str, seed: u64| {
         let mut train = Command::new(&program);
         train.args(["train", "--quiet", "--method", method, "--seed", &seed.to_string()]);
@@ -67,10 +68,9 @@ pub(crate) fn comparison(args: &ComparisonArgs) -> Result<()> {
     // Seed by seed, so that a part of the work is a comparison too.
     let rest = (0..args.seeds).flat_map(|seed| methods.iter().map(move |method| (method, seed)));
     work_off(args.jobs, rest.map(|(method, seed)| train(method, seed)).collect())?;
-    let mut runs: Vec<PathBuf> = Vec::new();
-    for method in &methods {
-        runs.extend((0..args.seeds).map(|seed| dir(method, seed)));
-    }
+    // Names, not paths: where the runs lie is nothing to publish.
+    let runs = methods.iter().flat_map(|method| (0..args.seeds).map(move |seed| name(method, seed)));
+    let runs: Vec<String> = runs.collect();
     let folder = root().join("results");
     std::fs::create_dir_all(&folder)?;
     let tables: [(&str, &[&str]); 5] = [
@@ -82,7 +82,7 @@ pub(crate) fn comparison(args: &ComparisonArgs) -> Result<()> {
     ];
     for (file, args) in tables {
         let mut compare = Command::new(&program);
-        compare.arg("compare").args(&runs).args(args);
+        compare.current_dir(&out).arg("compare").args(&runs).args(args);
         std::fs::write(folder.join(file), output(&mut compare)?)
             .with_context(|| format!("cannot write results/{file}"))?;
     }
