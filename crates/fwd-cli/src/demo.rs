@@ -20,7 +20,7 @@ const METHODS: [Method; 5] =
     [Method::Independent, Method::Sequential, Method::L2p, Method::Residual, Method::Fwd];
 
 /// Passes over the samples of a task: fewer than by default, so that five runs take minutes.
-const EPOCHS: usize = 6;
+const EPOCHS: usize = 5;
 
 /// The command `demo`.
 ///
