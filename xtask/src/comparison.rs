@@ -4,8 +4,8 @@
 //! same budget: the program's defaults, which were chosen by the validation scores of single tasks. Runs are ordinary run
 //! directories: what is finished is not run again, and what was interrupted goes on.
 
-use crate::{built, command, output, root, run};
-use anyhow::{Context, Result, ensure};
+use crate::{built, command, root, run};
+use anyhow::{Result, ensure};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -72,7 +72,6 @@ pub(crate) fn comparison(args: &ComparisonArgs) -> Result<()> {
     let runs = methods.iter().flat_map(|method| (0..args.seeds).map(move |seed| name(method, seed)));
     let runs: Vec<String> = runs.collect();
     let folder = root().join("results");
-    std::fs::create_dir_all(&folder)?;
     let tables: [(&str, &[&str]); 5] = [
         ("comparison.json", &["--pool-orders", "--format", "json"]),
         ("comparison.csv", &["--pool-orders", "--format", "csv"]),
@@ -80,11 +79,11 @@ pub(crate) fn comparison(args: &ComparisonArgs) -> Result<()> {
         ("by-order.txt", &[]),
         ("less-fwd.txt", &["--pool-orders", "--against", "fwd"]),
     ];
-    for (file, args) in tables {
+    let has_fwd = methods.iter().any(|method| method == "fwd");
+    for (file, args) in tables.into_iter().filter(|(_, args)| has_fwd || !args.contains(&"--against")) {
         let mut compare = Command::new(&program);
         compare.current_dir(&out).arg("compare").args(&runs).args(args);
-        std::fs::write(folder.join(file), output(&mut compare)?)
-            .with_context(|| format!("cannot write results/{file}"))?;
+        run(compare.arg("--out").arg(folder.join(file)))?;
     }
     Ok(())
 }

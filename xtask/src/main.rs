@@ -87,7 +87,8 @@ fn root() -> PathBuf {
 
 /// Where cargo puts a program that it builds with `--release`.
 fn built(name: &str) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    // Cargo is started in the root, so that is what a relative folder is relative to.
+    let target = root().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
     target.join("release").join(name)
 }
 

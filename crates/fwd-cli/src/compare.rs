@@ -198,9 +198,9 @@ impl Table {
     }
 
     /// The measures that a group has.
-    fn summaries(&self, group: &Group) -> impl Iterator<Item = (usize, Measure, Summary)> {
+    fn summaries(&self, group: &Group) -> Vec<(usize, Measure, Summary)> {
         let found = self.measures.iter().enumerate();
-        found.filter_map(|(i, m)| Some((i, *m, self.summary(group, i)?))).collect::<Vec<_>>().into_iter()
+        found.filter_map(|(i, m)| Some((i, *m, self.summary(group, i)?))).collect()
     }
 }
 
@@ -332,6 +332,7 @@ fn as_json(table: &Table) -> Result<Value> {
     let groups = table.groups().map(|group| {
         let measures: Map<String, Value> = table
             .summaries(group)
+            .into_iter()
             .map(|(i, measure, found)| {
                 let ends = found.half_width.map(|_| [found.low(), found.high()]);
                 let (mean, max) = (found.mean, found.max);
