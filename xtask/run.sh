@@ -29,23 +29,29 @@ step() { # name, command…
     fi
 }
 
-for test in "$here"/test-*; do
+unpacked=$(mktemp -d)
+trap 'rm -rf "$unpacked"' EXIT
+tar -xJf "$here/programs.tar.xz" -C "$unpacked" || exit 1
+programs=$unpacked/programs
+export FWD_PROMPT_ASSETS="$here/assets"
+
+for test in "$programs"/test-*; do
     step "$(basename "$test")" "$test" --nocapture --test-threads=1
 done
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck synccheck; do
-        step "sanitizer-$tool" compute-sanitizer --tool $tool --error-exitcode 9 "$here/test-gpu" --test-threads=1
+        step "sanitizer-$tool" compute-sanitizer --tool $tool --error-exitcode 9 "$programs/test-gpu" --test-threads=1
     done
 else
     echo "compute-sanitizer is not here: not run"
 fi
-step bench "$here/bench-gpu" --json "$out/gpu.json"
+step bench "$programs/bench-gpu" --json "$out/gpu.json"
 if [ -n "$site" ]; then
     step bench-torch python3 "$here/gpu_torch.py" --json "$out/torch.json"
 else
     echo "PyTorch is not here: the benchmark has no peer"
 fi
-if [ -x "$here/fwd-prompt" ]; then
-    step train "$here/fwd-prompt" train --method fwd --device cuda --out "$out/run"
+if [ -x "$programs/fwd-prompt" ]; then
+    step train "$programs/fwd-prompt" train --method fwd --device cuda --out "$out/run"
 fi
 exit $failed

@@ -1,7 +1,7 @@
 //! `cargo xtask bundle`: a folder that a machine with a GPU runs without Rust and without a network.
 //!
-//! It holds the GPU tests, the benchmark, the program built with the feature `cuda`, PyTorch's side of the benchmark, and `run.sh`,
-//! which runs them in order and leaves JSON. Nothing here needs a GPU: the kernels are compiled by the fetched nvcc, and the program is linked
+//! It holds the GPU tests, the benchmark and the program built with the feature `cuda`, packed into one archive, the assets that the program
+//! needs, PyTorch's side of the benchmark, and `run.sh`, which runs them in order and leaves JSON. Nothing here needs a GPU: the kernels are compiled by the fetched nvcc, and the program is linked
 //! against stand-ins that have the sonames of NVIDIA's libraries and no code.
 
 use crate::{command, kernels, output, root, run};
@@ -45,7 +45,8 @@ pub(crate) fn bundle(args: &BundleArgs) -> Result<()> {
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished)?;
     }
-    fs::create_dir_all(&unfinished)?;
+    let programs = unfinished.join("programs");
+    fs::create_dir_all(&programs)?;
     let mut cargo = command(
         "cargo",
         &["test", "--release", "--locked", "--no-run", "--message-format=json", "--features", "cuda"],
@@ -54,17 +55,23 @@ pub(crate) fn bundle(args: &BundleArgs) -> Result<()> {
         .args(["--package", "fwd-kernels", "--test", "gpu", "--test", "gpu_device", "--test", "gpu_solver"])
         .env("FWD_NVCC", &nvcc);
     for (name, path) in executables(&output(&mut cargo)?)? {
-        put(&path, &unfinished.join(format!("test-{name}")))?;
+        put(&path, &programs.join(format!("test-{name}")))?;
     }
     let mut cargo =
         command("cargo", &["build", "--release", "--locked", "--message-format=json", "--features", "cuda"]);
     cargo.args(["--package", "fwd-benches", "--bin", "gpu"]).env("FWD_NVCC", &nvcc);
     for (name, path) in executables(&output(&mut cargo)?)? {
-        put(&path, &unfinished.join(format!("bench-{name}")))?;
+        put(&path, &programs.join(format!("bench-{name}")))?;
     }
     if !args.without_program {
-        put(&program(&nvcc)?, &unfinished.join("fwd-prompt"))?;
+        put(&program(&nvcc)?, &programs.join("fwd-prompt"))?;
+        run(Command::new("cp").arg("-r").arg(root().join("assets")).arg(&unfinished))?;
     }
+    // All of them hold the same kernels, so that one archive is a quarter of their sizes.
+    let mut tar = Command::new("tar");
+    tar.args(["-cJf", "programs.tar.xz", "programs"]).env("XZ_OPT", "-9").current_dir(&unfinished);
+    run(&mut tar)?;
+    fs::remove_dir_all(&programs)?;
     fs::copy(root().join("benches/gpu_torch.py"), unfinished.join("gpu_torch.py"))?;
     put(&root().join("xtask/run.sh"), &unfinished.join("run.sh"))?;
     let mib = size(&unfinished)? / (1 << 20);
@@ -103,7 +110,9 @@ fn put(from: &Path, to: &Path) -> Result<()> {
 fn size(folder: &Path) -> Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(folder)? {
-        sum += entry?.metadata()?.len();
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        sum += if metadata.is_dir() { size(&entry.path())? } else { metadata.len() };
     }
     Ok(sum)
 }

@@ -54,6 +54,9 @@ pub(crate) fn command(args: &AskArgs, common: &Common) -> Result<ExitCode> {
         backbone.features(&image, &origin, question).context("the model cannot read the question")?;
     let answers = backbone.answer(&[&sample], &pool, args.max_new_tokens)?;
     let answer = answers.into_iter().next().context("the model returned no answer")?;
+    if !pool.is_empty() && answer.selection.prompts.is_empty() {
+        tracing::warn!("none of the learnt tasks is near this question; the model answers without prompts");
+    }
     if common.json {
         output::print_json(&Reply {
             answer: answer.text,

@@ -3,14 +3,14 @@
 //! A directory in Hugging Face's layout: `config.json`, `generation_config.json`, `model.safetensors` or shards with their
 //! index, `preprocessor_config.json`, `tokenizer.json`, and `qformer_tokenizer/tokenizer.json` for InstructBLIP.
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use filebuffer::FileBuffer;
 use fwd_data::{ImageLimits, Processor, TokenBatch};
 use fwd_models::{
     Blip, BlipSample, GenerationConfig, Instructions, ModelKind, QFormerText, Tap, WeightDtype,
 };
-use fwd_prompt::{FrozenModel, PromptPool, Selection};
+use fwd_prompt::{FrozenModel, PromptBatch, PromptPool, Selection};
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -92,7 +92,7 @@ impl Backbone {
         Ok(self.processor.text.encode(answer)?.into_iter().map(i64::from).collect())
     }
 
-    /// Answers of a batch by greedy search, each sample behind the prompts that its own query selects.
+    /// Answers of a batch by greedy search, each sample behind the prompts that its own query selects, if it selects any.
     ///
     /// # Errors
     /// Those of the model; prompts of another width.
@@ -102,23 +102,44 @@ impl Backbone {
         pool: &PromptPool,
         max_new_tokens: usize,
     ) -> Result<Vec<Answer>> {
-        let language = self.model.language();
-        let mut input = self.model.language_input(batch, language.device())?;
         let select = |sample: &&BlipSample| Ok(pool.select(&self.model.queries(sample)?)?);
         let selections = batch.iter().map(select).collect::<Result<Vec<_>>>()?;
-        let prompts = pool.gather(&selections)?;
+        // Those that take prompts and those that take none are batches of their own.
+        let (with, without): (Vec<usize>, Vec<usize>) =
+            (0..batch.len()).partition(|&i| !selections[i].prompts.is_empty());
+        let mut answers: Vec<Option<Answer>> = batch.iter().map(|_| None).collect();
+        for part in [with, without].iter().filter(|part| !part.is_empty()) {
+            let samples: Vec<&BlipSample> = part.iter().map(|&i| batch[i]).collect();
+            let chosen: Vec<Selection> = part.iter().map(|&i| selections[i].clone()).collect();
+            let texts = self.answer_behind(&samples, &pool.gather(&chosen)?, max_new_tokens)?;
+            for ((&i, text), selection) in part.iter().zip(texts).zip(chosen) {
+                answers[i] = Some(Answer { text, selection });
+            }
+        }
+        answers.into_iter().collect::<Option<_>>().context("the model returned no answer")
+    }
+
+    /// Answers of a batch behind these prompts.
+    fn answer_behind(
+        &self,
+        batch: &[&BlipSample],
+        prompts: &PromptBatch,
+        max_new_tokens: usize,
+    ) -> Result<Vec<String>> {
+        let language = self.model.language();
+        let mut input = self.model.language_input(batch, language.device())?;
         if prompts.n_tokens > 0 {
             let shape = (prompts.batch, prompts.n_tokens, prompts.dim);
-            input = input.with_prompt(&Tensor::from_vec(prompts.values, shape, language.device())?)?;
+            input = input.with_prompt(&Tensor::from_slice(&prompts.values, shape, language.device())?)?;
         }
         let encoded = language.encode(&input, &mut Tap::none())?;
         let config = GenerationConfig::greedy(max_new_tokens, self.model.special_tokens().clone());
         let rows = language.generate(&encoded, &config, None)?;
-        let answers = rows.iter().zip(selections).map(|(row, selection)| {
-            let best = row.first().ok_or_else(|| anyhow!("the model returned no answer"))?;
-            Ok(Answer { text: self.processor.text.decode(&best.ids)?, selection })
+        let texts = rows.iter().map(|row| {
+            let best = row.first().context("the model returned no answer")?;
+            Ok(self.processor.text.decode(&best.ids)?)
         });
-        answers.collect()
+        texts.collect()
     }
 }
 

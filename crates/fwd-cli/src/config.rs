@@ -22,7 +22,7 @@ use clap::ValueEnum;
 use fwd_data::bench::Split;
 use fwd_prompt::linalg::{AdamW, ProjectAt};
 use fwd_prompt::{
-    Allocation, Config, EwcConfig, MethodConfig, PoolConfig, ReplayConfig, Rule, SubspaceOptions,
+    Allocation, Config, EwcConfig, MethodConfig, PoolConfig, Rejection, ReplayConfig, Rule, SubspaceOptions,
     TrainingConfig,
 };
 use serde::{Deserialize, Serialize};
@@ -122,7 +122,11 @@ impl Default for RunConfig {
             retention_samples: 25,
             max_new_tokens: 24,
             eval_batch: 32,
-            pool: PoolConfig { allocation: Allocation::Partitioned(4), ..PoolConfig::default() },
+            pool: PoolConfig {
+                allocation: Allocation::Partitioned(4),
+                rejection: Rejection::BelowQuantile(0.0),
+                ..PoolConfig::default()
+            },
             subspace: SubspaceOptions::default(),
             project_at: ProjectAt::default(),
             training: TrainingConfig {
@@ -372,7 +376,6 @@ mod tests {
         let chosen = RunConfig {
             seed: 1,
             tasks: shown.tasks.clone(),
-            pool: PoolConfig { allocation: Allocation::Partitioned(4), ..PoolConfig::default() },
             paths: shown.paths.clone(),
             ..RunConfig::default()
         };

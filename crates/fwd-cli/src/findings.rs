@@ -185,6 +185,8 @@ pub(crate) struct TaskSelection {
     pub(crate) task: String,
     /// Samples.
     pub(crate) n_samples: usize,
+    /// Samples that take no prompts, because they are too far from all of them. They are counted below as if they took some.
+    pub(crate) rejected: usize,
     /// For each prompt, how many samples have it among their K.
     pub(crate) selected: Vec<usize>,
     /// For each prompt, how many samples have it as their best.

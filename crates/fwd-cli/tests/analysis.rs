@@ -163,9 +163,9 @@ fn ranks_grow_where_the_embedding_is_trained_and_stay_where_it_is_frozen() {
     let frozen = together(&place, "prompts", 0, "both");
     for after in 0..3 {
         assert_eq!(together(&place, "prompts", after, "both"), frozen);
-        // 24 samples, two prompts of four tokens in front of each.
+        // Two prompts of four tokens in front of each of the 12 samples of a task that was learnt.
         let prompted = together(&place, "prompts", after, "prompted");
-        assert_eq!(prompted.2, frozen.2 + if after == 0 { 0 } else { 24 * 2 * 4 });
+        assert_eq!(prompted.2, frozen.2 + after * 12 * 2 * 4);
         assert_eq!(prompted == frozen, after == 0, "{prompted:?} {frozen:?}");
     }
     // The same rows as fine-tuning begins with, and its instructions stay frozen.

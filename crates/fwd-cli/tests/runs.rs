@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Place, TASKS, fail, succeed};
+use common::{Place, TASKS, fail, picture, stderr, succeed};
 use serde_json::Value;
 use std::fs;
 
@@ -127,12 +127,20 @@ fn a_question_is_answered_with_and_without_a_run() {
     let images = concat!(env!("CARGO_MANIFEST_DIR"), "/../fwd-data/tests/fixtures/images");
     let image = format!("{images}/chelsea_200.png");
     let ask = ["ask", "--image", &image, "--max-new-tokens", "3"];
+    // A training sample of the first task takes its prompts; a cat is like nothing in this run.
+    let square = place.path("square.png");
+    picture(0, 0).save(&square).unwrap();
+    for (image, question, n_prompts) in
+        [(square.to_str().unwrap(), "What colour is it?", 2), (&image, "What does the cat think?", 0)]
+    {
+        let output = place.program(&["ask", "--json", "--image", image, "run", question]).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let reply: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(reply["answer"].is_string());
+        assert_eq!(reply["prompts"].as_array().unwrap().len(), n_prompts, "{question}");
+        assert_eq!(stderr(&output).contains("answers without prompts"), n_prompts == 0);
+    }
     succeed(&mut place.program(&[&ask[..], &["run", "What color is the cat?"]].concat()));
-    let reply =
-        succeed(&mut place.program(&[&ask[..], &["--json", "run", "What color is the cat?"]].concat()));
-    let reply: Value = serde_json::from_str(&reply).unwrap();
-    assert!(reply["answer"].is_string());
-    assert_eq!(reply["prompts"].as_array().unwrap().len(), 2);
     succeed(&mut place.program(&[&ask[..], &["--backbone", "model", "What is it?"]].concat()));
 
     // The other two formats.

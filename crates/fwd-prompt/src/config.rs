@@ -44,6 +44,8 @@ pub struct PoolConfig {
     pub prompt_scale: f32,
     /// What new keys are.
     pub key_init: KeyInit,
+    /// Which samples take no prompts at inference.
+    pub rejection: Rejection,
 }
 
 /// Who owns which prompts.
@@ -67,6 +69,20 @@ impl Allocation {
     }
 }
 
+/// Which samples are given no prompts at inference, because nothing that was learnt is for them. Scores in the sense of
+/// [`PromptPool::select`](crate::PromptPool::select).
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rejection {
+    /// None: every sample takes K prompts.
+    #[default]
+    Never,
+    /// Those that are further from the prompts of every task than this quantile of its own training samples were when it had been
+    /// learnt, measured by the score of the best prompt; 0: further than all of them. A prompt that several tasks trained has the
+    /// lowest of their bounds.
+    BelowQuantile(f64),
+}
+
 /// What the keys of new prompts are before training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -80,8 +96,14 @@ pub enum KeyInit {
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        let (allocation, key_init) = (Allocation::Shared(10), KeyInit::Queries);
-        Self { allocation, prompt_len: 4, top_k: 4, prompt_scale: 1.0, key_init }
+        Self {
+            allocation: Allocation::Shared(10),
+            prompt_len: 4,
+            top_k: 4,
+            prompt_scale: 1.0,
+            key_init: KeyInit::default(),
+            rejection: Rejection::default(),
+        }
     }
 }
 
@@ -172,6 +194,7 @@ impl Config {
                 && a.weight_decay >= 0.0
                 && a.weight_decay.is_finite()
         };
+        let quantile = if let Rejection::BelowQuantile(q) = pool.rejection { q } else { 0.0 };
         let weight = if let Rule::FwdWeighted(alpha) = self.rule { alpha } else { 0.0 };
         for (holds, what) in [
             (pool.prompt_len > 0, format!("pool.prompt_len is {}, must be at least 1", pool.prompt_len)),
@@ -183,6 +206,10 @@ impl Config {
             (
                 pool.prompt_scale >= 0.0 && pool.prompt_scale.is_finite(),
                 format!("pool.prompt_scale is {}, must be a number of at least 0", pool.prompt_scale),
+            ),
+            (
+                (0.0..=1.0).contains(&quantile),
+                format!("pool.rejection is below-quantile {quantile}, must be in [0, 1]"),
             ),
             (
                 share(subspace.pretrained_energy),

@@ -14,7 +14,8 @@
 //!
 //! **2. The pool.** The task opens prompts ([`PromptPool`]): its own under [`Allocation::Partitioned`], or all of them
 //! if it is the first under [`Allocation::Shared`]. A sample selects the K prompts whose image key and text key are nearest to its
-//! queries: `s[j] = cos(q_img, k_img[j]) + cos(q_txt, k_txt[j])`.
+//! queries: `s[j] = cos(q_img, k_img[j]) + cos(q_txt, k_txt[j])`. At inference it selects among all prompts, or takes none if it is
+//! further from each task than that task's own samples ([`Rejection`]): what was not learnt here is left to the model as it is.
 //!
 //! **3. A training step.** The model returns the loss of a batch and its gradient with respect to the prompt tokens. The gradient is
 //! clipped, added up over the samples that selected each prompt, and goes through the rule's
@@ -50,7 +51,7 @@ mod state;
 mod streams;
 mod trainer;
 
-pub use config::{Allocation, Config, KeyInit, PoolConfig, SubspaceOptions, TrainingConfig};
+pub use config::{Allocation, Config, KeyInit, PoolConfig, Rejection, SubspaceOptions, TrainingConfig};
 pub use error::{PromptError, Result};
 pub use event::Event;
 pub use fwd_linalg as linalg;

@@ -36,13 +36,15 @@ pub struct PromptPool {
     pub(crate) image_keys: Vec<f32>,
     pub(crate) text_keys: Vec<f32>,
     pub(crate) prompts: Vec<f32>,
+    /// For each prompt, the score from which on a sample is near enough to take prompts.
+    pub(crate) floors: Vec<f32>,
     n_prompts: usize,
 }
 
 /// The prompts of one sample.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Selection {
-    /// Indices into the pool, best first.
+    /// Indices into the pool, best first; none in an empty pool, and for a sample that nothing in the pool is for.
     pub prompts: Vec<usize>,
     /// Their scores, in [−2, 2].
     pub scores: Vec<f32>,
@@ -51,11 +53,11 @@ pub struct Selection {
 impl PromptPool {
     /// No prompts yet; each will have `prompt_len` tokens, and a sample takes `top_k` of them (fewer while there are fewer).
     pub fn new(dims: Dims, prompt_len: usize, top_k: usize) -> Self {
-        let (image_keys, text_keys, prompts) = Default::default();
-        Self { dims, prompt_len, top_k, image_keys, text_keys, prompts, n_prompts: 0 }
+        let (image_keys, text_keys, prompts, floors) = Default::default();
+        Self { dims, prompt_len, top_k, image_keys, text_keys, prompts, floors, n_prompts: 0 }
     }
 
-    /// Appends a prompt with its keys.
+    /// Appends a prompt with its keys. No sample is too far from it ([`Self::select`]).
     ///
     /// # Shapes
     /// `image_key (d_v)`, `text_key (d_t)`, `prompt (L_p, d)`.
@@ -73,6 +75,7 @@ impl PromptPool {
         self.image_keys.extend_from_slice(image_key);
         self.text_keys.extend_from_slice(text_key);
         self.prompts.extend_from_slice(prompt);
+        self.floors.push(f32::NEG_INFINITY);
         self.n_prompts += 1;
         Ok(())
     }
@@ -117,26 +120,37 @@ impl PromptPool {
         self.prompt_len * self.dims.model
     }
 
-    /// The K best prompts of the whole pool for a sample: the selection at inference.
+    /// The selection at inference: the K best prompts of the whole pool, or none if the sample is further from every prompt than
+    /// the samples that it was trained on ([`Rejection`](crate::Rejection)). Samples with and without prompts are no one batch
+    /// ([`Self::gather`]).
     ///
     /// # Errors
     /// [`PromptError::Shape`] if a query has another width than the keys.
     pub fn select(&self, queries: &Queries) -> Result<Selection> {
-        self.select_among(queries, 0..self.n_prompts)
+        let scored = self.scored(queries, 0..self.n_prompts)?;
+        let is_near = scored.iter().any(|&(j, score)| score >= self.floors[j]);
+        Ok(if is_near { self.best(scored) } else { Selection::default() })
     }
 
-    /// The K best prompts of a part of the pool.
+    /// The K best prompts of a part of the pool, however far the sample is.
     ///
     /// # Errors
     /// As [`Self::select`].
     pub fn select_among(&self, queries: &Queries, among: Range<usize>) -> Result<Selection> {
+        Ok(self.best(self.scored(queries, among)?))
+    }
+
+    fn scored(&self, queries: &Queries, among: Range<usize>) -> Result<Vec<(usize, f32)>> {
         self.check(queries, &among)?;
-        let mut scored: Vec<(usize, f32)> = among.map(|j| (j, self.score(queries, j))).collect();
+        Ok(among.map(|j| (j, self.score(queries, j))).collect())
+    }
+
+    fn best(&self, mut scored: Vec<(usize, f32)>) -> Selection {
         // Stable, so equal scores stay in the order of their indices.
         scored.sort_by(|a, b| b.1.total_cmp(&a.1));
         scored.truncate(self.top_k);
         let (prompts, scores) = scored.into_iter().unzip();
-        Ok(Selection { prompts, scores })
+        Selection { prompts, scores }
     }
 
     /// The two terms of the score of every prompt j, `[cos(q_img, k_img[j]), cos(q_txt, k_txt[j])]`.
@@ -311,6 +325,22 @@ mod tests {
             assert!(sums.eq(found.scores.iter().copied()));
             let part = pool.select_among(&query, 6..12).unwrap();
             assert_eq!(part.prompts[0], found.prompts[1]);
+        }
+    }
+
+    #[test]
+    fn a_sample_below_all_floors_takes_nothing() {
+        let mut pool = pool(4, 2);
+        for query in queries(20) {
+            let all = pool.select_among(&query, 0..4).unwrap();
+            let second = all.prompts[1];
+            // The best prompt is too far, but the second is not: the selection is what it would be.
+            pool.floors = vec![3.0; 4];
+            pool.floors[second] = all.scores[1];
+            assert_eq!(pool.select(&query).unwrap(), all);
+            pool.floors[second] = all.scores[1] + 1e-6;
+            assert_eq!(pool.select(&query).unwrap(), Selection::default());
+            assert_eq!(pool.select_among(&query, 0..4).unwrap(), all);
         }
     }
 

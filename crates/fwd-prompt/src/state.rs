@@ -3,7 +3,7 @@
 //! `state.json` names its tensors file by content (`state-<crc32>.safetensors`). The tensors are written first, then the
 //! manifest, each to a temporary file that is flushed and renamed: whenever a process dies, the folder holds one whole state.
 //!
-//! The state of a run with a [`MethodConfig`](crate::MethodConfig) other than plain has version 2, all others version 1.
+//! Version 3; the first two had no bounds of rejection.
 
 use crate::config::Config;
 use crate::error::{PromptError, Result};
@@ -21,8 +21,7 @@ use std::io::Write;
 use std::path::Path;
 
 const MANIFEST: &str = "state.json";
-/// Of a state without a method, and of one with.
-const VERSIONS: [u32; 2] = [1, 2];
+const VERSION: u32 = 3;
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,8 +198,8 @@ impl RunState {
         let state = |what: String| PromptError::State { path: path.clone(), what };
         let version: Versioned =
             serde_json::from_slice(&json).map_err(|e| state(format!("not a saved state: {e}")))?;
-        if !VERSIONS.contains(&version.version) {
-            return Err(state(format!("version {}, this program reads {VERSIONS:?}", version.version)));
+        if version.version != VERSION {
+            return Err(state(format!("version {}, this program reads {VERSION}", version.version)));
         }
         let manifest: Manifest = serde_json::from_slice(&json).map_err(|e| state(format!("damaged: {e}")))?;
         let (written, manifest) = (manifest.checksum, manifest.with_checksum());
@@ -239,6 +238,7 @@ impl RunState {
         put("pool.image_keys", &[m, dv], &self.pool.image_keys);
         put("pool.text_keys", &[m, dt], &self.pool.text_keys);
         put("pool.prompts", &[m, len, d], &self.pool.prompts);
+        put("pool.floors", &[m], &self.pool.floors);
         for (t, entry) in self.ledger.entries().iter().enumerate() {
             put(&format!("ledger.{t}.basis"), &[entry.basis.len(), d], entry.basis.vectors());
         }
@@ -291,7 +291,7 @@ impl RunState {
         let training =
             self.training.as_ref().map(|t| TrainingInfo { first: t.first, n_steps: t.prompts.n_steps() });
         Manifest {
-            version: VERSIONS[usize::from(self.config.method != MethodConfig::Plain)],
+            version: VERSION,
             config: self.config.clone(),
             dims: self.pool.dims(),
             tasks: self.tasks.clone(),
@@ -380,6 +380,7 @@ impl Manifest {
             pool.push(slot(&keys.0, j, dv), slot(&keys.1, j, dt), slot(&prompts, j, len * d))
                 .map_err(|e| e.to_string())?;
         }
+        pool.floors = read.f32("pool.floors", &[m])?;
         let mut entries = Vec::new();
         for (t, info) in self.ledger.into_iter().enumerate() {
             let basis = read.f32(&format!("ledger.{t}.basis"), &[info.rank, d])?;

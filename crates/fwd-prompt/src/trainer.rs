@@ -13,7 +13,7 @@
 //! A run is a chain of small units (a subspace, a step, a score). Each ends in a [`RunState`] that is all that the next one needs:
 //! the order of samples and every initial value come from [named streams](crate::stream), not from a generator that moves.
 
-use crate::config::{Allocation, Config, KeyInit, TrainingConfig};
+use crate::config::{Allocation, Config, KeyInit, Rejection, TrainingConfig};
 use crate::error::{PromptError, Result, linalg_error, model_error};
 use crate::event::Event;
 use crate::ledger::SubspaceLedger;
@@ -300,6 +300,29 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
         Ok((pool, training))
     }
 
+    /// The score from which on a sample is near enough to the prompts of the task just learnt.
+    fn floor(&self, t: usize, trained: Range<usize>) -> Result<f32> {
+        let Rejection::BelowQuantile(q) = self.state.config.pool.rejection else {
+            return Ok(f32::NEG_INFINITY);
+        };
+        let pool = &self.state.pool;
+        let best = |queries: &Queries| {
+            let scores = pool.select_among(queries, trained.clone())?.scores;
+            Ok(scores.first().copied().unwrap_or(f32::NEG_INFINITY))
+        };
+        let mut best = self.all_queries(t)?.iter().map(best).collect::<Result<Vec<f32>>>()?;
+        best.sort_by(f32::total_cmp);
+        let at = (best.len().saturating_sub(1) as f64 * q) as usize;
+        Ok(best.get(at).copied().unwrap_or(f32::NEG_INFINITY))
+    }
+
+    /// The queries of a task's samples.
+    fn all_queries(&self, t: usize) -> Result<Vec<Queries>> {
+        let name = &self.state.tasks[t].name;
+        let samples = self.curriculum.train(t).iter().enumerate();
+        samples.map(|(i, sample)| queries_of(self.model, name, i, sample)).collect()
+    }
+
     /// Samples of the current task in a batch; the method may fill the rest with old ones.
     fn n_new(&self) -> usize {
         let config = &self.state.config;
@@ -324,18 +347,13 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
         let ready = match self.prepared.take().filter(|ready| ready.task == t) {
             Some(ready) if ready.epoch == epoch => ready,
             Some(ready) => Prepared { epoch, order: order(), ..ready },
-            None => {
-                let name = &self.state.tasks[t].name;
-                let samples = self.curriculum.train(t).iter().enumerate();
-                let queries = samples.map(|(i, sample)| queries_of(self.model, name, i, sample));
-                Prepared {
-                    task: t,
-                    queries: queries.collect::<Result<_>>()?,
-                    projection: self.state.ledger.projection(self.state.config.rule, t),
-                    epoch,
-                    order: order(),
-                }
-            }
+            None => Prepared {
+                task: t,
+                queries: self.all_queries(t)?,
+                projection: self.state.ledger.projection(self.state.config.rule, t),
+                epoch,
+                order: order(),
+            },
         };
         self.prepared = Some(ready);
         Ok(())
@@ -419,7 +437,7 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
         let mut selections: Vec<Selection> =
             new_queries.clone().map(|q| hook.select(pool, q, &trained)).collect::<Result<_>>()?;
         for queries in &old_queries {
-            selections.push(pool.select(queries)?);
+            selections.push(pool.select_among(queries, 0..pool.len())?);
         }
         let queries: Vec<&Queries> = new_queries.chain(&old_queries).collect();
         let samples = self.curriculum.train(self.state.cursor.task);
@@ -463,11 +481,12 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
         })
     }
 
-    /// The gradient of the loss of one sample of the current task with respect to all prompts, as at inference.
+    /// The gradient of the loss of one sample of the current task with respect to all prompts.
     fn gradient_of(&self, task: &str, sample: usize) -> Result<Vec<f32>> {
         let (pool, at) = (&self.state.pool, format!("sample {sample}"));
         let features = &self.curriculum.train(self.state.cursor.task)[sample];
-        let selection = [pool.select(&queries_of(self.model, task, sample, features)?)?];
+        let queries = queries_of(self.model, task, sample, features)?;
+        let selection = [pool.select_among(&queries, 0..pool.len())?];
         let (change, first) = match &self.state.training {
             Some(training) => (&training.change[..], training.first),
             None => (&[][..], 0),
@@ -498,6 +517,10 @@ impl<'a, M: FrozenModel> Trainer<'a, M> {
             .ledger
             .interference(self.state.config.rule, t, &change)
             .map_err(|e| linalg_error(&task, "interference", e))?;
+        let floor = self.floor(t, training.first..self.state.pool.len())?;
+        for old in &mut self.state.pool.floors[training.first..] {
+            *old = if *old == f32::NEG_INFINITY { floor } else { old.min(floor) };
+        }
         self.state.pool.prompts[start..].copy_from_slice(&after);
         self.state.memory = memory;
         self.state.training = None;

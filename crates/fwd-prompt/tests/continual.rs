@@ -381,3 +381,27 @@ fn the_first_values_of_prompts_are_drawn_again() {
         assert_ne!(moved.pool().prompts(), still.pool().prompts());
     }
 }
+
+#[test]
+fn samples_further_away_than_a_tasks_own_take_no_prompts() {
+    let model = Toy::new();
+    let mut config = config(Rule::Fwd);
+    config.pool.allocation = Allocation::Partitioned(2);
+    let taking = |data: &Data, quantile: f64| -> Vec<usize> {
+        let config = Config {
+            pool: PoolConfig { rejection: Rejection::BelowQuantile(quantile), ..config.pool.clone() },
+            ..config.clone()
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let (state, _) = run(data, &config, Some(dir.path()), &mut |_| ControlFlow::Continue(()));
+        assert_eq!(RunState::load(dir.path()).unwrap(), state);
+        let takes = |sample: &&Sample| {
+            !state.pool().select(&model.queries(sample).unwrap()).unwrap().prompts.is_empty()
+        };
+        data.tasks.iter().map(|task| task.iter().filter(takes).count()).collect()
+    };
+    let (one, three) = (Data::new(1), Data::new(3));
+    assert_eq!([0.0, 0.5, 1.0].map(|quantile| taking(&one, quantile)), [[25], [13], [1]]);
+    assert_eq!(taking(&three, 0.0), [25; 3]);
+    assert!(taking(&three, 1.0).iter().all(|n| (1..10).contains(n)));
+}

@@ -384,7 +384,7 @@ fn impossible_methods_are_refused_by_name() {
 }
 
 #[test]
-fn a_run_without_a_method_is_saved_as_before() {
+fn only_a_run_with_a_method_saves_its_memory() {
     let (data, dir) = (Data::new(1), tempfile::tempdir().unwrap());
     let manifest = |config: &Config| {
         run(&data, config, Some(dir.path()), &mut |_| ControlFlow::Continue(()));
@@ -392,9 +392,8 @@ fn a_run_without_a_method_is_saved_as_before() {
         serde_json::from_str::<serde_json::Value>(&text).unwrap()
     };
     let plain = manifest(&shared(MethodConfig::Plain));
-    assert_eq!(plain["version"], 1);
     assert!(plain.get("memory").is_none() && plain["config"].get("method").is_none());
     fs::remove_dir_all(dir.path()).unwrap();
     let ewc = manifest(&shared(MethodConfig::Ewc(EWC)));
-    assert_eq!((&ewc["version"], &ewc["memory"]["n_weighed"]), (&2.into(), &6.into()));
+    assert_eq!(ewc["memory"]["n_weighed"], 6);
 }

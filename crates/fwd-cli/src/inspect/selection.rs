@@ -18,9 +18,10 @@ pub(super) fn of_task(
     groups: &[usize],
 ) -> Result<TaskSelection> {
     let m = pool.len();
-    let (mut selected, mut best, mut keys) = (vec![0; m], vec![0; m], KeyShares::default());
+    let (mut selected, mut best, mut rejected, mut keys) = (vec![0; m], vec![0; m], 0, KeyShares::default());
     for queries in queries {
-        let (selection, terms) = (pool.select(queries)?, pool.similarities(queries)?);
+        let (selection, terms) = (pool.select_among(queries, 0..m)?, pool.similarities(queries)?);
+        rejected += usize::from(pool.select(queries)?.prompts.is_empty());
         selection.prompts.iter().for_each(|&j| selected[j] += 1);
         let first = *selection.prompts.first().context("a pool without prompts")?;
         best[first] += 1;
@@ -48,7 +49,7 @@ pub(super) fn of_task(
         image_alone: keys.image_alone / n,
         text_alone: keys.text_alone / n,
     };
-    Ok(TaskSelection { task: task.to_owned(), n_samples: queries.len(), selected, best, keys })
+    Ok(TaskSelection { task: task.to_owned(), n_samples: queries.len(), rejected, selected, best, keys })
 }
 
 /// Samples and selected prompts by owner; `names` are those of all tasks, pre-training first.

@@ -34,7 +34,7 @@ pub(super) fn render(found: &Inspection) -> String {
 }
 
 fn selection(found: &Inspection) -> String {
-    let mut header = cells(["task", "samples"]);
+    let mut header = cells(["task", "samples", "take none"]);
     if !found.is_shared {
         header.extend(cells(["own first", "own of all"]));
     }
@@ -48,7 +48,7 @@ fn selection(found: &Inspection) -> String {
     ]));
     let mut rows = vec![header];
     for (i, row) in found.selection.iter().enumerate() {
-        let mut line = vec![row.task.clone(), row.n_samples.to_string()];
+        let mut line = vec![row.task.clone(), row.n_samples.to_string(), row.rejected.to_string()];
         if !found.is_shared {
             let own = own_shares(found, i);
             line.extend(own.map(|share| share.map_or("–".to_owned(), percent)));
@@ -89,7 +89,10 @@ fn confusion(found: &Inspection) -> Option<String> {
     for (name, counts) in confusion.rows.iter().zip(&confusion.best) {
         rows.push(std::iter::once(name.clone()).chain(counts.iter().map(usize::to_string)).collect());
     }
-    Some(format!("Samples by the task whose prompt they like best.\n\n{}", table::render(&rows)))
+    Some(format!(
+        "Samples by the task whose prompt they like best, whether they take it or none.\n\n{}",
+        table::render(&rows)
+    ))
 }
 
 fn capacity(found: &Inspection) -> String {
@@ -173,14 +176,17 @@ fn in_words(found: &Inspection) -> String {
             };
         }
         let pretraining = confusion.rows.iter().position(|name| name == PRETRAINING);
-        if let Some(counts) = pretraining.map(|row| &confusion.best[row])
-            && let Some((task, count)) = confusion.columns.iter().zip(counts).max_by_key(|(_, count)| **count)
+        if let Some(row) = pretraining
+            && let Some((task, count)) =
+                confusion.columns.iter().zip(&confusion.best[row]).max_by_key(|(_, count)| **count)
         {
-            let share = *count as f64 / counts.iter().sum::<usize>().max(1) as f64;
+            let TaskSelection { n_samples, rejected, .. } = found.selection[row];
+            let share = |count: usize| percent(count as f64 / n_samples.max(1) as f64);
             let _ = writeln!(
                 out,
-                "Samples of pre-training are given prompts too, first most often one of {task} ({}).",
-                percent(share)
+                "{} of the samples of pre-training take prompts; what lies nearest is most often one of {task} ({}).",
+                share(n_samples - rejected),
+                share(*count)
             );
         }
     }

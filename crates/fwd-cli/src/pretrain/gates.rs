@@ -21,7 +21,7 @@ use candle_core::Device;
 use fwd_data::bench::{BenchTask, Benchmark, Metric, Record, Split};
 use fwd_models::{BlipSample, StepConfig};
 use fwd_prompt::linalg::{AdamW, Gram, energy_curve, symmetric_eigen};
-use fwd_prompt::{Curriculum, FrozenModel, PromptPool, Task, Trainer};
+use fwd_prompt::{Curriculum, FrozenModel, PromptPool, Rejection, Task, Trainer};
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -204,9 +204,11 @@ impl Gauge<'_> {
         let bar = progress::bar("frozen features", train.len());
         let train: Vec<BlipSample> = self.store.samples(train, &bar)?;
         drop(bar);
-        let Plan::Alone(config) = Method::Independent.plan(&RunConfig::default(), 1) else {
+        let Plan::Alone(mut config) = Method::Independent.plan(&RunConfig::default(), 1) else {
             anyhow::bail!("the method `independent` has no plan of its own");
         };
+        // What prompts can teach is asked, not who takes them.
+        config.pool.rejection = Rejection::Never;
         let model = Frozen(&self.backbone.model);
         let tasks = vec![Task { name: task.name.clone(), train: &train }];
         let mut trainer = Trainer::new(&model, Curriculum { pretraining: &[], tasks }, config)?;

@@ -202,6 +202,7 @@ fn keys(found: &Inspection, name: &str) -> Table {
         // A task's name keeps its hyphens.
         let numbers = [
             row.n_samples.to_string(),
+            row.rejected.to_string(),
             format!("{:.3}", keys.image),
             format!("{:.3}", keys.text),
             keys.image_share.map_or("–".to_owned(), percent),
@@ -213,6 +214,7 @@ fn keys(found: &Inspection, name: &str) -> Table {
     let head = [
         "task",
         "samples",
+        "take no prompts",
         "cosine of the image key",
         "of the text key",
         "image's part in the choice",

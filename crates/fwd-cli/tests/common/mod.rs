@@ -122,10 +122,22 @@ pub(crate) fn write_backbone(dir: &Path) {
     fs::write(dir.join("preprocessor_config.json"), processor.to_string()).unwrap();
 }
 
+const COLOURS: [(&str, [u8; 3]); 3] =
+    [("red", [220, 30, 30]), ("green", [30, 200, 40]), ("blue", [40, 50, 230])];
+
+/// The picture of sample `i` of task `t`: a square of one of the colours in a corner.
+pub(crate) fn picture(t: usize, i: usize) -> RgbImage {
+    let ((_, rgb), corner) = (COLOURS[i % 3], i % 4);
+    // The shade of the ground makes every image another file.
+    RgbImage::from_fn(24, 24, |x, y| {
+        let (left, top) = (corner as u32 % 2 * 12, corner as u32 / 2 * 12);
+        let is_inside = (left..left + 12).contains(&x) && (top..top + 12).contains(&y);
+        if is_inside { Rgb(rgb) } else { Rgb([200, (t * 40 + i) as u8, 128]) }
+    })
+}
+
 /// Two tasks and one of pre-training on squares: their colour, the corner they lie in, and whether there is one.
 fn write_benchmark(dir: &Path) {
-    const COLOURS: [(&str, [u8; 3]); 3] =
-        [("red", [220, 30, 30]), ("green", [30, 200, 40]), ("blue", [40, 50, 230])];
     const CORNERS: [&str; 4] = ["top left", "top right", "bottom left", "bottom right"];
     let tasks =
         [("colours", "What colour is it?"), ("corners", "Where is it?"), ("squares", "Is there a square?")];
@@ -137,16 +149,10 @@ fn write_benchmark(dir: &Path) {
         let mut lines = String::new();
         for i in 0..20usize {
             let split = ["train", "val", "test"][usize::from(i >= 12) + usize::from(i >= 16)];
-            let ((colour, rgb), corner) = (COLOURS[i % 3], i % 4);
+            let ((colour, _), corner) = (COLOURS[i % 3], i % 4);
             let key = format!("squares/{name}-{i:02}");
-            // The shade of the ground makes every image another file.
-            let image = RgbImage::from_fn(24, 24, |x, y| {
-                let (left, top) = (corner as u32 % 2 * 12, corner as u32 / 2 * 12);
-                let is_inside = (left..left + 12).contains(&x) && (top..top + 12).contains(&y);
-                if is_inside { Rgb(rgb) } else { Rgb([200, (t * 40 + i) as u8, 128]) }
-            });
             let mut png = Cursor::new(Vec::new());
-            image.write_to(&mut png, image::ImageFormat::Png).unwrap();
+            picture(t, i).write_to(&mut png, image::ImageFormat::Png).unwrap();
             images.push((key.clone(), png.into_inner()));
             let answer = [colour, CORNERS[corner], "yes"][t];
             let line = json!({ "split": split, "image": key, "instruction": question, "answer": answer });
