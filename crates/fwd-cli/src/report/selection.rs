@@ -51,8 +51,7 @@ fn chosen(found: &Inspection, name: &str, id: &str) -> Option<Figure> {
                 row.iter().map(|n| Some(100.0 * *n as f64 / sum)).collect()
             };
             let cells: Vec<Vec<Option<f64>>> = confusion.best.iter().map(share).collect();
-            let text =
-                "For the samples of each task, whose prompt comes first. A frame marks a task's own prompts.";
+            let text = "For the samples of each task, whose prompt comes first, whether they take it or none. A frame marks a task's own prompts.";
             (&confusion.rows, &confusion.columns, cells, format!("Selection: {name}"), text, "prompt of task")
         }
         None => {
@@ -67,6 +66,7 @@ fn chosen(found: &Inspection, name: &str, id: &str) -> Option<Figure> {
         rows.iter().enumerate().filter_map(|(i, row)| Some((i, columns.iter().position(|c| c == row)?)));
     Some(heat(
         HeatText { id: format!("selection-{id}"), title, text: text.to_owned(), column_title },
+        &found.tasks,
         (rows, columns),
         cells,
         ("samples, percent", (0.0, 100.0), 0),
@@ -84,6 +84,7 @@ fn alike(found: &Inspection, names: &[String], name: &str, id: &str) -> Figure {
             text: text.to_owned(),
             column_title: "with task",
         },
+        &found.tasks,
         (names, names),
         cells,
         ("similarity", (0.0, 1.0), 2),
@@ -128,6 +129,7 @@ fn moved(found: &Inspection, name: &str, id: &str) -> Option<Figure> {
                 .to_owned(),
             column_title: "subspace of",
         },
+        &found.tasks,
         (&owners, &columns),
         cells,
         ("share, percent", (0.0, 100.0), 0),
@@ -143,9 +145,10 @@ struct HeatText {
     column_title: &'static str,
 }
 
-/// A heat map whose columns are tasks, by number where they are in the rows too.
+/// A heat map whose columns are tasks, by their number.
 fn heat(
     text: HeatText,
+    tasks: &[String],
     (rows, columns): (&[String], &[String]),
     cells: Vec<Vec<Option<f64>>>,
     (unit, range, digits): (&str, (f64, f64), usize),
@@ -165,11 +168,13 @@ fn heat(
             .collect(),
     };
     let numbered_rows = rows.iter().enumerate().map(|(i, name)| format!("{} {name}", i + 1));
-    let short = columns.iter().map(|column| match rows.iter().position(|row| row == column) {
-        Some(i) => (i + 1).to_string(),
-        None if column == crate::findings::PRETRAINING => "pre".to_owned(),
-        None => column.clone(),
-    });
+    let number = |column: &String| rows.iter().position(|row| row == column);
+    let short =
+        columns.iter().map(|column| match number(column).or(tasks.iter().position(|t| t == column)) {
+            Some(i) => (i + 1).to_string(),
+            None if column == crate::findings::PRETRAINING => "pre".to_owned(),
+            None => column.clone(),
+        });
     Figure {
         alt: format!(
             "{}: {} by {} cells; the numbers are in the table below.",
@@ -214,11 +219,11 @@ fn keys(found: &Inspection, name: &str) -> Table {
     let head = [
         "task",
         "samples",
-        "take no prompts",
-        "cosine of the image key",
-        "of the text key",
-        "image's part in the choice",
-        "same choice by image alone",
+        "take none",
+        "image key, cosine",
+        "text key",
+        "image's part in it",
+        "same by image alone",
         "by text alone",
     ];
     Table {
