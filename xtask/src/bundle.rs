@@ -1,8 +1,9 @@
 //! `cargo xtask bundle`: a folder that a machine with a GPU runs without Rust and without a network.
 //!
-//! It holds the GPU tests, the benchmark and the program built with the feature `cuda`, packed into one archive, the assets that the program
-//! needs, PyTorch's side of the benchmark, and `run.sh`, which runs them in order and leaves JSON. Nothing here needs a GPU: the kernels are compiled by the fetched nvcc, and the program is linked
-//! against stand-ins that have the sonames of NVIDIA's libraries and no code.
+//! It holds the GPU tests, the benchmark and the program built with the feature `cuda`, packed into one archive, the assets that the
+//! program needs, PyTorch's side of the benchmark, and `run.sh`, which runs them in order and leaves JSON. Nothing here needs a GPU: the
+//! kernels are compiled by the fetched nvcc, and the program is linked against stand-ins that have the sonames of NVIDIA's libraries
+//! and no code.
 
 use crate::{command, kernels, output, root, run};
 use anyhow::{Context, Result, ensure};
@@ -67,7 +68,7 @@ pub(crate) fn bundle(args: &BundleArgs) -> Result<()> {
         put(&program(&nvcc)?, &programs.join("fwd-prompt"))?;
         run(Command::new("cp").arg("-r").arg(root().join("assets")).arg(&unfinished))?;
     }
-    // All of them hold the same kernels, so that one archive is a quarter of their sizes.
+    // All of them hold the same kernels, so that one archive is much smaller: 18 MB of 99.
     let mut tar = Command::new("tar");
     tar.args(["-cJf", "programs.tar.xz", "programs"]).env("XZ_OPT", "-9").current_dir(&unfinished);
     run(&mut tar)?;

@@ -111,7 +111,7 @@ impl Backbone {
         for part in [with, without].iter().filter(|part| !part.is_empty()) {
             let samples: Vec<&BlipSample> = part.iter().map(|&i| batch[i]).collect();
             let chosen: Vec<Selection> = part.iter().map(|&i| selections[i].clone()).collect();
-            let texts = self.answer_behind(&samples, &pool.gather(&chosen)?, max_new_tokens)?;
+            let texts = self.answer_behind(&samples, pool.gather(&chosen)?, max_new_tokens)?;
             for ((&i, text), selection) in part.iter().zip(texts).zip(chosen) {
                 answers[i] = Some(Answer { text, selection });
             }
@@ -123,14 +123,14 @@ impl Backbone {
     fn answer_behind(
         &self,
         batch: &[&BlipSample],
-        prompts: &PromptBatch,
+        prompts: PromptBatch,
         max_new_tokens: usize,
     ) -> Result<Vec<String>> {
         let language = self.model.language();
         let mut input = self.model.language_input(batch, language.device())?;
         if prompts.n_tokens > 0 {
             let shape = (prompts.batch, prompts.n_tokens, prompts.dim);
-            input = input.with_prompt(&Tensor::from_slice(&prompts.values, shape, language.device())?)?;
+            input = input.with_prompt(&Tensor::from_vec(prompts.values, shape, language.device())?)?;
         }
         let encoded = language.encode(&input, &mut Tap::none())?;
         let config = GenerationConfig::greedy(max_new_tokens, self.model.special_tokens().clone());

@@ -376,6 +376,11 @@ mod tests {
         let chosen = RunConfig {
             seed: 1,
             tasks: shown.tasks.clone(),
+            pool: PoolConfig {
+                allocation: Allocation::Partitioned(4),
+                rejection: Rejection::BelowQuantile(0.0),
+                ..PoolConfig::default()
+            },
             paths: shown.paths.clone(),
             ..RunConfig::default()
         };

@@ -392,8 +392,22 @@ fn only_a_run_with_a_method_saves_its_memory() {
         serde_json::from_str::<serde_json::Value>(&text).unwrap()
     };
     let plain = manifest(&shared(MethodConfig::Plain));
+    assert_eq!(plain["version"], 3);
     assert!(plain.get("memory").is_none() && plain["config"].get("method").is_none());
     fs::remove_dir_all(dir.path()).unwrap();
     let ewc = manifest(&shared(MethodConfig::Ewc(EWC)));
-    assert_eq!(ewc["memory"]["n_weighed"], 6);
+    assert_eq!((&ewc["version"], &ewc["memory"]["n_weighed"]), (&3.into(), &6.into()));
+}
+
+#[test]
+fn what_is_learnt_does_not_depend_on_rejection() {
+    let data = separable(3);
+    for method in [MethodConfig::Plain, MethodConfig::Replay(REPLAY), MethodConfig::Ewc(EWC)] {
+        let prompts = |rejection: Rejection| {
+            let mut config = shared(method);
+            config.pool.rejection = rejection;
+            finish(&data, &config).pool().prompts().to_vec()
+        };
+        assert_eq!(prompts(Rejection::Never), prompts(Rejection::BelowQuantile(1.0)), "{method:?}");
+    }
 }
