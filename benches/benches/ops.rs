@@ -6,7 +6,7 @@
 use candle_core::{D, DType, Device, Tensor, Var};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fwd_ops::{
-    Activation, AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer,
+    Activation, AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights,
     Linear, Norm, backward, softmax,
 };
 use std::hint::black_box;
@@ -136,7 +136,7 @@ fn attention(c: &mut Criterion) {
         let d = h * d_head;
         let [qkv, out] = [normal(&[3 * d, d], 0.05), normal(&[d, d], 0.05)];
         let weight = normal(&[d], 1.0);
-        let layer = AttentionSublayer::new(AttentionConfig {
+        let layer = AttentionSublayer::new(AttentionWeights {
             pre: Norm::rms(weight.clone(), 1e-6).unwrap(),
             projection: Linear::new(qkv.clone(), None).unwrap(),
             output: Linear::new(out.clone(), None).unwrap(),
@@ -181,7 +181,7 @@ fn feed_forward(c: &mut Criterion) {
     for (m, d, hidden) in [(768, 256, 512), (512, 768, 2048)] {
         let [gate_up, out] = [normal(&[2 * hidden, d], 0.05), normal(&[d, hidden], 0.05)];
         let weight = normal(&[d], 1.0);
-        let layer = FeedForwardSublayer::new(FeedForwardConfig {
+        let layer = FeedForwardSublayer::new(FeedForwardWeights {
             pre: Norm::rms(weight.clone(), 1e-6).unwrap(),
             input: Linear::new(gate_up.clone(), None).unwrap(),
             activation: Activation::GeluTanh,

@@ -10,7 +10,7 @@ use crate::tap::Tap;
 use crate::weights::Scope;
 use candle_core::{DType, Tensor};
 use fwd_ops::{
-    Activation, AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer,
+    Activation, AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights,
     Linear, Norm, embedding,
 };
 
@@ -216,7 +216,7 @@ fn bert_attention(
     projection: Linear,
 ) -> Result<AttentionSublayer> {
     let d = config.hidden_size;
-    Ok(AttentionSublayer::new(AttentionConfig {
+    Ok(AttentionSublayer::new(AttentionWeights {
         pre: Norm::identity(),
         projection,
         output: weights.linear("output.dense", d, d, true)?,
@@ -233,7 +233,7 @@ fn bert_feed_forward(
     suffix: &str,
 ) -> Result<FeedForwardSublayer> {
     let (d, hidden) = (config.hidden_size, config.intermediate_size);
-    Ok(FeedForwardSublayer::new(FeedForwardConfig {
+    Ok(FeedForwardSublayer::new(FeedForwardWeights {
         pre: Norm::identity(),
         input: layer.linear(&format!("intermediate{suffix}.dense"), hidden, d, true)?,
         activation,

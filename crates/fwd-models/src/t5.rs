@@ -10,8 +10,8 @@ use crate::tap::Tap;
 use crate::weights::Scope;
 use candle_core::{DType, Device, Tensor};
 use fwd_ops::{
-    AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer, IGNORE_INDEX,
-    KvCache, Linear, Norm, cross_entropy, embedding, in_pool, position_bias,
+    AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights,
+    IGNORE_INDEX, KvCache, Linear, Norm, cross_entropy, embedding, in_pool, position_bias,
 };
 
 /// A frozen T5.
@@ -334,7 +334,7 @@ impl Block {
             let value = weights.linear(&format!("{name}.v"), width, d, false)?;
             let key_value = Linear::stacked(&[&key, &value])?;
             let is_cross = layer == 1;
-            let sublayer = AttentionSublayer::new(AttentionConfig {
+            let sublayer = AttentionSublayer::new(AttentionWeights {
                 pre: weights.rms_norm("layer_norm", d, eps)?,
                 projection: if is_cross { query } else { Linear::stacked(&[&query, &key_value])? },
                 output: weights.linear(&format!("{name}.o"), d, width, false)?,
@@ -354,7 +354,7 @@ impl Block {
         } else {
             weights.linear("DenseReluDense.wi", config.d_ff, d, false)?
         };
-        let feed_forward = FeedForwardSublayer::new(FeedForwardConfig {
+        let feed_forward = FeedForwardSublayer::new(FeedForwardWeights {
             pre: weights.rms_norm("layer_norm", d, eps)?,
             input,
             activation: config.activation()?,

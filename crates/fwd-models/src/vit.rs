@@ -9,7 +9,7 @@ use crate::tap::Tap;
 use crate::weights::Scope;
 use candle_core::Tensor;
 use fwd_ops::{
-    AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer, Linear, Norm,
+    AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights, Linear, Norm,
 };
 
 /// A frozen vision tower.
@@ -42,7 +42,7 @@ impl VisionTransformer {
         let mut layers = Vec::new();
         for i in 0..config.num_hidden_layers {
             let mut layer = weights.at(&format!("encoder.layers.{i}"));
-            let attention = AttentionSublayer::new(AttentionConfig {
+            let attention = AttentionSublayer::new(AttentionWeights {
                 pre: layer.layer_norm("layer_norm1", d, config.layer_norm_eps)?,
                 projection: layer.linear("self_attn.qkv", 3 * d, d, config.qkv_bias)?,
                 output: layer.linear("self_attn.projection", d, d, true)?,
@@ -50,7 +50,7 @@ impl VisionTransformer {
                 n_heads: config.num_attention_heads,
                 scale: ((d / config.num_attention_heads) as f64).powf(-0.5),
             })?;
-            let feed_forward = FeedForwardSublayer::new(FeedForwardConfig {
+            let feed_forward = FeedForwardSublayer::new(FeedForwardWeights {
                 pre: layer.layer_norm("layer_norm2", d, config.layer_norm_eps)?,
                 input: layer.linear("mlp.fc1", config.intermediate_size, d, true)?,
                 activation: act,

@@ -73,4 +73,4 @@ pub use gpu::emulated::emulated;
 pub use linear::Linear;
 pub use norm::Norm;
 pub use softmax::softmax;
-pub use sublayer::{AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer, KvCache};
+pub use sublayer::{AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights, KvCache};

@@ -29,7 +29,7 @@ use std::sync::{Arc, OnceLock};
 
 /// The parts of an attention sublayer.
 #[derive(Debug, Clone)]
-pub struct AttentionConfig {
+pub struct AttentionWeights {
     /// Applied to the input before the projection.
     pub pre: Norm,
     /// Self-attention: `(3·n_heads·d_head, d)`, rows `[q ; k ; v]`. Cross-attention: `(n_heads·d_head, d)`, the queries.
@@ -46,7 +46,7 @@ pub struct AttentionConfig {
 
 /// An attention sublayer with its norms and residual connection.
 #[derive(Debug, Clone)]
-pub struct AttentionSublayer(Arc<AttentionConfig>);
+pub struct AttentionSublayer(Arc<AttentionWeights>);
 
 /// The keys and values that a self-attention has seen so far during generation.
 #[derive(Debug, Clone, Default)]
@@ -68,7 +68,7 @@ impl KvCache {
 impl AttentionSublayer {
     /// # Errors
     /// [`OpError::Shape`] if the widths of the parts do not fit.
-    pub fn new(config: AttentionConfig) -> Result<Self> {
+    pub fn new(config: AttentionWeights) -> Result<Self> {
         let (d, width) = (config.projection.n_in(), config.output.n_in());
         let fits = config.n_heads > 0
             && width % config.n_heads == 0
@@ -184,7 +184,7 @@ impl AttentionSublayer {
     }
 
     /// The parts.
-    pub fn config(&self) -> &AttentionConfig {
+    pub fn config(&self) -> &AttentionWeights {
         &self.0
     }
 
@@ -653,7 +653,7 @@ impl Kernel<3> for AttentionBackward {
 
 /// The parts of a feed-forward sublayer.
 #[derive(Debug, Clone)]
-pub struct FeedForwardConfig {
+pub struct FeedForwardWeights {
     /// Applied to the input before the first map.
     pub pre: Norm,
     /// `(d_hidden, d)`, or `(2·d_hidden, d)` with rows `[gate ; up]` when gated.
@@ -670,12 +670,12 @@ pub struct FeedForwardConfig {
 
 /// A feed-forward sublayer with its norms and residual connection.
 #[derive(Debug, Clone)]
-pub struct FeedForwardSublayer(Arc<FeedForwardConfig>);
+pub struct FeedForwardSublayer(Arc<FeedForwardWeights>);
 
 impl FeedForwardSublayer {
     /// # Errors
     /// [`OpError::Shape`] if the widths of the parts do not fit.
-    pub fn new(config: FeedForwardConfig) -> Result<Self> {
+    pub fn new(config: FeedForwardWeights) -> Result<Self> {
         let d = config.input.n_in();
         let hidden = config.output.n_in() * if config.gated { 2 } else { 1 };
         let fits = config.input.n_out() == hidden

@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use common::*;
 use fwd_kernels::Target;
 use fwd_ops::{
-    Activation, AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer,
+    Activation, AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights,
     InvertedResidual, InvertedResidualConfig, KvCache, Linear, Norm, StemConv, attention, backward,
     cross_entropy, embedding, emulated, linear_relu6, softmax, token_nll,
 };
@@ -72,7 +72,7 @@ fn sublayers_of_random_shapes_equal_those_of_the_cpu() {
         let (d, hidden, width) = (rng.random_range(1..40), rng.random_range(1..40), h * d_head);
         let norm = |seed| Norm::layer(f32s(seed, &[d]), f32s(seed + 1, &[d]), 1e-2).unwrap();
         let build = |parts: usize| {
-            AttentionSublayer::new(AttentionConfig {
+            AttentionSublayer::new(AttentionWeights {
                 pre: Norm::rms(f32s(case, &[d]), 1e-2).unwrap(),
                 projection: linear(case + 1, parts * width, d),
                 output: linear(case + 3, d, width),
@@ -99,7 +99,7 @@ fn sublayers_of_random_shapes_equal_those_of_the_cpu() {
             cross.forward_cross(&x[0], &x[1], &AttentionBias::none()).unwrap()
         });
         let gated = case % 3 != 0;
-        let feed_forward = FeedForwardSublayer::new(FeedForwardConfig {
+        let feed_forward = FeedForwardSublayer::new(FeedForwardWeights {
             pre: Norm::identity(),
             input: linear(case + 7, if gated { 2 * hidden } else { hidden }, d),
             activation: [Activation::GeluErf, Activation::GeluTanh, Activation::Relu][case as usize % 3],
@@ -207,7 +207,7 @@ fn losses_of_large_logits_and_of_labels_that_do_not_count() {
 #[test]
 fn generation_steps_equal_one_pass() {
     let (b, t, d, h, width) = (2, 5, 6, 2, 8);
-    let layer = AttentionSublayer::new(AttentionConfig {
+    let layer = AttentionSublayer::new(AttentionWeights {
         pre: Norm::rms(f32s(1, &[d]), 1e-6).unwrap(),
         projection: linear(2, 3 * width, d),
         output: linear(4, d, width),

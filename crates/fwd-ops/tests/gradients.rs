@@ -5,7 +5,7 @@
 
 use candle_core::{D, DType, Device, Tensor, Var};
 use fwd_ops::{
-    Activation, AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer,
+    Activation, AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights,
     Linear, Norm, attention, backward, cross_entropy, embedding, softmax,
 };
 
@@ -278,7 +278,7 @@ fn check_attention_sublayers() {
         let (d, width) = (6, h * d_head);
         for (pre, post) in NORM_PAIRS {
             for case in bias_cases(b, h, t, t) {
-                let build = |dtype| AttentionConfig {
+                let build = |dtype| AttentionWeights {
                     pre: norm_of(pre, 20, d, dtype),
                     projection: linear_of(30, 3 * width, d, dtype),
                     output: linear_of(40, d, width, dtype),
@@ -319,7 +319,7 @@ fn check_cross_attention_sublayers() {
         let (d, width) = (5, h * d_head);
         for (pre, post) in NORM_PAIRS {
             let case = bias_cases(b, h, t_q, t_k).remove(1);
-            let build = |dtype| AttentionConfig {
+            let build = |dtype| AttentionWeights {
                 pre: norm_of(pre, 20, d, dtype),
                 projection: linear_of(30, width, d, dtype),
                 output: linear_of(40, d, width, dtype),
@@ -358,7 +358,7 @@ fn check_feed_forward_sublayers() {
     for (rows, d, hidden) in [(1, 3, 5), (70, 6, 9), (301, 4, 16)] {
         for (pre, post) in NORM_PAIRS {
             for gated in [false, true] {
-                let build = |dtype| FeedForwardConfig {
+                let build = |dtype| FeedForwardWeights {
                     pre: norm_of(pre, 20, d, dtype),
                     input: linear_of(30, if gated { 2 * hidden } else { hidden }, d, dtype),
                     activation: Activation::GeluTanh,
@@ -442,7 +442,7 @@ fn empty_batches_and_sequences_pass_through() {
     let scores = Tensor::zeros((2, 3, 0, 5), DType::F32, &Device::Cpu).unwrap();
     assert_eq!(softmax(&scores, &AttentionBias::none()).unwrap().dims(), [2, 3, 0, 5]);
     assert_eq!(Activation::Relu.forward_gated(&none).unwrap().dims(), [2, 0, 2]);
-    let layer = AttentionSublayer::new(AttentionConfig {
+    let layer = AttentionSublayer::new(AttentionWeights {
         pre: Norm::identity(),
         projection: linear_of(1, 12, 4, DType::F32),
         output: linear_of(2, 4, 4, DType::F32),
@@ -510,7 +510,7 @@ fn no_gradient_of_a_frozen_weight_comes_into_being() {
 /// A sublayer gives the same bits on one thread and on many: its rows are shared out, nothing is summed across threads.
 #[test]
 fn the_number_of_threads_does_not_change_a_sublayer() {
-    let layer = FeedForwardSublayer::new(FeedForwardConfig {
+    let layer = FeedForwardSublayer::new(FeedForwardWeights {
         pre: norm_of("rms", 20, 24, DType::F32),
         input: linear_of(30, 64, 24, DType::F32),
         activation: Activation::GeluErf,

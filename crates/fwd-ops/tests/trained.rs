@@ -7,7 +7,7 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::*;
 use fwd_ops::{
-    Activation, AttentionBias, AttentionConfig, AttentionSublayer, FeedForwardConfig, FeedForwardSublayer,
+    Activation, AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights,
     Linear, Norm, attention,
 };
 
@@ -77,7 +77,7 @@ fn attention_with_a_trained_position_bias() {
 fn trained_sublayers() {
     let (b, t, t_k, d, h, width, hidden) = (3, 5, 4, 6, 2, 8, 7);
     let vector = |seed, n: usize| normal(seed, &[n], DType::F64);
-    let attention_of = |x: &[Tensor], n: usize| AttentionConfig {
+    let attention_of = |x: &[Tensor], n: usize| AttentionWeights {
         pre: Norm::rms(x[n].clone(), 1e-6).unwrap(),
         projection: Linear::new(x[n + 1].clone(), Some(x[n + 2].clone())).unwrap(),
         output: Linear::new(x[n + 3].clone(), None).unwrap(),
@@ -95,7 +95,7 @@ fn trained_sublayers() {
             vector(25, d),
         ]
     };
-    let rest = |x: &[Tensor], c: &AttentionConfig, [q, k, v]: [Tensor; 3]| {
+    let rest = |x: &[Tensor], c: &AttentionWeights, [q, k, v]: [Tensor; 3]| {
         let none = Tensor::zeros((b, h, 1, 1), x[0].dtype(), &Device::Cpu).unwrap();
         let dense =
             none.broadcast_add(&Tensor::zeros((t, k.dim(1).unwrap()), x[0].dtype(), &Device::Cpu).unwrap());
@@ -104,7 +104,7 @@ fn trained_sublayers() {
     };
     let part = |t: &Tensor, i: usize| t.narrow(2, i * width, width).unwrap();
     let query =
-        |x: &[Tensor], c: &AttentionConfig| c.projection.forward(&c.pre.forward(&x[0]).unwrap()).unwrap();
+        |x: &[Tensor], c: &AttentionWeights| c.projection.forward(&c.pre.forward(&x[0]).unwrap()).unwrap();
 
     let mut x = vec![normal(1, &[b, t, d], DType::F64)];
     x.extend(parameters(3));
@@ -138,7 +138,7 @@ fn trained_sublayers() {
             normal(3, &[wide, d], DType::F64),
             normal(4, &[d, hidden], DType::F64),
         ];
-        let config = |x: &[Tensor]| FeedForwardConfig {
+        let config = |x: &[Tensor]| FeedForwardWeights {
             pre: Norm::rms(x[1].clone(), 1e-6).unwrap(),
             input: Linear::new(x[2].clone(), None).unwrap(),
             activation: Activation::GeluTanh,
