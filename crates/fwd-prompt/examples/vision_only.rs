@@ -18,10 +18,9 @@ mod common;
 use candle_core::{Device, Tensor, Var};
 use common::{AnyResult, Network, Sizes, Split, compare};
 use fwd_prompt::analysis::{ENERGIES, rank_growth};
+use fwd_prompt::continual::{Decay, Schedule, stream};
 use fwd_prompt::linalg::{AdamW, Gram};
-use fwd_prompt::{
-    Allocation, Config, Decay, PoolConfig, Rule, Schedule, SubspaceOptions, TrainingConfig, stream,
-};
+use fwd_prompt::{Allocation, Config, PoolConfig, Rule, SubspaceOptions, TrainingConfig};
 use rand::Rng;
 use rand::seq::SliceRandom;
 

@@ -3,7 +3,7 @@
 //! Two facts of the paper show here: the embeddings of different tasks and modalities differ strongly, and along a continual
 //! sequence their rank grows when the layer that makes them is trained, which it cannot with a frozen one.
 
-use crate::error::{PromptError, Result, linalg_error, model_error};
+use crate::error::{PromptError, Result, linalg_error};
 use crate::model::FrozenModel;
 use fwd_linalg::{
     Gram, LinalgError, Precision, Subspace, SubspaceConfig, choose_rank, effective_rank, energy_curve,
@@ -91,7 +91,7 @@ impl TaskGram {
     /// One pass over a task's samples.
     ///
     /// # Errors
-    /// [`PromptError::Model`], or [`PromptError::Sample`] for embeddings with a NaN.
+    /// [`PromptError::Sample`] if the model cannot embed a sample, or for embeddings with a NaN.
     pub fn accumulate<'s, M: FrozenModel>(
         model: &M,
         task: &str,
@@ -103,15 +103,10 @@ impl TaskGram {
         let dim = model.dims().model;
         let mut grams = Self { task: task.to_owned(), image: Gram::new(dim), text: Gram::new(dim) };
         for (sample, features) in samples.into_iter().enumerate() {
-            let rows = model
-                .embeddings(features)
-                .map_err(|source| model_error(task, &format!("sample {sample}"), source))?;
+            let failed = |source| PromptError::Sample { task: task.to_owned(), sample, source };
+            let rows = model.embeddings(features).map_err(|e| failed(e.into()))?;
             for (gram, rows) in [(&mut grams.image, &rows.image), (&mut grams.text, &rows.text)] {
-                gram.push(rows).map_err(|source| PromptError::Sample {
-                    task: task.to_owned(),
-                    sample,
-                    source,
-                })?;
+                gram.push(rows).map_err(|e| failed(e.into()))?;
             }
         }
         Ok(grams)

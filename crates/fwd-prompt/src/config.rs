@@ -2,8 +2,8 @@
 
 use crate::error::{PromptError, Result};
 use crate::ledger::Rule;
-use crate::method::MethodConfig;
-use crate::schedule::Schedule;
+use crate::selection::TrainingSelection;
+use fwd_continual::{MethodConfig, Plan, Schedule};
 use fwd_linalg::{AdamW, Precision, ProjectAt, RankConvention, SubspaceConfig};
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ pub struct Config {
     /// What is done beside projection.
     #[serde(skip_serializing_if = "MethodConfig::is_plain")]
     pub method: MethodConfig,
-    /// Save the state every so many steps, beside after each phase; 0: after each phase only.
+    /// The state is saved every so many steps, and after each stage in any case; 0: after each stage only.
     pub save_every: usize,
 }
 
@@ -46,6 +46,9 @@ pub struct PoolConfig {
     pub key_init: KeyInit,
     /// Which samples take no prompts at inference.
     pub rejection: Rejection,
+    /// Which prompts a sample has in front of it while its task is learnt.
+    #[serde(skip_serializing_if = "TrainingSelection::is_default")]
+    pub selection: TrainingSelection,
 }
 
 /// Who owns which prompts.
@@ -60,7 +63,7 @@ pub enum Allocation {
 
 impl Allocation {
     /// How many prompts a task opens in a pool that has `n_prompts`.
-    pub(crate) fn n_new(self, n_prompts: usize) -> usize {
+    pub(crate) fn n_opened(self, n_prompts: usize) -> usize {
         match self {
             Self::Shared(n) if n_prompts == 0 => n,
             Self::Shared(_) => 0,
@@ -103,6 +106,7 @@ impl Default for PoolConfig {
             prompt_scale: 1.0,
             key_init: KeyInit::default(),
             rejection: Rejection::default(),
+            selection: TrainingSelection::default(),
         }
     }
 }
@@ -200,7 +204,7 @@ impl Config {
             (pool.prompt_len > 0, format!("pool.prompt_len is {}, must be at least 1", pool.prompt_len)),
             (pool.top_k > 0, "pool.top_k is 0, must be at least 1".to_owned()),
             (
-                pool.top_k <= n_prompts || !self.method.hook().selects_within_task(),
+                pool.top_k <= n_prompts || pool.selection != TrainingSelection::OwnPrompts,
                 format!("pool.top_k is {}, but a task can only select among {n_prompts} prompts", pool.top_k),
             ),
             (
@@ -225,6 +229,14 @@ impl Config {
             ),
             (training.batch_size > 0, "training.batch_size is 0, must be at least 1".to_owned()),
             (
+                pool.selection != TrainingSelection::ModalPrompt || pool.allocation == Allocation::Partitioned(1),
+                format!(
+                    "pool.allocation is {:?}, but the selection modal-prompt has one prompt a task: Partitioned(1), as long as \
+                     all of the task's tokens",
+                    pool.allocation
+                ),
+            ),
+            (
                 training.key_weight >= 0.0 && training.key_weight.is_finite(),
                 format!("training.key_weight is {}, must be a number of at least 0", training.key_weight),
             ),
@@ -242,6 +254,16 @@ impl Config {
                 return Err(PromptError::Config(what));
             }
         }
-        self.method.hook().check(self)
+        self.method.build().check(&self.plan()).map_err(PromptError::Config)
+    }
+
+    /// How the loop goes through the samples.
+    pub fn plan(&self) -> Plan {
+        let TrainingConfig { epochs, steps, batch_size, schedule, .. } = self.training;
+        let (seed, save_every) = (self.seed, self.save_every);
+        let mut plan = Plan::default();
+        (plan.seed, plan.save_every, plan.epochs, plan.steps) = (seed, save_every, epochs, steps);
+        (plan.batch_size, plan.schedule) = (batch_size, schedule);
+        plan
     }
 }

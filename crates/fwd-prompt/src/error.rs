@@ -1,9 +1,9 @@
-//! The error type of this crate.
+//! The error type of this crate's own calls; the loop's is [`ContinualError`](fwd_continual::ContinualError).
 
 use fwd_linalg::LinalgError;
-use std::path::PathBuf;
+use std::error::Error;
 
-/// What can go wrong in a continual run.
+/// What can go wrong with a pool, a ledger or an analysis. What caused it is its [`source`](Error::source).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PromptError {
@@ -15,78 +15,34 @@ pub enum PromptError {
     Shape {
         /// The operation.
         op: &'static str,
-        /// Which vector is wrong, with the expected and the found size.
+        /// Which vector is wrong, with the expected and the actual size.
         what: String,
     },
-    /// A sample whose embeddings or queries cannot be used, as with a NaN.
-    #[error("task `{task}`, sample {sample}: {source}")]
+    /// A sample that the model cannot embed, or whose embeddings cannot be used, as with a NaN.
+    #[error("task `{task}`, sample {sample}")]
     Sample {
-        /// The task.
+        /// The name of its task.
         task: String,
-        /// The position of the sample in its task.
+        /// The position of the sample among those that were given.
         sample: usize,
-        /// What is wrong with it.
-        source: LinalgError,
+        /// The error of the model or of the arithmetic.
+        source: Box<dyn Error + Send + Sync>,
     },
-    /// A decomposition or a step that failed.
-    #[error("task `{task}`, {at}: {source}")]
+    /// A decomposition that failed.
+    #[error("task `{task}`, {during}")]
     Linalg {
-        /// The task.
+        /// The name of the task.
         task: String,
-        /// The step or phase.
-        at: String,
+        /// What was computed.
+        during: &'static str,
         /// What failed.
         source: LinalgError,
-    },
-    /// The model failed.
-    #[error("task `{task}`, {at}: {source}")]
-    Model {
-        /// The task.
-        task: String,
-        /// The sample, step or evaluation.
-        at: String,
-        /// The model's error.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// A loss, gradient or score that is not a finite number; nothing was changed by it.
-    #[error("task `{task}`, {at}: {what} is not a finite number")]
-    NotFinite {
-        /// The task.
-        task: String,
-        /// The step or the evaluation.
-        at: String,
-        /// The quantity.
-        what: &'static str,
-    },
-    /// A file that cannot be read or written.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: std::io::Error,
-    },
-    /// A saved state that is damaged or belongs to another run.
-    #[error("{}: {what}", path.display())]
-    State {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and what to do.
-        what: String,
     },
 }
 
 /// The result of this crate's functions.
-pub type Result<T> = std::result::Result<T, PromptError>;
+pub type Result<T, E = PromptError> = std::result::Result<T, E>;
 
-pub(crate) fn model_error(
-    task: &str,
-    at: &str,
-    source: impl std::error::Error + Send + Sync + 'static,
-) -> PromptError {
-    PromptError::Model { task: task.to_owned(), at: at.to_owned(), source: Box::new(source) }
-}
-
-pub(crate) fn linalg_error(task: &str, at: &str, source: LinalgError) -> PromptError {
-    PromptError::Linalg { task: task.to_owned(), at: at.to_owned(), source }
+pub(crate) fn linalg_error(task: &str, during: &'static str, source: LinalgError) -> PromptError {
+    PromptError::Linalg { task: task.to_owned(), during, source }
 }

@@ -25,42 +25,36 @@
 //! **4. The promise.** At the end `P ← P + ΔP`, and for every subspace that the rule forbids
 //! `‖ΔP V_s‖_F ≤ 1e-5·‖ΔP‖_F` ([`Interference`]). It is measured after every task, reported, and a property test.
 //!
-//! **5. Other methods.** Replay, elastic weight consolidation and prompts of one's own for each task hook into these steps
-//! ([`MethodConfig`]), with any rule.
+//! **5. Other methods.** Replay and elastic weight consolidation hook into these steps ([`Method`](fwd_continual::Method)), with any
+//! rule; [`TrainingSelection`] decides which prompts a training sample is given.
 //!
-//! **6. The scores.** A function of yours scores every task, seen or not; [`ScoreMatrix`] turns the scores into average, forgetting,
-//! backward and forward transfer.
+//! **6. The scores.** A function of yours scores every task, seen or not; [`ScoreMatrix`](fwd_continual::ScoreMatrix) turns the scores
+//! into average, forgetting, backward and forward transfer.
 //!
-//! [`Trainer`] does all of it for a [`Curriculum`], tells [`Event`]s, and can be killed at any time: it goes on from its folder
-//! to the same bytes (with the same number of threads). [`analysis`] looks at spectra and overlaps. `examples/vision_only.rs` and `examples/text_only.rs` are
-//! whole runs with small models that are pre-trained on the spot.
+//! The loop of [`fwd_continual`] does all of it: [`trainer`] makes one for a [`Curriculum`](fwd_continual::Curriculum). It tells
+//! [`Event`](fwd_continual::Event)s and can be killed at any time: [`resume`] goes on from its folder to the same bytes (with the same
+//! number of threads). [`analysis`] looks at spectra and overlaps. `examples/vision_only.rs` and `examples/text_only.rs` are whole runs
+//! with small models that are pre-trained on the spot.
 
 #![forbid(unsafe_code)]
 
 pub mod analysis;
 mod config;
 mod error;
-mod event;
+mod learner;
 mod ledger;
-mod method;
 mod model;
 mod pool;
-mod schedule;
-mod scores;
-mod state;
-mod streams;
-mod trainer;
+mod prompts;
+mod selection;
 
 pub use config::{Allocation, Config, KeyInit, PoolConfig, Rejection, SubspaceOptions, TrainingConfig};
 pub use error::{PromptError, Result};
-pub use event::Event;
+pub use fwd_continual as continual;
 pub use fwd_linalg as linalg;
+pub use learner::{PromptLearner, PromptNote, PromptTrainer, PromptTraining, is_saved, resume, trainer};
 pub use ledger::{Entry, Interference, Rule, SubspaceLedger};
-pub use method::{BufferPolicy, EwcConfig, MethodConfig, ReplayConfig, StoredSample};
-pub use model::{Dims, Embeddings, FrozenModel, LossGradient, PromptBatch, Queries};
+pub use model::{Dims, Embeddings, FrozenModel, LossGradient, PromptBatch, PromptGroup, Queries};
 pub use pool::{PromptPool, Selection};
-pub use schedule::{Decay, Schedule};
-pub use scores::ScoreMatrix;
-pub use state::{Cursor, Phase, RunState, TaskInfo};
-pub use streams::stream;
-pub use trainer::{Curriculum, Evaluate, Observe, Status, Task, Trainer};
+pub use prompts::Prompts;
+pub use selection::TrainingSelection;

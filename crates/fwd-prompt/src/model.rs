@@ -3,6 +3,9 @@
 //! The algorithm sees rows of numbers. Whether they come from images, text or both, and which network reads them, is the
 //! model's business.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 /// Widths of a model's vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -17,33 +20,78 @@ pub struct Dims {
 
 /// What a sample asks the prompt pool with.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Queries {
+pub struct Queries<'a> {
     /// `(d_v)`: as the pooled output of the frozen vision tower.
-    pub image: Vec<f32>,
+    pub image: Cow<'a, [f32]>,
     /// `(d_t)`: as the mean of the frozen embeddings of the instruction.
-    pub text: Vec<f32>,
+    pub text: Cow<'a, [f32]>,
 }
 
 /// The input embeddings of one sample: no padding, no prompts.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Embeddings {
+pub struct Embeddings<'a> {
     /// `(n_image, d)` row-major: the visual tokens; empty without an image.
-    pub image: Vec<f32>,
+    pub image: Cow<'a, [f32]>,
     /// `(n_text, d)` row-major: the instruction's tokens; empty without a text.
-    pub text: Vec<f32>,
+    pub text: Cow<'a, [f32]>,
 }
 
-/// The prompt tokens of a batch, `(batch, n_tokens, d)` row-major, to be put in front of each sample's embeddings.
+/// The prompt tokens of a batch, to be put in front of each sample's embeddings. Samples may have different numbers of them, and
+/// none at all.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PromptBatch {
-    /// The values.
+    /// The tokens of all samples one after another, `(Σ lengths, d)` row-major.
     pub values: Vec<f32>,
-    /// Samples.
-    pub batch: usize,
-    /// Prompt tokens of a sample; 0 before any task was learnt.
-    pub n_tokens: usize,
-    /// d.
+    /// The number of tokens of each sample; 0 for a sample that the pool has nothing for.
+    pub lengths: Vec<usize>,
+    /// Width d of a token.
     pub dim: usize,
+}
+
+impl PromptBatch {
+    /// The number of tokens of every sample, if it is the same for all; 0 for an empty batch.
+    pub fn uniform_length(&self) -> Option<usize> {
+        let first = self.lengths.first().copied().unwrap_or_default();
+        self.lengths.iter().all(|&length| length == first).then_some(first)
+    }
+
+    /// The samples of each length, so that a model that wants equal lengths can run them group by group. Groups come in the order of
+    /// their first sample, samples in theirs.
+    ///
+    /// # Examples
+    /// ```
+    /// let batch = fwd_prompt::PromptBatch { values: vec![1.0, 2.0, 3.0], lengths: vec![1, 0, 2], dim: 1 };
+    /// let groups = batch.groups();
+    /// assert_eq!((groups.len(), groups[2].samples.clone()), (3, vec![2]));
+    /// assert_eq!((groups[2].prompts.values.clone(), groups[1].prompts.lengths.clone()), (vec![2.0, 3.0], vec![0]));
+    /// ```
+    pub fn groups(&self) -> Vec<PromptGroup> {
+        let mut groups: Vec<PromptGroup> = Vec::new();
+        let mut start = 0;
+        for (sample, &length) in self.lengths.iter().enumerate() {
+            let values = &self.values[start * self.dim..(start + length) * self.dim];
+            start += length;
+            let at = groups.iter().position(|group| group.prompts.lengths[0] == length);
+            let at = at.unwrap_or_else(|| {
+                let prompts = PromptBatch { values: Vec::new(), lengths: Vec::new(), dim: self.dim };
+                groups.push(PromptGroup { samples: Vec::new(), prompts });
+                groups.len() - 1
+            });
+            groups[at].samples.push(sample);
+            groups[at].prompts.values.extend_from_slice(values);
+            groups[at].prompts.lengths.push(length);
+        }
+        groups
+    }
+}
+
+/// The samples of a batch that have the same number of prompt tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptGroup {
+    /// Their positions in the batch.
+    pub samples: Vec<usize>,
+    /// Their prompts.
+    pub prompts: PromptBatch,
 }
 
 /// The loss of a batch and its gradient.
@@ -72,15 +120,16 @@ pub trait FrozenModel {
     ///
     /// # Errors
     /// The model's own.
-    fn embeddings(&self, sample: &Self::Features) -> Result<Embeddings, Self::Error>;
+    fn embeddings<'s>(&'s self, sample: &'s Self::Features) -> Result<Embeddings<'s>, Self::Error>;
 
-    /// The queries of a sample.
+    /// The queries of a sample. They are asked for at every step, so they should be computed once and kept in `Features`.
     ///
     /// # Errors
     /// The model's own.
-    fn queries(&self, sample: &Self::Features) -> Result<Queries, Self::Error>;
+    fn queries<'s>(&'s self, sample: &'s Self::Features) -> Result<Queries<'s>, Self::Error>;
 
-    /// The mean loss of a batch behind its prompts, and the gradient with respect to them.
+    /// The mean loss of a batch behind its prompts, and the gradient with respect to them. Samples may have different numbers of prompt
+    /// tokens ([`PromptBatch::groups`]).
     ///
     /// Must not depend on anything but its arguments, or a resumed run ends elsewhere.
     ///
@@ -92,3 +141,35 @@ pub trait FrozenModel {
         prompts: &PromptBatch,
     ) -> Result<LossGradient, Self::Error>;
 }
+
+macro_rules! through_pointers {
+    ($($pointer:ty),+) => {$(
+        impl<M: FrozenModel + ?Sized> FrozenModel for $pointer {
+            type Features = M::Features;
+            type Error = M::Error;
+
+            fn dims(&self) -> Dims {
+                (**self).dims()
+            }
+
+            fn embeddings<'s>(&'s self, sample: &'s Self::Features) -> Result<Embeddings<'s>, Self::Error> {
+                (**self).embeddings(sample)
+            }
+
+            fn queries<'s>(&'s self, sample: &'s Self::Features) -> Result<Queries<'s>, Self::Error> {
+                (**self).queries(sample)
+            }
+
+            fn loss_gradient(
+                &self,
+                batch: &[&Self::Features],
+                prompts: &PromptBatch,
+            ) -> Result<LossGradient, Self::Error> {
+                (**self).loss_gradient(batch, prompts)
+            }
+        }
+    )+};
+}
+
+// A trainer may borrow its model or share it.
+through_pointers!(&M, Arc<M>, Box<M>);

@@ -7,10 +7,8 @@
 //! ```
 //! Each sample selects for itself: what it gets does not depend on the batch it is in. Equal scores go to the lower index.
 
-use crate::config::Config;
 use crate::error::{PromptError, Result};
 use crate::model::{Dims, PromptBatch, Queries};
-use crate::streams::{normal, stream};
 use std::ops::Range;
 
 /// A pool of prompts. It is empty before the first task and grows as tasks open their prompts.
@@ -21,7 +19,7 @@ use std::ops::Range;
 /// let mut pool = PromptPool::new(Dims { model: 2, image_query: 2, text_query: 1 }, 1, 1);
 /// pool.push(&[1.0, 0.0], &[1.0], &[5.0, 5.0])?;
 /// pool.push(&[0.0, 1.0], &[1.0], &[7.0, 7.0])?;
-/// let query = Queries { image: vec![0.1, 2.0], text: vec![3.0] };
+/// let query = Queries { image: vec![0.1, 2.0].into(), text: vec![3.0].into() };
 /// let selection = pool.select(&query)?;
 /// assert_eq!(selection.prompts, [1]);
 /// assert!((selection.scores[0] - 1.9987).abs() < 1e-4);
@@ -36,8 +34,8 @@ pub struct PromptPool {
     pub(crate) image_keys: Vec<f32>,
     pub(crate) text_keys: Vec<f32>,
     pub(crate) prompts: Vec<f32>,
-    /// For each prompt, the score from which on a sample is near enough to take prompts.
-    pub(crate) floors: Vec<f32>,
+    /// For each prompt, the score from which on a sample is near enough to it to take prompts.
+    pub(crate) thresholds: Vec<f32>,
     n_prompts: usize,
 }
 
@@ -53,11 +51,11 @@ pub struct Selection {
 impl PromptPool {
     /// No prompts yet; each will have `prompt_len` tokens, and a sample takes `top_k` of them (fewer while there are fewer).
     pub fn new(dims: Dims, prompt_len: usize, top_k: usize) -> Self {
-        let (image_keys, text_keys, prompts, floors) = Default::default();
-        Self { dims, prompt_len, top_k, image_keys, text_keys, prompts, floors, n_prompts: 0 }
+        let (image_keys, text_keys, prompts, thresholds) = Default::default();
+        Self { dims, prompt_len, top_k, image_keys, text_keys, prompts, thresholds, n_prompts: 0 }
     }
 
-    /// Appends a prompt with its keys. No sample is too far from it ([`Self::select`]).
+    /// Appends a prompt with its keys. Its rejection threshold starts at −∞: every sample may select it ([`Self::select`]).
     ///
     /// # Shapes
     /// `image_key (d_v)`, `text_key (d_t)`, `prompt (L_p, d)`.
@@ -75,7 +73,7 @@ impl PromptPool {
         self.image_keys.extend_from_slice(image_key);
         self.text_keys.extend_from_slice(text_key);
         self.prompts.extend_from_slice(prompt);
-        self.floors.push(f32::NEG_INFINITY);
+        self.thresholds.push(f32::NEG_INFINITY);
         self.n_prompts += 1;
         Ok(())
     }
@@ -121,14 +119,13 @@ impl PromptPool {
     }
 
     /// The selection at inference: the K best prompts of the whole pool, or none if the sample is further from every prompt than
-    /// the samples that it was trained on ([`Rejection`](crate::Rejection)). Samples with and without prompts are no one batch
-    /// ([`Self::gather`]).
+    /// the samples that it was trained on ([`Rejection`](crate::Rejection)).
     ///
     /// # Errors
     /// [`PromptError::Shape`] if a query has another width than the keys.
-    pub fn select(&self, queries: &Queries) -> Result<Selection> {
+    pub fn select(&self, queries: &Queries<'_>) -> Result<Selection> {
         let scored = self.scored(queries, 0..self.n_prompts)?;
-        let is_near = scored.iter().any(|&(j, score)| score >= self.floors[j]);
+        let is_near = scored.iter().any(|&(j, score)| score >= self.thresholds[j]);
         Ok(if is_near { self.best(scored) } else { Selection::default() })
     }
 
@@ -136,11 +133,11 @@ impl PromptPool {
     ///
     /// # Errors
     /// As [`Self::select`].
-    pub fn select_among(&self, queries: &Queries, among: Range<usize>) -> Result<Selection> {
+    pub fn select_among(&self, queries: &Queries<'_>, among: Range<usize>) -> Result<Selection> {
         Ok(self.best(self.scored(queries, among)?))
     }
 
-    fn scored(&self, queries: &Queries, among: Range<usize>) -> Result<Vec<(usize, f32)>> {
+    fn scored(&self, queries: &Queries<'_>, among: Range<usize>) -> Result<Vec<(usize, f32)>> {
         self.check(queries, &among)?;
         Ok(among.map(|j| (j, self.score(queries, j))).collect())
     }
@@ -157,12 +154,12 @@ impl PromptPool {
     ///
     /// # Errors
     /// As [`Self::select`].
-    pub fn similarities(&self, queries: &Queries) -> Result<Vec<[f64; 2]>> {
+    pub fn similarities(&self, queries: &Queries<'_>) -> Result<Vec<[f64; 2]>> {
         self.check(queries, &(0..self.n_prompts))?;
         Ok((0..self.n_prompts).map(|j| self.terms(queries, j)).collect())
     }
 
-    fn check(&self, queries: &Queries, among: &Range<usize>) -> Result<()> {
+    fn check(&self, queries: &Queries<'_>, among: &Range<usize>) -> Result<()> {
         let found = (queries.image.len(), queries.text.len());
         let expected = (self.dims.image_query, self.dims.text_query);
         if found != expected || among.end > self.n_prompts {
@@ -175,21 +172,21 @@ impl PromptPool {
         Ok(())
     }
 
-    fn score(&self, queries: &Queries, j: usize) -> f32 {
+    fn score(&self, queries: &Queries<'_>, j: usize) -> f32 {
         let [image, text] = self.terms(queries, j);
         (image + text) as f32
     }
 
-    fn terms(&self, queries: &Queries, j: usize) -> [f64; 2] {
+    fn terms(&self, queries: &Queries<'_>, j: usize) -> [f64; 2] {
         let image = cosine(&queries.image, slot(&self.image_keys, j, self.dims.image_query));
         let text = cosine(&queries.text, slot(&self.text_keys, j, self.dims.text_query));
         [image, text]
     }
 
-    /// The prompt tokens of a batch of selections.
+    /// The prompt tokens of a batch of selections, which may differ in length.
     ///
     /// # Errors
-    /// [`PromptError::Shape`] if the selections differ in number of prompts or name one that does not exist.
+    /// [`PromptError::Shape`] if one names a prompt that does not exist.
     pub fn gather(&self, selections: &[Selection]) -> Result<PromptBatch> {
         self.gather_with(selections, &[], 0)
     }
@@ -202,14 +199,16 @@ impl PromptPool {
         first: usize,
     ) -> Result<PromptBatch> {
         let (size, dim) = (self.prompt_size(), self.dims.model);
-        let k = selections.first().map_or(0, |s| s.prompts.len());
-        let mut values = Vec::with_capacity(selections.len() * k * size);
+        let n: usize = selections.iter().map(|s| s.prompts.len()).sum();
+        let mut values = Vec::with_capacity(n * size);
+        let mut lengths = Vec::with_capacity(selections.len());
         for selection in selections {
-            if selection.prompts.len() != k || selection.prompts.iter().any(|&j| j >= self.n_prompts) {
-                let what = format!("{selection:?} does not fit {k} prompts of {}", self.n_prompts);
-                return Err(PromptError::Shape { op: "PromptPool::gather", what });
-            }
+            lengths.push(selection.prompts.len() * self.prompt_len);
             for &j in &selection.prompts {
+                if j >= self.n_prompts {
+                    let what = format!("prompt {j} of {}", self.n_prompts);
+                    return Err(PromptError::Shape { op: "PromptPool::gather", what });
+                }
                 let start = values.len();
                 values.extend_from_slice(slot(&self.prompts, j, size));
                 if j >= first && (j - first + 1) * size <= change.len() {
@@ -219,14 +218,14 @@ impl PromptPool {
                 }
             }
         }
-        Ok(PromptBatch { values, batch: selections.len(), n_tokens: k * self.prompt_len, dim })
+        Ok(PromptBatch { values, lengths, dim })
     }
 
     /// The key term of the loss, `−λ · mean_batch mean_{j selected} s[j]`, and its gradient with respect to the keys of `trained`,
     /// `(n, d_v)` and `(n, d_t)`: `d cos(q, k)/dk = (q/‖q‖ − cos(q, k)·k/‖k‖) / ‖k‖`.
     pub(crate) fn key_loss(
         &self,
-        queries: &[&Queries],
+        queries: &[Queries<'_>],
         selections: &[Selection],
         lambda: f64,
         trained: Range<usize>,
@@ -248,13 +247,6 @@ impl PromptPool {
         }
         (loss, image, text)
     }
-}
-
-/// The values of `n` new prompts of a task, whose embeddings have the root mean square length `length`.
-pub(crate) fn initial_values(config: &Config, dim: usize, task: usize, n: usize, length: f64) -> Vec<f32> {
-    let std = f64::from(config.pool.prompt_scale) * length / (dim.max(1) as f64).sqrt();
-    let rng = &mut stream(config.seed, "prompts", [task as u64, 0]);
-    normal(rng, n * config.pool.prompt_len * dim, std as f32)
 }
 
 /// Piece `i` of vectors of one length.
@@ -285,7 +277,7 @@ fn add_cosine_gradient(query: &[f32], key: &[f32], weight: f64, out: &mut [f32])
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::streams::{normal, stream};
+    use fwd_continual::{normal, stream};
 
     fn pool(n: usize, top_k: usize) -> PromptPool {
         let mut rng = stream(1, "test", [0, 0]);
@@ -298,9 +290,11 @@ mod tests {
         pool
     }
 
-    fn queries(n: usize) -> Vec<Queries> {
+    fn queries(n: usize) -> Vec<Queries<'static>> {
         let mut rng = stream(2, "test", [0, 0]);
-        (0..n).map(|_| Queries { image: normal(&mut rng, 5, 1.0), text: normal(&mut rng, 4, 1.0) }).collect()
+        let mut query =
+            || Queries { image: normal(&mut rng, 5, 1.0).into(), text: normal(&mut rng, 4, 1.0).into() };
+        (0..n).map(|_| query()).collect()
     }
 
     #[test]
@@ -329,27 +323,29 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_below_all_floors_takes_nothing() {
+    fn a_sample_below_all_thresholds_takes_nothing() {
         let mut pool = pool(4, 2);
         for query in queries(20) {
             let all = pool.select_among(&query, 0..4).unwrap();
             let second = all.prompts[1];
             // The best prompt is too far, but the second is not: the selection is what it would be.
-            pool.floors = vec![3.0; 4];
-            pool.floors[second] = all.scores[1];
+            pool.thresholds = vec![3.0; 4];
+            pool.thresholds[second] = all.scores[1];
             assert_eq!(pool.select(&query).unwrap(), all);
-            pool.floors[second] = all.scores[1] + 1e-6;
+            pool.thresholds[second] = all.scores[1] + 1e-6;
             assert_eq!(pool.select(&query).unwrap(), Selection::default());
             assert_eq!(pool.select_among(&query, 0..4).unwrap(), all);
+            // Samples with and without prompts are gathered in one call.
+            let ragged = pool.gather(&[Selection::default(), all.clone()]).unwrap();
+            assert_eq!((ragged.lengths, ragged.values), (vec![0, 4], pool.gather(&[all]).unwrap().values));
         }
     }
 
     #[test]
     fn the_key_gradient_is_that_of_finite_differences() {
         let (pool, queries) = (pool(5, 2), queries(7));
-        let queries: Vec<&Queries> = queries.iter().collect();
         let select = |pool: &PromptPool, fixed: &[Selection]| -> Vec<Selection> {
-            let score = |query: &Queries, j: usize| pool.score(query, j);
+            let score = |query: &Queries<'_>, j: usize| pool.score(query, j);
             fixed
                 .iter()
                 .zip(&queries)
@@ -386,14 +382,14 @@ mod tests {
     #[test]
     fn missing_modalities_and_empty_pools() {
         let mut pool = PromptPool::new(Dims { model: 1, image_query: 0, text_query: 2 }, 1, 2);
-        let query = Queries { image: vec![], text: vec![1.0, 0.0] };
+        let query = Queries { image: vec![].into(), text: vec![1.0, 0.0].into() };
         let nothing = pool.gather(&[pool.select(&query).unwrap()]).unwrap();
-        assert_eq!((nothing.n_tokens, nothing.values.len(), nothing.batch), (0, 0, 1));
+        assert_eq!((nothing.uniform_length(), nothing.values.len(), nothing.lengths.len()), (Some(0), 0, 1));
         pool.push(&[], &[0.0, 0.0], &[3.0]).unwrap(); // a key without a direction scores 0
         assert_eq!(pool.select(&query).unwrap().scores, [0.0]);
         assert!(pool.push(&[1.0], &[1.0, 1.0], &[1.0]).is_err());
-        assert!(pool.select(&Queries { image: vec![], text: vec![1.0] }).is_err());
-        assert!(pool.similarities(&Queries { image: vec![], text: vec![1.0] }).is_err());
+        assert!(pool.select(&Queries { image: vec![].into(), text: vec![1.0].into() }).is_err());
+        assert!(pool.similarities(&Queries { image: vec![].into(), text: vec![1.0].into() }).is_err());
         assert!(pool.gather(&[Selection { prompts: vec![4], scores: vec![0.0] }]).is_err());
     }
 }

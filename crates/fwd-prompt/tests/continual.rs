@@ -4,6 +4,7 @@
 
 mod toy;
 
+use fwd_prompt::continual::*;
 use fwd_prompt::linalg::{AdamW, ProjectAt, RankConvention};
 use fwd_prompt::*;
 use proptest::prelude::*;
@@ -14,7 +15,7 @@ use std::ops::ControlFlow;
 use toy::*;
 
 /// The largest leakage into a subspace that the rule forbids, over all tasks, and how many there are.
-fn leakage(state: &RunState) -> (f64, usize) {
+fn leakage(state: &State) -> (f64, usize) {
     let forbidden = || state.interference().iter().flatten().filter(|x| x.forbidden);
     (forbidden().map(|x| x.leakage).fold(0.0, f64::max), forbidden().count())
 }
@@ -79,11 +80,11 @@ fn the_rules_do_what_they_are_for() {
     };
     let (none, fwd, strict) = (last(Rule::None), last(Rule::Fwd), last(Rule::FwdStrict));
     for state in [&none, &fwd, &strict] {
-        let scores = state.scores();
+        let scores = &state.scores;
         assert!(scores.get(1, 1).unwrap() > scores.get(0, 1).unwrap() + 5.0, "{scores:?}");
         assert!(scores.retention(3).is_some() && scores.forward_transfer().is_some());
     }
-    let forgetting = |state: &RunState| state.scores().forgetting(3).unwrap();
+    let forgetting = |state: &State| state.scores.forgetting(3).unwrap();
     assert!(forgetting(&none) > 5.0);
     assert!(forgetting(&fwd) < forgetting(&none) && forgetting(&strict) < forgetting(&none));
     // Nothing that plain tuning does is forbidden, and it does reach into older spaces.
@@ -140,7 +141,7 @@ proptest! {
         let mut random = |n: usize| (0..n).map(|_| rng.random_range(-1.0f32..1.0)).collect::<Vec<_>>();
         let mut pool = PromptPool::new(Dims { model: 2, image_query: 3, text_query: 4 }, 1, top_k);
         (0..n_prompts).for_each(|_| pool.push(&random(3), &random(4), &random(2)).unwrap());
-        let queries: Vec<Queries> = (0..6).map(|_| Queries { image: random(3), text: random(4) }).collect();
+        let queries: Vec<_> = (0..6).map(|_| Queries { image: random(3).into(), text: random(4).into() }).collect();
         let alone: Vec<Selection> = queries.iter().map(|q| pool.select(q).unwrap()).collect();
         prop_assert!(alone.iter().all(|s| s.prompts.len() == top_k.min(n_prompts)));
         let batch = pool.gather(&alone).unwrap();
@@ -197,7 +198,7 @@ fn the_edges_of_a_curriculum() {
     let mut data = Data::new(1);
     data.pretraining.clear();
     let state = finish(&data, &config(Rule::Fwd));
-    assert_eq!((state.scores().rows.len(), state.scores().rows[1].len()), (2, 1));
+    assert_eq!((state.scores.rows.len(), state.scores.rows[1].len()), (2, 1));
     assert!(state.ledger().entries()[0].basis.is_empty());
     assert_eq!(state.pool(), finish(&data, &config(Rule::Residual)).pool());
     // With neither V_0 nor V_t nothing may move under `fwd-strict`: here embeddings and so subspaces are empty.
@@ -206,8 +207,8 @@ fn the_edges_of_a_curriculum() {
     blank.tasks[0].iter_mut().for_each(|s| [&mut s.image, &mut s.text].into_iter().for_each(|x| x.fill(0.0)));
     let mut told = false;
     run(&blank, &config(Rule::FwdStrict), None, &mut |event| {
-        told |= matches!(event, Event::NothingAllowed { .. });
-        if let Event::Learnt { interference, .. } = event {
+        told |= matches!(event, Event::Note { note: PromptNote::NothingAllowed, .. });
+        if let Event::Learnt { note: PromptNote::Interference(interference), .. } = event {
             assert!(interference.iter().all(|x| x.leakage == 0.0));
         }
         ControlFlow::Continue(())
@@ -223,7 +224,7 @@ fn the_edges_of_a_curriculum() {
         events.push(event.clone());
         ControlFlow::Continue(())
     });
-    assert_eq!((state.pool().len(), state.scores().rows[3].len(), state.interference().len()), (4, 4, 3));
+    assert_eq!((state.pool().len(), state.scores.rows[3].len(), state.interference().len()), (4, 4, 3));
     // The first and the last task without samples, and a shared pool that the second one opens.
     (data.tasks[0], data.tasks[1], data.tasks[2]) = (vec![], samples(1, 9), vec![]);
     let (state, status) = run(&data, &config(Rule::Fwd), None, &mut |_| ControlFlow::Continue(()));
@@ -231,7 +232,7 @@ fn the_edges_of_a_curriculum() {
     assert!(events.contains(&Event::NoSamples { task: "task 2".to_owned() }));
     // No tasks at all: V_0 and row 0.
     let state = finish(&Data::new(0), &config(Rule::Fwd));
-    assert_eq!((state.ledger().entries().len(), state.scores().rows.len()), (1, 1));
+    assert_eq!((state.ledger().entries().len(), state.scores.rows.len()), (1, 1));
     // Before the first task there are no prompts, so row 0 is the model alone.
     assert_eq!(state.pool().len(), 0);
 }
@@ -244,7 +245,7 @@ fn an_exhausted_capacity_is_told_and_survived() {
     config.subspace.task_energy = 1.0;
     let mut exhausted = Vec::new();
     let (state, status) = run(&data, &config, None, &mut |event| {
-        if let Event::CapacityExhausted { task } = event {
+        if let Event::Note { task, note: PromptNote::CapacityExhausted } = event {
             exhausted.push(task.clone());
         }
         ControlFlow::Continue(())
@@ -259,7 +260,7 @@ fn gpms_first_task_keeps_one_direction_too_few() {
     let data = Data::new(1);
     let mut gpm = config(Rule::Residual);
     gpm.subspace.convention = RankConvention::Gpm;
-    let ranks = |state: &RunState| state.ledger().entries()[0].basis.len();
+    let ranks = |state: &State| state.ledger().entries()[0].basis.len();
     assert_eq!(ranks(&finish(&data, &gpm)) + 1, ranks(&finish(&data, &config(Rule::Residual))));
 }
 
@@ -268,12 +269,13 @@ fn a_nan_is_named_with_task_and_sample_and_nothing_is_written() {
     let mut data = Data::new(2);
     data.tasks[1][4].text[3] = f32::NAN;
     let (model, dir) = (Toy::new(), tempfile::tempdir().unwrap());
-    let mut trainer = Trainer::new(&model, data.curriculum(), config(Rule::Fwd)).unwrap();
-    let mut evaluate = |model: &Toy, pool: &PromptPool, column: usize| {
-        if column == 1 { Ok(0.0) } else { data.score(model, pool, column) }
+    let mut run = trainer(&model, data.curriculum(), &config(Rule::Fwd)).unwrap();
+    let second = Column::Task(TaskId::from_index(1));
+    let mut evaluate = |learner: &PromptLearner<&Toy>, _: Moment, column: Column| {
+        if column == second { Ok(0.0) } else { data.score(learner, column) }
     };
     let mut before = BTreeMap::new();
-    let error = trainer
+    let error = run
         .run(Some(dir.path()), &mut evaluate, &mut |event| {
             if matches!(event, Event::Saved { .. }) {
                 before = files(dir.path());
@@ -282,18 +284,19 @@ fn a_nan_is_named_with_task_and_sample_and_nothing_is_written() {
         })
         .unwrap_err();
     assert_eq!(
-        error.to_string(),
+        chain(&error),
         "task `task 2`, sample 4: Gram::push: element 3 of row 0 is not a finite number"
     );
-    assert_eq!((files(dir.path()), trainer.state().pool().len()), (before, 6));
-    let mut broken = |_: &Toy, _: &PromptPool, _: usize| Err(Broken);
+    assert_eq!((files(dir.path()), run.learner().prompts().pool().len()), (before, 6));
+    let mut broken = |_: &PromptLearner<&Toy>, _: Moment, _: Column| Err(Broken);
     let data = Data::new(1);
-    let mut trainer = Trainer::new(&model, data.curriculum(), config(Rule::Fwd)).unwrap();
-    let error = trainer.run(None, &mut broken, &mut |_| ControlFlow::Continue(())).unwrap_err();
-    assert_eq!(error.to_string(), "task `task 1`, evaluation after 0 tasks: the toy broke on purpose");
-    let mut endless = |_: &Toy, _: &PromptPool, _: usize| Ok(f64::NAN);
-    let error = trainer.run(None, &mut endless, &mut |_| ControlFlow::Continue(())).unwrap_err();
-    assert!(matches!(error, PromptError::NotFinite { .. }), "{error}");
+    let mut run = trainer(&model, data.curriculum(), &config(Rule::Fwd)).unwrap();
+    let error = run.run(None, &mut broken, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert_eq!(chain(&error), "task `task 1`, evaluation after 0 tasks: the toy broke on purpose");
+    let mut endless = |_: &PromptLearner<&Toy>, _: Moment, _: Column| Ok::<_, Broken>(f64::NAN);
+    let error = run.run(None, &mut endless, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    let source = std::error::Error::source(&error);
+    assert!(source.is_some_and(|e| e.is::<NotFinite>()), "{error:?}");
 }
 
 #[test]
@@ -326,19 +329,19 @@ fn a_damaged_or_foreign_state_is_refused() {
     });
     let good = files(dir.path());
     assert_eq!(good.len(), 2, "{:?}", good.keys());
-    let resume = |config: &Config, data: &Data| {
-        Trainer::resume(&model, data.curriculum(), config, dir.path()).err().map(|e| e.to_string())
+    let refusal = |config: &Config, data: &Data| {
+        resume(&model, data.curriculum(), config, dir.path()).err().map(|e| chain(&e))
     };
-    assert_eq!(resume(&config, &data), None);
-    assert_eq!(resume(&Config { save_every: 9, ..config.clone() }, &data), None);
-    assert!(resume(&Config { seed: 5, ..config.clone() }, &data).unwrap().contains("another configuration"));
-    assert!(resume(&config, &Data::new(3)).unwrap().contains("tasks"));
+    assert_eq!(refusal(&config, &data), None);
+    assert_eq!(refusal(&Config { save_every: 9, ..config.clone() }, &data), None);
+    assert!(refusal(&Config { seed: 5, ..config.clone() }, &data).unwrap().contains("another configuration"));
+    assert!(refusal(&config, &Data::new(3)).unwrap().contains("tasks"));
     for (name, bytes) in &good {
         let path = dir.path().join(name);
         let mut damaged = vec![bytes[..bytes.len() / 2].to_vec()];
         if name.ends_with("json") {
             let text = String::from_utf8(bytes.clone()).unwrap();
-            let moved = text.replacen("\"train\": ", "\"train\": 1", 1);
+            let moved = text.replacen("\"step\": ", "\"step\": 1", 1);
             assert_ne!(text, moved);
             damaged.push(moved.into_bytes());
         }
@@ -350,13 +353,13 @@ fn a_damaged_or_foreign_state_is_refused() {
         }
         for bytes in damaged {
             fs::write(&path, bytes).unwrap();
-            assert!(resume(&config, &data).unwrap().contains(name.as_str()));
+            assert!(refusal(&config, &data).unwrap().contains(name.as_str()));
         }
         fs::remove_file(&path).unwrap();
-        assert!(resume(&config, &data).unwrap().contains(name.as_str()));
+        assert!(refusal(&config, &data).unwrap().contains(name.as_str()));
         fs::write(&path, bytes).unwrap();
     }
-    assert_eq!(resume(&config, &data), None);
+    assert_eq!(refusal(&config, &data), None);
 }
 
 #[test]
@@ -374,10 +377,10 @@ fn the_first_values_of_prompts_are_drawn_again() {
         config.pool.top_k = 2;
         config.training.epochs = 2;
         let moved = finish(&data, &config);
-        assert_eq!(moved.owners(), owners);
+        assert_eq!(moved.prompts.owners(), owners);
         config.training.prompts.lr = 1e-30; // Lost in the sum.
         let still = finish(&data, &config);
-        assert_eq!(moved.initial_prompts(), still.pool().prompts());
+        assert_eq!(moved.prompts.initial_prompts(), still.pool().prompts());
         assert_ne!(moved.pool().prompts(), still.pool().prompts());
     }
 }
@@ -394,7 +397,7 @@ fn samples_further_away_than_a_tasks_own_take_no_prompts() {
         };
         let dir = tempfile::tempdir().unwrap();
         let (state, _) = run(data, &config, Some(dir.path()), &mut |_| ControlFlow::Continue(()));
-        assert_eq!(RunState::load(dir.path()).unwrap(), state);
+        assert_eq!(Prompts::load(dir.path()).unwrap(), state.prompts);
         let takes = |sample: &&Sample| {
             !state.pool().select(&model.queries(sample).unwrap()).unwrap().prompts.is_empty()
         };

@@ -4,6 +4,7 @@
 
 mod toy;
 
+use fwd_prompt::continual::*;
 use fwd_prompt::*;
 use rand::Rng;
 use std::cell::RefCell;
@@ -25,8 +26,14 @@ fn shared(method: MethodConfig) -> Config {
 
 /// One prompt a task.
 fn modal_prompt(top_k: usize) -> Config {
-    let mut config = Config { method: MethodConfig::ModalPrompt, ..config(Rule::None) };
-    config.pool = PoolConfig { allocation: Allocation::Partitioned(1), prompt_len: 6, top_k, ..config.pool };
+    let mut config = config(Rule::None);
+    config.pool = PoolConfig {
+        allocation: Allocation::Partitioned(1),
+        selection: TrainingSelection::ModalPrompt,
+        prompt_len: 6,
+        top_k,
+        ..config.pool
+    };
     config
 }
 
@@ -54,7 +61,7 @@ fn separable(n_tasks: u64) -> Data {
     data
 }
 
-fn events(data: &Data, config: &Config) -> (RunState, Vec<Event>) {
+fn events(data: &Data, config: &Config) -> (State, Vec<Event<PromptNote>>) {
     let mut events = Vec::new();
     let (state, _) = run(data, config, None, &mut |event| {
         events.push(event.clone());
@@ -64,8 +71,8 @@ fn events(data: &Data, config: &Config) -> (RunState, Vec<Event>) {
 }
 
 /// The penalties of the steps of each task.
-fn penalties(events: &[Event], task: &str) -> Vec<f64> {
-    let of = |event: &Event| match event {
+fn penalties(events: &[Event<PromptNote>], task: &str) -> Vec<f64> {
+    let of = |event: &Event<PromptNote>| match event {
         Event::Step { task: name, penalty, .. } if name == task => Some(*penalty),
         _ => None,
     };
@@ -76,17 +83,17 @@ fn penalties(events: &[Event], task: &str) -> Vec<f64> {
 fn replay_brings_an_old_task_back() {
     let data = Data::new(3);
     let plain = finish(&data, &shared(MethodConfig::Plain));
-    assert!(plain.stored_samples().is_empty());
-    let lost = |state: &RunState| state.scores().forgetting(3).unwrap();
-    assert!(lost(&plain) > 5.0, "{:?}", plain.scores());
+    assert!(plain.stored.is_empty());
+    let lost = |state: &State| state.scores.forgetting(3).unwrap();
+    assert!(lost(&plain) > 5.0, "{:?}", plain.scores);
     for policy in [BufferPolicy::EqualShare, BufferPolicy::Reservoir] {
         let replay = finish(&data, &shared(MethodConfig::Replay(ReplayConfig { policy, ..REPLAY })));
-        assert!(lost(&replay) < 0.5 * lost(&plain), "{:?} {:?}", replay.scores(), plain.scores());
-        let stored = replay.stored_samples();
+        assert!(lost(&replay) < 0.5 * lost(&plain), "{:?} {:?}", replay.scores, plain.scores);
+        let stored = replay.stored;
         assert_eq!(stored.len(), 12);
-        assert!(stored.iter().all(|s| (1..=3).contains(&s.task) && s.sample < 25));
+        assert!(stored.iter().all(|s| (1..=3).contains(&s.task.number()) && s.sample < 25));
         // The first task has nothing to rehearse.
-        assert_eq!(replay.scores().get(1, 1), plain.scores().get(1, 1));
+        assert_eq!(replay.scores.get(1, 1), plain.scores.get(1, 1));
     }
 }
 
@@ -105,11 +112,11 @@ impl FrozenModel for Spy {
         self.toy.dims()
     }
 
-    fn embeddings(&self, sample: &Sample) -> std::result::Result<Embeddings, Broken> {
+    fn embeddings<'s>(&'s self, sample: &'s Sample) -> std::result::Result<Embeddings<'s>, Broken> {
         self.toy.embeddings(sample)
     }
 
-    fn queries(&self, sample: &Sample) -> std::result::Result<Queries, Broken> {
+    fn queries<'s>(&'s self, sample: &'s Sample) -> std::result::Result<Queries<'s>, Broken> {
         self.toy.queries(sample)
     }
 
@@ -125,12 +132,13 @@ impl FrozenModel for Spy {
 }
 
 /// Runs to the end and returns all calls of the model.
-fn spy(data: &Data, config: &Config) -> (RunState, Vec<(Vec<f32>, PromptBatch)>) {
+fn spy(data: &Data, config: &Config) -> (State, Vec<(Vec<f32>, PromptBatch)>) {
     let model = Spy { toy: Toy::new(), calls: RefCell::default() };
-    let mut trainer = Trainer::new(&model, data.curriculum(), config.clone()).unwrap();
-    let mut evaluate = |_: &Spy, _: &PromptPool, _: usize| Ok(0.0);
-    trainer.run(None, &mut evaluate, &mut |_| ControlFlow::Continue(())).unwrap();
-    let state = trainer.state().clone();
+    let mut run = trainer(&model, data.curriculum(), config).unwrap();
+    let mut evaluate = |_: &PromptLearner<&Spy>, _: Moment, _: Column| Ok::<_, Broken>(0.0);
+    run.run(None, &mut evaluate, &mut |_| ControlFlow::Continue(())).unwrap();
+    let state = State::of(&run);
+    drop(run);
     (state, model.calls.into_inner())
 }
 
@@ -159,7 +167,7 @@ fn replay_under_a_partitioned_pool_trains_only_the_new_prompts() {
     let mut alone = config.clone();
     alone.method = MethodConfig::Plain;
     let (replay, plain) = (finish(&data, &config), finish(&data, &alone));
-    let old = |state: &RunState| state.pool().prompts()[..3 * 3 * DIM].to_vec();
+    let old = |state: &State| state.pool().prompts()[..3 * 3 * DIM].to_vec();
     assert_eq!(old(&replay), old(&plain));
     assert!(replay.pool().len() == 6 && replay.pool() != plain.pool());
 }
@@ -169,22 +177,22 @@ fn ewc_holds_shared_prompts_and_nothing_else() {
     let data = Data::new(3);
     let plain = finish(&data, &shared(MethodConfig::Plain));
     let (ewc, told) = events(&data, &shared(MethodConfig::Ewc(EWC)));
-    let lost = |state: &RunState| state.scores().forgetting(3).unwrap();
-    assert!(lost(&ewc) < 0.5 * lost(&plain), "{:?} {:?}", ewc.scores(), plain.scores());
+    let lost = |state: &State| state.scores.forgetting(3).unwrap();
+    assert!(lost(&ewc) < 0.5 * lost(&plain), "{:?} {:?}", ewc.scores, plain.scores);
     assert!(penalties(&told, "task 1").iter().all(|p| *p == 0.0));
     let second = penalties(&told, "task 2");
     // Nothing has changed before the first step.
     assert!(second[0] == 0.0 && second[1..].iter().all(|p| *p > 0.0), "{second:?}");
-    let fisher = |event: &&Event| matches!(event, Event::Fisher { of: 10, .. });
+    let fisher = |event: &&Event<PromptNote>| matches!(event, Event::Remembered { of: 10, .. });
     assert_eq!(told.iter().filter(fisher).count(), 30);
     // A penalty without weight changes no bit, nor does any penalty where each task has prompts of its own.
     let free = finish(&data, &shared(MethodConfig::Ewc(EwcConfig { weight: 0.0, ..EWC })));
-    assert_eq!((free.pool(), free.scores()), (plain.pool(), plain.scores()));
+    assert_eq!((free.pool(), &free.scores), (plain.pool(), &plain.scores));
     let mut own = shared(MethodConfig::Ewc(EWC));
     own.pool = PoolConfig { allocation: Allocation::Partitioned(2), top_k: 2, ..own.pool };
     let (held, told) = events(&data, &own);
     assert!(["task 1", "task 2", "task 3"].iter().all(|t| penalties(&told, t).iter().all(|p| *p == 0.0)));
-    assert!(!told.iter().any(|event| matches!(event, Event::Fisher { .. })));
+    assert!(!told.iter().any(|event| matches!(event, Event::Remembered { .. })));
     assert_eq!(held.pool(), finish(&data, &Config { method: MethodConfig::Plain, ..own }).pool());
 }
 
@@ -203,7 +211,7 @@ fn modal_prompt_finds_the_task_of_each_sample_alone() {
     for order in [mixed.clone(), mixed.into_iter().rev().collect()] {
         let selections: Vec<Selection> = order.iter().map(|s| select(s)).collect();
         let batch = state.pool().gather(&selections).unwrap();
-        let size = batch.n_tokens * batch.dim;
+        let size = batch.uniform_length().unwrap() * batch.dim;
         for (i, sample) in order.iter().enumerate() {
             let alone = state.pool().gather(&[select(sample)]).unwrap();
             assert_eq!(alone.values, batch.values[i * size..(i + 1) * size]);
@@ -212,7 +220,7 @@ fn modal_prompt_finds_the_task_of_each_sample_alone() {
     // The key term is in the loss of every step.
     let key_losses: Vec<f64> = told
         .iter()
-        .filter_map(|e| if let Event::Step { key_loss, .. } = e { Some(*key_loss) } else { None })
+        .filter_map(|e| if let Event::Step { auxiliary_loss, .. } = e { Some(*auxiliary_loss) } else { None })
         .collect();
     assert!(key_losses.len() == 24 && key_losses.iter().all(|loss| *loss < 0.0), "{key_losses:?}");
 }
@@ -252,7 +260,7 @@ fn modal_prompt_trains_behind_the_most_similar_older_prompt_of_each_sample() {
     let older = |j: usize| &state.pool().prompts()[j * size..(j + 1) * size];
     let mut n = 0;
     for (targets, prompts) in calls.iter().filter(|(targets, _)| targets[0].abs() == 2.0) {
-        assert_eq!(prompts.n_tokens, 12);
+        assert_eq!(prompts.uniform_length(), Some(12));
         for (target, rows) in targets.iter().zip(prompts.values.chunks_exact(2 * size)) {
             let similar = usize::from(*target > 0.0);
             let has = |j: usize| rows.chunks_exact(size).any(|row| row == older(j));
@@ -262,7 +270,7 @@ fn modal_prompt_trains_behind_the_most_similar_older_prompt_of_each_sample() {
     }
     assert_eq!(n, 20);
     // A first task has only its own prompt; older prompts stay as their tasks left them.
-    assert_eq!(calls[0].1.n_tokens, 6);
+    assert_eq!(calls[0].1.uniform_length(), Some(6));
     let mut first = separable(1);
     first.pretraining = data.pretraining;
     let alone = finish(&first, &config);
@@ -288,10 +296,11 @@ fn every_method_goes_on_from_every_step_to_the_bytes_of_an_unbroken_run() {
     let model = Toy::new();
     // All that a state holds, to the last bit.
     let go_on = |config: &Config, dir: &Path| {
-        let mut trainer = Trainer::resume(&model, data.curriculum(), config, dir).unwrap();
-        let mut evaluate = |model: &Toy, pool: &PromptPool, column: usize| data.score(model, pool, column);
-        trainer.run(None, &mut evaluate, &mut |_| ControlFlow::Continue(())).unwrap();
-        format!("{:?}", trainer.state())
+        let mut run = resume(&model, data.curriculum(), config, dir).unwrap();
+        let mut evaluate =
+            |learner: &PromptLearner<&Toy>, _: Moment, column: Column| data.score(learner, column);
+        run.run(None, &mut evaluate, &mut |_| ControlFlow::Continue(())).unwrap();
+        format!("{:?}", State::of(&run))
     };
     for config in [
         small(MethodConfig::Replay(REPLAY)),
@@ -320,15 +329,18 @@ fn every_method_goes_on_from_every_step_to_the_bytes_of_an_unbroken_run() {
         // Stopped between two samples of the Fisher information.
         told.retain(|event| !matches!(event, Event::Saved { .. }));
         for (stop_at, event) in told.iter().enumerate() {
-            if matches!(event, Event::Fisher { .. }) {
+            if matches!(event, Event::Remembered { .. }) {
                 let mut n = 0;
                 let (state, status) = run(&data, &config, None, &mut |_| {
                     n += 1;
                     if n == stop_at + 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
                 });
-                assert_eq!((status, state.cursor().phase), (Status::Interrupted, Phase::Train(3)));
+                assert!(
+                    status == Status::Interrupted && matches!(state.stage, Stage::Remember(_)),
+                    "{state:?}"
+                );
                 let dir = tempfile::tempdir().unwrap();
-                state.save(dir.path()).unwrap();
+                state.saved.save(dir.path()).unwrap();
                 assert!(go_on(&config, dir.path()) == whole, "{event:?}");
             }
         }
@@ -344,17 +356,17 @@ fn a_model_that_fails_after_the_last_step_is_asked_again() {
     // The second run begins where the Fisher information is due, with a target that cannot be; the third one has good data.
     let dir = tempfile::tempdir().unwrap();
     run(&data, &config, Some(dir.path()), &mut |event| match event {
-        Event::Step { step, of, .. } if step == of => ControlFlow::Break(()),
+        Event::Learnt { .. } => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     });
     broken.tasks[0][11].target[0] = f32::NAN;
-    let mut trainer = Trainer::resume(&model, broken.curriculum(), &config, dir.path()).unwrap();
-    assert_eq!(trainer.state().cursor().phase, Phase::Train(120));
-    let before = trainer.state().clone();
-    let mut evaluate = |_: &Toy, _: &PromptPool, _: usize| Ok(0.0);
-    let error = trainer.run(None, &mut evaluate, &mut |_| ControlFlow::Continue(())).unwrap_err();
-    assert_eq!(error.to_string(), "task `task 1`, sample 11: the loss is not a finite number");
-    assert_eq!(*trainer.state(), before);
+    let mut again = resume(&model, broken.curriculum(), &config, dir.path()).unwrap();
+    assert_eq!(again.stage(), Stage::Remember(TaskId::from_index(0)));
+    let before = State::of(&again);
+    let mut evaluate = |_: &PromptLearner<&Toy>, _: Moment, _: Column| Ok::<_, Broken>(0.0);
+    let error = again.run(None, &mut evaluate, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert_eq!(chain(&error), "task `task 1`, sample 11: the loss is not a finite number");
+    assert_eq!(State::of(&again), before);
     let (state, status) = run(&data, &config, Some(dir.path()), &mut |_| ControlFlow::Continue(()));
     assert_eq!((status, &state), (Status::Finished, &finish(&data, &config)));
 }
@@ -371,15 +383,17 @@ fn impossible_methods_are_refused_by_name() {
     assert!(ewc(EwcConfig { weight: -1.0, ..EWC }).contains("method.ewc.weight is -1"));
     assert!(ewc(EwcConfig { decay: 1.5, ..EWC }).contains("method.ewc.decay is 1.5"));
     assert!(ewc(EwcConfig { fisher_samples: 0, ..EWC }).contains("fisher_samples is 0"));
-    assert!(refused(MethodConfig::ModalPrompt).contains("Partitioned(1)"));
+    let mut shared_modal = shared(MethodConfig::Plain);
+    shared_modal.pool.selection = TrainingSelection::ModalPrompt;
+    assert!(shared_modal.check().unwrap_err().to_string().contains("Partitioned(1)"));
     modal_prompt(3).check().unwrap(); // K counts tasks, of which there are more than one
     for unknown in [r#"{"method": {"replay": {"sise": 3}}}"#, r#"{"method": "replai"}"#] {
         let error = serde_json::from_str::<Config>(unknown).unwrap_err().to_string();
         assert!(error.contains("sise") || error.contains("replai"), "{error}");
     }
-    for method in [MethodConfig::Replay(REPLAY), MethodConfig::Ewc(EWC), MethodConfig::ModalPrompt] {
-        let written = serde_json::to_string(&shared(method)).unwrap();
-        assert_eq!(serde_json::from_str::<Config>(&written).unwrap(), shared(method));
+    for config in [shared(MethodConfig::Replay(REPLAY)), shared(MethodConfig::Ewc(EWC)), modal_prompt(3)] {
+        let written = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<Config>(&written).unwrap(), config);
     }
 }
 
@@ -392,11 +406,20 @@ fn only_a_run_with_a_method_saves_its_memory() {
         serde_json::from_str::<serde_json::Value>(&text).unwrap()
     };
     let plain = manifest(&shared(MethodConfig::Plain));
-    assert_eq!(plain["version"], 3);
-    assert!(plain.get("memory").is_none() && plain["config"].get("method").is_none());
+    assert_eq!(plain["version"], 4);
+    let config = &plain["sections"]["learner"]["config"];
+    assert!(
+        config.is_object() && config.get("method").is_none() && config["pool"].get("selection").is_none()
+    );
+    let tensors = || SavedState::load(dir.path()).unwrap().section("method").unwrap().tensor_names().count();
+    assert_eq!(tensors(), 0);
     fs::remove_dir_all(dir.path()).unwrap();
     let ewc = manifest(&shared(MethodConfig::Ewc(EWC)));
-    assert_eq!((&ewc["version"], &ewc["memory"]["n_weighed"]), (&3.into(), &6.into()));
+    assert_eq!((&ewc["version"], &ewc["sections"]["loop"]["method"][0]), (&4.into(), &"ewc".into()));
+    assert_eq!(tensors(), 1);
+    // Six prompts of three tokens.
+    let saved = SavedState::load(dir.path()).unwrap();
+    assert_eq!(saved.section("method").unwrap().shape("fisher"), Some(&[6 * 3 * DIM][..]));
 }
 
 #[test]

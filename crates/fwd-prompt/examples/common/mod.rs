@@ -9,10 +9,11 @@
 
 use candle_core::{D, DType, Device, Tensor, Var};
 use fwd_ops::{AttentionBias, OpError, attention, backward, cross_entropy, in_pool};
+use fwd_prompt::continual::{Column, Curriculum, Moment, ScoreMatrix, Task, stream};
 use fwd_prompt::linalg::{AdamW, AdamWState};
 use fwd_prompt::{
-    Config, Curriculum, Dims, Embeddings, Event, FrozenModel, LossGradient, PromptBatch, PromptPool, Queries,
-    Rule, RunState, Task, Trainer, stream,
+    Config, Dims, Embeddings, FrozenModel, LossGradient, PromptBatch, PromptLearner, PromptPool, Prompts,
+    Queries, Rule, trainer,
 };
 use rand::Rng;
 use std::error::Error;
@@ -154,13 +155,21 @@ impl Network {
                 .map(|s| pool.select(&self.queries(s)?).map_err(unfit))
                 .collect::<Result<_, _>>()?;
             let prompts = pool.gather(&selections).map_err(unfit)?;
-            let shape = (prompts.batch, prompts.n_tokens, prompts.dim);
-            let input = self.input(&batch, &Tensor::from_vec(prompts.values, shape, &Device::Cpu)?)?;
-            let found: Vec<u32> = self.forward(&input)?.argmax(D::Minus1)?.to_dtype(DType::U32)?.to_vec1()?;
-            right += found.iter().zip(&batch).filter(|(found, s)| **found as usize == s.label).count();
+            let prompts = tensor(&prompts)?;
+            let input = self.input(&batch, &prompts)?;
+            let classes: Vec<u32> =
+                self.forward(&input)?.argmax(D::Minus1)?.to_dtype(DType::U32)?.to_vec1()?;
+            right += classes.iter().zip(&batch).filter(|(class, s)| **class as usize == s.label).count();
         }
         Ok(100.0 * right as f64 / samples.len() as f64)
     }
+}
+
+/// The prompts of a batch as `(batch, tokens, width)`; every sample here has as many.
+fn tensor(prompts: &PromptBatch) -> Result<Tensor, OpError> {
+    let what = || "prompts of several lengths".to_owned();
+    let n = prompts.uniform_length().ok_or_else(|| OpError::Shape { op: "prompts", what: what() })?;
+    Ok(Tensor::from_slice(&prompts.values, (prompts.lengths.len(), n, prompts.dim), &Device::Cpu)?)
 }
 
 /// The pool was made for this network, so this does not happen; an example need not have an error type of its own.
@@ -178,22 +187,22 @@ impl FrozenModel for Network {
         Dims { model: d, image_query, text_query }
     }
 
-    fn embeddings(&self, sample: &Sample) -> Result<Embeddings, OpError> {
-        let rows = sample.embeddings.clone();
+    fn embeddings<'s>(&'s self, sample: &'s Sample) -> Result<Embeddings<'s>, OpError> {
+        let (rows, none) = (sample.embeddings[..].into(), (&[][..]).into());
         Ok(if self.sizes.is_image {
-            Embeddings { image: rows, text: vec![] }
+            Embeddings { image: rows, text: none }
         } else {
-            Embeddings { image: vec![], text: rows }
+            Embeddings { image: none, text: rows }
         })
     }
 
     /// The mean embedding.
-    fn queries(&self, sample: &Sample) -> Result<Queries, OpError> {
+    fn queries<'s>(&'s self, sample: &'s Sample) -> Result<Queries<'s>, OpError> {
         let mut mean = vec![0.0; self.sizes.width];
         for row in sample.embeddings.chunks_exact(self.sizes.width) {
             mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x / self.sizes.tokens as f32);
         }
-        let none = vec![];
+        let (mean, none) = (mean.into(), vec![].into());
         Ok(if self.sizes.is_image {
             Queries { image: mean, text: none }
         } else {
@@ -202,8 +211,7 @@ impl FrozenModel for Network {
     }
 
     fn loss_gradient(&self, batch: &[&Sample], prompts: &PromptBatch) -> Result<LossGradient, OpError> {
-        let shape = (prompts.batch, prompts.n_tokens, prompts.dim);
-        let prompt = Var::from_slice(&prompts.values, shape, &Device::Cpu)?;
+        let prompt = Var::from_tensor(&tensor(prompts)?)?;
         let labels: Vec<i64> = batch.iter().map(|s| s.label as i64).collect();
         let labels = Tensor::from_vec(labels, batch.len(), &Device::Cpu)?;
         let loss = cross_entropy(&self.forward(&self.input(batch, &prompt)?)?, &labels)?;
@@ -222,19 +230,29 @@ pub(crate) struct Split {
     pub(crate) test: Vec<Sample>,
 }
 
+/// What a run ends in.
+pub(crate) struct Outcome {
+    pub(crate) prompts: Prompts,
+    pub(crate) scores: ScoreMatrix,
+}
+
 /// Learns the tasks one after another under a rule; the last split is that of pre-training.
-pub(crate) fn learn(network: &Network, splits: &[Split], config: &Config) -> AnyResult<RunState> {
+pub(crate) fn learn(network: &Network, splits: &[Split], config: &Config) -> AnyResult<Outcome> {
     let (pretraining, tasks) = splits.split_last().ok_or("no data")?;
     let curriculum = Curriculum {
-        pretraining: &pretraining.train,
-        tasks: tasks.iter().map(|s| Task { name: s.name.to_owned(), train: &s.train }).collect(),
+        pretraining: &pretraining.train[..],
+        tasks: tasks.iter().map(|s| Task { name: s.name.to_owned(), train: &s.train[..] }).collect(),
     };
-    let mut trainer = Trainer::new(network, curriculum, config.clone())?;
-    let mut evaluate =
-        |network: &Network, pool: &PromptPool, column: usize| network.accuracy(&splits[column].test, pool);
-    let mut watch = |_: &Event| ControlFlow::Continue(());
-    trainer.run(None, &mut evaluate, &mut watch)?;
-    Ok(trainer.state().clone())
+    let mut run = trainer(network, curriculum, config)?;
+    let mut evaluate = |learner: &PromptLearner<&Network>, _: Moment, column: Column| {
+        let split = match column {
+            Column::Task(task) => &tasks[task.index()],
+            Column::Pretraining => pretraining,
+        };
+        network.accuracy(&split.test, learner.prompts().pool())
+    };
+    run.run(None, &mut evaluate, &mut |_| ControlFlow::Continue(()))?;
+    Ok(Outcome { prompts: run.learner().prompts().clone(), scores: run.scores().clone() })
 }
 
 /// Runs the rules on several seeds and prints, for each, the mean score matrix and its measures. Returns the mean forgetting.
@@ -253,27 +271,27 @@ pub(crate) fn compare(
         for ((network, splits), seed) in data.iter().zip(seeds.clone()) {
             states.push(learn(network, splits, &Config { rule: *rule, seed, ..config.clone() })?);
         }
-        let mean = |measure: &dyn Fn(&RunState) -> Option<f64>| {
+        let mean = |measure: &dyn Fn(&Outcome) -> Option<f64>| {
             states.iter().filter_map(measure).sum::<f64>() / states.len() as f64
         };
         println!("\nrule {name}: accuracy in percent, mean of {} seeds", states.len());
         println!("  {:18}{}", "", names.iter().map(|n| format!("{n:>14}")).collect::<String>());
         for row in 0..=n_tasks {
             let after = if row == 0 { "before".to_owned() } else { format!("after {}", names[row - 1]) };
-            let scores = (1..=names.len()).map(|j| format!("{:14.1}", mean(&|s| s.scores().get(row, j))));
+            let scores = (1..=names.len()).map(|j| format!("{:14.1}", mean(&|s| s.scores.get(row, j))));
             println!("  {after:18}{}", scores.collect::<String>());
         }
-        let leakage = |s: &RunState| {
-            let forbidden = s.interference().iter().flatten().filter(|x| x.forbidden);
+        let leakage = |s: &Outcome| {
+            let forbidden = s.prompts.interference().iter().flatten().filter(|x| x.forbidden);
             Some(forbidden.map(|x| x.leakage).fold(0.0, f64::max))
         };
-        let lost = mean(&|s| s.scores().forgetting(n_tasks));
+        let lost = mean(&|s| s.scores.forgetting(n_tasks));
         println!(
             "  forgetting {lost:.1}   average {:.1}   pre-training {:+.1}   leakage {:.0e}   subspaces {:?}",
-            mean(&|s| s.scores().average(n_tasks)),
-            mean(&|s| s.scores().retention(n_tasks)),
+            mean(&|s| s.scores.average(n_tasks)),
+            mean(&|s| s.scores.retention(n_tasks)),
             mean(&leakage),
-            states[0].ledger().entries().iter().map(|e| e.basis.len()).collect::<Vec<_>>(),
+            states[0].prompts.ledger().entries().iter().map(|e| e.basis.len()).collect::<Vec<_>>(),
         );
         forgetting.push(lost);
     }

@@ -1,5 +1,6 @@
 //! A small model whose gradient is written out by hand, tasks for it, and runs of the trainer.
 
+use fwd_prompt::continual::*;
 use fwd_prompt::*;
 use rand::Rng;
 use std::collections::BTreeMap;
@@ -50,19 +51,21 @@ impl FrozenModel for Toy {
         Dims { model: DIM, image_query: DIM, text_query: DIM }
     }
 
-    fn embeddings(&self, sample: &Sample) -> Result<Embeddings, Broken> {
-        Ok(Embeddings { image: sample.image.clone(), text: sample.text.clone() })
+    fn embeddings<'s>(&'s self, sample: &'s Sample) -> Result<Embeddings<'s>, Broken> {
+        Ok(Embeddings { image: sample.image[..].into(), text: sample.text[..].into() })
     }
 
-    fn queries(&self, sample: &Sample) -> Result<Queries, Broken> {
-        Ok(Queries { image: sample.image[..DIM].to_vec(), text: sample.text[..DIM].to_vec() })
+    fn queries<'s>(&'s self, sample: &'s Sample) -> Result<Queries<'s>, Broken> {
+        Ok(Queries { image: sample.image[..DIM].into(), text: sample.text[..DIM].into() })
     }
 
     fn loss_gradient(&self, batch: &[&Sample], prompts: &PromptBatch) -> Result<LossGradient, Broken> {
-        let (size, mut loss, mut gradient) = (prompts.n_tokens * DIM, 0.0, Vec::new());
-        for (sample, prompt) in batch.iter().zip(prompts.values.chunks_exact(size)) {
+        let (mut loss, mut gradient, mut start) = (0.0, Vec::new(), 0);
+        for (sample, &length) in batch.iter().zip(&prompts.lengths) {
+            let prompt = &prompts.values[start * DIM..(start + length) * DIM];
+            start += length;
             let y = self.output(sample, prompt);
-            let n_tokens = prompts.n_tokens + (sample.image.len() + sample.text.len()) / DIM;
+            let n_tokens = length + (sample.image.len() + sample.text.len()) / DIM;
             let error: Vec<f64> = y.iter().zip(&sample.target).map(|(y, &t)| y - f64::from(t)).collect();
             loss += 0.5 * error.iter().map(|e| e * e).sum::<f64>() / batch.len() as f64;
             let scale = 1.0 / (n_tokens * batch.len()) as f64;
@@ -74,7 +77,7 @@ impl FrozenModel for Toy {
                     (scale * sum) as f32
                 })
                 .collect();
-            (0..prompts.n_tokens).for_each(|_| gradient.extend_from_slice(&row));
+            (0..length).for_each(|_| gradient.extend_from_slice(&row));
         }
         Ok(LossGradient { loss, gradient })
     }
@@ -103,16 +106,19 @@ impl Data {
         Self { pretraining: samples(0, 30), tasks: (1..=n_tasks).map(|t| samples(t, 25)).collect() }
     }
 
-    pub(crate) fn curriculum(&self) -> Curriculum<'_, Sample> {
-        let task = |(i, train): (usize, &'_ Vec<Sample>)| (format!("task {}", i + 1), train.len(), i);
-        let names: Vec<_> = self.tasks.iter().enumerate().map(task).collect();
-        let tasks = names.into_iter().map(|(name, _, i)| Task { name, train: &self.tasks[i] }).collect();
-        Curriculum { pretraining: &self.pretraining, tasks }
+    pub(crate) fn curriculum(&self) -> Curriculum<&[Sample]> {
+        let tasks = self.tasks.iter().enumerate();
+        let tasks = tasks.map(|(i, train)| Task { name: format!("task {}", i + 1), train: &train[..] });
+        Curriculum { pretraining: &self.pretraining, tasks: tasks.collect() }
     }
 
     /// The score: 100 times how near the outputs are, on the training samples.
-    pub(crate) fn score(&self, model: &Toy, pool: &PromptPool, column: usize) -> Result<f64, Broken> {
-        let samples = self.tasks.get(column).unwrap_or(&self.pretraining);
+    pub(crate) fn score(&self, learner: &PromptLearner<&Toy>, column: Column) -> Result<f64, Broken> {
+        let (model, pool) = (learner.model(), learner.prompts().pool());
+        let samples = match column {
+            Column::Task(task) => &self.tasks[task.index()],
+            Column::Pretraining => &self.pretraining,
+        };
         let mut total = 0.0;
         for sample in samples {
             let selection = pool.select(&model.queries(sample)?).unwrap();
@@ -141,29 +147,61 @@ pub(crate) fn config(rule: Rule) -> Config {
     }
 }
 
+/// All that a run has computed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct State {
+    pub(crate) saved: SavedState,
+    pub(crate) stage: Stage,
+    pub(crate) prompts: Prompts,
+    pub(crate) scores: ScoreMatrix,
+    pub(crate) stored: Vec<StoredSample>,
+}
+
+impl State {
+    pub(crate) fn of<M: FrozenModel<Features = Sample>>(trainer: &PromptTrainer<M, &[Sample]>) -> Self {
+        Self {
+            saved: trainer.saved_state(),
+            stage: trainer.stage(),
+            prompts: trainer.learner().prompts().clone(),
+            scores: trainer.scores().clone(),
+            stored: trainer.method().stored_samples().to_vec(),
+        }
+    }
+
+    pub(crate) fn pool(&self) -> &PromptPool {
+        self.prompts.pool()
+    }
+
+    pub(crate) fn ledger(&self) -> &SubspaceLedger {
+        self.prompts.ledger()
+    }
+
+    pub(crate) fn interference(&self) -> &[Vec<Interference>] {
+        self.prompts.interference()
+    }
+}
+
 /// Runs to the end, or until the observer stops it; `dir` is where it saves.
 pub(crate) fn run(
     data: &Data,
     config: &Config,
     dir: Option<&Path>,
-    observe: Observe<'_>,
-) -> (RunState, Status) {
+    observe: Observe<'_, PromptNote>,
+) -> (State, Status) {
     let model = Toy::new();
     let mut trainer = match dir {
-        Some(dir) if RunState::exists(dir) => {
-            Trainer::resume(&model, data.curriculum(), config, dir).unwrap()
-        }
-        _ => Trainer::new(&model, data.curriculum(), config.clone()).unwrap(),
+        Some(dir) if is_saved(dir) => resume(&model, data.curriculum(), config, dir).unwrap(),
+        _ => trainer(&model, data.curriculum(), config).unwrap(),
     };
-    let mut evaluate = |model: &Toy, pool: &PromptPool, column: usize| data.score(model, pool, column);
+    let mut evaluate = |learner: &PromptLearner<&Toy>, _: Moment, column: Column| data.score(learner, column);
     let status = trainer.run(dir, &mut evaluate, observe).unwrap();
-    (trainer.state().clone(), status)
+    (State::of(&trainer), status)
 }
 
 /// Runs to the end.
-pub(crate) fn finish(data: &Data, config: &Config) -> RunState {
+pub(crate) fn finish(data: &Data, config: &Config) -> State {
     let (state, status) = run(data, config, None, &mut |_| ControlFlow::Continue(()));
-    assert_eq!((status, state.cursor().phase), (Status::Finished, Phase::Done));
+    assert_eq!((status, state.stage), (Status::Finished, Stage::Done));
     state
 }
 

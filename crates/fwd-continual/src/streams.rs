@@ -11,7 +11,7 @@ use rand_distr::StandardNormal;
 /// # Examples
 /// ```
 /// use rand::Rng;
-/// let draw = |name, a| fwd_prompt::stream(7, name, [a, 0]).random::<u64>();
+/// let draw = |name, a| fwd_continual::stream(7, name, [a, 0]).random::<u64>();
 /// assert_eq!(draw("order", 1), draw("order", 1));
 /// assert_ne!(draw("order", 1), draw("order", 2));
 /// assert_ne!(draw("order", 1), draw("prompts", 1));
@@ -27,13 +27,13 @@ pub fn stream(seed: u64, name: &str, indices: [u64; 2]) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(key)
 }
 
-/// `n` normal numbers of the given standard deviation.
-pub(crate) fn normal(rng: &mut ChaCha8Rng, n: usize, std: f32) -> Vec<f32> {
+/// `n` normal numbers of mean 0 and the given standard deviation.
+pub fn normal(rng: &mut ChaCha8Rng, n: usize, std: f32) -> Vec<f32> {
     (0..n).map(|_| std * rng.sample::<f32, _>(StandardNormal)).collect()
 }
 
-/// The numbers below `n` in random order.
-pub(crate) fn permutation(rng: &mut ChaCha8Rng, n: usize) -> Vec<usize> {
+/// The numbers below `n` in an order drawn from a stream.
+pub fn permutation(rng: &mut ChaCha8Rng, n: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
     order.shuffle(rng);
     order

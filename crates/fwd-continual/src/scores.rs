@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// # Examples
 /// ```
-/// use fwd_prompt::ScoreMatrix;
+/// use fwd_continual::ScoreMatrix;
 /// let rows = [[10.0, 20.0], [60.0, 24.0], [50.0, 70.0]];
 /// let scores = ScoreMatrix { n_tasks: 2, rows: rows.map(Vec::from).to_vec() };
 /// assert_eq!(scores.average(2), Some(60.0));

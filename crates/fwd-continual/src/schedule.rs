@@ -28,7 +28,7 @@ impl Schedule {
     ///
     /// # Examples
     /// ```
-    /// use fwd_prompt::{Decay, Schedule};
+    /// use fwd_continual::{Decay, Schedule};
     /// let schedule = Schedule { warmup_steps: 2, decay: Decay::Cosine };
     /// let factors: Vec<f64> = (0..6).map(|step| schedule.factor(step, 6)).collect();
     /// assert_eq!(factors[..3], [0.5, 1.0, 1.0]); // the rise, and the top of the cosine

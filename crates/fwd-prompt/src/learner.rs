@@ -1,0 +1,495 @@
+//! Prompts as a learner of the continual loop.
+//!
+//! ```text
+//! begin_pretraining   V_0 from the embeddings of the pre-training samples
+//! begin_task          one pass over D_t: Gram matrix C_t; V_t by residual decomposition; new prompts and keys
+//! gradients, step     select, run the model, project, update prompts and keys with Π_t
+//! end_task            P ← P + ΔP; interference; rejection thresholds
+//! ```
+
+use crate::config::{Allocation, Config, KeyInit, Rejection};
+use crate::error::PromptError;
+use crate::ledger::Interference;
+use crate::model::{FrozenModel, LossGradient, PromptBatch, Queries};
+use crate::pool::{PromptPool, Selection, slot};
+use crate::prompts::{KIND, Prompts, TrainingInfo, initial_values};
+use fwd_continual::{
+    Batch, Change, ContinualError, Curriculum, Event, Failure, Gradients, Learner, NotFinite, Place,
+    Reporter, SavedState, Section, SectionError, StepReport, TaskAt, Trainer, normal, permutation, stream,
+};
+use fwd_linalg::{AdamW, AdamWState, Gram, LinalgError, ProjectedAdamW, Projection, clip_factor};
+use serde::Serialize;
+use std::ops::Range;
+use std::path::Path;
+use std::time::Instant;
+
+/// Prompts in front of a frozen model, and everything that was learnt with them.
+#[derive(Debug, Clone)]
+pub struct PromptLearner<M> {
+    model: M,
+    prompts: Prompts,
+}
+
+/// The training of prompts with the model `M` on samples that `D` lends.
+pub type PromptTrainer<M, D> = Trainer<PromptLearner<M>, D>;
+
+/// What exists while a task is being learnt. The prompts themselves move at its end.
+#[derive(Debug, Clone)]
+pub struct PromptTraining {
+    /// The first prompt that is trained; all after it are.
+    first: usize,
+    /// `P − P_start`. Kept apart, so that its rounding error is relative to the change, not to the prompts.
+    change: Vec<f32>,
+    prompts: AdamWState,
+    image_keys: AdamWState,
+    text_keys: AdamWState,
+    projection: Projection,
+}
+
+/// What prompts tell beside the loop's own events.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "note", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum PromptNote {
+    /// A task has its subspace.
+    Subspace {
+        /// Rows of embeddings that it is made of.
+        n_rows: u64,
+        /// Number of its directions.
+        rank: usize,
+        /// The share of its energy that older subspaces held.
+        captured_before: f64,
+        /// The share that they hold with the new directions.
+        captured: f64,
+        /// Directions that are still free.
+        capacity_left: usize,
+    },
+    /// All directions belong to tasks now: later ones get no subspace of their own.
+    CapacityExhausted,
+    /// The rule leaves nothing to change (neither V_0 nor V_t under `fwd-strict`, or a full space under `residual`): the prompts
+    /// stay as they are, only their keys learn.
+    NothingAllowed,
+    /// How much of the change of a learnt task lies in each older subspace.
+    Interference(Vec<Interference>),
+}
+
+/// A run that has not begun.
+///
+/// # Errors
+/// [`ContinualError::Config`].
+pub fn trainer<M: FrozenModel, D: AsRef<[M::Features]>>(
+    model: M,
+    curriculum: Curriculum<D>,
+    config: &Config,
+) -> Result<PromptTrainer<M, D>, ContinualError> {
+    let learner = PromptLearner::new(model, config.clone())?;
+    Trainer::new(learner, config.method.build(), curriculum, config.plan())
+}
+
+/// A run that goes on from a folder where it was saved.
+///
+/// # Errors
+/// As [`Trainer::resume`].
+pub fn resume<M: FrozenModel, D: AsRef<[M::Features]>>(
+    model: M,
+    curriculum: Curriculum<D>,
+    config: &Config,
+    dir: &Path,
+) -> Result<PromptTrainer<M, D>, ContinualError> {
+    let learner = PromptLearner::new(model, config.clone())?;
+    Trainer::resume(learner, config.method.build(), curriculum, config.plan(), dir)
+}
+
+/// Whether a folder holds the state of a run.
+pub fn is_saved(dir: &Path) -> bool {
+    SavedState::exists(dir)
+}
+
+impl<M: FrozenModel> PromptLearner<M> {
+    /// No prompts yet.
+    ///
+    /// # Errors
+    /// [`ContinualError::Config`] that names the key, its value and what it may be.
+    pub fn new(model: M, config: Config) -> Result<Self, ContinualError> {
+        let refused = |error| match error {
+            PromptError::Config(what) => ContinualError::Config(what),
+            other => ContinualError::Config(other.to_string()),
+        };
+        config.check().map_err(refused)?;
+        let dims = model.dims();
+        if dims.model == 0 {
+            return Err(ContinualError::Config("the model's embeddings have no elements".to_owned()));
+        }
+        Ok(Self { model, prompts: Prompts::new(config, dims) })
+    }
+
+    /// The model behind the prompts.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// What was learnt so far.
+    pub fn prompts(&self) -> &Prompts {
+        &self.prompts
+    }
+
+    fn config(&self) -> &Config {
+        &self.prompts.config
+    }
+
+    /// The Gram matrix of some samples' embeddings; none if the observer wants to stop.
+    fn gram(
+        &self,
+        samples: &[M::Features],
+        task: &TaskAt<'_>,
+        report: &mut Reporter<'_, PromptNote>,
+    ) -> Result<Option<Gram>, Failure> {
+        let mut gram = Gram::new(self.model.dims().model);
+        for (i, features) in samples.iter().enumerate() {
+            let place = Place::Sample(i);
+            let rows = self.model.embeddings(features).map_err(|e| Failure::at(place, e))?;
+            for rows in [&rows.image, &rows.text] {
+                gram.push(rows).map_err(|e| Failure::at(place, e))?;
+            }
+            report.tell(Event::Examined { task: task.name.to_owned(), done: i + 1, of: samples.len() });
+            if report.is_stopped() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(gram))
+    }
+
+    /// Adds the subspace of a task to the ledger.
+    fn add_subspace(
+        &mut self,
+        gram: &Gram,
+        task: &TaskAt<'_>,
+        report: &mut Reporter<'_, PromptNote>,
+    ) -> Result<(), Failure> {
+        let options = self.config().subspace.of_task(task.number());
+        let entry = self.prompts.ledger.add(task.name, gram, &options)?;
+        let (n_rows, rank) = (entry.n_rows, entry.basis.len());
+        let (captured_before, captured) = (entry.captured_before, entry.captured);
+        let capacity_left = self.prompts.ledger.capacity_left();
+        let mut tell = |note| report.tell(Event::Note { task: task.name.to_owned(), note });
+        tell(PromptNote::Subspace { n_rows, rank, captured_before, captured, capacity_left });
+        if capacity_left == 0 {
+            tell(PromptNote::CapacityExhausted);
+        }
+        Ok(())
+    }
+
+    /// The pool with the prompts of a task, and the first of those that it trains. `length` is the root mean square length of the
+    /// task's embeddings.
+    fn open_prompts(
+        &self,
+        samples: &[M::Features],
+        task: &TaskAt<'_>,
+        length: f64,
+    ) -> Result<(PromptPool, usize), Failure> {
+        let (config, dims) = (self.config(), self.model.dims());
+        let mut pool = self.prompts.pool.clone();
+        let n_opened = config.pool.allocation.n_opened(pool.len());
+        let first = if self.shares_parameters() { 0 } else { pool.len() };
+        let indices = [task.number() as u64, 0];
+        let order = permutation(&mut stream(config.seed, "key samples", indices), samples.len());
+        let values = initial_values(config, dims.model, task.number(), n_opened, length);
+        let mut keys = stream(config.seed, "keys", indices);
+        for i in 0..n_opened {
+            let key = match config.pool.key_init {
+                KeyInit::Normal => Queries {
+                    image: normal(&mut keys, dims.image_query, 1.0).into(),
+                    text: normal(&mut keys, dims.text_query, 1.0).into(),
+                },
+                KeyInit::Queries => {
+                    let sample = order[i % order.len()];
+                    queries_of(&self.model, &samples[sample], sample)?
+                }
+            };
+            pool.push(&key.image, &key.text, slot(&values, i, pool.prompt_size()))?;
+        }
+        Ok((pool, first))
+    }
+
+    /// The score from which on a sample is near enough to the prompts that a task has trained.
+    fn threshold(&self, samples: &[M::Features], trained: Range<usize>) -> Result<f32, Failure> {
+        let Rejection::BelowQuantile(q) = self.config().pool.rejection else {
+            return Ok(f32::NEG_INFINITY);
+        };
+        let best = |(i, sample)| {
+            let queries = queries_of(&self.model, sample, i)?;
+            let scores = self.prompts.pool.select_among(&queries, trained.clone())?.scores;
+            Ok(scores.first().copied().unwrap_or(f32::NEG_INFINITY))
+        };
+        let mut best = samples.iter().enumerate().map(best).collect::<Result<Vec<f32>, Failure>>()?;
+        best.sort_by(f32::total_cmp);
+        let at = (best.len().saturating_sub(1) as f64 * q) as usize;
+        Ok(best.get(at).copied().unwrap_or(f32::NEG_INFINITY))
+    }
+}
+
+impl<M: FrozenModel> Learner for PromptLearner<M> {
+    type Sample = M::Features;
+    type Training = PromptTraining;
+    type Note = PromptNote;
+
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn identity(&self) -> serde_json::Value {
+        // How often a run is saved changes nothing that it computes.
+        let config = Config { save_every: 0, ..self.config().clone() };
+        serde_json::json!({ "config": config, "dims": self.model.dims() })
+    }
+
+    fn shares_parameters(&self) -> bool {
+        matches!(self.config().pool.allocation, Allocation::Shared(_))
+    }
+
+    fn begin_pretraining(
+        &mut self,
+        samples: &[M::Features],
+        task: &TaskAt<'_>,
+        report: &mut Reporter<'_, PromptNote>,
+    ) -> Result<Option<()>, Failure> {
+        let Some(gram) = self.gram(samples, task, report)? else { return Ok(None) };
+        self.add_subspace(&gram, task, report)?;
+        Ok(Some(()))
+    }
+
+    fn begin_task(
+        &mut self,
+        samples: &[M::Features],
+        task: &TaskAt<'_>,
+        report: &mut Reporter<'_, PromptNote>,
+    ) -> Result<Option<PromptTraining>, Failure> {
+        let Some(gram) = self.gram(samples, task, report)? else { return Ok(None) };
+        let length = (gram.trace() / gram.n_rows().max(1) as f64).sqrt();
+        let (pool, first) = self.open_prompts(samples, task, length)?;
+        self.add_subspace(&gram, task, report)?;
+        self.prompts.owners.resize(pool.len(), task.number());
+        self.prompts.pool = pool;
+        let training = self.training(first, task.number());
+        if training.projection.is_zero() {
+            report.tell(Event::Note { task: task.name.to_owned(), note: PromptNote::NothingAllowed });
+        }
+        Ok(Some(training))
+    }
+
+    fn skip_task(&mut self, task: &TaskAt<'_>, report: &mut Reporter<'_, PromptNote>) -> Result<(), Failure> {
+        self.add_subspace(&Gram::new(self.model.dims().model), task, report)?;
+        self.prompts.interference.push(Vec::new());
+        Ok(())
+    }
+
+    fn gradients(
+        &self,
+        training: &PromptTraining,
+        _task: &TaskAt<'_>,
+        batch: &Batch<'_, M::Features>,
+    ) -> Result<Gradients, Failure> {
+        let (config, pool) = (self.config(), &self.prompts.pool);
+        let trained = training.first..pool.len();
+        let mut queries = Vec::with_capacity(batch.len());
+        let mut selections = Vec::with_capacity(batch.len());
+        for &(i, sample) in &batch.new {
+            let query = queries_of(&self.model, sample, i)?;
+            selections.push(config.pool.selection.select(pool, &query, &trained)?);
+            queries.push(query);
+        }
+        // An old sample selects its prompts as at inference, however far it is; of these, the trained ones learn from it.
+        for &(stored, sample) in &batch.old {
+            let query = queries_of(&self.model, sample, stored.sample)?;
+            selections.push(pool.select_among(&query, 0..pool.len())?);
+            queries.push(query);
+        }
+        let samples: Vec<&M::Features> = batch.samples().collect();
+        let prompts = pool.gather_with(&selections, &training.change, training.first)?;
+        let result = loss_gradient(&self.model, &samples, &prompts)?;
+        let parameters = scatter(&result.gradient, &selections, &trained, pool.prompt_size());
+        let keyed = config.pool.selection.keyed(&selections, &trained);
+        let weight = config.training.key_weight;
+        let (key_loss, image_keys, text_keys) = pool.key_loss(&queries, &keyed, weight, trained);
+        if !image_keys.iter().chain(&text_keys).all(|x| x.is_finite()) {
+            return Err(NotFinite("the gradient of the keys").into());
+        }
+        let auxiliary = vec![image_keys, text_keys];
+        Ok(Gradients { loss: result.loss, auxiliary_loss: key_loss, parameters, auxiliary })
+    }
+
+    fn step(
+        &mut self,
+        training: &mut PromptTraining,
+        gradients: &Gradients,
+        factor: f64,
+    ) -> Result<StepReport, Failure> {
+        let Prompts { config, pool, .. } = &mut self.prompts;
+        let max_norm = config.training.max_grad_norm.unwrap_or(f64::INFINITY);
+        let (gradient_scale, grad_norm) = clip_factor(&gradients.parameters, max_norm);
+        let lr = config.training.prompts.lr * factor;
+        let began = Instant::now();
+        let projected = ProjectedAdamW {
+            optimiser: AdamW { lr, ..config.training.prompts },
+            projection: &training.projection,
+            at: config.project_at,
+            gradient_scale,
+        };
+        projected.step(&mut training.prompts, &mut training.change, &gradients.parameters)?;
+        let optimiser_seconds = began.elapsed().as_secs_f64();
+        let optimiser = AdamW { lr: config.training.keys.lr * factor, ..config.training.keys };
+        let dims = pool.dims();
+        let keys = [
+            (&mut training.image_keys, &mut pool.image_keys, dims.image_query),
+            (&mut training.text_keys, &mut pool.text_keys, dims.text_query),
+        ];
+        for ((state, keys, width), gradient) in keys.into_iter().zip(&gradients.auxiliary) {
+            optimiser.step(state, &mut keys[training.first * width..], gradient)?;
+        }
+        Ok(StepReport { grad_norm, lr, optimiser_seconds })
+    }
+
+    fn change<'t>(&'t self, training: &'t PromptTraining) -> Change<'t> {
+        let first = training.first * self.prompts.pool.prompt_size();
+        Change { first, values: training.change[..].into() }
+    }
+
+    fn end_task(
+        &mut self,
+        training: &PromptTraining,
+        samples: &[M::Features],
+        task: &TaskAt<'_>,
+    ) -> Result<PromptNote, Failure> {
+        let Prompts { config, pool, ledger, .. } = &self.prompts;
+        let start = training.first * pool.prompt_size();
+        let before = &pool.prompts[start..];
+        let after: Vec<f32> = before.iter().zip(&training.change).map(|(p, change)| p + change).collect();
+        // What is reported is what the stored prompts did, their rounding included.
+        let change: Vec<f32> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+        let interference = ledger.interference(config.rule, task.number(), &change)?;
+        let threshold = self.threshold(samples, training.first..pool.len())?;
+        let pool = &mut self.prompts.pool;
+        for old in &mut pool.thresholds[training.first..] {
+            *old = if *old == f32::NEG_INFINITY { threshold } else { old.min(threshold) };
+        }
+        pool.prompts[start..].copy_from_slice(&after);
+        self.prompts.interference.push(interference.clone());
+        Ok(PromptNote::Interference(interference))
+    }
+
+    fn gradient_of(&self, sample: &M::Features) -> Result<Vec<f32>, Failure> {
+        let pool = &self.prompts.pool;
+        let queries = self.model.queries(sample)?;
+        let selection = [pool.select_among(&queries, 0..pool.len())?];
+        let result = loss_gradient(&self.model, &[sample], &pool.gather(&selection)?)?;
+        Ok(scatter(&result.gradient, &selection, &(0..pool.len()), pool.prompt_size()))
+    }
+
+    fn save(&self, training: Option<&PromptTraining>, section: &mut Section) {
+        let info = training.map(|t| TrainingInfo { first: t.first, n_steps: t.prompts.n_steps() });
+        self.prompts.write(section, info);
+        let Some(training) = training else { return };
+        let (dims, len) = (self.prompts.pool.dims(), self.prompts.pool.prompt_len());
+        let n = self.prompts.pool.len() - training.first;
+        section.put_f32("training.change", &[n, len, dims.model], &training.change);
+        for (name, shape, state) in [
+            ("prompts", vec![n, len, dims.model], &training.prompts),
+            ("image_keys", vec![n, dims.image_query], &training.image_keys),
+            ("text_keys", vec![n, dims.text_query], &training.text_keys),
+        ] {
+            let (first, second) = state.moments();
+            section.put_f32(&format!("training.{name}.first"), &shape, first);
+            section.put_f32(&format!("training.{name}.second"), &shape, second);
+        }
+    }
+
+    fn load(&mut self, section: &Section) -> Result<Option<PromptTraining>, SectionError> {
+        let prompts = Prompts::read(section)?;
+        // The loop has compared the identities; how often this run is saved is its own affair.
+        self.prompts = Prompts { config: self.prompts.config.clone(), ..prompts };
+        let Some(info) = Prompts::training_info(section)? else { return Ok(None) };
+        let pool = &self.prompts.pool;
+        let (dims, len) = (pool.dims(), pool.prompt_len());
+        let too_many = || SectionError("more prompts are trained than there are".to_owned());
+        let n = pool.len().checked_sub(info.first).ok_or_else(too_many)?;
+        let moments = |name: &str, shape: &[usize]| {
+            let [first, second] =
+                ["first", "second"].map(|part| section.f32(&format!("training.{name}.{part}"), shape));
+            AdamWState::from_moments(first?, second?, info.n_steps).map_err(|e| SectionError(e.to_string()))
+        };
+        let now = self.prompts.ledger.entries().len().saturating_sub(1);
+        Ok(Some(PromptTraining {
+            change: section.f32("training.change", &[n, len, dims.model])?,
+            prompts: moments("prompts", &[n, len, dims.model])?,
+            image_keys: moments("image_keys", &[n, dims.image_query])?,
+            text_keys: moments("text_keys", &[n, dims.text_query])?,
+            ..self.training(info.first, now)
+        }))
+    }
+}
+
+impl<M> PromptLearner<M> {
+    /// A training of the prompts from `first` on that has taken no step, while the ledger's entry `now` is learnt.
+    fn training(&self, first: usize, now: usize) -> PromptTraining {
+        let Prompts { config, pool, ledger, .. } = &self.prompts;
+        let n = pool.len() - first;
+        let size = n * pool.prompt_size();
+        PromptTraining {
+            first,
+            change: vec![0.0; size],
+            prompts: AdamWState::new(size),
+            image_keys: AdamWState::new(n * pool.dims().image_query),
+            text_keys: AdamWState::new(n * pool.dims().text_query),
+            projection: ledger.projection(config.rule, now),
+        }
+    }
+}
+
+/// The queries of a sample, which must be finite: they become keys, and choose prompts.
+fn queries_of<'s, M: FrozenModel>(
+    model: &'s M,
+    features: &'s M::Features,
+    sample: usize,
+) -> Result<Queries<'s>, Failure> {
+    let place = Place::Sample(sample);
+    let queries = model.queries(features).map_err(|e| Failure::at(place, e))?;
+    match queries.image.iter().chain(&*queries.text).position(|x| !x.is_finite()) {
+        Some(column) => {
+            let error = LinalgError::NotFinite { op: "queries, image then text", row: 0, column };
+            Err(Failure::at(place, error))
+        }
+        None => Ok(queries),
+    }
+}
+
+/// The loss of a batch, which must be finite, and its gradient, which must have the size of the prompts.
+fn loss_gradient<M: FrozenModel>(
+    model: &M,
+    samples: &[&M::Features],
+    prompts: &PromptBatch,
+) -> Result<LossGradient, Failure> {
+    let result = model.loss_gradient(samples, prompts)?;
+    if !result.loss.is_finite() {
+        return Err(NotFinite("the loss").into());
+    }
+    let (actual, expected) = (result.gradient.len(), prompts.values.len());
+    if actual != expected {
+        let what = format!("a gradient of {actual} elements for prompts of {expected}");
+        return Err(PromptError::Shape { op: "loss_gradient", what }.into());
+    }
+    Ok(result)
+}
+
+/// The gradient of each trained prompt: the sum over the samples that selected it.
+fn scatter(gradient: &[f32], selections: &[Selection], trained: &Range<usize>, size: usize) -> Vec<f32> {
+    let mut out = vec![0.0; trained.len() * size];
+    let chosen = selections.iter().flat_map(|s| &s.prompts);
+    for (&j, gradient) in chosen.zip(gradient.chunks_exact(size)) {
+        if !trained.contains(&j) {
+            continue;
+        }
+        let at = (j - trained.start) * size;
+        out[at..at + size].iter_mut().zip(gradient).for_each(|(out, g)| *out += g);
+    }
+    out
+}
