@@ -7,8 +7,11 @@
 pub mod bench;
 mod error;
 mod image_file;
+mod leaks;
+mod loose;
 mod processor;
 mod resize;
+mod skip;
 pub mod task;
 mod text;
 

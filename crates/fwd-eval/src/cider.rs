@@ -8,8 +8,8 @@
 //! Source: Vedantam, Zitnick, Parikh, *CIDEr: Consensus-based Image Description Evaluation*, CVPR 2015, section 7, in the form of
 //! the COCO caption evaluation (pycocoevalcap), which takes the number of bigrams for the length.
 
+use crate::corpus::check_corpus;
 use crate::error::Result;
-use crate::metric::check_corpus;
 use std::collections::HashMap;
 
 const MAX_ORDER: usize = 4;

@@ -25,6 +25,7 @@ mod anls;
 mod bleu;
 mod choice;
 mod cider;
+mod corpus;
 mod error;
 mod exact;
 mod gqa;

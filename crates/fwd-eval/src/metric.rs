@@ -1,10 +1,18 @@
 //! The measures by name, one sample or a whole corpus at a time, and their mean over the annotations.
 
+use crate::anls::anls;
 use crate::bleu::{bleu, caption_bleu};
+use crate::choice::multiple_choice;
+use crate::cider::cider_d;
+use crate::corpus::{check_corpus, tokenise_all};
 use crate::error::{EvalError, Result};
-use crate::{
-    anls, cider_d, exact_match, gqa, grounding, multiple_choice, rouge_l, text_vqa, tokenise, vqa_soft,
-};
+use crate::exact::exact_match;
+use crate::gqa::gqa;
+use crate::grounding::grounding;
+use crate::rouge::rouge_l;
+use crate::textvqa::text_vqa;
+use crate::tokenise::tokenise;
+use crate::vqa::vqa_soft;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -181,21 +189,6 @@ pub fn mean_percent(scores: &[f64], n_annotations: usize) -> Result<f64> {
         return Err(EvalError::NotFinite { sample });
     }
     Ok(100.0 * scores.iter().sum::<f64>() / n_annotations as f64)
-}
-
-/// There is a prediction for each sample, and each sample has an answer.
-pub(crate) fn check_corpus<P, S>(predictions: &[P], answers: &[Vec<S>]) -> Result<()> {
-    if predictions.len() != answers.len() {
-        return Err(EvalError::LengthMismatch { predictions: predictions.len(), annotations: answers.len() });
-    }
-    match answers.iter().position(Vec::is_empty) {
-        Some(sample) => Err(EvalError::NoAnswer { sample }),
-        None => Ok(()),
-    }
-}
-
-fn tokenise_all<S: AsRef<str>>(texts: &[S]) -> Vec<Vec<String>> {
-    texts.iter().map(|text| tokenise(text.as_ref())).collect()
 }
 
 #[cfg(test)]

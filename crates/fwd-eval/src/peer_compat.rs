@@ -14,8 +14,9 @@
 //! CoIN. None of their code is here.
 
 use crate::anls::similarity;
+use crate::corpus::check_corpus;
 use crate::error::{EvalError, Result};
-use crate::metric::{Metric, check_corpus, corpus_percent, mean_percent};
+use crate::metric::{Metric, corpus_percent, mean_percent};
 use serde::Serialize;
 use std::fmt::{self, Display};
 

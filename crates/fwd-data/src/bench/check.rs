@@ -3,9 +3,11 @@
 //! Images are compared by the hash of their bytes, never by name. Missing images and empty answers do not come this far:
 //! [`Benchmark::open`] refuses them, naming file and line.
 
-use super::{BenchTask, Benchmark, ContentHash, Record, Split, Stage};
+use super::benchmark::Benchmark;
+use super::record::{BenchTask, ContentHash, Record, Split, Stage};
 use crate::image_file::{ImageLimits, RgbImage};
-use crate::task::{Skipped, states_answer};
+use crate::leaks::states_answer;
+use crate::skip::Skipped;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

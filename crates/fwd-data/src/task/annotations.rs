@@ -1,9 +1,9 @@
 //! What predictions are scored against: the names, questions and answers of one split of one task, whatever format holds them.
 //! Images are not looked at.
 
-use super::set::{asked_and_right, splits};
-use super::{TaskSet, read_unanswered};
-use crate::bench::{self, Metric, Split, Stage, record_name, spelt_out};
+use super::reader::read_unanswered;
+use super::set::{TaskSet, asked_and_right, splits};
+use crate::bench::{self, INDEX_FILE, Metric, Split, Stage, record_name, spelt_out};
 use crate::error::{DataError, Result};
 use std::path::Path;
 
@@ -35,7 +35,7 @@ pub struct Annotations {
 /// [`DataError::UnknownTask`], [`DataError::NoTaskFile`] for a split that the task has not, and those of
 /// [`read`](super::read), naming file, record and key.
 pub fn annotations(path: &Path, task: &str, split: Split) -> Result<Annotations> {
-    if path.join("benchmark.json").is_file() {
+    if path.join(INDEX_FILE).is_file() {
         let (metric, records) = bench::read_task(path, task)?;
         let records = records.into_iter().filter(|record| record.split == split).enumerate();
         let samples = records.map(|(i, record)| Annotation {
@@ -70,7 +70,7 @@ pub fn annotations(path: &Path, task: &str, split: Split) -> Result<Annotations>
 /// # Errors
 /// As [`Benchmark::open`](crate::bench::Benchmark::open) and [`TaskSet::open`].
 pub fn sequence(path: &Path) -> Result<Vec<String>> {
-    if path.join("benchmark.json").is_file() {
+    if path.join(INDEX_FILE).is_file() {
         return bench::read_sequence(path);
     }
     let set = TaskSet::open(path)?;

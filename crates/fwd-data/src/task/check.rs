@@ -4,13 +4,16 @@
 //! Images are compared by the hash of their bytes, never by name. Nothing but a missing file stops the check.
 
 use super::description::{Kind, TaskSpec};
-use super::images::{ImageRoot, read_file};
-use super::leaks::{Closing, Leaks, Share, states_answer};
-use super::set::{OnBad, asked_and_right, origin, splits};
-use super::{ImageSource, TaskRecord, TaskSet, read_unanswered};
+use super::images::ImageRoot;
+use super::reader::read_unanswered;
+use super::record::{ImageSource, TaskRecord};
+use super::set::{TaskSet, asked_and_right, origin, splits};
 use crate::bench::{ContentHash, Overlap, Split};
 use crate::error::{DataError, PathFault, Result};
 use crate::image_file::{ImageLimits, RgbImage};
+use crate::leaks::{Closing, Leaks, Share, states_answer};
+use crate::loose::read_file;
+use crate::skip::OnBad;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};

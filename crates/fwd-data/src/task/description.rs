@@ -15,7 +15,7 @@
 //! A `*` in the name of a file stands for all files that fit, one after another: `train-*.parquet`. `name`, `kind` and one of the
 //! splits must be there. An unknown key is an error with a suggestion.
 
-use super::Format;
+use super::format::Format;
 use crate::bench::{Metric, Stage};
 use crate::error::{DataError, Result};
 use serde::{Deserialize, Serialize};

@@ -5,15 +5,17 @@
 //! folder holds is found by the names of its sub-folders: those of a published benchmark get its kinds and scorers.
 
 use super::description::{self, FileNames, Kind, TaskSpec};
-use super::images::{self, ImageRoot, LooseImages};
+use super::images::{self, ImageRoot};
 use super::presets::{Preset, TEST, TRAIN, VAL, is_same_task, slug};
+use super::reader::{no_answer, read_unanswered};
+use super::record::{ImageSource, TaskRecord};
 use super::references::References;
-use super::{ImageSource, TaskRecord, no_answer, read_unanswered};
-use crate::bench::{BenchTask, Benchmark, Record, Split, Stage, spelt_out};
+use crate::bench::{BenchTask, Benchmark, INDEX_FILE, Record, Split, Stage, spelt_out};
 use crate::error::{DataError, Result, unknown_task};
 use crate::image_file::{ImageLimits, RgbImage};
+use crate::loose::LooseImages;
+use crate::skip::{OnBad, Skipped};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -34,44 +36,6 @@ pub struct TaskSet {
     pub tasks: Vec<TaskSpec>,
 }
 
-/// What becomes of a record that cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnBad {
-    /// It is an error.
-    #[default]
-    Refuse,
-    /// It is left out, counted and listed; every image is decoded once to find out.
-    Skip,
-}
-
-/// Records that were left out.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Skipped {
-    /// Number of records.
-    pub n_records: usize,
-    /// The reasons, one a record; at most 1000.
-    pub reasons: Vec<String>,
-}
-
-impl Skipped {
-    /// Lists a record that is left out, or gives its error back where none may be.
-    pub(crate) fn take(&mut self, error: DataError, on_bad: OnBad) -> Result<()> {
-        if on_bad == OnBad::Refuse {
-            return Err(error);
-        }
-        self.list(error.to_string());
-        Ok(())
-    }
-
-    fn list(&mut self, reason: String) {
-        const MOST: usize = 1000;
-        self.n_records += 1;
-        if self.reasons.len() < MOST {
-            self.reasons.push(reason);
-        }
-    }
-}
-
 /// A benchmark, and what was left out of it.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -86,7 +50,7 @@ pub struct Loaded {
 /// # Errors
 /// As [`Benchmark::open`], [`TaskSet::open`] and [`TaskSet::load`].
 pub fn open(path: &Path, on_bad: OnBad) -> Result<Loaded> {
-    if path.join("benchmark.json").is_file() {
+    if path.join(INDEX_FILE).is_file() {
         let (bench, skipped) = Benchmark::open_with(path, on_bad)?;
         return Ok(Loaded { bench, skipped });
     }
