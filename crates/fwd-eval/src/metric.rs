@@ -49,12 +49,12 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// Right answers that each scored record must have; none if any number will do.
+    /// The number of right answers that each scored record must have; none if any number will do.
     pub fn answers_due(self) -> Option<usize> {
         matches!(self, Self::VqaSoft | Self::TextVqa).then_some(10)
     }
 
-    /// Whether it compares sentences, of which no two need be equal.
+    /// Whether the metric scores captions: sentences that may differ in their words and still be right.
     pub fn is_of_captions(self) -> bool {
         use Metric::{Bleu1, Bleu2, Bleu3, Bleu4, CiderD, RougeL};
         matches!(self, Bleu1 | Bleu2 | Bleu3 | Bleu4 | RougeL | CiderD)
@@ -89,7 +89,8 @@ impl fmt::Display for Metric {
 
 /// The score of one prediction, between 0 and 1; 0 for an empty one.
 ///
-/// NaN for [`Metric::CiderD`], which no sample has outside its corpus: [`score_all`] computes it, and [`mean_percent`] refuses NaN.
+/// For [`Metric::CiderD`] the result is NaN, because a sample has no CIDEr-D outside of its corpus: [`score_all`] computes it.
+/// [`mean_percent`] refuses NaN.
 ///
 /// # Examples
 /// ```
@@ -142,8 +143,8 @@ pub fn score_all<P: AsRef<str>, S: AsRef<str>>(
     Ok(predictions.iter().zip(answers).map(|(p, answers)| score(metric, p.as_ref(), answers)).collect())
 }
 
-/// The figure of a corpus in percent: the mean of [`score_all`] times 100, for BLEU the BLEU of the whole corpus, which is no
-/// mean. CIDEr-D reaches 1000. A missing prediction is an empty one.
+/// The figure of a corpus in percent: the mean of [`score_all`] times 100. For BLEU it is the BLEU of the whole corpus, which is not
+/// the mean over its captions. CIDEr-D reaches 1000. A missing prediction is an empty one.
 ///
 /// # Errors
 /// Those of [`score_all`], and [`EvalError::NoAnnotations`].
@@ -168,7 +169,7 @@ pub fn corpus_percent<P: AsRef<str>, S: AsRef<str>>(
     mean_percent(&score_all(metric, predictions, answers)?, answers.len())
 }
 
-/// The mean score times 100, over all annotations: a sample without a score counts as 0.
+/// The mean score over all annotations, times 100; a sample without a score counts as 0.
 ///
 /// # Errors
 /// [`EvalError::NoAnnotations`], [`EvalError::TooManyScores`], [`EvalError::NotFinite`] naming the sample.
