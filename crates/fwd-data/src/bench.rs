@@ -1,7 +1,8 @@
 //! The embedded benchmark on disk: tasks of (image, instruction, answer) records in train, validation and test splits.
 //!
 //! A folder holds `benchmark.json` (the tasks), `tasks/NAME.jsonl` (one record a line) and images: `SOURCE/images.pack` (see
-//! [`Pack`]), or plain image files, which are then called `SOURCE/FILE`. [`Benchmark::open`] refuses what could fail later, and [`check`] looks for leaks between splits.
+//! [`Pack`]), or plain image files, which are then called `SOURCE/FILE`. [`Benchmark::open`] refuses
+//! what could fail later, and [`check`] looks for leaks between splits.
 
 mod benchmark;
 mod check;

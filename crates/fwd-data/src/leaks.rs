@@ -18,24 +18,24 @@ const EXPLANATIONS: [&str; 4] = ["rationale:", "explanation:", "reasoning:", "so
 /// How many of a task's scored records have something in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Share {
-    /// The task.
+    /// The name of the task.
     pub task: String,
-    /// Records that have it.
+    /// Number of records that have it.
     pub n: usize,
-    /// Records looked at.
+    /// Number of records that were looked at.
     pub of: usize,
 }
 
 /// An ending of prompts that goes with one kind of answer, where the task has endings for other kinds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Closing {
-    /// The task.
+    /// The name of the task.
     pub task: String,
-    /// The ending.
+    /// The last line or sentence of the prompts.
     pub line: String,
     /// What all answers are: yes or no, a letter, a number or words.
     pub kind: &'static str,
-    /// Prompts that end so.
+    /// Number of prompts that end so.
     pub n: usize,
 }
 

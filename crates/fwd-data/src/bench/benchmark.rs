@@ -15,12 +15,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A benchmark in memory.
+/// A benchmark: its tasks in memory, and its images in packs or in files.
 #[derive(Debug, Clone)]
 pub struct Benchmark {
     /// The tasks, in the order of `benchmark.json`.
     pub tasks: Vec<BenchTask>,
-    /// Folder -> its images.
+    /// The images of each folder, by its name.
     packs: BTreeMap<String, Pack>,
     /// Images that are in no pack.
     loose: Arc<LooseImages>,
@@ -37,8 +37,8 @@ impl Benchmark {
         Ok(Self::open_with(dir, OnBad::Refuse)?.0)
     }
 
-    /// As [`Self::open`]; under [`OnBad::Skip`] records that cannot be used are left out, also those whose images cannot be decoded.
-    /// The hash knows which.
+    /// Opens a benchmark as [`Self::open`] does. Under [`OnBad::Skip`] it leaves out records that cannot be used, and those whose
+    /// images cannot be decoded; the hash depends on which are left out.
     pub(crate) fn open_with(dir: &Path, on_bad: OnBad) -> Result<(Self, Skipped)> {
         let mut hasher = Sha256::new();
         let packs = open_packs(dir, &mut hasher)?;
@@ -53,11 +53,11 @@ impl Benchmark {
             let broken = if on_bad == OnBad::Skip { undecodable(&packs, &read) } else { BTreeMap::new() };
             let mut records = Vec::with_capacity(read.len());
             for (line, record) in read {
-                let found = record.and_then(|record| match find_image(&packs, &record.image) {
+                let usable = record.and_then(|record| match find_image(&packs, &record.image) {
                     None => Err(format!("there is no image `{}`", record.image)),
                     Some(_) => broken.get(&record.image).map_or(Ok(record), |what| Err(what.clone())),
                 });
-                match found {
+                match usable {
                     Ok(record) => records.push(record),
                     Err(what) => {
                         skipped.take(DataError::Record { path: path.clone(), line, what }, on_bad)?;
@@ -98,8 +98,8 @@ impl Benchmark {
         Ok(Self { tasks, packs: BTreeMap::new(), loose: Arc::new(loose), hash })
     }
 
-    /// The encoded image of a key. An image that is in no pack stays in memory once it was asked for; [`Self::image`] does
-    /// not keep it.
+    /// The encoded image of a key. An image that is in no pack stays in memory once it was asked for; [`Self::image`] does not keep
+    /// it there.
     ///
     /// # Errors
     /// [`DataError::UnknownImage`], [`DataError::Io`] if its file cannot be read.
@@ -134,11 +134,11 @@ impl Benchmark {
     /// # Errors
     /// [`DataError::UnknownTask`], with a suggestion if a task has a similar name.
     pub fn task(&self, name: &str) -> Result<&BenchTask> {
-        let found = self.tasks.iter().find(|task| task.name == name);
-        found.ok_or_else(|| unknown_task(self.tasks.iter().map(|task| task.name.as_str()), name))
+        let task = self.tasks.iter().find(|task| task.name == name);
+        task.ok_or_else(|| unknown_task(self.tasks.iter().map(|task| task.name.as_str()), name))
     }
 
-    /// The default downstream sequence: the tasks that have an order, by it.
+    /// The default downstream sequence: all tasks that have an order, sorted by it.
     pub fn sequence(&self) -> Vec<&BenchTask> {
         let mut tasks: Vec<_> = self.tasks.iter().filter(|task| task.order.is_some()).collect();
         tasks.sort_by_key(|task| task.order);
@@ -150,12 +150,12 @@ impl Benchmark {
         self.tasks.iter().filter(|task| task.stage == Stage::Pretraining).collect()
     }
 
-    /// The hash of tasks, records and images.
+    /// The hash of all tasks, records and images; for images that are in no pack it covers key and length only.
     pub fn hash(&self) -> ContentHash {
         self.hash
     }
 
-    /// Number of images, in packs and out of them.
+    /// The number of images, both in packs and out of them.
     pub fn n_images(&self) -> usize {
         self.packs.values().map(Pack::len).sum::<usize>() + self.loose.keys().count()
     }

@@ -9,11 +9,11 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
-    /// What is learnt from.
+    /// The records that a task is learnt from.
     Train,
-    /// What choices are made by.
+    /// The records by which choices such as the step size are made.
     Val,
-    /// What is reported.
+    /// The records whose scores are reported.
     Test,
 }
 
@@ -21,25 +21,25 @@ pub enum Split {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
-    /// Before the backbone is frozen.
+    /// The task is learnt before the backbone is frozen.
     Pretraining,
-    /// Afterwards, in a sequence.
+    /// The task is learnt afterwards, as one of a sequence.
     Downstream,
 }
 
 /// One question about one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The split it belongs to.
+    /// The split that the record belongs to.
     pub split: Split,
-    /// Its name in the file that it was first read from; none if it had none.
+    /// The name of the record in the file that it was first read from; none if it had none.
     pub id: Option<String>,
-    /// Key of the image, `folder/name`.
+    /// The key of the image, `folder/name`.
     pub image: String,
     /// What the model is asked.
     pub instruction: String,
-    /// What is right; the first is the training target. Of a multiple choice whose options the instruction lists, the letter and the
-    /// text of the right one are among them.
+    /// The right answers, of which the first is the training target. For a multiple choice whose options the instruction lists, they
+    /// hold the letter and the text of the right option.
     pub answers: Vec<String>,
 }
 
@@ -48,7 +48,7 @@ pub struct Record {
 pub struct BenchTask {
     /// Short name: lower-case letters, digits and hyphens.
     pub name: String,
-    /// What the task is about.
+    /// What the task is about, in a few words for people to read.
     pub title: String,
     /// When it is learnt.
     pub stage: Stage,
@@ -78,7 +78,7 @@ impl BenchTask {
 }
 
 impl Split {
-    /// Its name in files.
+    /// The name of the split in files: `train`, `val` or `test`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
@@ -88,14 +88,14 @@ impl Split {
     }
 }
 
-/// The name of the record of this number, from 0, of a task's split: `TASK/SPLIT/NUMBER`.
+/// The name of a record that has none of its own, `TASK/SPLIT/NUMBER`; numbers count from 0 in each split.
 pub fn record_name(task: &str, split: Split, number: usize) -> String {
     format!("{task}/{}/{number}", split.name())
 }
 
-/// SHA-256 of some content; displayed as 64 hexadecimal digits.
+/// The SHA-256 of some content, displayed as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ContentHash([u8; 32]);
+pub struct ContentHash(pub(super) [u8; 32]);
 
 impl ContentHash {
     /// The hash of some bytes.
@@ -103,7 +103,7 @@ impl ContentHash {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The 32 bytes.
+    /// The digest as 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }

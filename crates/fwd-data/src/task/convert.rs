@@ -223,8 +223,7 @@ fn write_pack(bench: &Benchmark, folder: &Path, keys: &[&str]) -> Result<()> {
 
 /// Writes a file whole or not at all; folders on the way are made.
 fn write_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    fwd_files::write_atomically_with(path, fill)
-        .map_err(|source| DataError::Io { path: path.into(), source })
+    fwd_files::write_atomically_with(path, fill).map_err(|source| DataError::Io { path: path.into(), source })
 }
 
 /// Makes a folder whole or not at all.

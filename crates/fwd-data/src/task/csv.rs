@@ -12,7 +12,7 @@ use crate::error::{DataError, Result};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// Reads a table.
+/// The records of a table, one a row.
 pub(super) struct CsvRecords {
     source: Source,
     header: Vec<String>,

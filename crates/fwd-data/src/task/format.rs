@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// How a file holds its records.
+/// The format of a file of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -20,16 +20,16 @@ pub enum Format {
     TestLines,
     /// TextVQA's `{"data": […]}`.
     TextVqa,
-    /// COCO captions.
+    /// COCO captions, `{"images": […], "annotations": […]}`.
     Coco,
-    /// Comma-separated values with a header.
+    /// Comma-separated values whose first line names the columns.
     Csv,
     /// Hugging Face parquet.
     Parquet,
 }
 
 impl Format {
-    /// The format of a file, by its name and its first record.
+    /// Tells the format of a file by the ending of its name and by its first record.
     ///
     /// # Errors
     /// [`DataError::Io`](crate::DataError::Io), or [`DataError::TaskSyntax`](crate::DataError::TaskSyntax) for a file of none of the formats.

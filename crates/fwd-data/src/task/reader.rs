@@ -22,9 +22,9 @@ impl Iterator for Records {
     }
 }
 
-/// The records of a file; without a format, of that which [`Format::of`] finds.
+/// Opens a file of records. Without a format, [`Format::of`] tells it.
 ///
-/// Memory: one record, and for COCO all captions.
+/// One record is in memory at a time; for COCO all captions are, too.
 ///
 /// # Errors
 /// [`DataError::Io`] and [`DataError::TaskSyntax`]. The iterator's errors name file, record and key; a record without an answer

@@ -3,30 +3,30 @@
 /// What is asked about an image, as it stands in a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskRecord {
-    /// Its name in the file; none if it has none.
+    /// The name of the record in the file; none if it has none.
     pub id: Option<String>,
-    /// The element or row that it was read from, counted from 0.
+    /// The element or row of the file that it was read from, counted from 0.
     pub index: usize,
     /// The image; none for a question without one.
     pub image: Option<ImageSource>,
     /// What the model is asked; empty where the file holds captions only.
     pub instruction: String,
-    /// What is right; the first is the training target.
+    /// The right answers, of which the first is the training target.
     pub answers: Vec<String>,
-    /// Width and height of the image in pixels, where they are given.
+    /// Width and height of the image in pixels; none where the file does not say.
     pub size: Option<[f64; 2]>,
-    /// The right box `x1, y1, x2, y2`, where one is given.
+    /// The right box as `x1, y1, x2, y2`; none where the file has none.
     pub bbox: Option<[f64; 4]>,
 }
 
 impl TaskRecord {
-    /// Its name in the file, or its number where it has none.
+    /// The name of the record in the file, or its number where it has none.
     pub fn name(&self) -> String {
         self.id.clone().unwrap_or_else(|| self.index.to_string())
     }
 }
 
-/// Where a record's image is.
+/// Where the image of a record is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageSource {
     /// A path below the image root.
