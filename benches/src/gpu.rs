@@ -9,11 +9,11 @@ use fwd_kernels::{
     plan_softmax_forward,
 };
 
-/// Something to time.
+/// An operation on one shape and type, which is timed.
 pub struct Case {
     /// Operation, shape and type: the name that the PyTorch side uses too.
     pub name: String,
-    /// What is run.
+    /// The launch that is timed, with its grid and arguments.
     pub plan: Plan,
     /// Bytes that have to be read and written at least; 0 where arithmetic is the bound.
     pub bytes: u64,

@@ -28,26 +28,26 @@ pub enum Size {
     Base,
 }
 
-/// Which model.
+/// The model that the benchmarks run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
-    /// BLIP-2.
+    /// BLIP-2, whose Q-Former sees the image only.
     Blip2,
-    /// InstructBLIP.
+    /// InstructBLIP, whose Q-Former sees the instruction too.
     Instructblip,
 }
 
-/// How many samples a batch has.
+/// The number of samples in a batch.
 pub const BATCH: usize = 16;
-/// Soft-prompt tokens.
+/// The number of soft-prompt tokens.
 pub const PROMPT_LEN: usize = 16;
-/// Queries and text tokens.
+/// The number of tokens before the soft prompt is put in front: queries and text.
 pub const ENCODER_LEN: usize = 32;
-/// Label tokens, `</s>` included.
+/// The number of label tokens of a sample, `</s>` included.
 pub const LABEL_LEN: usize = 8;
-/// Tokens of the instruction for the Q-Former.
+/// The number of instruction tokens that the Q-Former reads.
 pub const QFORMER_TEXT_LEN: usize = 16;
-/// Generated tokens.
+/// The number of tokens that are generated for a sample.
 pub const NEW_TOKENS: usize = 8;
 
 /// The configuration of a model of the benchmark.

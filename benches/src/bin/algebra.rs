@@ -19,7 +19,7 @@ struct Args {
     /// Timed runs of each row.
     #[arg(long, default_value_t = 5)]
     iters: usize,
-    /// Threads.
+    /// Threads of the pool that does the arithmetic.
     #[arg(long, default_value_t = 2)]
     threads: usize,
 }

@@ -34,7 +34,7 @@ struct Args {
     /// Timed runs of each row.
     #[arg(long, default_value_t = 3)]
     iters: usize,
-    /// Threads.
+    /// Threads of the pool that decodes the images.
     #[arg(long, default_value_t = 2)]
     threads: usize,
 }

@@ -23,7 +23,7 @@ struct Args {
     /// Size of the model.
     #[arg(long, value_enum, default_value = "small")]
     config: Size,
-    /// Which model.
+    /// Model whose step is timed.
     #[arg(long, value_enum, default_value = "blip2")]
     kind: Kind,
     /// Timed runs of each row.
@@ -32,7 +32,7 @@ struct Args {
     /// Runs before the clock starts.
     #[arg(long, default_value_t = 5)]
     warmup: usize,
-    /// Threads.
+    /// Threads of the pool that does the arithmetic.
     #[arg(long, default_value_t = 2)]
     threads: usize,
     /// Seed of weights and data.

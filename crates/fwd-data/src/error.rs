@@ -6,12 +6,12 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// A file could not be read.
+    /// A file or folder could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The file or folder.
         path: PathBuf,
-        /// The reason.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// An image is damaged, of an unknown format or too large.
@@ -19,63 +19,63 @@ pub enum DataError {
     Image {
         /// The file or record it came from.
         origin: String,
-        /// What is wrong.
+        /// What is wrong with the image.
         what: String,
     },
     /// A configuration file is damaged or asks for something unknown.
     #[error("{}: {what}", path.display())]
     Config {
-        /// The file.
+        /// The configuration file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with it, with the key where it is known.
         what: String,
     },
     /// A tokenizer file is damaged, or a text cannot be encoded.
     #[error("{origin}: {what}")]
     Tokenizer {
-        /// The file or text.
+        /// The tokenizer file.
         origin: String,
-        /// What is wrong.
+        /// What is wrong, with the text that cannot be encoded.
         what: String,
     },
     /// An image pack is damaged.
     #[error("{}: {what}", path.display())]
     Pack {
-        /// The pack.
+        /// The file `images.pack`.
         path: PathBuf,
         /// What is wrong, with the key of the image where it is known.
         what: String,
     },
-    /// A record of a task cannot be used.
+    /// A record of the embedded benchmark cannot be used.
     #[error("{}, line {line}: {what}", path.display())]
     Record {
         /// The file of the task.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What is wrong.
+        /// What is wrong with the record.
         what: String,
     },
-    /// A record of a task's file cannot be used.
+    /// A record of a file in one of the field's formats cannot be used.
     #[error("{}, record {index}{}: {what}", path.display(), key.as_ref().map_or_else(String::new, |key| format!(", key `{key}`")))]
     TaskRecord {
-        /// The file.
+        /// The file of records.
         path: PathBuf,
         /// The record, counted from 0 as the files' own tools do.
         index: usize,
         /// The key or column, where one is to blame.
         key: Option<String>,
-        /// What is wrong.
+        /// What is wrong with the record.
         what: String,
     },
     /// A task's file is damaged outside its records.
     #[error("{}, byte {at}: {what}", path.display())]
     TaskSyntax {
-        /// The file.
+        /// The file of records.
         path: PathBuf,
         /// The byte, counted from 0.
         at: u64,
-        /// What is wrong.
+        /// What is wrong there.
         what: String,
     },
     /// The path of an image leads nowhere, or out of the image root.
@@ -93,7 +93,7 @@ pub enum DataError {
     /// None of the files that a split of a task may have is there.
     #[error("task `{task}`: no file for {split}; tried {}", list(tried))]
     NoTaskFile {
-        /// The task.
+        /// The name of the task.
         task: String,
         /// The split, or what else the file is for.
         split: &'static str,

@@ -20,11 +20,11 @@ pub struct RgbImage {
 /// The largest image that is decoded: a small file may unfold to gigabytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageLimits {
-    /// Longest side in pixels.
+    /// The longest side that an image may have, in pixels.
     pub max_side: u32,
-    /// Most pixels.
+    /// The most pixels that an image may have, width times height.
     pub max_pixels: u64,
-    /// Most bytes a decoder may allocate.
+    /// The most bytes that a decoder may allocate.
     pub max_bytes: u64,
 }
 
@@ -38,15 +38,15 @@ impl Default for ImageLimits {
 /// What becomes of transparency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Alpha {
-    /// Colours as stored, as Pillow's `convert("RGB")`: what is invisible may show.
+    /// The colours stay as they are stored and alpha is dropped, as Pillow's `convert("RGB")` does; invisible pixels may show.
     #[default]
     Drop,
-    /// Blended over a background of this colour.
+    /// The colours are blended over a background of this colour (red, green, blue).
     Over([u8; 3]),
 }
 
 impl RgbImage {
-    /// Takes `height · width · 3` bytes.
+    /// Makes an image of `height · width · 3` bytes: rows from the top, three bytes a pixel.
     ///
     /// # Errors
     /// [`DataError::Image`] for another number of bytes.
@@ -58,27 +58,27 @@ impl RgbImage {
         Err(DataError::Image { origin: "RgbImage::new".into(), what })
     }
 
-    /// A result whose size is right by construction.
+    /// An image whose number of bytes is right by construction.
     pub(crate) fn of(width: usize, height: usize, data: Vec<u8>) -> Self {
         Self { width, height, data }
     }
 
-    /// All zeros.
+    /// An image of black pixels.
     pub(crate) fn black(width: usize, height: usize) -> Self {
         Self::of(width, height, vec![0; width * height * 3])
     }
 
-    /// Pixels in a row.
+    /// The number of pixels in a row.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Number of rows.
+    /// The number of rows of pixels.
     pub fn height(&self) -> usize {
         self.height
     }
 
-    /// `height · width · 3` bytes.
+    /// The pixels, `height · width · 3` bytes, rows from the top.
     pub fn data(&self) -> &[u8] {
         &self.data
     }

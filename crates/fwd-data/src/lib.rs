@@ -1,14 +1,24 @@
-//! Images and texts as BLIP-2 and InstructBLIP read them, equal to Hugging Face's processors: Pillow's bicubic resize to
-//! the bit, CLIP normalisation, `tokenizer.json` files, the pixel values of EfficientNet-Lite; [`mod@bench`], the format of the
-//! embedded benchmark; and [`mod@task`], the formats in which others keep theirs.
+//! Images and texts as BLIP-2 and InstructBLIP read them, and the files that tasks are kept in.
+//!
+#![doc = include_str!("../README.md")]
+//!
+//! # Where to begin
+//!
+//! - [`mod@task`] reads the formats in which others keep their tasks, checks them and converts them.
+//! - [`mod@bench`] is the format of the embedded benchmark.
+//! - [`Processor`] opens the processor files of a Hugging Face directory; [`ImageProcessor`] and [`TextTokenizer`] are its parts.
+//! - [`resize_bicubic`] is Pillow's resize to the bit, and [`RgbImage`] decodes within the bounds of [`ImageLimits`].
 
 #![forbid(unsafe_code)]
 
 pub mod bench;
 mod error;
 mod image_file;
+mod leaks;
+mod loose;
 mod processor;
 mod resize;
+mod skip;
 pub mod task;
 mod text;
 

@@ -9,18 +9,18 @@ use serde::Deserialize;
 use std::fs;
 use std::path::Path;
 
-/// Decode, resize, rescale and normalise, as `BlipImageProcessor` on Pillow.
+/// Decodes, resizes, rescales and normalises images, as `BlipImageProcessor` does with Pillow.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageProcessor {
-    /// Rows of the result.
+    /// The number of rows of the result, in pixels.
     pub height: usize,
-    /// Columns of the result.
+    /// The number of columns of the result, in pixels.
     pub width: usize,
-    /// Factor of the bytes, `1/255`.
+    /// The factor that the bytes are multiplied by first, usually `1/255`.
     pub rescale: f64,
-    /// Mean per channel, taken off.
+    /// What is subtracted from each channel (red, green, blue) after rescaling.
     pub mean: [f32; 3],
-    /// Standard deviation per channel, divided by.
+    /// What each channel is divided by in the end.
     pub std: [f32; 3],
     /// What becomes of transparency.
     pub alpha: Alpha,
@@ -167,11 +167,11 @@ impl ImageProcessor {
 /// Everything that turns an image and an instruction into a model's input.
 #[derive(Debug, Clone)]
 pub struct Processor {
-    /// For the image.
+    /// What turns the image into pixel values.
     pub image: ImageProcessor,
-    /// For the language model.
+    /// The tokenizer of the language model.
     pub text: TextTokenizer,
-    /// For the Q-Former of InstructBLIP.
+    /// The tokenizer of the Q-Former, which only InstructBLIP has.
     pub qformer: Option<TextTokenizer>,
 }
 

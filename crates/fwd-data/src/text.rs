@@ -15,13 +15,13 @@ pub struct TextTokenizer {
 /// Token ids of several texts, filled up on the right to the longest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenBatch {
-    /// Ids, row after row.
+    /// The ids, `(rows, width)` row-major.
     pub ids: Vec<i64>,
-    /// 1 for a token, 0 for padding.
+    /// 1 for a token and 0 for padding, `(rows, width)` row-major.
     pub mask: Vec<i64>,
-    /// Number of texts.
+    /// The number of texts.
     pub rows: usize,
-    /// Tokens of the longest.
+    /// The number of tokens of the longest text.
     pub width: usize,
 }
 

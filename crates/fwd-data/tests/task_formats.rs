@@ -167,10 +167,10 @@ fn a_damaged_record_is_named_and_the_next_is_read() {
         (r#"{"text":"Q\x"}"#, ": byte 57: invalid escape"),
     ] {
         let array = format!("[{good},\n{bad},{good}]");
-        let found = outcome("test.json", array.as_bytes());
-        assert_eq!(found.len(), 3, "{bad}: {found:?}");
-        assert!(found[0].is_ok() && found[2].is_ok(), "{bad}");
-        assert_eq!(found[1].as_ref().unwrap_err(), &format!("DIR/test.json, record 1{reason}"), "{bad}");
+        let outcomes = outcome("test.json", array.as_bytes());
+        assert_eq!(outcomes.len(), 3, "{bad}: {outcomes:?}");
+        assert!(outcomes[0].is_ok() && outcomes[2].is_ok(), "{bad}");
+        assert_eq!(outcomes[1].as_ref().unwrap_err(), &format!("DIR/test.json, record 1{reason}"), "{bad}");
     }
 }
 
@@ -246,15 +246,15 @@ fn every_format_names_file_record_and_key() {
         );
         for (from, to, what) in damages {
             assert!(text.contains(from), "{name}: {from}");
-            let found = first_error(name, text.replacen(from, to, 1).as_bytes());
-            assert_eq!(found, format!("DIR/{name}, record 1{what}"), "{name}: {to}");
+            let message = first_error(name, text.replacen(from, to, 1).as_bytes());
+            assert_eq!(message, format!("DIR/{name}, record 1{what}"), "{name}: {to}");
         }
         // The second record in another encoding than the first.
         let at = text.rfind('Q').unwrap();
         let latin1 = [&text.as_bytes()[..at], b"\xdc", &text.as_bytes()[at + 1..]].concat();
-        let found = first_error(name, &latin1);
+        let message = first_error(name, &latin1);
         let place = if name == "table.csv" { ", key `text`".into() } else { format!(": byte {at}") };
-        assert_eq!(found, format!("DIR/{name}, record 1{place}: this is not UTF-8"));
+        assert_eq!(message, format!("DIR/{name}, record 1{place}: this is not UTF-8"));
         // Cut short in the middle of the second record.
         let errors: Vec<_> =
             outcome(name, &text.as_bytes()[..at + 1]).into_iter().filter_map(Result::err).collect();
@@ -274,9 +274,9 @@ fn a_damaged_conversation_is_named() {
         (format!(r#"[{human},{{"from":"gpt","value":" "}}]"#), "turn 1 of gpt is empty"),
         ("3".to_owned(), "expected a list of turns"),
     ] {
-        let found = one(&turns);
+        let message = one(&turns);
         let start = "DIR/train.json, record 0, key `conversations`: ";
-        assert!(found.starts_with(start) && found.contains(reason), "{found}");
+        assert!(message.starts_with(start) && message.contains(reason), "{message}");
     }
 }
 
@@ -298,8 +298,8 @@ fn damage_outside_the_records_ends_the_file() {
         (r#"{"data":3}"#.into(), "DIR/t.json, byte 8: expected `[`, found `3`"),
         (r#"{"data":[{}"#.into(), "DIR/t.json, byte 11: the file ends inside the array; it is truncated"),
     ] {
-        let found = outcome("t.json", text.as_bytes());
-        assert_eq!(found.last().unwrap().as_ref().unwrap_err(), expected, "{text}");
+        let outcomes = outcome("t.json", text.as_bytes());
+        assert_eq!(outcomes.last().unwrap().as_ref().unwrap_err(), expected, "{text}");
     }
 }
 
@@ -310,9 +310,9 @@ fn bytes_that_are_not_utf8_are_named() {
     let lines = b"{\"text\":\"Q\",\"answer\":\"A\"}\n{\"text\":\"\xdc\",\"answer\":\"A\"}\n";
     assert_eq!(message("t.jsonl", lines), "DIR/t.jsonl, record 1: byte 35: this is not UTF-8");
     let table = b"question,answer\nQ,A\n\xdcber,A\nQ,A\n";
-    let found = outcome("t.csv", table);
-    assert_eq!(found[1].as_ref().unwrap_err(), "DIR/t.csv, record 1, key `question`: this is not UTF-8");
-    assert!(found[2].is_ok());
+    let outcomes = outcome("t.csv", table);
+    assert_eq!(outcomes[1].as_ref().unwrap_err(), "DIR/t.csv, record 1, key `question`: this is not UTF-8");
+    assert!(outcomes[2].is_ok());
 }
 
 #[test]
@@ -361,21 +361,21 @@ fn captions_and_images_must_meet() {
 #[test]
 fn a_record_without_end_is_refused() {
     let long = vec![b'x'; 17 << 20];
-    let found = message("t.json", &[b"[{\"text\":\"".as_slice(), &long].concat());
+    let error = message("t.json", &[b"[{\"text\":\"".as_slice(), &long].concat());
     assert!(
-        found.starts_with("DIR/t.json, record 0: byte ")
-            && found.ends_with("the record is longer than 16 MiB"),
-        "{found}"
+        error.starts_with("DIR/t.json, record 0: byte ")
+            && error.ends_with("the record is longer than 16 MiB"),
+        "{error}"
     );
-    let found = message("t.jsonl", &[b"{\"text\":\"".as_slice(), &long].concat());
-    assert!(found.ends_with("the record is longer than 16 MiB"), "{found}");
+    let error = message("t.jsonl", &[b"{\"text\":\"".as_slice(), &long].concat());
+    assert!(error.ends_with("the record is longer than 16 MiB"), "{error}");
     for head in ["{\"data\":[{\"question\":\"", "{\"annotations\":[{\"caption\":\""] {
-        let found = message("t.json", &[head.as_bytes(), &long].concat());
+        let error = message("t.json", &[head.as_bytes(), &long].concat());
         assert!(
-            found.starts_with("DIR/t.json, record 0: byte ") && found.ends_with("longer than 16 MiB"),
-            "{found}"
+            error.starts_with("DIR/t.json, record 0: byte ") && error.ends_with("longer than 16 MiB"),
+            "{error}"
         );
     }
-    let found = message("t.csv", &[b"text,answer\n\"".as_slice(), &long].concat());
-    assert!(found.ends_with("the row at byte 12 is longer than 16 MiB"), "{found}");
+    let error = message("t.csv", &[b"text,answer\n\"".as_slice(), &long].concat());
+    assert!(error.ends_with("the row at byte 12 is longer than 16 MiB"), "{error}");
 }

@@ -11,8 +11,8 @@
 //! Source: Papineni et al., *BLEU: a Method for Automatic Evaluation of Machine Translation*, ACL 2002, in the form of the COCO
 //! caption evaluation (pycocoevalcap, `closest`), whose small constants stand in for zeros.
 
+use crate::corpus::check_corpus;
 use crate::error::Result;
-use crate::metric::check_corpus;
 use std::collections::HashMap;
 
 const MAX_ORDER: usize = 4;

@@ -119,18 +119,18 @@ fn without_lead(text: &str) -> &str {
 /// The one letter that is marked; none if there are two different ones.
 fn marked_letter(text: &str) -> Option<char> {
     let chars: Vec<char> = text.trim().chars().collect();
-    let mut found = None;
+    let mut marked = None;
     if (0..chars.len()).any(|i| joins_another(&chars, i)) {
         return None;
     }
     for i in (0..chars.len()).filter(|&i| is_marked(&chars, i)) {
         let letter = chars[i].to_ascii_uppercase();
-        if found.is_some_and(|other| other != letter) {
+        if marked.is_some_and(|other| other != letter) {
             return None;
         }
-        found = Some(letter);
+        marked = Some(letter);
     }
-    found
+    marked
 }
 
 fn is_marked(chars: &[char], i: usize) -> bool {

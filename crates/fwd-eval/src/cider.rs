@@ -1,4 +1,4 @@
-//! CIDEr-D: how much of what only this image's references say the caption says.
+//! CIDEr-D: how well a caption agrees with its references in the n-grams that set its image apart from the other images.
 //!
 //! For n = 1…4 a caption c is the vector `g_n(c)` of its n-grams, weighted by `tf · idf`, with `idf = ln(N / max(1, df))` and df
 //! the number of the N samples whose references have the n-gram. With `l` a caption's length and σ = 6,
@@ -8,8 +8,8 @@
 //! Source: Vedantam, Zitnick, Parikh, *CIDEr: Consensus-based Image Description Evaluation*, CVPR 2015, section 7, in the form of
 //! the COCO caption evaluation (pycocoevalcap), which takes the number of bigrams for the length.
 
+use crate::corpus::check_corpus;
 use crate::error::Result;
-use crate::metric::check_corpus;
 use std::collections::HashMap;
 
 const MAX_ORDER: usize = 4;
@@ -17,9 +17,9 @@ const SIGMA: f64 = 6.0;
 
 /// CIDEr-D of each caption of a corpus, between 0 and 10; words as [`tokenise`](crate::tokenise()) gives them.
 ///
-/// The weights come from the references of the whole corpus, so that a score belongs to its corpus, and a corpus of one sample
-/// scores 0. A missing prediction is an empty caption and scores 0. The usual figure is the mean times 100, so that captions equal
-/// to single references have 1000.
+/// The weights come from the references of the whole corpus. A score therefore belongs to its corpus, and a corpus of one sample
+/// scores 0. A missing prediction is an empty caption and scores 0. The usual figure is the mean times 100: captions that equal their
+/// only references have 1000.
 ///
 /// # Errors
 /// [`EvalError::LengthMismatch`](crate::EvalError::LengthMismatch) unless there is a caption for each sample, [`EvalError::NoAnswer`](crate::EvalError::NoAnswer)
@@ -78,11 +78,11 @@ impl<'a> Ids<'a> {
         let mut n_grams = vec![None; word_ids.len()];
         let orders = std::array::from_fn(|order| {
             let last_words = word_ids.iter().skip(order);
-            let mut found: Vec<u32> =
+            let mut ids: Vec<u32> =
                 n_grams.iter().zip(last_words).map(|(&start, &word)| self.n_gram(start, word)).collect();
-            n_grams = found.iter().copied().map(Some).collect();
-            found.sort_unstable();
-            found.chunk_by(|a, b| a == b).map(|equal| (equal[0], equal.len() as f64)).collect()
+            n_grams = ids.iter().copied().map(Some).collect();
+            ids.sort_unstable();
+            ids.chunk_by(|a, b| a == b).map(|equal| (equal[0], equal.len() as f64)).collect()
         });
         Counts { orders, length: caption.len().saturating_sub(1) as f64 }
     }

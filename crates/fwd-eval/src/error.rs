@@ -17,7 +17,7 @@ pub enum EvalError {
     /// A sample has nothing to be compared with.
     #[error("sample {sample} (from 0) has no answer: remove it, or add one")]
     NoAnswer {
-        /// Its place among the samples, from 0.
+        /// The place of the sample in the corpus, from 0.
         sample: usize,
     },
     /// A mean over no samples.
@@ -36,93 +36,93 @@ pub enum EvalError {
         "the score of sample {sample} (from 0) is not a number; CIDEr-D needs all samples at once (`score_all`)"
     )]
     NotFinite {
-        /// Its place among the scores, from 0.
+        /// The place of the score in the corpus, from 0.
         sample: usize,
     },
     /// The file cannot be read on.
     #[error("{file}, line {line}: {message}")]
     Read {
-        /// The file.
+        /// The name that the caller gave the file.
         file: String,
-        /// The line that was to be read.
+        /// The number of the line that was to be read, from 1.
         line: usize,
-        /// What the system says.
+        /// The message of the system.
         message: String,
     },
-    /// A line is no UTF-8.
+    /// A line is not valid UTF-8.
     #[error("{file}, line {line}: not UTF-8: save the file in that encoding")]
     Encoding {
-        /// The file.
+        /// The name that the caller gave the file.
         file: String,
-        /// The line.
+        /// The number of the line, from 1.
         line: usize,
     },
     /// A line is longer than any prediction.
     #[error("{file}, line {line}: longer than {limit} bytes: one JSON object belongs in each line")]
     LongLine {
-        /// The file.
+        /// The name that the caller gave the file.
         file: String,
-        /// The line.
+        /// The number of the line, from 1.
         line: usize,
-        /// The limit in bytes.
+        /// The most bytes that a line may have.
         limit: usize,
     },
-    /// A line is no JSON.
+    /// A line is not valid JSON.
     #[error("{file}, line {line}, byte {byte}: {message}")]
     Json {
-        /// The file.
+        /// The name that the caller gave the file.
         file: String,
-        /// The line.
+        /// The number of the line, from 1.
         line: usize,
-        /// The byte of the line.
+        /// The place in the line, in bytes from 1.
         byte: usize,
-        /// What is wrong there.
+        /// The message of the JSON parser.
         message: String,
     },
     /// A line lacks a key.
     #[error("{file}, line {line}: the key `{key}` is missing")]
     MissingKey {
-        /// The file.
+        /// The name that the caller gave the file.
         file: String,
-        /// The line.
+        /// The number of the line, from 1.
         line: usize,
-        /// The key.
+        /// The key that must be there.
         key: &'static str,
     },
     /// A value has the wrong type.
     #[error("{file}, line {line}: {} must be {expected}, not {found}", what(.key))]
     WrongType {
-        /// The file.
+        /// The name that the caller gave the file.
         file: String,
-        /// The line.
+        /// The number of the line, from 1.
         line: usize,
-        /// The key; empty for the whole line.
+        /// The key whose value is meant; empty if it is the whole line.
         key: &'static str,
-        /// What is needed.
+        /// What must stand there, such as `a string`.
         expected: &'static str,
-        /// What is there.
+        /// What stands there instead.
         found: &'static str,
     },
     /// A sample was predicted twice.
     #[error("{file}, line {line}: `question_id` {id} is in line {first_line} already")]
     DuplicatePrediction {
-        /// The file.
+        /// The name that the caller gave the file.
         file: String,
-        /// The line.
+        /// The number of the line, from 1.
         line: usize,
-        /// The line that has it first.
+        /// The number of the line that has it first, from 1.
         first_line: usize,
-        /// The id.
+        /// The `question_id` as text.
         id: String,
     },
     /// A prediction for a sample that is not annotated.
     #[error("{file}, line {line}: no annotation has the `question_id` {id}")]
     UnknownPrediction {
-        /// The file.
+        /// The name that the caller gave the file.
         file: String,
-        /// The line.
+        /// The number of the line, from 1.
         line: usize,
-        /// The id.
+        /// The `question_id` as text.
         id: String,
     },
     /// A prediction for an id that several samples share, with a prompt that none of them has.
@@ -130,17 +130,17 @@ pub enum EvalError {
         "{file}, line {line}: several annotations have the `question_id` {id}, none of them this `prompt`"
     )]
     UnknownQuestion {
-        /// The file.
+        /// The name that the caller gave the file.
         file: String,
-        /// The line.
+        /// The number of the line, from 1.
         line: usize,
-        /// The id.
+        /// The `question_id` as text.
         id: String,
     },
     /// Two annotations with one id and one question.
     #[error("two annotations have the id {id} and the same question")]
     DuplicateAnnotation {
-        /// The id.
+        /// The `question_id` as text.
         id: String,
     },
     /// Predictions cannot be written.
@@ -148,45 +148,45 @@ pub enum EvalError {
     Write {
         /// The id of the prediction.
         id: String,
-        /// What the system says.
+        /// The message of the system.
         message: String,
     },
     /// A score table without scores.
     #[error("{file}: there are no scores")]
     EmptyTable {
-        /// The file.
+        /// The name that the caller gave the file.
         file: String,
     },
     /// A cell is no finite number.
     #[error("{file}, line {line}, column {column}: `{found}` is no score")]
     NotAScore {
-        /// The file.
+        /// The name that the caller gave the file.
         file: String,
-        /// The line.
+        /// The number of the line, from 1.
         line: usize,
-        /// The column.
+        /// The number of the column, from 1.
         column: usize,
-        /// What is there.
+        /// What stands there instead.
         found: String,
     },
     /// A cell is empty that must not be.
     #[error("{file}, line {line}, column {column}: a score is missing")]
     MissingScore {
-        /// The file.
+        /// The name that the caller gave the file.
         file: String,
-        /// The line.
+        /// The number of the line, from 1.
         line: usize,
-        /// The column.
+        /// The number of the column, from 1.
         column: usize,
     },
     /// A row is longer than the header.
     #[error("{file}, line {line}, column {column}: the header names no such column")]
     NoSuchColumn {
-        /// The file.
+        /// The name that the caller gave the file.
         file: String,
-        /// The line.
+        /// The number of the line, from 1.
         line: usize,
-        /// The first column too many.
+        /// The number of the first column too many, from 1.
         column: usize,
     },
     /// A quoted cell does not end, or something follows its end.
@@ -194,11 +194,11 @@ pub enum EvalError {
         "{file}, line {line}, column {column}: the quotation marks are not closed, or not at the end of the cell"
     )]
     Quotes {
-        /// The file.
+        /// The name that the caller gave the file.
         file: String,
-        /// The line in which the cell begins.
+        /// The number of the line in which the cell begins, from 1.
         line: usize,
-        /// The column.
+        /// The number of the column, from 1.
         column: usize,
     },
 }

@@ -1,7 +1,7 @@
 //! Exact match: 1 if the prediction equals one of the answers after normalisation, else 0.
 //!
-//! The normalisation is the VQA evaluator's (see [`normalise`](crate::normalise())). Unlike scorers that look for the prediction
-//! inside the answer, a part of an answer, or nothing at all, does not count.
+//! The normalisation is the VQA evaluator's (see [`normalise`](crate::normalise())). Some scorers look for the
+//! prediction inside of the answer; here a part of an answer does not count, and neither does an empty prediction.
 
 use crate::normalise::comparable;
 

@@ -1,23 +1,23 @@
 //! Grounding: whether a box in an image lies where the gold box lies.
 //!
-//! `IoU(a, b) = |a ∩ b| / |a ∪ b|`; a prediction is right if `IoU ≥ 0.5`. Boxes are `[x1, y1, x2, y2]`, corners top left and bottom
-//! right, without the pixel that some count in addition.
+//! `IoU(a, b) = |a ∩ b| / |a ∪ b|`; a prediction is right if `IoU ≥ 0.5`. Boxes are `[x1, y1, x2, y2]`, the corners top left and
+//! bottom right. A width is the difference of two corners; some scorers add a pixel to it.
 //!
 //! Source: Kazemzadeh et al., *ReferItGame: Referring to Objects in Photographs of Natural Scenes*, EMNLP 2014; the threshold is
 //! that of Everingham et al., *The PASCAL Visual Object Classes Challenge*, IJCV 2010, equation 1, which the field takes for
 //! RefCOCO.
 
-/// From this overlap on a box counts as found.
+/// The smallest overlap at which a predicted box is right.
 const THRESHOLD: f64 = 0.5;
 
 /// A box by two corners, `x1 < x2` and `y1 < y2` if it was read from text.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BBox {
-    /// Left, top, right, bottom.
+    /// Left, top, right and bottom edge, in the unit of the text that was read.
     pub corners: [f64; 4],
 }
 
-/// What the numbers of a box count.
+/// The unit of the numbers of a box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BoxUnit {
     /// Pixels of the image.
@@ -83,8 +83,8 @@ impl BBox {
 
 /// 1 if the predicted box overlaps one of the answers with `IoU ≥ 0.5`, else 0; a prediction that is no box scores 0.
 ///
-/// Both sides in one unit, whichever: stretching width or height of both changes no IoU. Where the units differ, take
-/// [`grounding_in`].
+/// Both sides must have the same unit. It may be any, because stretching the width or height of both changes no IoU. Where the units
+/// differ, take [`grounding_in`].
 ///
 /// # Examples
 /// ```
@@ -120,7 +120,7 @@ fn area([left, top, right, bottom]: [f64; 4]) -> f64 {
 
 /// The numbers of a text that are not part of a word, as `12`, `-0.5`, `.5`, `1e-3`.
 fn numbers(text: &str) -> Vec<f64> {
-    let mut found = Vec::new();
+    let mut numbers = Vec::new();
     let chars: Vec<char> = text.chars().collect();
     let mut at = 0;
     while at < chars.len() {
@@ -131,10 +131,10 @@ fn numbers(text: &str) -> Vec<f64> {
         // A full stop behind a number ends a sentence.
         let piece = piece.trim_end_matches('.');
         if piece.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-' | '+')) {
-            found.extend(piece.parse::<f64>().ok());
+            numbers.extend(piece.parse::<f64>().ok());
         }
     }
-    found
+    numbers
 }
 
 #[cfg(test)]

@@ -1,5 +1,9 @@
 //! Scores of answers, captions and boxes, equal to the official scorers of the field, and the files that scores come from.
 //!
+#![doc = include_str!("../README.md")]
+//!
+//! # Where to begin
+//!
 //! - Answers: [`exact_match`], [`vqa_soft`], [`text_vqa`], [`gqa()`], [`multiple_choice`], [`anls()`].
 //! - Captions: [`bleu()`], [`rouge_l`], [`cider_d`], with words from [`tokenise()`].
 //! - Boxes: [`grounding()`].
@@ -7,17 +11,6 @@
 //! - By name, one sample or a corpus at a time: [`Metric`], [`score`], [`score_all`], [`corpus_percent`].
 //! - Files: [`Predictions`] (JSON lines), [`ScoreTable`] (CSV).
 //! - The figures that other code bases print, beside the right ones: [`peer_compat`].
-//!
-//! ```
-//! use fwd_eval::{Metric, mean_percent, score};
-//! let scores = [
-//!     score(Metric::Exact, "The two dogs.", &["2 dogs"]),      // normalised alike
-//!     score(Metric::Exact, "", &["a cat"]),                    // an empty prediction never scores
-//! ];
-//! // Four annotations, two predictions: what is missing counts as 0.
-//! assert_eq!(mean_percent(&scores, 4)?, 25.0);
-//! # Ok::<(), fwd_eval::EvalError>(())
-//! ```
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +18,7 @@ mod anls;
 mod bleu;
 mod choice;
 mod cider;
+mod corpus;
 mod error;
 mod exact;
 mod gqa;

@@ -1,10 +1,18 @@
 //! The measures by name, one sample or a whole corpus at a time, and their mean over the annotations.
 
+use crate::anls::anls;
 use crate::bleu::{bleu, caption_bleu};
+use crate::choice::multiple_choice;
+use crate::cider::cider_d;
+use crate::corpus::{check_corpus, tokenise_all};
 use crate::error::{EvalError, Result};
-use crate::{
-    anls, cider_d, exact_match, gqa, grounding, multiple_choice, rouge_l, text_vqa, tokenise, vqa_soft,
-};
+use crate::exact::exact_match;
+use crate::gqa::gqa;
+use crate::grounding::grounding;
+use crate::rouge::rouge_l;
+use crate::textvqa::text_vqa;
+use crate::tokenise::tokenise;
+use crate::vqa::vqa_soft;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -41,12 +49,12 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// Right answers that each scored record must have; none if any number will do.
+    /// The number of right answers that each scored record must have; none if any number will do.
     pub fn answers_due(self) -> Option<usize> {
         matches!(self, Self::VqaSoft | Self::TextVqa).then_some(10)
     }
 
-    /// Whether it compares sentences, of which no two need be equal.
+    /// Whether the metric scores captions: sentences that may differ in their words and still be right.
     pub fn is_of_captions(self) -> bool {
         use Metric::{Bleu1, Bleu2, Bleu3, Bleu4, CiderD, RougeL};
         matches!(self, Bleu1 | Bleu2 | Bleu3 | Bleu4 | RougeL | CiderD)
@@ -81,7 +89,8 @@ impl fmt::Display for Metric {
 
 /// The score of one prediction, between 0 and 1; 0 for an empty one.
 ///
-/// NaN for [`Metric::CiderD`], which no sample has outside its corpus: [`score_all`] computes it, and [`mean_percent`] refuses NaN.
+/// For [`Metric::CiderD`] the result is NaN, because a sample has no CIDEr-D outside of its corpus: [`score_all`] computes it.
+/// [`mean_percent`] refuses NaN.
 ///
 /// # Examples
 /// ```
@@ -134,8 +143,8 @@ pub fn score_all<P: AsRef<str>, S: AsRef<str>>(
     Ok(predictions.iter().zip(answers).map(|(p, answers)| score(metric, p.as_ref(), answers)).collect())
 }
 
-/// The figure of a corpus in percent: the mean of [`score_all`] times 100, for BLEU the BLEU of the whole corpus, which is no
-/// mean. CIDEr-D reaches 1000. A missing prediction is an empty one.
+/// The figure of a corpus in percent: the mean of [`score_all`] times 100. For BLEU it is the BLEU of the whole corpus, which is not
+/// the mean over its captions. CIDEr-D reaches 1000. A missing prediction is an empty one.
 ///
 /// # Errors
 /// Those of [`score_all`], and [`EvalError::NoAnnotations`].
@@ -160,7 +169,7 @@ pub fn corpus_percent<P: AsRef<str>, S: AsRef<str>>(
     mean_percent(&score_all(metric, predictions, answers)?, answers.len())
 }
 
-/// The mean score times 100, over all annotations: a sample without a score counts as 0.
+/// The mean score over all annotations, times 100; a sample without a score counts as 0.
 ///
 /// # Errors
 /// [`EvalError::NoAnnotations`], [`EvalError::TooManyScores`], [`EvalError::NotFinite`] naming the sample.
@@ -181,21 +190,6 @@ pub fn mean_percent(scores: &[f64], n_annotations: usize) -> Result<f64> {
         return Err(EvalError::NotFinite { sample });
     }
     Ok(100.0 * scores.iter().sum::<f64>() / n_annotations as f64)
-}
-
-/// There is a prediction for each sample, and each sample has an answer.
-pub(crate) fn check_corpus<P, S>(predictions: &[P], answers: &[Vec<S>]) -> Result<()> {
-    if predictions.len() != answers.len() {
-        return Err(EvalError::LengthMismatch { predictions: predictions.len(), annotations: answers.len() });
-    }
-    match answers.iter().position(Vec::is_empty) {
-        Some(sample) => Err(EvalError::NoAnswer { sample }),
-        None => Ok(()),
-    }
-}
-
-fn tokenise_all<S: AsRef<str>>(texts: &[S]) -> Vec<Vec<String>> {
-    texts.iter().map(|text| tokenise(text.as_ref())).collect()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ struct Marker {
     begins_line: bool,
 }
 
-/// The texts of the options that a prompt lists, A first; none if it does not list two or more.
+/// The texts of the options that a prompt lists, that of A first. The result is empty unless the prompt lists two or more.
 ///
 /// Of several lists the longest counts, of equally long ones the last. The last option ends with its line.
 ///
@@ -59,10 +59,10 @@ pub fn listed_options(prompt: &str) -> Vec<&str> {
     if texts.len() < 2 || texts.iter().any(|text| text.is_empty()) { Vec::new() } else { texts }
 }
 
-/// The answers, and behind them the letter and the text of the option that they name, where the prompt lists the options and they
-/// are not there yet.
+/// The answers, followed by the letter and the text of the option that they name. Letter and text are added only if the prompt lists
+/// the options and the answers lack them.
 ///
-/// A text that another option has too, or that reads as a letter itself, is left out: it does not tell which option is meant.
+/// The text is not added if another option has it too or if it reads as a letter itself: it would not tell which option is meant.
 ///
 /// # Examples
 /// ```
@@ -81,7 +81,7 @@ pub fn option_answers<S: AsRef<str>>(prompt: &str, answers: &[S]) -> Vec<String>
     let letter = char::from(b'A' + place as u8).to_string();
     let has =
         |all: &[String], wanted: &str| all.iter().any(|answer| comparable(answer) == comparable(wanted));
-    if !all.iter().any(|answer| gold_letter(answer).is_some_and(|found| letter.starts_with(found))) {
+    if !all.iter().any(|answer| gold_letter(answer).is_some_and(|gold| letter.starts_with(gold))) {
         all.push(letter);
     }
     let n_equal = options.iter().filter(|option| comparable(option) == comparable(text)).count();

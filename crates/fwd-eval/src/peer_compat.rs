@@ -14,8 +14,9 @@
 //! CoIN. None of their code is here.
 
 use crate::anls::similarity;
+use crate::corpus::check_corpus;
 use crate::error::{EvalError, Result};
-use crate::metric::{Metric, check_corpus, corpus_percent, mean_percent};
+use crate::metric::{Metric, corpus_percent, mean_percent};
 use serde::Serialize;
 use std::fmt::{self, Display};
 
@@ -93,7 +94,7 @@ impl Display for Comparison {
     }
 }
 
-/// Scores a corpus by `metric` and as a peer does, `predictions` with none for a sample that was not answered.
+/// Scores a corpus by `metric`, and again as a peer does. `predictions` has one entry for each sample, none if it was not answered.
 ///
 /// # Errors
 /// Those of [`corpus_percent`].
@@ -152,7 +153,8 @@ fn peer_percent(
     }
 }
 
-/// 1 if the prediction is a part of the first answer or the answer a part of it, as they stand; an empty one always.
+/// 1 if the prediction is a part of the first answer or the answer a part of it, without any normalisation. An empty prediction always
+/// scores 1.
 ///
 /// # Examples
 /// ```
@@ -212,8 +214,8 @@ pub fn letter<S: AsRef<str>>(prediction: &str, answers: &[S]) -> f64 {
     let begins = option.filter(|_| chars.as_str().is_empty() || chars.as_str().starts_with(". "));
     let mut named = prediction.split("The answer is ").skip(1).filter_map(|rest| {
         let mut chars = rest.chars();
-        let found = chars.next().filter(char::is_ascii_uppercase)?;
-        chars.next().filter(|&mark| mark != '\n').map(|_| found)
+        let capital = chars.next().filter(char::is_ascii_uppercase)?;
+        chars.next().filter(|&mark| mark != '\n').map(|_| capital)
     });
     let only = named.next().filter(|_| named.next().is_none());
     let said = begins.or(only).map(|letter| letter.to_string());

@@ -15,24 +15,24 @@ use std::io::{BufRead, Write};
 #[derive(Debug, Clone)]
 pub struct QuestionId {
     text: String,
-    /// Whether JSON has it as a number.
+    /// Whether the JSON has the id as a number.
     number: bool,
 }
 
 /// One prediction.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Prediction {
-    /// The id of the sample.
+    /// The id of the sample that was asked about.
     pub question_id: QuestionId,
     /// What the model was asked.
     pub prompt: String,
-    /// What it answered.
+    /// What the model answered: the prediction that is scored.
     pub text: String,
     /// The id of the answer, often empty.
     pub answer_id: String,
-    /// The model.
+    /// The name of the model that answered, often empty.
     pub model_id: String,
-    /// Whatever else.
+    /// Further keys, which are kept as they are.
     pub metadata: Map<String, Value>,
 }
 
@@ -99,7 +99,7 @@ impl Serialize for QuestionId {
 }
 
 impl Prediction {
-    /// A prediction with the rest empty.
+    /// A prediction with an id and a text; all other fields are empty.
     pub fn new(question_id: impl Into<QuestionId>, text: impl Into<String>) -> Self {
         Self {
             question_id: question_id.into(),
@@ -113,7 +113,7 @@ impl Prediction {
 }
 
 impl Predictions {
-    /// The predictions of `records`, for the file `file`.
+    /// Takes predictions that are to be written to a file of the name `file`.
     ///
     /// # Errors
     /// [`EvalError::DuplicatePrediction`], with the line that the record would have in the file.
@@ -321,8 +321,8 @@ impl Line<'_> {
         EvalError::MissingKey { file: self.file.to_owned(), line: self.line, key }
     }
 
-    fn wrong_type(self, key: &'static str, expected: &'static str, found: &Value) -> EvalError {
-        let found = match found {
+    fn wrong_type(self, key: &'static str, expected: &'static str, value: &Value) -> EvalError {
+        let found = match value {
             Value::Null => "null",
             Value::Bool(_) => "a truth value",
             Value::Number(number) if number.is_f64() => "a number with a fraction or beyond 64 bits",

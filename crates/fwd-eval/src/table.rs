@@ -1,7 +1,7 @@
 //! A matrix of scores from a CSV file: one row a moment, one column a task.
 //!
-//! `,` parts the cells; cells may stand in quotation marks, doubled inside of them (RFC 4180). Names of tasks in the first line and
-//! names of moments in the first column are optional:
+//! Commas separate the cells. A cell may stand in quotation marks, which are doubled inside of it (RFC 4180). The names of tasks in the
+//! first line and the names of moments in the first column are optional:
 //!
 //! - The first line is a header if, the first cell aside, some cell has text and none is a number; if there is but one cell, it has
 //!   to be text.
@@ -17,7 +17,7 @@ use std::io::BufRead;
 /// Bytes after which an open quotation mark counts as forgotten.
 const MAX_OPEN: usize = 1 << 13;
 
-/// Scores by moment and task.
+/// The scores of a run: one row for each moment at which all tasks were scored, one column for each task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoreTable {
     /// The names of the columns; empty without a header.
@@ -88,7 +88,7 @@ impl ScoreTable {
     }
 
     /// The moment of the first row, judged by the shape: with one row more than columns it is before training. A table that is still
-    /// growing, or that has a column for the data before the tasks, does not show it: there, say it yourself.
+    /// growing, or that has a column for the data before the tasks, does not show its moment: pass it to [`Self::matrix`] yourself.
     pub fn first_row(&self) -> FirstRow {
         if self.rows.len() > self.n_tasks() { FirstRow::BeforeTraining } else { FirstRow::AfterFirstTask }
     }
@@ -114,7 +114,7 @@ impl ScoreTable {
         Ok(before.into_iter().chain(self.rows.iter().cloned()).collect())
     }
 
-    /// Adds a row.
+    /// Adds the scores of a line, and its name where rows have names.
     fn push(&mut self, record: Record, has_header: bool) -> Result<()> {
         let Record { line, cells } = record;
         let mut cells = cells.into_iter();

@@ -1,5 +1,7 @@
 //! What a file and its folder look like after writing, and after writing that failed.
 
+#![allow(clippy::unwrap_used)]
+
 use fwd_files::{is_temporary, temporary, write_atomically, write_atomically_with};
 use std::ffi::OsString;
 use std::fs;

@@ -13,19 +13,20 @@ use crate::projection::Projection;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// The hyper-parameters of AdamW. The defaults are PyTorch's but for `weight_decay`, which is 0: a prompt is not shrunk.
+/// The hyper-parameters of AdamW. The defaults are PyTorch's, except that `weight_decay` is 0: a prompt is not
+/// shrunk.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdamW {
-    /// Step size η.
+    /// Step size η, which multiplies the whole update.
     pub lr: f64,
-    /// Decay of the first moment.
+    /// Decay β₁ of the first moment, in [0, 1).
     pub beta1: f64,
-    /// Decay of the second moment.
+    /// Decay β₂ of the second moment, in [0, 1).
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// What is added to the root of the second moment, so that nothing is divided by 0.
     pub eps: f64,
-    /// Decoupled weight decay w.
+    /// Decoupled weight decay w: a step shrinks the parameter by the share `η·w`.
     pub weight_decay: f64,
 }
 
@@ -35,7 +36,7 @@ impl Default for AdamW {
     }
 }
 
-/// Elements that one task of the thread pool takes.
+/// How many elements one task of the thread pool takes.
 const PIECE: usize = 64 * 1024;
 
 /// The moments of one parameter and the number of steps taken.
@@ -52,7 +53,7 @@ impl AdamWState {
         Self { first: vec![0.0; len], second: vec![0.0; len], n_steps: 0 }
     }
 
-    /// Moments from elsewhere, as a file.
+    /// Takes up a state that was saved: both moments, one element for each of the parameter, and the number of steps.
     ///
     /// # Errors
     /// [`LinalgError::Shape`](crate::LinalgError::Shape) if the two differ in length.
@@ -62,7 +63,7 @@ impl AdamWState {
         Ok(Self { first, second, n_steps })
     }
 
-    /// The first and the second moment.
+    /// The first and the second moment, each as long as the parameter.
     pub fn moments(&self) -> (&[f32], &[f32]) {
         (&self.first, &self.second)
     }
@@ -73,16 +74,17 @@ impl AdamWState {
     }
 }
 
-/// Where Π stands in the step.
+/// Which parts of an AdamW step are projected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProjectAt {
     /// `u = Π(adamw(Π(g)))`: the moments see the projected gradient, and the update is projected again. Nothing leaks.
     #[default]
     Both,
-    /// `u = Π(adamw(g))`: half the work; nothing leaks, but the second moment also counts what is projected away.
+    /// `u = Π(adamw(g))`: half the work. Nothing leaks, but the second moment also counts what is projected away.
     Update,
-    /// `u = adamw(Π(g))`: as published implementations of gradient projection do. It leaks; for comparison only.
+    /// `u = adamw(Π(g))`, as in published implementations of gradient projection. The update leaks into the forbidden space, so this is
+    /// for comparison only.
     Gradient,
 }
 
@@ -110,9 +112,9 @@ pub enum ProjectAt {
 pub struct ProjectedAdamW<'a> {
     /// The hyper-parameters. Weight decay pulls `p` to 0 inside the allowed space only.
     pub optimiser: AdamW,
-    /// Π.
+    /// The projection Π; its [`dim`](Projection::dim) is the width of a row of the parameter.
     pub projection: &'a Projection,
-    /// Where Π is applied.
+    /// Whether Π is applied to the gradient, to the update or to both.
     pub at: ProjectAt,
     /// The gradient is multiplied by this first: the factor of gradient clipping, see [`clip_factor`].
     pub gradient_scale: f64,
@@ -206,11 +208,11 @@ struct Arithmetic {
     beta2: f32,
     rest1: f32,
     rest2: f32,
-    /// η / (1 − β₁ᵗ)
+    /// The step size with the bias correction of the first moment, `η / (1 − β₁ᵗ)`.
     step: f32,
     root: f32,
     eps: f32,
-    /// η·w
+    /// The share by which weight decay shrinks the parameter, `η·w`.
     decay: f32,
 }
 
@@ -245,7 +247,7 @@ impl Arithmetic {
         );
     }
 
-    /// `p ← p − u`.
+    /// Takes the update off the parameter, `p ← p − u`.
     fn apply(&self, p: &mut [f32], update: &[f32]) {
         pulp::Arch::new().dispatch(
             #[inline(always)]

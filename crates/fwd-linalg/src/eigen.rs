@@ -16,7 +16,7 @@ use faer::linalg::svd::{ComputeSvdVectors, svd, svd_scratch};
 use faer::{Auto, Conj, Mat, MatRef, Par, Spec};
 use rayon::prelude::*;
 
-/// The arithmetic of a decomposition: f32 or f64.
+/// The element type of a decomposition, which is also its arithmetic: f32 or f64.
 pub trait Real: faer::traits::RealField + Copy + Into<f64> + sealed::Sealed {
     #[doc(hidden)]
     fn of(value: f64) -> Self;
@@ -43,16 +43,16 @@ impl Real for f32 {
 /// Eigenvalues and eigenvectors of a symmetric matrix.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Eigen<E> {
-    /// `(d)`, largest first.
+    /// The d eigenvalues, largest first.
     pub values: Vec<E>,
     /// `(d, d)` row-major: row i is the unit eigenvector of value i. Its sign is arbitrary.
     pub vectors: Vec<E>,
 }
 
-/// `Z = U Σ Vᵀ` with `k = min(n, d)` singular values.
+/// The thin singular value decomposition `Z = U Σ Vᵀ` of a matrix `(n, d)`, with `k = min(n, d)` singular values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Svd<E> {
-    /// `(k)`, largest first.
+    /// The k singular values, largest first.
     pub singular_values: Vec<E>,
     /// `(k, n)` row-major: row i is the left singular vector `uᵢ`.
     pub left: Vec<E>,

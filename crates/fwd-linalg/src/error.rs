@@ -7,15 +7,15 @@ pub enum LinalgError {
     /// The arguments do not fit together.
     #[error("{op}: {what}")]
     Shape {
-        /// The operation.
+        /// The function that refused, such as `Gram::push`.
         op: &'static str,
-        /// Which argument is wrong, with the expected and the found size.
+        /// Which argument is wrong, with the size that it has and the one it should have.
         what: String,
     },
     /// A row has a NaN or an infinity.
     #[error("{op}: element {column} of row {row} is not a finite number")]
     NotFinite {
-        /// The operation.
+        /// The function that refused, such as `Gram::push`.
         op: &'static str,
         /// The row, counted from the first of the slice that was given.
         row: usize,
@@ -25,13 +25,13 @@ pub enum LinalgError {
     /// A sum of products of finite numbers left the range of the arithmetic.
     #[error("{op}: the products overflow; scale the rows down")]
     Overflow {
-        /// The operation.
+        /// The function that refused, such as `Gram::push`.
         op: &'static str,
     },
     /// A hyper-parameter outside its range.
     #[error("{op}: {what}")]
     Range {
-        /// The operation.
+        /// The function that refused, such as `Gram::push`.
         op: &'static str,
         /// The parameter, its value and its range.
         what: String,
@@ -41,9 +41,9 @@ pub enum LinalgError {
     NoConvergence {
         /// The position in the batch, 0 for a single matrix.
         index: usize,
-        /// Rows of the matrix.
+        /// How many rows the matrix has.
         rows: usize,
-        /// Columns of the matrix.
+        /// How many columns the matrix has.
         columns: usize,
     },
     /// Serialised bytes that are not what [`Gram::to_bytes`](crate::Gram::to_bytes) wrote.

@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 use std::borrow::Cow;
 
-/// Rows that are multiplied in one piece.
+/// How many rows are multiplied in one piece.
 const BLOCK: usize = 2048;
 /// First bytes of a serialised Gram matrix.
 const MAGIC: &[u8; 8] = b"FWDGRAM1";
@@ -87,9 +87,9 @@ pub struct Pending {
 pub struct Gram {
     dim: usize,
     n_rows: u64,
-    /// `C`, of which only the lower triangle is kept up.
+    /// The matrix `C`, of which only the lower triangle is kept up to date.
     sum: Mat<f64>,
-    /// The product of one block; made for the first one.
+    /// The product of one block, `(d, d)`; it has no elements before the first block.
     product: Mat<f32>,
     pending: Pending,
     /// Whether all rows so far were f64.
@@ -97,7 +97,7 @@ pub struct Gram {
 }
 
 impl Gram {
-    /// No rows yet, of `dim` elements each.
+    /// A stream that has seen no rows yet; its rows have `dim` elements.
     pub fn new(dim: usize) -> Self {
         let (sum, product) = (Mat::zeros(dim, dim), Mat::new());
         Self { dim, n_rows: 0, sum, product, pending: Pending::default(), is_double: true }
@@ -116,7 +116,7 @@ impl Gram {
     /// Adds rows: `C ← C + Σ z zᵀ`.
     ///
     /// # Shapes
-    /// `rows (n, d)` row-major; n may be 0. 2·d² multiply-adds a row in half of the matrix.
+    /// `rows (n, d)` row-major; n may be 0. A row costs about `d²/2` multiply-adds, for one triangle of `C`.
     ///
     /// # Errors
     /// [`LinalgError::Shape`] if the length is no multiple of d, [`LinalgError::NotFinite`] with the row and column of the first
@@ -130,7 +130,7 @@ impl Gram {
     /// Adds the rows of a padded batch whose mask is not 0.
     ///
     /// # Shapes
-    /// `rows (n, d)`, `mask (n)`.
+    /// `rows (n, d)` row-major, `mask (n)`.
     ///
     /// # Errors
     /// As [`Self::push`]; padding may hold anything.
@@ -177,7 +177,7 @@ impl Gram {
         (self.pending.single.len() + self.pending.double.len()).checked_div(self.dim).unwrap_or(0)
     }
 
-    /// Multiplies what waits.
+    /// Multiplies the rows that wait and adds the product to the sum.
     fn settle(&mut self) {
         let mut pending = std::mem::take(&mut self.pending);
         let dim = self.dim;
@@ -253,7 +253,7 @@ impl Gram {
         self.settled().sum.diagonal().column_vector().iter().sum()
     }
 
-    /// `C` in full, `(d, d)`; symmetric, so row-major and column-major are one.
+    /// The whole matrix `C`, `(d, d)`. It is symmetric, so that row-major and column-major are the same.
     pub fn matrix(&self) -> Vec<f64> {
         let mut full = vec![0.0; self.dim * self.dim];
         self.each_lower(|i, j, x| {
@@ -285,7 +285,7 @@ impl Gram {
             .flat_map(|(j, column)| column.subrows(j, column.nrows() - j).iter().copied())
     }
 
-    /// Itself with no rows waiting.
+    /// The same Gram matrix with all rows multiplied, so that none wait.
     pub(crate) fn settled(&self) -> Cow<'_, Self> {
         if self.n_pending() == 0 {
             return Cow::Borrowed(self);
@@ -295,7 +295,7 @@ impl Gram {
         Cow::Owned(settled)
     }
 
-    /// Everything, rows that wait included, as bytes: [`Self::from_bytes`] goes on as if nothing had happened.
+    /// The whole state as bytes, with the rows that wait. [`Self::from_bytes`] makes a stream of it that goes on as this one would.
     pub fn to_bytes(&self) -> Vec<u8> {
         let sizes = [self.dim, self.pending.single.len(), self.pending.double.len()];
         let mut bytes = MAGIC.to_vec();

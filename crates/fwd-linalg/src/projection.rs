@@ -11,7 +11,7 @@ use crate::subspace::Basis;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
-/// Π, ready to be applied.
+/// The map Π with its vectors and coefficients, ready to be applied to rows.
 ///
 /// # Examples
 /// ```
@@ -32,12 +32,13 @@ pub struct Projection {
 }
 
 impl Projection {
-    /// `Π(G) = G`.
+    /// The projection that changes nothing, `Π(G) = G`, for rows of `dim` elements.
     pub fn identity(dim: usize) -> Self {
         Self { dim, keeps_rest: true, vectors: Vec::new(), coefficients: Vec::new() }
     }
 
-    /// δ (`keeps_rest`) and one coefficient for each piece of the basis. Pieces with coefficient 0 cost nothing.
+    /// Builds Π from δ (`keeps_rest`: 1 if true, 0 if false) and pieces of the basis `B`, each with its coefficient in `c`. Pieces with
+    /// coefficient 0 are left out and cost nothing.
     ///
     /// The pieces must be orthogonal to one another; Π is a projection (idempotent) if moreover c ∈ {0, −1} with δ = 1, or
     /// c ∈ {0, 1} with δ = 0. It is symmetric and linear in any case.
@@ -78,7 +79,7 @@ impl Projection {
         !self.keeps_rest && self.coefficients.is_empty()
     }
 
-    /// `G ← Π(G)`.
+    /// Replaces every row by its projection: `G ← Π(G)`.
     ///
     /// # Shapes
     /// `rows (n, d)` row-major f32. 4·n·d·r operations, a scratch of `n·(r + d)` elements at most.
@@ -91,7 +92,7 @@ impl Projection {
         Ok(())
     }
 
-    /// [`Self::apply`] to rows of the right length; `scratch` is its memory.
+    /// Does the work of [`Self::apply`] without checking the length; `scratch` is memory that later calls use again.
     pub(crate) fn apply_with(&self, rows: &mut [f32], scratch: &mut Vec<f32>) {
         if self.is_identity() || rows.is_empty() {
             return;
@@ -103,7 +104,7 @@ impl Projection {
         self.expand(scratch, rows);
     }
 
-    /// `A = (G B) ⊙ c (n, r)`.
+    /// Computes the scaled coefficients `A = (G B) ⊙ c`, `(n, r)` row-major, into the front of `out`.
     pub(crate) fn coefficients_of(&self, rows: &[f32], out: &mut Vec<f32>) {
         let (n, r) = (rows.len() / self.dim, self.rank());
         if out.len() < n * r {
@@ -123,7 +124,7 @@ impl Projection {
         }
     }
 
-    /// `out += A Bᵀ`.
+    /// Adds the rows that the coefficients `A (n, r)` stand for: `out += A Bᵀ`.
     pub(crate) fn expand(&self, coefficients: &[f32], out: &mut [f32]) {
         let (n, r) = (out.len() / self.dim, self.rank());
         if r > 0 {

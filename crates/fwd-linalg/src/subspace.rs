@@ -1,5 +1,5 @@
-//! Subspaces of row space: how many leading directions carry the energy, what a new task adds to the old ones, and how two
-//! subspaces lie to each other.
+//! Subspaces of row space: how many leading directions carry the energy, what a new task adds to the older ones, and the angles
+//! between two subspaces.
 //!
 //! With `C = ZᵀZ = V Λ Vᵀ` the energy of the first k directions is `Σ_{i≤k} λ_i` of `tr C`. A later task is decomposed in
 //! the residual of the basis `B` of the older ones, `R C R` with `R = I − B Bᵀ`, and what `B` captures already counts
@@ -22,15 +22,15 @@ pub struct Basis {
     vectors: Vec<f32>,
 }
 
-/// How many directions a task may take.
+/// What decides how many directions a task takes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SubspaceConfig {
     /// ε: the share of the energy `tr C` to capture, in (0, 1].
     pub energy: f64,
-    /// At most so many directions, whatever the energy.
+    /// The most directions that are taken, whatever energy they carry; no limit if none.
     pub max_rank: Option<usize>,
-    /// Which k is meant by "enough".
+    /// How the number of directions that capture the share is counted.
     pub convention: RankConvention,
     /// The arithmetic of the decomposition; the basis is f32 in any case.
     pub precision: Precision,
@@ -61,7 +61,7 @@ pub enum RankConvention {
 pub enum Precision {
     /// f32: twice as fast; eigenvalues below about `1e-6·λ₁` are noise.
     Single,
-    /// f64.
+    /// f64: half as fast, for eigenvalues below about `1e-6·λ₁`.
     Double,
 }
 
@@ -81,16 +81,16 @@ pub struct Subspace {
 }
 
 impl Basis {
-    /// No vectors.
+    /// A basis without vectors, in rows of `dim` elements.
     pub fn empty(dim: usize) -> Self {
         Self { dim, vectors: Vec::new() }
     }
 
-    /// Takes vectors that are orthonormal already, `(k, d)` row-major.
+    /// Makes a basis of vectors that are orthonormal already, `(k, d)` row-major.
     ///
     /// # Errors
-    /// [`LinalgError::Shape`] if they have the wrong length or are not orthonormal to 1e-4 (as after damage on disk; those that
-    /// [`residual_subspace`] makes are to 1e-5).
+    /// [`LinalgError::Shape`] if their length is no multiple of `dim`, or if they are not orthonormal to 1e-4. (Damage on disk shows so: what
+    /// [`residual_subspace`] makes is orthonormal to 1e-5.)
     pub fn from_orthonormal(dim: usize, vectors: Vec<f32>) -> Result<Self> {
         let op = "Basis::from_orthonormal";
         ensure_rows(vectors.len(), dim, op)?;
@@ -132,7 +132,7 @@ impl Basis {
         Ok(())
     }
 
-    /// `max |BᵀB − I|`, with products in f64. NaN if an element is.
+    /// How far the vectors are from orthonormal: `max |BᵀB − I|`, with products in f64; NaN if an element is NaN.
     pub fn orthonormality_error(&self) -> f64 {
         let product = gram_of(self.matrix().as_ref(), self.matrix().as_ref());
         let mut worst = 0f64;
@@ -145,7 +145,7 @@ impl Basis {
         worst
     }
 
-    /// `(d, k)` in f64.
+    /// The vectors as the columns of a matrix `(d, k)` in f64.
     fn matrix(&self) -> Mat<f64> {
         self.matrix_of()
     }
@@ -155,26 +155,26 @@ impl Basis {
     }
 }
 
-/// `AᵀB`.
+/// The product `AᵀB`, whose entry `(i, j)` is the scalar product of column i of A and column j of B.
 fn gram_of<E: Real>(a: MatRef<'_, E>, b: MatRef<'_, E>) -> Mat<E> {
     let mut product = Mat::zeros(a.ncols(), b.ncols());
     matmul(product.as_mut(), Accum::Replace, a.transpose(), b, E::of(1.0), Par::rayon(0));
     product
 }
 
-/// How many of the directions to take: the fewest leading ones with `captured + Σ_{i≤k} λ_i ≥ ε·total`, at most as many as
-/// are positive, at most [`SubspaceConfig::max_rank`].
+/// Chooses the number k of directions to take: the fewest leading ones with `captured + Σ_{i≤k} λ_i ≥ ε·total`. It is at most the
+/// number of positive eigenvalues and at most [`SubspaceConfig::max_rank`].
 ///
 /// # Shapes
-/// `eigenvalues` largest first; `captured` and `total` in the same unit. No directions if there is no energy.
+/// `eigenvalues` come largest first, `captured` and `total` in the same unit. The result is 0 if there is no energy.
 ///
 /// # Examples
 /// ```
 /// use fwd_linalg::{RankConvention, SubspaceConfig, choose_rank};
 /// let config = SubspaceConfig { energy: 0.9, ..SubspaceConfig::default() };
 /// assert_eq!(choose_rank(&[6.0, 3.0, 1.0], 0.0, 10.0, &config), 2);
-/// assert_eq!(choose_rank(&[3.0, 1.0], 6.0, 10.0, &config), 1); // 6 of 10 are captured before
-/// assert_eq!(choose_rank(&[1.0], 9.5, 10.5, &config), 0);      // enough is
+/// assert_eq!(choose_rank(&[3.0, 1.0], 6.0, 10.0, &config), 1); // 6 of 10 were captured before
+/// assert_eq!(choose_rank(&[1.0], 9.5, 10.5, &config), 0);      // 9.5 of 10.5 are enough already
 /// let gpm = SubspaceConfig { convention: RankConvention::Gpm, ..config };
 /// assert_eq!(choose_rank(&[6.0, 3.0, 1.0], 0.0, 10.0, &gpm), 1);
 /// ```
@@ -206,10 +206,10 @@ pub fn choose_rank(eigenvalues: &[f64], captured: f64, total: f64, config: &Subs
 /// use fwd_linalg::{Gram, SubspaceConfig, subspace};
 /// let mut gram = Gram::new(3);
 /// gram.push(&[0.0f32, 3.0, 0.0, 0.0, 0.0, 1.0])?;
-/// let found = subspace(&gram, &SubspaceConfig { energy: 0.8, ..SubspaceConfig::default() })?;
-/// assert_eq!(found.basis.len(), 1); // the y axis alone carries 9 of 10
-/// assert!((found.basis.vectors()[1].abs() - 1.0).abs() < 1e-6);
-/// assert!((found.captured - 0.9).abs() < 1e-6);
+/// let task = subspace(&gram, &SubspaceConfig { energy: 0.8, ..SubspaceConfig::default() })?;
+/// assert_eq!(task.basis.len(), 1); // the y axis alone carries 9 of 10
+/// assert!((task.basis.vectors()[1].abs() - 1.0).abs() < 1e-6);
+/// assert!((task.captured - 0.9).abs() < 1e-6);
 /// # Ok::<(), fwd_linalg::LinalgError>(())
 /// ```
 pub fn subspace(gram: &Gram, config: &SubspaceConfig) -> Result<Subspace> {
@@ -283,10 +283,11 @@ fn decompose<E: Real>(gram: &Gram, older: &Basis, config: &SubspaceConfig) -> Re
     let unit = gram.roundoff().max(E::epsilon_impl().into());
     let room = dim - older.len();
     let mut eigenvalues = Vec::new();
-    let (_, mut vectors) = leading_eigen(matrix, Par::rayon(0), 0, |found| {
-        let largest = found.first().map_or(0.0, |&x| x.into()).max(largest_before);
+    let (_, mut vectors) = leading_eigen(matrix, Par::rayon(0), 0, |values| {
+        let largest = values.first().map_or(0.0, |&x| x.into()).max(largest_before);
         let noise = (dim as f64).sqrt() * unit * largest;
-        eigenvalues = found.iter().map(|&x| x.into()).map(|x: f64| if x > noise { x } else { 0.0 }).collect();
+        eigenvalues =
+            values.iter().map(|&x| x.into()).map(|x: f64| if x > noise { x } else { 0.0 }).collect();
         choose_rank(&eigenvalues, captured_before, 1.0, config).min(room)
     })?;
     if !older.is_empty() {
@@ -362,7 +363,7 @@ fn orthogonalise<E: Real>(vectors: &mut Mat<E>, b: MatRef<'_, E>) {
     }
 }
 
-/// How much of some rows lies in a subspace: `‖X B‖_F / ‖X‖_F`, in [0, 1], with products in f64. 0 for rows without length.
+/// The share of some rows that lies in a subspace: `‖X B‖_F / ‖X‖_F`, in [0, 1], with products in f64. It is 0 if all rows are 0.
 ///
 /// This is the *interference leakage* if `X` is the change of a prompt and `B` a subspace that must not be touched.
 ///
@@ -424,7 +425,8 @@ pub fn principal_angles(a: &Basis, b: &Basis) -> Result<Vec<f64>> {
     Ok(cosines(a, b)?.into_iter().map(f64::acos).collect())
 }
 
-/// The overlap of two subspaces, `‖AᵀB‖²_F / min(k_a, k_b)`: 0 orthogonal, 1 one inside the other. 0 if one is empty.
+/// The overlap of two subspaces, `‖AᵀB‖²_F / min(k_a, k_b)`: 0 if they are orthogonal or one is empty, 1 if one lies inside the
+/// other.
 ///
 /// # Errors
 /// [`LinalgError::Shape`] if d differs.
@@ -433,8 +435,8 @@ pub fn overlap(a: &Basis, b: &Basis) -> Result<f64> {
     Ok(cosines.iter().map(|x| x * x).sum::<f64>() / cosines.len().max(1) as f64)
 }
 
-/// The effective rank `exp(H(λ/Σλ))`, H the Shannon entropy in nats (Roy and Vetterli 2007): between 1 and the rank. 0 without
-/// energy.
+/// The effective rank `exp(H(λ/Σλ))` with the Shannon entropy H in nats (Roy and Vetterli 2007). It lies between 1 and the rank,
+/// and is 0 if all eigenvalues are 0.
 ///
 /// # Examples
 /// ```
@@ -446,7 +448,8 @@ pub fn effective_rank(eigenvalues: &[f64]) -> f64 {
     if total == 0.0 { 0.0 } else { (-positive().map(|x| x / total * (x / total).ln()).sum::<f64>()).exp() }
 }
 
-/// The energy curve: the share of the energy in the first 1, 2, … directions. All 0 without energy.
+/// The energy curve: the shares of the energy, between 0 and 1, that the first 1, 2, … directions carry. All are 0 if there is no
+/// energy.
 pub fn energy_curve(eigenvalues: &[f64]) -> Vec<f64> {
     let total: f64 = eigenvalues.iter().sum();
     let scale = if total > 0.0 { total.recip() } else { 0.0 };

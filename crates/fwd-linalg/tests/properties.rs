@@ -40,9 +40,9 @@ fn config(energy: f64) -> SubspaceConfig {
 /// `k` orthonormal vectors.
 fn basis(dim: usize, k: usize, seed: u64) -> Basis {
     let max_rank = SubspaceConfig { max_rank: Some(k), ..config(1.0) };
-    let found = subspace(&gram(&normal(2 * dim * dim, seed), dim), &max_rank).unwrap().basis;
-    assert_eq!(found.len(), k);
-    found
+    let basis = subspace(&gram(&normal(2 * dim * dim, seed), dim), &max_rank).unwrap().basis;
+    assert_eq!(basis.len(), k);
+    basis
 }
 
 fn norm(x: &[f32]) -> f64 {
@@ -111,16 +111,16 @@ proptest! {
         let gram = gram(&z, dim);
         let mut last = (0, 0.0);
         for energy in [0.1, 0.5, 0.9, 0.95, 0.99, 1.0] {
-            let found = subspace(&gram, &config(energy)).unwrap();
-            prop_assert!(found.basis.len() >= last.0 && found.captured >= last.1);
-            prop_assert!(found.basis.len() <= n.min(dim));
-            prop_assert!(found.captured >= energy - 1e-5, "{} of {energy}", found.captured);
-            let inside = part_within(&z, &found.basis).powi(2);
-            prop_assert!((inside - found.captured).abs() <= 1e-5);
-            let curve = energy_curve(&found.eigenvalues);
+            let task = subspace(&gram, &config(energy)).unwrap();
+            prop_assert!(task.basis.len() >= last.0 && task.captured >= last.1);
+            prop_assert!(task.basis.len() <= n.min(dim));
+            prop_assert!(task.captured >= energy - 1e-5, "{} of {energy}", task.captured);
+            let inside = part_within(&z, &task.basis).powi(2);
+            prop_assert!((inside - task.captured).abs() <= 1e-5);
+            let curve = energy_curve(&task.eigenvalues);
             prop_assert!(curve.windows(2).all(|w| w[0] <= w[1] + 1e-12) && (curve[dim - 1] - 1.0).abs() < 1e-9);
-            prop_assert!(found.basis.len() == 1 || curve[found.basis.len() - 2] < energy);
-            last = (found.basis.len(), found.captured);
+            prop_assert!(task.basis.len() == 1 || curve[task.basis.len() - 2] < energy);
+            last = (task.basis.len(), task.captured);
         }
     }
 
@@ -129,16 +129,16 @@ proptest! {
         let z = rows(n, dim, 1.0, seed);
         let k = n.min(dim).div_ceil(2);
         let limited = SubspaceConfig { max_rank: Some(k), precision: Precision::Double, ..config(1.0) };
-        let found = subspace(&gram(&z, dim), &limited).unwrap();
+        let task = subspace(&gram(&z, dim), &limited).unwrap();
         let svd = thin_svd(&z.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(), dim).unwrap();
-        for (value, sigma) in found.eigenvalues.iter().zip(&svd.singular_values) {
+        for (value, sigma) in task.eigenvalues.iter().zip(&svd.singular_values) {
             prop_assert!((value - sigma * sigma).abs() <= 2e-6 * svd.singular_values[0].powi(2));
         }
         // Vectors are compared by what they span: where the gap behind the k-th value is clear.
         let gap = svd.singular_values.get(k).map_or(1.0, |next| 1.0 - (next / svd.singular_values[k - 1]).powi(2));
         prop_assume!(gap > 0.05);
         let reference = Basis::from_orthonormal(dim, svd.right[..k * dim].iter().map(|&x| x as f32).collect()).unwrap();
-        prop_assert!(overlap(&found.basis, &reference).unwrap() > 1.0 - 1e-4);
+        prop_assert!(overlap(&task.basis, &reference).unwrap() > 1.0 - 1e-4);
     }
 
     #[test]
@@ -204,17 +204,17 @@ fn fifty_tasks_keep_the_basis_orthonormal() {
         let mut z = rows(200, dim, 1.5, task);
         z.iter_mut().zip(rows(200, dim, 1.5, 999)).for_each(|(z, shared)| *z += 3.0 * shared);
         let limited = SubspaceConfig { max_rank: Some(3), ..config(0.99999) };
-        let found = residual_subspace(&gram(&z, dim), &older, &limited).unwrap();
-        assert_eq!(found.basis.len(), 3, "task {task}");
-        assert!(found.captured > found.captured_before);
-        older.extend(&found.basis).unwrap();
+        let added = residual_subspace(&gram(&z, dim), &older, &limited).unwrap();
+        assert_eq!(added.basis.len(), 3, "task {task}");
+        assert!(added.captured > added.captured_before);
+        older.extend(&added.basis).unwrap();
         assert!(older.orthonormality_error() <= 1e-5, "{:e} after task {task}", older.orthonormality_error());
     }
     assert_eq!(older.len(), 150);
     // The last dimensions, and not one more.
     for seed in 100..110 {
-        let found = residual_subspace(&gram(&normal(900 * dim, seed), dim), &older, &config(1.0)).unwrap();
-        older.extend(&found.basis).unwrap();
+        let added = residual_subspace(&gram(&normal(900 * dim, seed), dim), &older, &config(1.0)).unwrap();
+        older.extend(&added.basis).unwrap();
     }
     assert_eq!(older.len(), dim);
     assert!(older.orthonormality_error() <= 1e-5);
@@ -233,16 +233,16 @@ fn both_arithmetics_find_the_residual_that_the_definition_gives() {
     let expected = thin_svd(&residual.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(), dim).unwrap();
     for precision in [Precision::Single, Precision::Double] {
         let config = SubspaceConfig { precision, ..config(0.95) };
-        let found = residual_subspace(&gram(&second, dim), &older, &config).unwrap();
-        let k = found.basis.len();
+        let added = residual_subspace(&gram(&second, dim), &older, &config).unwrap();
+        let k = added.basis.len();
         let sigma = &expected.singular_values;
-        for (value, sigma) in found.eigenvalues.iter().zip(sigma) {
+        for (value, sigma) in added.eigenvalues.iter().zip(sigma) {
             assert!((value - sigma * sigma).abs() <= 1e-5 * sigma.max(1.0).powi(2), "{precision:?}");
         }
-        let captured = found.captured_before * found.energy;
+        let captured = added.captured_before * added.energy;
         let sum = |k: usize| captured + sigma[..k].iter().map(|x| x * x).sum::<f64>();
-        assert!(sum(k) >= 0.95 * found.energy - 1e-3 && sum(k - 1) < 0.95 * found.energy + 1e-3);
-        assert!(part_within(found.basis.vectors(), &older) <= 1e-5);
+        assert!(sum(k) >= 0.95 * added.energy - 1e-3 && sum(k - 1) < 0.95 * added.energy + 1e-3);
+        assert!(part_within(added.basis.vectors(), &older) <= 1e-5);
     }
 }
 
@@ -253,9 +253,9 @@ fn a_basis_of_a_real_width_is_orthonormal_in_f32() {
     for row in z.chunks_exact_mut(dim) {
         row.iter_mut().enumerate().for_each(|(i, x)| *x *= ((i + 1) as f32).powf(-0.5));
     }
-    let found = subspace(&gram(&z, dim), &config(0.97)).unwrap().basis;
-    assert!(found.len() > 500);
-    assert!(found.orthonormality_error() <= 1e-5, "{:e}", found.orthonormality_error());
+    let basis = subspace(&gram(&z, dim), &config(0.97)).unwrap().basis;
+    assert!(basis.len() > 500);
+    assert!(basis.orthonormality_error() <= 1e-5, "{:e}", basis.orthonormality_error());
 }
 
 #[test]
@@ -267,8 +267,8 @@ fn an_older_basis_does_not_turn_rounding_into_directions() {
         older.vectors()[..dim].iter().zip(normal(dim, 8)).map(|(b, x)| 30.0 * b + 0.05 * x).collect();
     for precision in [Precision::Single, Precision::Double] {
         let config = SubspaceConfig { precision, ..config(1.0) };
-        let found = residual_subspace(&gram(&row.repeat(5), dim), &older, &config).unwrap();
-        assert!(found.basis.len() <= 1, "{precision:?}: {}", found.basis.len());
+        let added = residual_subspace(&gram(&row.repeat(5), dim), &older, &config).unwrap();
+        assert!(added.basis.len() <= 1, "{precision:?}: {}", added.basis.len());
     }
 }
 

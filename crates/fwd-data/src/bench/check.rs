@@ -3,9 +3,11 @@
 //! Images are compared by the hash of their bytes, never by name. Missing images and empty answers do not come this far:
 //! [`Benchmark::open`] refuses them, naming file and line.
 
-use super::{BenchTask, Benchmark, ContentHash, Record, Split, Stage};
+use super::benchmark::Benchmark;
+use super::record::{BenchTask, ContentHash, Record, Split, Stage};
 use crate::image_file::{ImageLimits, RgbImage};
-use crate::task::{Skipped, states_answer};
+use crate::leaks::states_answer;
+use crate::skip::Skipped;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -14,17 +16,17 @@ use std::fmt;
 /// Equal images where there must be none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Overlap {
-    /// Where the first is used: task and split.
+    /// Where the first image is used, as `task/split`.
     pub first: String,
-    /// Where the second is used.
+    /// Where the second image is used, as `task/split`.
     pub second: String,
     /// Number of different images that both use.
     pub n_images: usize,
-    /// The keys of one pair.
+    /// The keys of one pair of equal images.
     pub example: (String, String),
 }
 
-/// What [`check`] found.
+/// What [`check`] has to report about a benchmark.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CheckReport {
     /// Number of tasks.
@@ -47,7 +49,7 @@ pub struct CheckReport {
     pub stated_answers: Vec<String>,
     /// Tasks without records in a split, as `task: split`.
     pub empty_splits: Vec<String>,
-    /// Records that were left out when the benchmark was opened; not counted as wrong.
+    /// Records that were left out when the benchmark was opened. They do not count as wrong.
     pub left_out: Skipped,
 }
 
@@ -82,17 +84,17 @@ impl fmt::Display for CheckReport {
     }
 }
 
-fn overlaps(f: &mut fmt::Formatter<'_>, what: &str, found: &[Overlap]) -> fmt::Result {
-    writeln!(f, "{what}: {}", found.iter().map(|overlap| overlap.n_images).sum::<usize>())?;
-    for Overlap { first, second, n_images, example: (a, b) } in found {
+fn overlaps(f: &mut fmt::Formatter<'_>, what: &str, overlaps: &[Overlap]) -> fmt::Result {
+    writeln!(f, "{what}: {}", overlaps.iter().map(|overlap| overlap.n_images).sum::<usize>())?;
+    for Overlap { first, second, n_images, example: (a, b) } in overlaps {
         writeln!(f, "  {n_images} in {first} and {second}, such as `{a}` = `{b}`")?;
     }
     Ok(())
 }
 
-fn list(f: &mut fmt::Formatter<'_>, what: &str, found: &[String]) -> fmt::Result {
-    writeln!(f, "{what}: {}", found.len())?;
-    found.iter().try_for_each(|line| writeln!(f, "  {line}"))
+fn list(f: &mut fmt::Formatter<'_>, what: &str, entries: &[String]) -> fmt::Result {
+    writeln!(f, "{what}: {}", entries.len())?;
+    entries.iter().try_for_each(|line| writeln!(f, "  {line}"))
 }
 
 /// Looks for leaks between splits and stages, damaged images and records given twice; `left_out` are the records that opening left out.

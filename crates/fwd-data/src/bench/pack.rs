@@ -19,7 +19,7 @@ pub(crate) const MAGIC: &[u8; 8] = b"FWDPACK1";
 #[derive(Debug, Clone)]
 pub struct Pack {
     file: Bytes,
-    /// Key -> where its bytes are in `file`.
+    /// The place of each image in `file`, by its key.
     images: BTreeMap<String, Range<usize>>,
 }
 
@@ -42,7 +42,7 @@ impl Deref for Bytes {
 }
 
 impl Pack {
-    /// Opens a pack; the file must not change while it is in use.
+    /// Opens a pack by mapping it into memory; the file must not change while it is in use.
     ///
     /// # Errors
     /// [`DataError::Io`] or [`DataError::Pack`]: another format, a truncated record, a key that is not UTF-8, keys that do not
@@ -54,8 +54,8 @@ impl Pack {
         Ok(Self { file, images })
     }
 
-    /// The pack that the image files of a folder make, PNG, JPEG and WebP by their names; the key of a file is
-    /// `FOLDER/FILE`. Sub-folders and symbolic links are passed over.
+    /// Makes a pack in memory of the image files of a folder: PNG, JPEG and WebP, as the endings of their names say. The key of a file
+    /// is `FOLDER/FILE`. Sub-folders and symbolic links are passed over.
     ///
     /// # Errors
     /// [`DataError::Io`], or [`DataError::Pack`] for a name that is not UTF-8 or too long and a file that is too large.
@@ -83,7 +83,7 @@ impl Pack {
         Ok(Self { file: Bytes::Made(Arc::new(pack)), images })
     }
 
-    /// The encoded image of a key.
+    /// The encoded image of a key; none if the pack does not hold it.
     pub fn get(&self, key: &str) -> Option<&[u8]> {
         self.images.get(key).map(|range| &self.file[range.clone()])
     }
@@ -93,7 +93,7 @@ impl Pack {
         self.images.keys().map(String::as_str)
     }
 
-    /// Number of images.
+    /// The number of images.
     pub fn len(&self) -> usize {
         self.images.len()
     }

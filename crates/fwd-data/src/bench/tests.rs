@@ -284,7 +284,8 @@ fn texts_are_examined() {
     let index = INDEX.replacen("\"exact\"", "\"vqa-soft\"", 1);
     let dir = sound();
     write(dir.path(), "benchmark.json", index.as_bytes());
-    let text = three(["b/0", "b/1", "b/2"]).replace("\"What?\",\"answer\":\"c\"", "\"What? The answer is c.\",\"answer\":\"c\"");
+    let text = three(["b/0", "b/1", "b/2"])
+        .replace("\"What?\",\"answer\":\"c\"", "\"What? The answer is c.\",\"answer\":\"c\"");
     write(dir.path(), "tasks/flags.jsonl", text.as_bytes());
     let report = check(&Benchmark::open(dir.path()).unwrap(), Skipped::default());
     assert_eq!(report.answers_not_ten, ["flags/val/0: 1 answers", "flags/test/0: 1 answers"]);
@@ -297,7 +298,8 @@ fn options_in_an_instruction_tell_letter_and_text() {
     let dir = sound();
     let index = INDEX.replacen("\"exact\"", "\"multiple-choice\"", 1);
     write(dir.path(), "benchmark.json", index.as_bytes());
-    let text = three(["b/0", "b/1", "b/2"]).replace("What?", r"What?\n(A) cat\n(B) dog").replace("\"a\"", "\"A\"");
+    let text =
+        three(["b/0", "b/1", "b/2"]).replace("What?", r"What?\n(A) cat\n(B) dog").replace("\"a\"", "\"A\"");
     write(dir.path(), "tasks/flags.jsonl", text.as_bytes());
     let bench = Benchmark::open(dir.path()).unwrap();
     let flags = bench.task("flags").unwrap();

@@ -1,27 +1,27 @@
 //! What predictions are scored against: the names, questions and answers of one split of one task, whatever format holds them.
 //! Images are not looked at.
 
-use super::set::{asked_and_right, splits};
-use super::{TaskSet, read_unanswered};
-use crate::bench::{self, Metric, Split, Stage, record_name, spelt_out};
+use super::reader::read_unanswered;
+use super::set::{TaskSet, asked_and_right, splits};
+use crate::bench::{self, INDEX_FILE, Metric, Split, Stage, record_name, spelt_out};
 use crate::error::{DataError, Result};
 use std::path::Path;
 
 /// One annotated sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Annotation {
-    /// The name that predictions know it by: its own, or `TASK/SPLIT/NUMBER`.
+    /// The name by which predictions refer to the sample: its own, or `TASK/SPLIT/NUMBER`.
     pub id: String,
-    /// What is asked, as it stands in the file.
+    /// The question as it stands in the file, without the prompt of the task.
     pub question: String,
-    /// What is right. Of a multiple choice whose options the prompt lists, letter and text of the right one are among it.
+    /// The right answers. For a multiple choice whose options the prompt lists, they hold the letter and the text of the right option.
     pub answers: Vec<String>,
 }
 
 /// The samples of a split.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Annotations {
-    /// The task.
+    /// The name of the task.
     pub task: String,
     /// How it is scored.
     pub metric: Metric,
@@ -29,13 +29,13 @@ pub struct Annotations {
     pub samples: Vec<Annotation>,
 }
 
-/// The annotations of a task of whatever `path` is: all that [`open`](super::open) opens.
+/// Reads the annotations of one split of a task. The path may be anything that [`open`](super::open) opens.
 ///
 /// # Errors
-/// [`DataError::UnknownTask`], [`DataError::NoTaskFile`] for a split that the task has not, and those of
+/// [`DataError::UnknownTask`], [`DataError::Config`] for a split that the task has not, [`DataError::NoTaskFile`] for one whose file is missing, and those of
 /// [`read`](super::read), naming file, record and key.
 pub fn annotations(path: &Path, task: &str, split: Split) -> Result<Annotations> {
-    if path.join("benchmark.json").is_file() {
+    if path.join(INDEX_FILE).is_file() {
         let (metric, records) = bench::read_task(path, task)?;
         let records = records.into_iter().filter(|record| record.split == split).enumerate();
         let samples = records.map(|(i, record)| Annotation {
@@ -48,7 +48,7 @@ pub fn annotations(path: &Path, task: &str, split: Split) -> Result<Annotations>
     let set = TaskSet::open(path)?;
     let spec = set.task(task)?;
     let references = set.references(spec, Err)?;
-    let Some((_, name, names)) = splits(spec).find(|(found, ..)| *found == split) else {
+    let Some((_, name, names)) = splits(spec).find(|(other, ..)| *other == split) else {
         let what = format!("task `{}` has no {}", spec.name, split.name());
         return Err(DataError::Config { path: set.dir.clone(), what });
     };
@@ -65,12 +65,13 @@ pub fn annotations(path: &Path, task: &str, split: Split) -> Result<Annotations>
     Ok(Annotations { task: spec.name.clone(), metric: spec.metric(), samples })
 }
 
-/// The names of the tasks of whatever `path` is, in the order in which they are learnt; pre-training is none of them.
+/// The names of the tasks in the order in which they are learnt, without those of pre-training. The path may be anything that
+/// [`open`](super::open) opens.
 ///
 /// # Errors
 /// As [`Benchmark::open`](crate::bench::Benchmark::open) and [`TaskSet::open`].
 pub fn sequence(path: &Path) -> Result<Vec<String>> {
-    if path.join("benchmark.json").is_file() {
+    if path.join(INDEX_FILE).is_file() {
         return bench::read_sequence(path);
     }
     let set = TaskSet::open(path)?;

@@ -4,13 +4,16 @@
 //! Images are compared by the hash of their bytes, never by name. Nothing but a missing file stops the check.
 
 use super::description::{Kind, TaskSpec};
-use super::images::{ImageRoot, read_file};
-use super::leaks::{Closing, Leaks, Share, states_answer};
-use super::set::{OnBad, asked_and_right, origin, splits};
-use super::{ImageSource, TaskRecord, TaskSet, read_unanswered};
+use super::images::ImageRoot;
+use super::reader::read_unanswered;
+use super::record::{ImageSource, TaskRecord};
+use super::set::{TaskSet, asked_and_right, origin, splits};
 use crate::bench::{ContentHash, Overlap, Split};
 use crate::error::{DataError, PathFault, Result};
 use crate::image_file::{ImageLimits, RgbImage};
+use crate::leaks::{Closing, Leaks, Share, states_answer};
+use crate::loose::read_file;
+use crate::skip::OnBad;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -20,7 +23,7 @@ use std::path::PathBuf;
 /// Something wrong with a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The task.
+    /// The name of the task.
     pub task: String,
     /// The split, or `references` or `prompts`.
     pub split: String,
@@ -37,7 +40,7 @@ pub struct Findings {
     pub first: Vec<Finding>,
 }
 
-/// What [`check`] found.
+/// What [`check`] has to report about a set of tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct TaskReport {
     /// Whether records that cannot be used are left out, and so are not counted as wrong.
@@ -56,11 +59,11 @@ pub struct TaskReport {
     pub outside_images: Findings,
     /// Images that cannot be decoded.
     pub undecodable_images: Findings,
-    /// Records of one file under the same name with the same question.
+    /// Records of one file that share both name and question.
     pub duplicate_ids: Findings,
     /// Records to be scored over ten annotators with another number of answers.
     pub answers_not_ten: Findings,
-    /// Captions of images that are not listed.
+    /// Captions of images that their file does not list.
     pub captions_without_image: Findings,
     /// Records whose instruction states the answer.
     pub stated_answers: Findings,
@@ -70,11 +73,11 @@ pub struct TaskReport {
     pub between_splits: Vec<Overlap>,
     /// Splits without records, as `task: split`.
     pub empty_splits: Vec<String>,
-    /// How often a scored question holds its answer, which some questions rightly do; not counted as wrong, as all below.
+    /// How often a scored question holds its answer. Some questions rightly do, so that this and all fields below do not count as wrong.
     pub answers_in_questions: Vec<Share>,
     /// How often a scored prompt holds an explanation of its answer, as those of ArxivQA do.
     pub explained_answers: Vec<Share>,
-    /// Prompts that end by the kind of their answer.
+    /// Endings of prompts that go with one kind of answer.
     pub telling_kinds: Vec<Closing>,
     /// How often a scored record's name is that of another question: predictions must be told apart by the question too.
     pub shared_ids: Vec<Share>,

@@ -6,7 +6,7 @@
 
 use super::fields::Fields;
 use super::json::{Elements, Shape};
-use super::{ImageSource, TaskRecord};
+use super::record::{ImageSource, TaskRecord};
 use crate::error::{DataError, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

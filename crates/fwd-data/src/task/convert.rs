@@ -7,15 +7,15 @@ use super::description::{self, FileNames, Kind, TaskSpec};
 use super::images::relative;
 use super::set::{BLANK, DESCRIPTION};
 use crate::bench::{
-    BenchTask, Benchmark, Index, Line, MAGIC, Metric, Record, Split, TaskEntry, VERSION, record_head,
-    record_name,
+    BenchTask, Benchmark, INDEX_FILE, Index, Line, MAGIC, Metric, Record, Split, TaskEntry, VERSION,
+    record_head, record_name,
 };
 use crate::error::{DataError, Result};
 use image::ImageFormat;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::fs;
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 /// Writes a benchmark in the packed format, with the images that its records use.
@@ -26,7 +26,7 @@ use std::path::Path;
 pub fn to_packed(bench: &Benchmark, out: &Path) -> Result<()> {
     make_folder(out, |dir| {
         let index = Index { version: VERSION, tasks: bench.tasks.iter().map(TaskEntry::from).collect() };
-        write_file(&dir.join("benchmark.json"), |file| {
+        write_file(&dir.join(INDEX_FILE), |file| {
             serde_json::to_writer_pretty(&mut *file, &index)?;
             file.write_all(b"\n")
         })?;
@@ -211,7 +211,8 @@ fn write_pack(bench: &Benchmark, folder: &Path, keys: &[&str]) -> Result<()> {
                 }
                 Err(error) => {
                     failure = Some(error);
-                    break;
+                    // The error that is returned is `failure`; this one keeps the incomplete pack from its place.
+                    return Err(io::Error::other("the pack is incomplete"));
                 }
             }
         }
@@ -220,17 +221,9 @@ fn write_pack(bench: &Benchmark, folder: &Path, keys: &[&str]) -> Result<()> {
     failure.map_or(written, Err)
 }
 
-/// Writes a file and flushes it to the disk; folders on the way are made.
-fn write_file(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
-    let write = || {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let mut file = BufWriter::new(File::create(path)?);
-        fill(&mut file)?;
-        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
-    };
-    write().map_err(|source| DataError::Io { path: path.into(), source })
+/// Writes a file whole or not at all; folders on the way are made.
+fn write_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    fwd_files::write_atomically_with(path, fill).map_err(|source| DataError::Io { path: path.into(), source })
 }
 
 /// Makes a folder whole or not at all.
@@ -256,6 +249,6 @@ fn make_folder(out: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()>
     fs::rename(made.path(), out).map_err(io)?;
     let _ = made.keep();
     #[cfg(unix)]
-    File::open(parent).and_then(|parent| parent.sync_all()).map_err(io)?;
+    fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(io)?;
     Ok(())
 }

@@ -4,15 +4,15 @@
 //! `question_id`, `answers` (a JSON list), `size`, `answer_bbox`. Fields in quotation marks may hold commas, line breaks and doubled
 //! quotation marks.
 
-use super::TaskRecord;
 use super::fields::Fields;
+use super::questions;
+use super::record::TaskRecord;
 use super::source::{MAX_RECORD, Source};
-use super::tests_json;
 use crate::error::{DataError, Result};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// Reads a table.
+/// The records of a table, one a row.
 pub(super) struct CsvRecords {
     source: Source,
     header: Vec<String>,
@@ -63,7 +63,7 @@ impl CsvRecords {
             })?;
             map.insert(name.clone(), Value::String(cell));
         }
-        let records = tests_json::records(&Fields { path, index, map: &map })?;
+        let records = questions::records(&Fields { path, index, map: &map })?;
         Ok(records.into_iter().next())
     }
 }

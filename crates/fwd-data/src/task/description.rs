@@ -15,54 +15,54 @@
 //! A `*` in the name of a file stands for all files that fit, one after another: `train-*.parquet`. `name`, `kind` and one of the
 //! splits must be there. An unknown key is an error with a suggestion.
 
-use super::Format;
+use super::format::Format;
 use crate::bench::{Metric, Stage};
 use crate::error::{DataError, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// One task.
+/// What one task is, and where its files are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskSpec {
     /// Short name: lower-case letters, digits and hyphens.
     pub name: String,
-    /// What it is about; without it the name.
+    /// A line for people to read; without it the name is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// What kind of answer is due.
+    /// The kind of answer that the task asks for.
     pub kind: Kind,
     /// Where the paths of images begin; without it the folder of the description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_root: Option<FileNames>,
-    /// What is learnt from.
+    /// The files of training records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train: Option<FileNames>,
-    /// What choices are made by.
+    /// The files of validation records, by which choices are made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val: Option<FileNames>,
-    /// What is reported.
+    /// The files of test records, whose scores are reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<FileNames>,
     /// Answers of val and test by the records' names, where they are kept apart: TextVQA or COCO captions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub references: Option<FileNames>,
-    /// The format of the splits' files; without it each file's own.
+    /// The format of the files of all splits; without it each file is looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
-    /// What the model is asked, with `{instruction}` for that of the record.
+    /// What the model is asked, with `{instruction}` where the instruction of the record belongs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
-    /// How answers are scored; without it as the kind says.
+    /// How answers are scored; without it the kind decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scorer: Option<Metric>,
-    /// When it is learnt; without it downstream.
+    /// When the task is learnt; without it downstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<Stage>,
     /// Whether its pictures were made by a program.
     #[serde(default)]
     pub synthetic: bool,
-    /// Place in the sequence; where no task of a set has one, they are learnt as they are listed.
+    /// The place in the sequence. If no task of a set has one, the tasks are learnt in the order of the list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<u32>,
 }
@@ -71,9 +71,9 @@ pub struct TaskSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "expected the name of a file or a list of such names")]
 pub enum FileNames {
-    /// The only name.
+    /// The only name that the file may have.
     One(String),
-    /// The first of these that is there.
+    /// Several names, of which the first that exists counts.
     Any(Vec<String>),
 }
 
@@ -91,15 +91,15 @@ impl FileNames {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// A short answer.
+    /// A short answer to a question about an image.
     Vqa,
-    /// The name of a class.
+    /// The name of the class that the image shows.
     Classification,
-    /// One of some options.
+    /// One of the options that the prompt lists.
     MultipleChoice,
-    /// A box.
+    /// The corners of a box in the image.
     Grounding,
-    /// A sentence.
+    /// A sentence that describes the image.
     Caption,
 }
 
@@ -124,7 +124,7 @@ impl TaskSpec {
         }
     }
 
-    /// How answers are scored.
+    /// The metric by which answers are scored: the `scorer`, or what the kind decides.
     pub fn metric(&self) -> Metric {
         self.scorer.unwrap_or(match self.kind {
             Kind::Vqa | Kind::Classification => Metric::Exact,
@@ -134,7 +134,7 @@ impl TaskSpec {
         })
     }
 
-    /// What the model is asked for a record's instruction.
+    /// The prompt of the task with the instruction of a record put in.
     pub fn prompted(&self, instruction: &str) -> String {
         self.prompt
             .as_ref()
@@ -142,7 +142,7 @@ impl TaskSpec {
     }
 }
 
-/// The keys of a task.
+/// All keys that a task may have.
 const KEYS: [&str; 14] = [
     "name",
     "title",

@@ -7,16 +7,16 @@ use std::path::Path;
 
 /// An object of a file.
 pub(super) struct Fields<'a> {
-    /// The file.
+    /// The file that the record was read from, for errors.
     pub(super) path: &'a Path,
     /// The record, counted from 0.
     pub(super) index: usize,
-    /// The object.
+    /// The keys of the record and their values.
     pub(super) map: &'a Map<String, Value>,
 }
 
 impl Fields<'_> {
-    /// An error about a key.
+    /// An error about the value of a key.
     pub(super) fn fail(&self, key: &str, what: impl Into<String>) -> DataError {
         let (path, key) = (self.path.into(), Some(key.into()));
         DataError::TaskRecord { path, index: self.index, key, what: what.into() }
@@ -36,7 +36,7 @@ impl Fields<'_> {
             .find_map(|&key| self.map.get(key).filter(|value| !value.is_null()).map(|value| (key, value)))
     }
 
-    /// A string.
+    /// The string under the first of some keys that is there; none if no key is there.
     pub(super) fn text(&self, keys: &[&str]) -> Result<Option<&str>> {
         self.get(keys)
             .map(|(key, value)| {
@@ -47,7 +47,7 @@ impl Fields<'_> {
             .transpose()
     }
 
-    /// A string that must be there.
+    /// The string under the first of some keys; an error if no key is there.
     pub(super) fn required(&self, keys: &[&str]) -> Result<&str> {
         self.text(keys)?.ok_or_else(|| self.missing(keys))
     }
@@ -57,7 +57,7 @@ impl Fields<'_> {
         self.get(keys).map(|(key, value)| self.as_label(key, value)).transpose()
     }
 
-    /// The record's name.
+    /// The name of the record, from `question_id` or `id`.
     pub(super) fn id(&self) -> Result<Option<String>> {
         self.label(&["question_id", "id"])
     }
@@ -78,7 +78,7 @@ impl Fields<'_> {
         Ok(Some(answers))
     }
 
-    /// N numbers, in a list or in a string that holds a list.
+    /// Exactly N numbers, in a list or in a string that holds a list.
     pub(super) fn numbers<const N: usize>(&self, keys: &[&str]) -> Result<Option<[f64; N]>> {
         let Some((key, value)) = self.get(keys) else { return Ok(None) };
         let parsed: Option<Value> = value.as_str().and_then(|text| serde_json::from_str(text).ok());
@@ -88,7 +88,7 @@ impl Fields<'_> {
         numbers.map(Some).ok_or_else(|| self.fail(key, format!("expected {N} numbers, found {value}")))
     }
 
-    /// The path of an image.
+    /// The path of the only image of the record; none if no key is there or the path is empty.
     pub(super) fn image(&self, keys: &[&str]) -> Result<Option<String>> {
         if let Some((key, Value::Array(list))) = self.get(keys) {
             return Err(self.fail(key, format!("{} images; a record has one", list.len())));

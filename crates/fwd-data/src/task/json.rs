@@ -203,13 +203,13 @@ pub(super) fn find_key<'a>(source: &mut Source, keys: &[&'a str]) -> Result<Opti
 }
 
 fn expect(source: &mut Source, wanted: u8) -> Result<()> {
-    let found = source.peek_past_space()?;
-    if found == Some(wanted) {
+    let next = source.peek_past_space()?;
+    if next == Some(wanted) {
         source.consume(1);
         return Ok(());
     }
     let found =
-        found.map_or_else(|| "the end of the file".into(), |byte| format!("`{}`", byte.escape_ascii()));
+        next.map_or_else(|| "the end of the file".into(), |byte| format!("`{}`", byte.escape_ascii()));
     Err(source.syntax(format!("expected `{}`, found {found}", char::from(wanted))))
 }
 

@@ -6,7 +6,7 @@
 //! A conversation of one pair may hold further right answers in `answers`, which LLaVA itself ignores.
 
 use super::fields::Fields;
-use super::{ImageSource, TaskRecord, without_image_token};
+use super::record::{ImageSource, TaskRecord, without_image_token};
 use crate::error::Result;
 use serde_json::Value;
 

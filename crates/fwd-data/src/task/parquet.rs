@@ -4,7 +4,8 @@
 //! the image root counts. Compression: snappy, the hub's default, or none.
 
 use super::fields::Fields;
-use super::{ImageSource, TaskRecord, tests_json};
+use super::questions;
+use super::record::{ImageSource, TaskRecord};
 use crate::error::{DataError, Result};
 use ::parquet::file::reader::SerializedFileReader;
 use ::parquet::record::reader::RowIter;
@@ -48,7 +49,7 @@ impl ParquetRecords {
             }
         }
         let fields = Fields { path: &self.path, index, map: &map };
-        let record = tests_json::records(&fields)?.into_iter().next();
+        let record = questions::records(&fields)?.into_iter().next();
         let mut record = record.ok_or_else(|| fields.missing(&["text"]))?;
         record.image = image.or(record.image);
         Ok(record)

@@ -11,13 +11,13 @@ use crate::bench::Metric;
 /// A published benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Preset {
-    /// CoIN, 8 tasks.
+    /// CoIN with its 8 tasks (Chen et al. 2024).
     Coin,
-    /// UCIT, 6 tasks.
+    /// UCIT with its 6 tasks (Guo et al. 2025).
     Ucit,
-    /// TriGap, 10 tasks.
+    /// TriGap with its 10 tasks (Tang et al. 2026).
     TriGap,
-    /// The domain part of MLLM-CL, 5 tasks.
+    /// MLLM-DCL, the domain part of MLLM-CL, with its 5 tasks (Zhao et al. 2025).
     MllmDcl,
 }
 
@@ -74,7 +74,7 @@ pub(super) const TEST: &[&str] = &["test.json", "test_3000.json"];
 const CAPTIONS: &[&str] = &["val_coco_type_3000.json", "test_coco_type_3000.json", "val_coco_type.json"];
 
 impl Preset {
-    /// All of them.
+    /// All presets, in the order of the variants.
     pub const ALL: [Self; 4] = [Self::Coin, Self::Ucit, Self::TriGap, Self::MllmDcl];
 
     fn rows(self) -> &'static [Row] {
@@ -122,7 +122,7 @@ impl Preset {
         spec
     }
 
-    /// The one that knows most of some folders, the first of several; none if none knows any.
+    /// The preset whose tasks have most of the given folder names; of several, the first. None if no preset knows any of them.
     pub fn fitting<S: AsRef<str>>(folders: &[S]) -> Option<Self> {
         let is_here = |names: &&[&str]| names.iter().any(|name| folders.iter().any(|f| f.as_ref() == *name));
         let n_known = |preset: &Self| preset.folders().filter(is_here).count();
@@ -140,7 +140,7 @@ impl Preset {
     }
 }
 
-/// Whether a folder holds the task of a name: the name itself, or both are names of one published task.
+/// Whether a folder holds the task of this name: they are the same name, or both are names of one published task.
 pub fn is_same_task(folder: &str, task: &str) -> bool {
     let mut rows = Preset::ALL.into_iter().flat_map(Preset::folders);
     slug(folder) == slug(task)

@@ -3,7 +3,9 @@
 //! A question finds its answers by its name: the id of an image in COCO; in TextVQA the question's id, or the id of its image and
 //! the question itself, as CoIN's questions are called after their images. Prompts put lines behind a question: the first line counts.
 
-use super::{Format, ImageSource, TaskRecord, read};
+use super::format::Format;
+use super::reader::read;
+use super::record::{ImageSource, TaskRecord};
 use crate::error::{DataError, Result};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

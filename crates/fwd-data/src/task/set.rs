@@ -1,19 +1,20 @@
-//! Several tasks: described in TOML, published ones, or found in a folder in CoIN's layout, read into one
-//! [`Benchmark`].
+//! A set of tasks, which is described in TOML, published, or discovered in a folder in CoIN's layout, and read into one [`Benchmark`].
 //!
 //! CoIN's layout is `TASK/train.json` and `TASK/test.json`, the paths of images beginning at the common folder. Which tasks a
 //! folder holds is found by the names of its sub-folders: those of a published benchmark get its kinds and scorers.
 
 use super::description::{self, FileNames, Kind, TaskSpec};
-use super::images::{self, ImageRoot, LooseImages};
+use super::images::{self, ImageRoot};
 use super::presets::{Preset, TEST, TRAIN, VAL, is_same_task, slug};
+use super::reader::{no_answer, read_unanswered};
+use super::record::{ImageSource, TaskRecord};
 use super::references::References;
-use super::{ImageSource, TaskRecord, no_answer, read_unanswered};
-use crate::bench::{BenchTask, Benchmark, Record, Split, Stage, spelt_out};
+use crate::bench::{BenchTask, Benchmark, INDEX_FILE, Record, Split, Stage, spelt_out};
 use crate::error::{DataError, Result, unknown_task};
 use crate::image_file::{ImageLimits, RgbImage};
+use crate::loose::LooseImages;
+use crate::skip::{OnBad, Skipped};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -28,56 +29,18 @@ pub(super) const BLANK: &str = "no-image/blank.png";
 /// Tasks and the folder that their paths begin at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskSet {
-    /// The folder.
+    /// The folder that relative paths begin at.
     pub dir: PathBuf,
     /// The tasks, in the order in which they are learnt.
     pub tasks: Vec<TaskSpec>,
 }
 
-/// What becomes of a record that cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnBad {
-    /// It is an error.
-    #[default]
-    Refuse,
-    /// It is left out, counted and listed; every image is decoded once to find out.
-    Skip,
-}
-
-/// Records that were left out.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Skipped {
-    /// Number of records.
-    pub n_records: usize,
-    /// The reasons, one a record; at most 1000.
-    pub reasons: Vec<String>,
-}
-
-impl Skipped {
-    /// Lists a record that is left out, or gives its error back where none may be.
-    pub(crate) fn take(&mut self, error: DataError, on_bad: OnBad) -> Result<()> {
-        if on_bad == OnBad::Refuse {
-            return Err(error);
-        }
-        self.list(error.to_string());
-        Ok(())
-    }
-
-    fn list(&mut self, reason: String) {
-        const MOST: usize = 1000;
-        self.n_records += 1;
-        if self.reasons.len() < MOST {
-            self.reasons.push(reason);
-        }
-    }
-}
-
 /// A benchmark, and what was left out of it.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// The benchmark.
+    /// All tasks with the records that can be used.
     pub bench: Benchmark,
-    /// What was left out.
+    /// The records that were left out, with the reasons.
     pub skipped: Skipped,
 }
 
@@ -86,7 +49,7 @@ pub struct Loaded {
 /// # Errors
 /// As [`Benchmark::open`], [`TaskSet::open`] and [`TaskSet::load`].
 pub fn open(path: &Path, on_bad: OnBad) -> Result<Loaded> {
-    if path.join("benchmark.json").is_file() {
+    if path.join(INDEX_FILE).is_file() {
         let (bench, skipped) = Benchmark::open_with(path, on_bad)?;
         return Ok(Loaded { bench, skipped });
     }
@@ -94,7 +57,7 @@ pub fn open(path: &Path, on_bad: OnBad) -> Result<Loaded> {
 }
 
 impl TaskSet {
-    /// The tasks of a description, or of a folder.
+    /// Reads a description, or looks for tasks in a folder.
     ///
     /// # Errors
     /// [`DataError::Io`], or [`DataError::Config`] for a damaged description or a folder without tasks.
@@ -133,7 +96,7 @@ impl TaskSet {
         let is_known = |folder: &&String| known.iter().any(|(names, _)| names.contains(&folder.as_str()));
         let others: Vec<_> = folders.iter().filter(|folder| !is_known(folder)).collect();
         let mut tasks: Vec<_> = known.into_iter().map(|(_, task)| task).collect();
-        tasks.extend(others.into_iter().map(|folder| found(dir, folder)));
+        tasks.extend(others.into_iter().map(|folder| unpublished(dir, folder)));
         description::validate(dir, &tasks)?;
         Ok(Self { dir: dir.into(), tasks })
     }
@@ -179,8 +142,8 @@ impl TaskSet {
     /// [`DataError::UnknownTask`], with a suggestion if a task has a similar name.
     pub fn task(&self, name: &str) -> Result<&TaskSpec> {
         let named = self.tasks.iter().find(|spec| spec.name == name);
-        let found = named.or_else(|| self.tasks.iter().find(|spec| is_same_task(name, &spec.name)));
-        found.ok_or_else(|| unknown_task(self.tasks.iter().map(|spec| spec.name.as_str()), name))
+        let spec = named.or_else(|| self.tasks.iter().find(|spec| is_same_task(name, &spec.name)));
+        spec.ok_or_else(|| unknown_task(self.tasks.iter().map(|spec| spec.name.as_str()), name))
     }
 
     /// The files of a split: the first of its names that is there, or all that the first matching pattern stands for.
@@ -191,8 +154,8 @@ impl TaskSet {
         names: &FileNames,
     ) -> Result<Vec<PathBuf>> {
         let tried: Vec<PathBuf> = names.names().iter().map(|name| self.dir.join(name)).collect();
-        let found = tried.iter().map(|path| matching(path)).find(|files| !files.is_empty());
-        found.ok_or_else(|| DataError::NoTaskFile { task: spec.name.clone(), split, tried })
+        let files = tried.iter().map(|path| matching(path)).find(|files| !files.is_empty());
+        files.ok_or_else(|| DataError::NoTaskFile { task: spec.name.clone(), split, tried })
     }
 
     /// The image root of a task: the first of its folders that is there.
@@ -294,7 +257,7 @@ fn task_folders(dir: &Path) -> Result<Vec<String>> {
 }
 
 /// The task of a folder that no published benchmark has.
-fn found(dir: &Path, folder: &str) -> TaskSpec {
+fn unpublished(dir: &Path, folder: &str) -> TaskSpec {
     let files = |names: &[&str]| {
         let path = names.iter().map(|file| format!("{folder}/{file}")).find(|path| dir.join(path).is_file());
         path.map(FileNames::One)

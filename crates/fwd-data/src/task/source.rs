@@ -33,7 +33,7 @@ impl Source {
         Ok(source)
     }
 
-    /// The file.
+    /// The path that the file was opened by.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -74,7 +74,7 @@ impl Source {
         }
     }
 
-    /// An error at this place.
+    /// A syntax error at the next byte.
     pub(super) fn syntax(&self, what: impl Into<String>) -> DataError {
         DataError::TaskSyntax { path: self.path.clone(), at: self.at, what: what.into() }
     }

@@ -1,7 +1,8 @@
 //! The parts that need no files.
 
 use super::images::relative;
-use super::{Kind, Preset, TaskSpec, description, without_image_token};
+use super::record::without_image_token;
+use super::{Kind, Preset, TaskSpec, description};
 use crate::bench::Metric;
 use crate::error::PathFault;
 use std::path::Path;

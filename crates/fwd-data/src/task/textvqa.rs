@@ -4,7 +4,7 @@
 //! "image_height": 683}]}`; the image is `image_id` with `.jpg`, unless a key `image` says otherwise.
 
 use super::fields::Fields;
-use super::{ImageSource, TaskRecord};
+use super::record::{ImageSource, TaskRecord};
 use crate::error::Result;
 
 /// The question that an object is.

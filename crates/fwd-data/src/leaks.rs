@@ -18,30 +18,30 @@ const EXPLANATIONS: [&str; 4] = ["rationale:", "explanation:", "reasoning:", "so
 /// How many of a task's scored records have something in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Share {
-    /// The task.
+    /// The name of the task.
     pub task: String,
-    /// Records that have it.
+    /// Number of records that have it.
     pub n: usize,
-    /// Records looked at.
+    /// Number of records that were looked at.
     pub of: usize,
 }
 
 /// An ending of prompts that goes with one kind of answer, where the task has endings for other kinds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Closing {
-    /// The task.
+    /// The name of the task.
     pub task: String,
-    /// The ending.
+    /// The last line or sentence of the prompts.
     pub line: String,
     /// What all answers are: yes or no, a letter, a number or words.
     pub kind: &'static str,
-    /// Prompts that end so.
+    /// Number of prompts that end so.
     pub n: usize,
 }
 
 /// What the prompts of a task's scored records tell, gathered one by one.
 #[derive(Default)]
-pub(super) struct Leaks {
+pub(crate) struct Leaks {
     n_prompts: usize,
     /// Prompts that hold an answer as whole words, of how many where that means something.
     held: (usize, usize),
@@ -71,10 +71,10 @@ enum AnswerKind {
 }
 
 /// An ending whose prompts all have one answer, which others have not.
-pub(super) struct Telling {
-    pub(super) line: String,
-    pub(super) n: usize,
-    pub(super) answer: String,
+pub(crate) struct Telling {
+    pub(crate) line: String,
+    pub(crate) n: usize,
+    pub(crate) answer: String,
 }
 
 impl fmt::Display for Telling {
@@ -89,7 +89,7 @@ impl fmt::Display for Telling {
 
 impl Leaks {
     /// Looks at a record; options hold the right one, which says nothing.
-    pub(super) fn see(&mut self, prompt: &str, answers: &[String], has_options: bool) {
+    pub(crate) fn see(&mut self, prompt: &str, answers: &[String], has_options: bool) {
         let lower = prompt.to_lowercase();
         self.n_prompts += 1;
         self.n_explained += usize::from(explains(&lower));
@@ -119,17 +119,17 @@ impl Leaks {
     }
 
     /// The records whose question holds an answer; none if no record does.
-    pub(super) fn held(&self, task: &str) -> Option<Share> {
+    pub(crate) fn held(&self, task: &str) -> Option<Share> {
         share(task, self.held.0, self.held.1)
     }
 
     /// The records whose prompt holds an explanation; none if no record does.
-    pub(super) fn explained(&self, task: &str) -> Option<Share> {
+    pub(crate) fn explained(&self, task: &str) -> Option<Share> {
         share(task, self.n_explained, self.n_prompts)
     }
 
     /// The endings that tell the answer, and those that tell its kind.
-    pub(super) fn closings(self, task: &str) -> (Vec<Telling>, Vec<Closing>) {
+    pub(crate) fn closings(self, task: &str) -> (Vec<Telling>, Vec<Closing>) {
         let (mut telling, mut kinds) = (Vec::new(), Vec::new());
         let shared = self.closings.into_iter().filter(|(_, group)| group.n >= FEW && group.has_other_prompts);
         for (line, group) in shared {

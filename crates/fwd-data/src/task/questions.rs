@@ -6,7 +6,7 @@
 //! the box is the answer.
 
 use super::fields::Fields;
-use super::{ImageSource, TaskRecord, without_image_token};
+use super::record::{ImageSource, TaskRecord, without_image_token};
 use crate::error::Result;
 
 /// The question that an object is; its answers are empty where it has none.
