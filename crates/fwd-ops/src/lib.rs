@@ -37,17 +37,21 @@
 mod activation;
 mod attention;
 mod backward;
+mod bias;
 mod conv;
 mod cpu;
 mod cross_entropy;
 mod dispatch;
 mod embedding;
+#[cfg_attr(not(feature = "emulate"), path = "no_emulation.rs")]
+mod emulation;
 mod error;
+mod feed_forward;
 mod gpu;
+mod kernel;
 mod linear;
 mod norm;
 mod softmax;
-mod sublayer;
 
 /// Runs `body` on a thread of rayon's pool: the global one, or the one that is installed.
 ///
@@ -57,20 +61,23 @@ mod sublayer;
 /// candle's walk over the graph recurses, and threads of a pool have small stacks.
 pub fn in_pool<R: Send>(body: impl FnOnce() -> R + Send) -> R {
     // The emulation is one of this thread.
-    if gpu::emulated::is_on() { body() } else { rayon::scope(|_| body()) }
+    if emulation::is_on() { body() } else { rayon::scope(|_| body()) }
 }
 
 pub use activation::Activation;
-pub use attention::{AttentionBias, attention, position_bias};
+pub use attention::{AttentionSublayer, AttentionWeights, KvCache, attention};
 pub use backward::backward;
-pub use conv::{InvertedResidual, InvertedResidualConfig, StemConv, linear_relu6};
+pub use bias::{AttentionBias, position_bias};
+#[doc(hidden)] // The old name, until its users have the new one.
+pub use conv::InvertedResidualWeights as InvertedResidualConfig;
+pub use conv::{InvertedResidual, InvertedResidualWeights, StemConv, linear_relu6};
 pub use cross_entropy::{IGNORE_INDEX, cross_entropy, token_nll};
 pub use embedding::embedding;
-pub use error::{OpError, Result};
-pub use gpu::cuda_device;
 #[cfg(feature = "emulate")]
-pub use gpu::emulated::emulated;
+pub use emulation::emulated;
+pub use error::{OpError, Result};
+pub use feed_forward::{FeedForwardSublayer, FeedForwardWeights};
+pub use gpu::cuda_device;
 pub use linear::Linear;
 pub use norm::Norm;
 pub use softmax::softmax;
-pub use sublayer::{AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights, KvCache};
