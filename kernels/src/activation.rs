@@ -5,14 +5,14 @@ use crate::error::{KernelError, Result};
 use crate::plan::{Arg, Launch, Plan, Role, Target, to_i32};
 use crate::source::File;
 
-/// Which function.
+/// The function that an activation applies to each element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActivationKind {
     /// `x·Φ(x)` with the normal distribution function (Hendrycks & Gimpel 2016).
     GeluErf,
     /// Its approximation `x·σ(2·√(2/π)·(x + 0.044715·x³))`.
     GeluTanh,
-    /// `max(x, 0)`.
+    /// The positive part, `max(x, 0)`.
     Relu,
 }
 
@@ -64,9 +64,9 @@ pub fn plan_activation_backward(
 /// What a gated activation works on: rows `[gate | up]` of `2·d` elements, which become rows of `d`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GatedShape {
-    /// Which function.
+    /// The function of the gate.
     pub kind: ActivationKind,
-    /// Number of rows.
+    /// Number of rows of `h` and of the result.
     pub rows: usize,
     /// Elements of a row of the result.
     pub d: usize,

@@ -35,7 +35,7 @@ pub struct AdamWShape {
 /// The numbers of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamWStep {
-    /// Step size η.
+    /// Step size η, which also scales the weight decay.
     pub lr: f64,
     /// Decay of the first moment.
     pub beta1: f64,

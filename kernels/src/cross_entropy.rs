@@ -8,9 +8,9 @@ use crate::source::File;
 /// Rows of logits, of which each has a label; a label of −100 does not count.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CrossEntropyShape {
-    /// Number of rows.
+    /// Number of rows of logits, and of labels.
     pub rows: usize,
-    /// Elements of a row.
+    /// Logits of a row; labels are below it.
     pub n_classes: usize,
     /// Type of the logits: f32, bf16 or f16.
     pub dtype: DType,

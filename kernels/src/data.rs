@@ -69,7 +69,7 @@ macro_rules! for_each_type {
 }
 
 impl Data {
-    /// Zeros.
+    /// `len` zeros of the type.
     pub fn zeros(dtype: DType, len: usize) -> Self {
         Self::from_f64(dtype, std::iter::repeat_n(0.0, len))
     }
@@ -125,7 +125,7 @@ impl Data {
         self.len() == 0
     }
 
-    /// Element type.
+    /// The type of the elements.
     pub fn dtype(&self) -> DType {
         match self {
             Self::F32(_) => DType::F32,

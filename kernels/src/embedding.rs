@@ -12,7 +12,7 @@ pub struct EmbeddingShape {
     pub n_rows: usize,
     /// Elements of a row.
     pub d: usize,
-    /// Number of ids.
+    /// How many rows are looked up; the length of the ids.
     pub n_ids: usize,
     /// Type of the ids: u32 or i64.
     pub id_dtype: DType,

@@ -16,7 +16,7 @@ pub enum KernelError {
     /// Sizes that do not belong together, or that the kernel has no launch for.
     #[error("{op}: {message}")]
     Shape {
-        /// The operation.
+        /// The operation that was planned or run.
         op: &'static str,
         /// Which sizes, and what is expected.
         message: String,
@@ -24,29 +24,29 @@ pub enum KernelError {
     /// A buffer that is not what the plan asks for.
     #[error("{op}: buffer {index} ({name}) must be {expected}, not {found}")]
     Buffer {
-        /// The operation.
+        /// The operation that was planned or run.
         op: &'static str,
         /// Its place in the plan's list.
         index: usize,
-        /// Its name.
+        /// The plan's name of it.
         name: &'static str,
         /// Type and length that the plan asks for.
         expected: String,
-        /// What was given.
+        /// Type and length that were given.
         found: String,
     },
     /// The emulator stopped a kernel.
     #[error("{kernel}: {message}")]
     Emulation {
-        /// The kernel.
+        /// The name of the kernel, with its type.
         kernel: String,
-        /// What it did.
+        /// What it did, and where the emulator knows it, in which block and thread.
         message: String,
     },
     /// A kernel's source did not compile.
     #[error("{file}.cu does not compile: {log}")]
     Compile {
-        /// The file.
+        /// Its file in `cuda/`, without the ending.
         file: &'static str,
         /// The compiler's words.
         log: String,
@@ -54,7 +54,7 @@ pub enum KernelError {
     /// The driver or a CUDA library refused a call.
     #[error("{call}: {code}")]
     Cuda {
-        /// What was called.
+        /// The function that was called.
         call: &'static str,
         /// The code it answered.
         code: String,
@@ -62,9 +62,9 @@ pub enum KernelError {
     /// A matrix with NaN or infinity in it.
     #[error("{op}: matrix {index} of the batch has numbers that are not finite")]
     NonFinite {
-        /// The operation.
+        /// The operation that was planned or run.
         op: &'static str,
-        /// Which matrix.
+        /// The place of the matrix in its batch, from 0 on.
         index: usize,
     },
     /// cuSOLVER did not converge.
@@ -72,7 +72,7 @@ pub enum KernelError {
     NoConvergence {
         /// The routine of cuSOLVER.
         routine: &'static str,
-        /// Which matrix.
+        /// The place of the matrix in its batch, from 0 on.
         index: usize,
         /// Its word for how far it came.
         info: i32,

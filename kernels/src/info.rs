@@ -16,7 +16,7 @@ pub struct DeviceInfo {
     pub driver: Option<String>,
     /// The run-time compiler, if there is one.
     pub nvrtc: Option<(u32, u32)>,
-    /// Memory in bytes.
+    /// Size of the device memory in bytes.
     pub memory_bytes: usize,
     /// Streaming multiprocessors.
     pub n_multiprocessors: u32,

@@ -1,8 +1,10 @@
-//! The CUDA side of Fwd-Prompt: kernels, the plans of their launches, and two ways to run a plan.
+#![doc = include_str!("../README.md")]
 //!
-//! An operation is planned first, by a pure function that needs no GPU ([`plan_norm_forward`] …): which kernels, which grid, which
-//! buffers of which length. A [`Plan`] then runs on a GPU ([`Device`], feature `cuda`) or, for tests, on the CPU (`Emulator`,
-//! feature `emulate`), through the same kernel source (`cuda/*.cu`).
+//! # Operations
+//!
+//! An operation is planned first, by a pure function that needs no GPU: which kernels, which grid, which buffers of which length. A
+//! [`Plan`] then runs on a GPU ([`Device`], feature `cuda`) or, for tests, on the CPU (`Emulator`, feature `emulate`), through the same
+//! kernel source.
 //!
 //! | operation | plan |
 //! |---|---|

@@ -5,7 +5,7 @@ use crate::error::{KernelError, Result};
 use crate::plan::{Arg, Launch, Plan, Role, Target, round_up, to_grid, to_i32};
 use crate::source::File;
 
-/// Which norm.
+/// The norm of a row `x`, with weights `w` and `b` of its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NormKind {
     /// `w·x/sqrt(mean x² + eps)` (Zhang & Sennrich 2019).
@@ -17,9 +17,9 @@ pub enum NormKind {
 /// What is normalised.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NormShape {
-    /// Which norm.
+    /// Layer norm or RMS norm.
     pub kind: NormKind,
-    /// Number of rows.
+    /// Number of rows that are normalised.
     pub rows: usize,
     /// Elements of a row, at most 16,384, and 4,096 unless a multiple of 4 (f32) or 8 (bf16, f16).
     pub d: usize,

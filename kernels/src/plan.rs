@@ -16,16 +16,16 @@ pub struct Target {
 }
 
 impl Target {
-    /// An H100 SXM.
+    /// An H100 SXM, compute capability 9.0.
     pub const H100: Self = Self { capability: 90, n_multiprocessors: 132, shared_bytes: 227 * 1024 };
-    /// An A100.
+    /// An A100, compute capability 8.0.
     pub const A100: Self = Self { capability: 80, n_multiprocessors: 108, shared_bytes: 163 * 1024 };
 }
 
 /// How a plan uses a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Read.
+    /// Read, and never written.
     Input,
     /// Written in full before it is read, if it is.
     Output,
@@ -40,9 +40,9 @@ pub enum Role {
 pub struct Buffer {
     /// The name in errors.
     pub name: &'static str,
-    /// Its use.
+    /// Whether launches read it, write it or both.
     pub role: Role,
-    /// Element type.
+    /// The type of its elements.
     pub dtype: DType,
     /// Number of elements.
     pub len: usize,
@@ -53,11 +53,11 @@ pub struct Buffer {
 pub enum Arg {
     /// The address of the plan's buffer of this number.
     Buffer(usize),
-    /// `int`.
+    /// A number that the kernel takes as `int`.
     I32(i32),
-    /// `long long`.
+    /// A number that the kernel takes as `long long`.
     I64(i64),
-    /// `float`.
+    /// A number that the kernel takes as `float`.
     F32(f32),
 }
 
@@ -66,11 +66,11 @@ pub enum Arg {
 pub struct Launch {
     /// Where the kernel is.
     pub file: File,
-    /// Its name.
+    /// The name of the kernel's function in that file.
     pub kernel: String,
-    /// Blocks.
+    /// Blocks along each of the three dimensions.
     pub grid: [u32; 3],
-    /// Threads of a block.
+    /// Threads of a block, along one dimension.
     pub block: u32,
     /// Blocks of a cluster, along the first dimension of the grid; 1 without clusters. The kernel's declaration says the same.
     pub cluster: u32,
@@ -83,7 +83,7 @@ pub struct Launch {
 /// Buffers and launches of an operation. One without launches has nothing to do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// The operation.
+    /// The name of the operation in errors.
     pub op: &'static str,
     /// Its buffers; those that are not [`Role::Scratch`] are given to the executor in this order.
     pub buffers: Vec<Buffer>,
@@ -135,7 +135,7 @@ impl Plan {
 
 /// Something that runs plans on data of the host: a GPU that copies them there and back, or the emulator.
 pub trait Executor {
-    /// What to plan for.
+    /// The GPU that plans for this executor must be made for.
     fn target(&self) -> Target;
 
     /// Runs a plan. `data` are its buffers but for the scratch; outputs are overwritten.

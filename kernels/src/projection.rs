@@ -79,9 +79,9 @@ pub(crate) struct Size {
     pub(crate) d: usize,
     pub(crate) rank: usize,
     pub(crate) dtype: DType,
-    /// n·d
+    /// Elements of G: n·d.
     pub(crate) elements: usize,
-    /// r·d
+    /// Elements of the basis: r·d.
     pub(crate) basis: usize,
     /// n, d and r as the kernels take them.
     pub(crate) args: [Arg; 3],

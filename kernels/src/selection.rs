@@ -23,7 +23,7 @@ use std::ops::Range;
 /// Queries and the pool that they select from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SelectionShape {
-    /// Samples b.
+    /// Samples b, each with an image query and a text query.
     pub batch: usize,
     /// Elements of an image query and key; 0 without images.
     pub d_image: usize,
@@ -33,7 +33,7 @@ pub struct SelectionShape {
     pub prompts: usize,
     /// Those that may be selected.
     pub among: Range<usize>,
-    /// K, at most 32.
+    /// Prompts K to select for each sample, at most 32.
     pub top_k: usize,
 }
 

@@ -9,11 +9,11 @@ use crate::source::File;
 /// Scores `(batch, n_heads, t_q, t_k)` and what happens to them before the softmax.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SoftmaxShape {
-    /// Batch entries.
+    /// Entries of the batch; each has keys of its own.
     pub batch: usize,
-    /// Heads.
+    /// Attention heads of an entry.
     pub n_heads: usize,
-    /// Queries.
+    /// Queries of a head, each a row of `t_k` scores.
     pub t_q: usize,
     /// Keys, the elements of a row: at most 16,384.
     pub t_k: usize,
@@ -43,7 +43,7 @@ pub enum Place {
 /// Which keys a query sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// All.
+    /// Every query sees all keys.
     All,
     /// Query `i` sees keys `0 ..= i + t_k − t_q`: the queries are the last ones of the keys, as with a cache of keys and values.
     Causal,

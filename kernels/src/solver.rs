@@ -58,17 +58,17 @@ pub enum Accuracy {
 pub struct SvdShape {
     /// How many matrices.
     pub batch: usize,
-    /// Rows.
+    /// Rows of each matrix.
     pub m: usize,
-    /// Columns.
+    /// Columns of each matrix.
     pub n: usize,
     /// Singular values and vectors to keep, the largest.
     pub k: usize,
-    /// f32 or f64.
+    /// Type of the matrices and of what is computed from them: f32 or f64.
     pub dtype: DType,
     /// How a matrix lies.
     pub order: Layout,
-    /// What is asked.
+    /// How exact the singular values and vectors must be.
     pub accuracy: Accuracy,
 }
 
@@ -76,7 +76,7 @@ pub struct SvdShape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SvdRoute {
-    /// `gesvdjBatched`.
+    /// `gesvdjBatched`: one call for the batch.
     SmallJacobi,
     /// `gesvdj` for each matrix.
     Jacobi,
@@ -84,9 +84,9 @@ pub enum SvdRoute {
     Gram,
     /// `Xgesvdr` for each matrix.
     Randomised {
-        /// Vectors beyond k.
+        /// Vectors of the sketch beyond k.
         oversampling: usize,
-        /// Power iterations.
+        /// Power iterations of the sketch.
         iterations: usize,
     },
 }
@@ -94,9 +94,9 @@ pub enum SvdRoute {
 /// How a batch will be decomposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SvdPlan {
-    /// Of what.
+    /// The matrices, and what is asked of them.
     pub shape: SvdShape,
-    /// The routine.
+    /// The cuSOLVER routine, or the steps, that decompose them.
     pub route: SvdRoute,
     /// Streams that work at a time.
     pub n_streams: usize,
@@ -151,7 +151,7 @@ pub struct EigenShape {
     pub batch: usize,
     /// Rows and columns.
     pub n: usize,
-    /// f32 or f64.
+    /// Type of the matrices, eigenvalues and eigenvectors: f32 or f64.
     pub dtype: DType,
 }
 
@@ -168,9 +168,9 @@ pub enum EigenRoute {
 /// How eigenvalues will be computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EigenPlan {
-    /// Of what.
+    /// The matrices that are decomposed.
     pub shape: EigenShape,
-    /// The routine.
+    /// The cuSOLVER routine that decomposes them.
     pub route: EigenRoute,
     /// Streams that work at a time.
     pub n_streams: usize,

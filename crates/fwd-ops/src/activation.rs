@@ -1,12 +1,13 @@
 //! GELU in its exact (erf) and tanh forms, ReLU, and gated activations.
 
-pub use crate::cpu::gelu::Activation;
+pub use crate::cpu::activation::Activation;
 
-use crate::cpu::gelu::{activate, activate_backward, gate, gate_backward, with_act};
+use crate::cpu::activation::{activate, activate_backward, gate, gate_backward, with_act};
 use crate::cpu::{Elem, rows_per_task, simd};
-use crate::dispatch::{Kernel, View, apply1, apply2};
+use crate::dispatch::{apply1, apply2};
 use crate::error::{OpError, Result};
 use crate::gpu::{Arg, GpuStorage};
+use crate::kernel::{Kernel, View};
 use crate::linear::with_last_dim;
 use candle_core::{Shape, Tensor};
 use fwd_kernels::{

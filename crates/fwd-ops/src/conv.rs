@@ -14,9 +14,10 @@ use crate::cpu::Elem;
 use crate::cpu::conv::{
     Geometry, InvertedResidualRef, LANES, dense_relu6, linear_relu6 as linear_relu6_rows,
 };
-use crate::dispatch::{Kernel, Read, View, apply1, on_host};
+use crate::dispatch::{Read, apply1};
 use crate::error::{OpError, Result};
 use crate::gpu::{Arg, GpuStorage};
+use crate::kernel::{Kernel, View, on_host};
 use crate::linear::{Linear, check_last_dim, frozen_dtype, with_last_dim};
 use candle_core::{Device, Layout, Shape, Tensor, op};
 
@@ -71,14 +72,14 @@ impl StemConv {
     }
 }
 
-/// The parts of an [`InvertedResidual`] block, batch norms folded in.
+/// The weights of an [`InvertedResidual`] block, batch norms folded in, and its stride.
 #[derive(Debug, Clone)]
-pub struct InvertedResidualConfig {
+pub struct InvertedResidualWeights {
     /// `n_in -> channels` with ReLU6; without it the block filters its input.
     pub expand: Option<Linear>,
     /// One filter a channel, `(channels, 1, k, k)`, with ReLU6 and `SAME` padding.
     pub depthwise_weight: Tensor,
-    /// `(channels)`.
+    /// Added to the filtered channels, `(channels)`.
     pub depthwise_bias: Tensor,
     /// Step of the filters, in `1..=k`.
     pub stride: usize,
@@ -100,13 +101,13 @@ pub struct InvertedResidual {
 }
 
 impl InvertedResidual {
-    /// Puts the parts together.
+    /// Puts the weights together.
     ///
     /// # Errors
     /// [`OpError::Shape`] if the shapes do not fit or the stride is not in `1..=k`, [`OpError::DType`] if a tensor is not of
     /// a float type.
-    pub fn new(config: InvertedResidualConfig) -> Result<Self> {
-        let InvertedResidualConfig { expand, depthwise_weight, depthwise_bias, stride, project } = config;
+    pub fn new(weights: InvertedResidualWeights) -> Result<Self> {
+        let InvertedResidualWeights { expand, depthwise_weight, depthwise_bias, stride, project } = weights;
         let channels = project.n_in();
         let kernel = match *depthwise_weight.dims() {
             [c, 1, k, k2] if c == channels && k == k2 && (1..=k).contains(&stride) => k,

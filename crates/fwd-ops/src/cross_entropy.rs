@@ -2,10 +2,11 @@
 
 use crate::cpu::elem::sum_of;
 use crate::cpu::{Elem, rows_per_task, simd};
-use crate::dispatch::{Kernel, Read, View, apply1, apply2};
+use crate::dispatch::{Read, apply1, apply2};
 use crate::embedding::int_values;
 use crate::error::{OpError, Result};
 use crate::gpu::{self, Arg, GpuStorage};
+use crate::kernel::{Kernel, View};
 use candle_core::{Layout, Shape, Tensor};
 use fwd_kernels::{CrossEntropyShape, DType, plan_cross_entropy_backward, plan_cross_entropy_forward};
 use rayon::prelude::*;

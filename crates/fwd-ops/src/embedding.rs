@@ -1,9 +1,10 @@
 //! Embedding look-up with checked ids; the gradient of a tracked table is the scatter-add of the rows' gradients.
 
 use crate::cpu::Elem;
-use crate::dispatch::{Kernel, View, apply1};
+use crate::dispatch::apply1;
 use crate::error::{OpError, Result};
 use crate::gpu::{self, Arg, GpuStorage};
+use crate::kernel::{Kernel, View};
 use crate::linear::{activation_dtype, frozen_dtype};
 use candle_core::{DType, Device, Layout, Shape, Tensor};
 use fwd_kernels::{EmbeddingShape, plan_embedding_backward};

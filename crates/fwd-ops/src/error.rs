@@ -9,7 +9,7 @@ pub enum OpError {
     /// The arguments of an operation do not fit together.
     #[error("{op}: {what}")]
     Shape {
-        /// The operation.
+        /// The name of the operation that was called.
         op: &'static str,
         /// Which argument is wrong, with the expected and the found shape.
         what: String,
@@ -17,7 +17,7 @@ pub enum OpError {
     /// The operation does not exist for this element type.
     #[error("{op}: dtype {dtype:?} is not supported, {supported}")]
     DType {
-        /// The operation.
+        /// The name of the operation that was called.
         op: &'static str,
         /// The element type that was given.
         dtype: DType,
@@ -27,9 +27,9 @@ pub enum OpError {
     /// A label or token id lies outside its table.
     #[error("{op}: id {id} at position {position} is outside 0..{limit}")]
     IdOutOfRange {
-        /// The operation.
+        /// The name of the operation that was called.
         op: &'static str,
-        /// The offending id.
+        /// The id that is not in `0..limit`.
         id: i64,
         /// Its flat position in the id tensor.
         position: usize,
@@ -39,7 +39,7 @@ pub enum OpError {
     /// The loss is NaN or infinite, so its gradient would mean nothing.
     #[error("the loss is {value}, not a finite number")]
     NonFiniteLoss {
-        /// The loss.
+        /// What the loss is: NaN or an infinity.
         value: f64,
     },
     /// Some parameters got no gradient, or one with NaN or infinite entries.

@@ -6,9 +6,10 @@
 use crate::cpu::gemm::{LinearRef, Threads, gemm, is_weight_dtype, rows, rows_mut};
 use crate::cpu::norm::sum_rows;
 use crate::cpu::{Elem, simd};
-use crate::dispatch::{Kernel, Read, View, apply1, apply2, apply3};
+use crate::dispatch::{Read, apply1, apply2, apply3};
 use crate::error::{OpError, Result};
 use crate::gpu::{self, Arg, GpuStorage};
+use crate::kernel::{Kernel, View};
 use candle_core::{DType, Device, Shape, Tensor};
 use faer::Accum;
 use fwd_kernels::plan_sum_rows;

@@ -6,9 +6,10 @@
 
 use crate::cpu::norm::{NormRef, norm_rows, norm_rows_backward_add, norm_rows_weight_gradient};
 use crate::cpu::{Elem, rows_per_task, simd};
-use crate::dispatch::{Kernel, Read, View, apply1, apply2, apply3};
+use crate::dispatch::{Read, apply1, apply2, apply3};
 use crate::error::{OpError, Result};
 use crate::gpu::{self, Arg, GpuStorage};
+use crate::kernel::{Kernel, View};
 use crate::linear::{SumRows, check_last_dim, frozen_dtype};
 use candle_core::{Shape, Tensor};
 use fwd_kernels::{NormKind, NormShape, plan_norm_backward, plan_norm_forward, plan_norm_weight_gradient};

@@ -3,12 +3,14 @@
 //! `p_j = exp(s_j + b_j + m_j − max)/Σ…`. A row whose keys are all masked gets zeros and a zero gradient (candle and
 //! PyTorch give NaN).
 
-use crate::attention::AttentionBias;
+use crate::bias::AttentionBias;
+use crate::cpu::attention::scores_to_probs;
 use crate::cpu::softmax::softmax_row_backward;
 use crate::cpu::{Elem, rows_per_task, simd};
-use crate::dispatch::{Kernel, Read, View, apply1, apply2};
+use crate::dispatch::{Read, apply1, apply2};
 use crate::error::{OpError, Result};
 use crate::gpu::{Arg, GpuStorage};
+use crate::kernel::{Kernel, View};
 use candle_core::{Shape, Tensor};
 use fwd_kernels::{DType, Order, Place, SoftmaxShape, plan_softmax_backward, plan_softmax_forward};
 use rayon::prelude::*;
@@ -95,7 +97,7 @@ impl Kernel<1> for Forward {
                 let terms = bias.terms(tile / n_heads, t_k, 1.0);
                 simd(
                     #[inline(always)]
-                    || crate::cpu::attention::scores_to_probs(t_q, t_k, &terms, tile % n_heads, scores),
+                    || scores_to_probs(t_q, t_k, &terms, tile % n_heads, scores),
                 );
             });
         }

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // A helper of a test may panic.
 
 use candle_core::{DType, Device, Tensor, Var};
-use fwd_ops::{InvertedResidual, InvertedResidualConfig, Linear, StemConv, backward, in_pool, linear_relu6};
+use fwd_ops::{InvertedResidual, InvertedResidualWeights, Linear, StemConv, backward, in_pool, linear_relu6};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
@@ -128,7 +128,7 @@ fn inverted_residual_blocks() {
             let like = |t: &Tensor| t.to_dtype(dtype).unwrap();
             let frozen =
                 |(weight, bias): &(Tensor, Tensor)| Linear::new(like(weight), Some(like(bias))).unwrap();
-            let block = InvertedResidual::new(InvertedResidualConfig {
+            let block = InvertedResidual::new(InvertedResidualWeights {
                 expand: (expansion != 1).then(|| frozen(&expand)),
                 depthwise_weight: like(&depthwise.0),
                 depthwise_bias: like(&depthwise.1),
@@ -147,7 +147,7 @@ fn inverted_residual_blocks() {
 fn an_expansion_without_bias_is_activated_too() {
     let (x, weight) = (normal(1, &[1, 3, 3, 4], 2.0), normal(2, &[8, 4], 2.0));
     let identity = Tensor::ones((8, 1, 1, 1), DType::F64, &Device::Cpu).unwrap();
-    let block = InvertedResidual::new(InvertedResidualConfig {
+    let block = InvertedResidual::new(InvertedResidualWeights {
         expand: Some(Linear::new(weight.clone(), None).unwrap()),
         depthwise_weight: identity,
         depthwise_bias: Tensor::zeros(8, DType::F64, &Device::Cpu).unwrap(),
@@ -204,7 +204,7 @@ fn stems_and_pointwise_maps() {
 }
 
 fn block(n_in: usize, stride: usize) -> fwd_ops::Result<InvertedResidual> {
-    InvertedResidual::new(InvertedResidualConfig {
+    InvertedResidual::new(InvertedResidualWeights {
         expand: None,
         depthwise_weight: normal(1, &[n_in, 1, 3, 3], 1.0),
         depthwise_bias: normal(2, &[n_in], 1.0),

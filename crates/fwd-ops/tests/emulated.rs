@@ -10,7 +10,7 @@ use common::*;
 use fwd_kernels::Target;
 use fwd_ops::{
     Activation, AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights,
-    InvertedResidual, InvertedResidualConfig, KvCache, Linear, Norm, StemConv, attention, backward,
+    InvertedResidual, InvertedResidualWeights, KvCache, Linear, Norm, StemConv, attention, backward,
     cross_entropy, embedding, emulated, linear_relu6, softmax, token_nll,
 };
 use rand::rngs::StdRng;
@@ -230,7 +230,7 @@ fn generation_steps_equal_one_pass() {
 #[test]
 fn convolutions_run_on_the_host() {
     let stem = StemConv::new(&f32s(1, &[8, 3, 3, 3]), f32s(2, &[8]), 2).unwrap();
-    let block = InvertedResidual::new(InvertedResidualConfig {
+    let block = InvertedResidual::new(InvertedResidualWeights {
         expand: Some(linear(3, 24, 8)),
         depthwise_weight: f32s(5, &[24, 1, 3, 3]),
         depthwise_bias: f32s(6, &[24]),

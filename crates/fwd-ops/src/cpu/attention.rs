@@ -3,10 +3,10 @@
 //! Queries, keys, values and contexts stay token-major, `(tokens, n_heads·d_head)` with a row stride, so that a packed
 //! projection is read in place and nothing is transposed.
 
-use super::gelu::dot;
-use super::gemm::{Threads, rows};
+use super::elem::{Elem, dot};
+use super::gemm::{Threads, rows, rows_mut};
+use super::parallel::simd;
 use super::softmax::{softmax_row, softmax_row_backward};
-use super::{Elem, simd};
 use faer::{Accum, MatMut, MatRef};
 use rayon::prelude::*;
 
@@ -146,7 +146,7 @@ pub(crate) fn attend<E: Elem>(
                 return;
             }
         }
-        let scores = super::gemm::rows_mut(probs, t_q, t_k, t_k);
+        let scores = rows_mut(probs, t_q, t_k, t_k);
         let (q, k) = (q.head(head, d_head, t_q), k.head(head, d_head, t_k));
         E::gemm(scores, Accum::Replace, q, k.transpose(), E::of(terms.scale));
         simd(
@@ -204,7 +204,7 @@ pub(crate) fn attend_backward<E: Elem>(
             let d_context = d_context.head(head, d_head, t_q);
             let p = rows(probs, t_q, t_k, t_k);
             E::gemm(dv, Accum::Replace, p.transpose(), d_context, E::one());
-            let d_probs = super::gemm::rows_mut(d_scores, t_q, t_k, t_k);
+            let d_probs = rows_mut(d_scores, t_q, t_k, t_k);
             E::gemm(d_probs, Accum::Replace, d_context, v.head(head, d_head, t_k).transpose(), E::one());
             simd(
                 #[inline(always)]

@@ -5,9 +5,10 @@
 //! that the innermost loop is a vector and no tap asks where the image ends. A plane is filled from the expanded
 //! activations, which is also where their bias and ReLU6 happen. Blocks of rows keep the expanded activations in cache.
 
+use super::elem::Elem;
 use super::gemm::{LinearRef, Threads, gemm, rows, rows_mut};
+use super::parallel::simd;
 use super::scratch::Scratch;
-use super::{Elem, simd};
 use faer::Accum;
 use rayon::prelude::*;
 use std::ops::Range;

@@ -3,18 +3,20 @@
 //! `f32` gets polynomial `exp` and `erf` without branches or table look-ups (relative error of `exp` below 2.4e-7, absolute
 //! error of `erf` below 4.8e-7); `f64` calls the system's functions, because it serves as the reference in gradient checks.
 
-use super::scratch::Pool;
 use candle_core::WithDType;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use std::cell::RefCell;
 use std::ops::Neg;
 
+/// The buffers of one element type that a thread keeps, for `Scratch` buffers.
+pub(crate) type Pool<E> = RefCell<Vec<Vec<E>>>;
+
 /// A floating-point element: `f32` to compute with, `f64` to check against.
 pub(crate) trait Elem: WithDType + Neg<Output = Self> + std::iter::Sum + Default {
     const NEG_INFINITY: Self;
 
-    /// A constant.
+    /// A constant, rounded to this type.
     fn of(value: f64) -> Self;
     fn exp(self) -> Self;
     fn ln(self) -> Self;
@@ -181,6 +183,13 @@ pub(crate) fn sum_of<E: Elem>(n: usize, f: impl Fn(usize) -> E) -> E {
         width /= 2;
     }
     lanes[0] + tail
+}
+
+/// `Σ_i a_i·b_i`, in the lanes of [`sum_of`].
+#[inline(always)]
+pub(crate) fn dot<E: Elem>(a: &[E], b: &[E]) -> E {
+    let b = &b[..a.len()];
+    sum_of(a.len(), |i| a[i] * b[i])
 }
 
 #[cfg(test)]

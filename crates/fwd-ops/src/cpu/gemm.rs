@@ -3,7 +3,9 @@
 //! The arithmetic is faer's single-threaded kernel; this module splits the work over the threads (by rows of `x`, or by
 //! rows of `W` when `x` has few) and widens half-precision weights.
 
-use super::Elem;
+use super::elem::Elem;
+use super::parallel::simd;
+use crate::error::OpError;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Tensor};
 use faer::{Accum, MatMut, MatRef};
@@ -97,7 +99,7 @@ impl<E: Elem> LinearRef<'_, E> {
             threads,
         );
         if let Some(bias) = self.bias {
-            super::simd(
+            simd(
                 #[inline(always)]
                 || {
                     for row in y.chunks_exact_mut(self.n_out) {
@@ -147,9 +149,7 @@ pub(crate) fn widen<'a, E: Elem>(
         }
         other => {
             let supported = "frozen parameters are f32, bf16 or f16, or f64 for f64 activations";
-            return Err(
-                crate::OpError::DType { op: "frozen parameter", dtype: other.dtype(), supported }.into()
-            );
+            return Err(OpError::DType { op: "frozen parameter", dtype: other.dtype(), supported }.into());
         }
     }
     Ok(Cow::Owned(out))

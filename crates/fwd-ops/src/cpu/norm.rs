@@ -5,7 +5,7 @@
 //! ```
 //! Statistics are accumulated in the element type over 16 lanes.
 
-use super::{Elem, elem::sum_of};
+use super::elem::{Elem, sum_of};
 
 /// The parameters of a row normalisation, as slices of width `d`.
 #[derive(Clone, Copy)]

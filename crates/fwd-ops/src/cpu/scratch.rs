@@ -3,15 +3,11 @@
 //! Each thread keeps the buffers it has used, as many as it held at one time and none above 8 MiB. Their contents are
 //! stale: whoever takes one writes all of it before reading.
 
-use super::Elem;
-use std::cell::RefCell;
+use super::elem::Elem;
 use std::ops::{Deref, DerefMut};
 
 /// Larger buffers are not kept: a thread of a large machine would hold on to too much.
 const MAX_KEPT_BYTES: usize = 8 << 20;
-
-/// The buffers a thread keeps.
-pub(crate) type Pool<E> = RefCell<Vec<Vec<E>>>;
 
 /// A buffer of a thread's pool, given back when it is dropped.
 pub(crate) struct Scratch<E: Elem> {

@@ -2,7 +2,7 @@
 //!
 //! A row whose scores are all −∞ has no distribution; it gets zeros, and a zero gradient.
 
-use super::{Elem, elem::sum_of, gelu::dot};
+use super::elem::{Elem, dot, sum_of};
 
 /// Replaces the scores in `row` by their softmax.
 #[inline(always)]

@@ -1,16 +1,13 @@
 //! What an operation runs on a GPU: launches of `fwd-kernels`, and the matrix products of candle's backend (cuBLAS).
 //!
 //! A kernel's GPU side is written once over [`GpuStorage`]. One implementation is candle's CUDA storage, on candle's own stream
-//! and with its allocator; the other (feature `emulate`) is host memory, where the same launches run through the emulator of
+//! and with its allocator; the other (`emulation.rs`, feature `emulate`) is host memory, where the same launches run through the emulator of
 //! `fwd-kernels` and the same products through candle's CPU backend, so that all of it is tested without a GPU.
 
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(not(feature = "cuda"))]
 mod no_cuda;
-
-#[cfg_attr(not(feature = "emulate"), path = "not_emulated.rs")]
-pub(crate) mod emulated;
 
 use crate::error::{OpError, Result};
 use candle_core::backend::{BackendDevice, BackendStorage};
@@ -19,6 +16,9 @@ use candle_core::{DType, Device, Layout, Shape, Storage, Tensor};
 use fwd_kernels::{Plan, Target};
 
 /// Opens the GPU of a number (0 is the first) for tensors.
+///
+/// The kernels of this crate cannot run on its tensors yet: candle opens the device on the per-thread default stream, which
+/// [`fwd_kernels::Device`] refuses. The first launch ends in an error that says so.
 ///
 /// # Errors
 /// [`OpError::Kernel`] with the reason if this build, this machine or its driver has no CUDA.
@@ -113,11 +113,6 @@ impl<'a, S: GpuStorage> Arg<'a, S> {
         let one = [T::zero()];
         self.storage.device().storage_from_slice(if values.is_empty() { &one } else { values })
     }
-}
-
-/// Whether the operations on a tensor run on a GPU.
-pub(crate) fn on_gpu(tensor: &Tensor) -> bool {
-    !tensor.device().is_cpu() || emulated::is_on()
 }
 
 /// Zeros in f32. Empty tensors keep one element, because CUDA allocates no empty memory.

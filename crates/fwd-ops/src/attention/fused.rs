@@ -1,235 +1,54 @@
-//! Whole sublayers of a transformer, as single operations while they are frozen.
+//! The fused attention kernel: a frozen attention sublayer as one operation on the CPU, and its backward pass.
 //!
 //! ```text
-//! attention:     y = post(x + W_o·attend(W_qkv·pre(x)))        feed-forward:  y = post(x + W_out·act(W_in·pre(x)))
+//! y = post(s),  s = x + W_o·C,  C = softmax(scale·Q·Kᵀ + bias)·V,  [Q K V] = W_qkv·pre(x)   (or K and V from the memory)
 //! ```
-//! T5 and EVA use `pre` (RMS or layer norm), BERT uses `post`. One operation per sublayer keeps each block of rows in cache
-//! from the norm to the residual sum, and leaves one edge in candle's graph, where every edge costs an allocation and an
-//! addition in the backward pass; only the input (and the memory of a cross-attention) gets a gradient. As soon as a parameter is
-//! tracked, and always on a GPU, the sublayer runs as the single operations that it is made of, and every tracked parameter gets its
-//! gradient.
+//! The batch is cut into blocks of whole entries. Each block goes from `pre` to `post` before the next one starts, so that its
+//! activations stay in cache; a block has one thread where there are enough blocks, else all threads share each of its steps. The projection, the probabilities and `s` are kept for the backward pass, which gives the gradients of `x` and of
+//! the memory and none of a weight.
 
-use crate::activation::Activation;
-use crate::attention::{AttentionBias, BiasValues, attention_of_packed, attention_of_paired};
+use super::weights::AttentionWeights;
+use crate::bias::{AttentionBias, BiasValues};
 use crate::cpu::attention::{HeadShape, Tokens, attend, attend_backward};
-use crate::cpu::ffn::{FfnRef, FfnSaved};
 use crate::cpu::gemm::{LinearRef, Threads, rows_mut};
 use crate::cpu::norm::{NormRef, norm_rows, norm_rows_backward_add, norm_rows_in_place};
 use crate::cpu::scratch::Scratch;
 use crate::cpu::{Elem, rows_per_task, simd};
-use crate::dispatch::{Kernel, Read, View, apply1, apply2, apply3, keep};
-use crate::error::{OpError, Result};
-use crate::gpu::on_gpu;
-use crate::linear::{Linear, check_last_dim};
-use crate::norm::Norm;
+use crate::dispatch::{Read, apply1, apply2, apply3, keep};
+use crate::error::Result;
+use crate::kernel::{Kernel, View};
 use candle_core::{Shape, Tensor};
 use faer::Accum;
 use rayon::prelude::*;
 use std::sync::{Arc, OnceLock};
 
-/// The parts of an attention sublayer.
-#[derive(Debug, Clone)]
-pub struct AttentionWeights {
-    /// Applied to the input before the projection.
-    pub pre: Norm,
-    /// Self-attention: `(3·n_heads·d_head, d)`, rows `[q ; k ; v]`. Cross-attention: `(n_heads·d_head, d)`, the queries.
-    pub projection: Linear,
-    /// `(d, n_heads·d_head)`.
-    pub output: Linear,
-    /// Applied to the sum of input and attention.
-    pub post: Norm,
-    /// Number of heads.
-    pub n_heads: usize,
-    /// Factor of the scores: `1/sqrt(d_head)`, or 1 for T5.
-    pub scale: f64,
+/// Self-attention over the tokens of `x (batch, tokens, d)`, whose sizes were checked.
+pub(super) fn self_attention(
+    weights: &Arc<AttentionWeights>,
+    sizes: Sizes,
+    bias: &AttentionBias,
+    x: &Tensor,
+) -> Result<Tensor> {
+    apply1(FusedAttention::new(weights, sizes, bias, x.track_op()), x)
 }
 
-/// An attention sublayer with its norms and residual connection.
-#[derive(Debug, Clone)]
-pub struct AttentionSublayer(Arc<AttentionWeights>);
-
-/// The keys and values that a self-attention has seen so far during generation.
-#[derive(Debug, Clone, Default)]
-pub struct KvCache(Option<Tensor>);
-
-impl KvCache {
-    /// Keeps the batch entries `rows`, in that order (beam search).
-    ///
-    /// # Errors
-    /// An error of candle if a row does not exist.
-    pub fn select(&mut self, rows: &Tensor) -> Result<()> {
-        if let Some(cache) = &self.0 {
-            self.0 = Some(cache.index_select(rows, 0)?);
-        }
-        Ok(())
-    }
+/// Attention of `x (batch, t_q, d)` over keys and values in rows `[k ; v]`, whose sizes were checked.
+pub(super) fn cross_attention(
+    weights: &Arc<AttentionWeights>,
+    sizes: Sizes,
+    bias: &AttentionBias,
+    x: &Tensor,
+    key_value: &Tensor,
+) -> Result<Tensor> {
+    let keep = x.track_op() || key_value.track_op();
+    apply2(FusedAttention::new(weights, sizes, bias, keep), x, key_value)
 }
 
-impl AttentionSublayer {
-    /// # Errors
-    /// [`OpError::Shape`] if the widths of the parts do not fit.
-    pub fn new(config: AttentionWeights) -> Result<Self> {
-        let (d, width) = (config.projection.n_in(), config.output.n_in());
-        let fits = config.n_heads > 0
-            && width % config.n_heads == 0
-            && (config.projection.n_out() == 3 * width || config.projection.n_out() == width)
-            && config.output.n_out() == d
-            && config.pre.width().is_none_or(|w| w == d)
-            && config.post.width().is_none_or(|w| w == d);
-        if fits {
-            return Ok(Self(Arc::new(config)));
-        }
-        let what = format!(
-            "projection {}x{}, output {}x{}, {} heads do not fit together",
-            config.projection.n_out(),
-            d,
-            config.output.n_out(),
-            width,
-            config.n_heads
-        );
-        Err(OpError::shape("attention_sublayer", what))
-    }
-
-    /// Self-attention over the tokens of `x`.
-    ///
-    /// # Shapes
-    /// `x (batch, tokens, d)`, f32 or f64 -> the same.
-    ///
-    /// # Errors
-    /// [`OpError::Shape`] if `x` or the bias does not fit, or the projection is one of queries only.
-    pub fn forward(&self, x: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
-        let sizes = self.sizes(x, None, bias)?;
-        if on_gpu(x) || self.is_trained(bias) {
-            let layer = &*self.0;
-            let context = attention_of_packed(&self.project(x)?, layer.n_heads, layer.scale, bias)?;
-            return self.finish(x, &context);
-        }
-        let kernel = Attention {
-            layer: self.clone(),
-            sizes,
-            bias: bias.clone(),
-            keep: x.track_op(),
-            saved: OnceLock::new(),
-        };
-        apply1(kernel, x)
-    }
-
-    /// Cross-attention: queries from `x`, keys and values given.
-    ///
-    /// # Shapes
-    /// `x (batch, t_q, d)`, `key_value (batch, t_k, 2·n_heads·d_head)` with rows `[k ; v]` -> as `x`.
-    ///
-    /// # Errors
-    /// [`OpError::Shape`] if an argument does not fit, or the projection is one of queries, keys and values.
-    pub fn forward_cross(&self, x: &Tensor, key_value: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
-        let sizes = self.sizes(x, Some(key_value), bias)?;
-        if on_gpu(x) || self.is_trained(bias) {
-            let (layer, q) = (&*self.0, self.project(x)?);
-            let context = attention_of_paired(&q, key_value, layer.n_heads, layer.scale, bias)?;
-            return self.finish(x, &context);
-        }
-        let keep = x.track_op() || key_value.track_op();
-        apply2(
-            Attention { layer: self.clone(), sizes, bias: bias.clone(), keep, saved: OnceLock::new() },
-            x,
-            key_value,
-        )
-    }
-
-    /// One generation step: self-attention of the new tokens over themselves and everything in `cache`, to which they are
-    /// added. Records no gradient.
-    ///
-    /// # Shapes
-    /// `x (batch, t_new, d)` -> the same; the bias is for `t_q = t_new` and all keys.
-    ///
-    /// # Errors
-    /// As [`Self::forward`].
-    pub fn step(&self, x: &Tensor, cache: &mut KvCache, bias: &AttentionBias) -> Result<Tensor> {
-        let layer = &*self.0;
-        let width = layer.output.n_in();
-        self.check_projection(3)?;
-        let x = x.detach();
-        let projected = self.project(&x)?;
-        let new = projected.narrow(2, width, 2 * width)?.contiguous()?;
-        let all = match &cache.0 {
-            Some(old) => Tensor::cat(&[old, &new], 1)?,
-            None => new,
-        };
-        let q = projected.narrow(2, 0, width)?;
-        let context = attention_of_paired(&q, &all, layer.n_heads, layer.scale, bias)?;
-        let y = self.finish(&x, &context)?;
-        cache.0 = Some(all);
-        Ok(y)
-    }
-
-    /// The sublayer up to its queries (and keys and values), from single operations.
-    fn project(&self, x: &Tensor) -> Result<Tensor> {
-        self.0.projection.forward(&self.0.pre.forward(x)?)
-    }
-
-    /// The rest of it.
-    fn finish(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
-        let layer = &*self.0;
-        layer.post.forward(&(x + layer.output.forward(context)?)?)
-    }
-
-    /// Whether any parameter gets a gradient: then the sublayer runs as single operations, not as one.
-    fn is_trained(&self, bias: &AttentionBias) -> bool {
-        let layer = &*self.0;
-        layer.pre.is_trained()
-            || layer.projection.is_trained()
-            || layer.output.is_trained()
-            || layer.post.is_trained()
-            || bias.trained().is_some()
-    }
-
-    /// The parts.
-    pub fn config(&self) -> &AttentionWeights {
-        &self.0
-    }
-
-    fn check_projection(&self, parts: usize) -> Result<()> {
-        let (n_out, width) = (self.0.projection.n_out(), self.0.output.n_in());
-        if n_out == parts * width {
-            return Ok(());
-        }
-        Err(OpError::shape(
-            "attention_sublayer",
-            format!("the projection has {n_out} rows, {} needed", parts * width),
-        ))
-    }
-
-    fn sizes(&self, x: &Tensor, key_value: Option<&Tensor>, bias: &AttentionBias) -> Result<Sizes> {
-        let layer = &*self.0;
-        let width = layer.output.n_in();
-        let (batch, t_q, _) = x.dims3().map_err(|_| {
-            OpError::shape("attention_sublayer", format!("x must be (b, t, d), got {:?}", x.shape()))
-        })?;
-        check_last_dim("attention_sublayer", x, layer.projection.n_in())?;
-        self.check_projection(if key_value.is_some() { 1 } else { 3 })?;
-        let t_k = match key_value {
-            None => t_q,
-            Some(kv) => match kv.dims() {
-                &[b, t_k, w] if b == batch && t_k > 0 && w == 2 * width => t_k,
-                dims => {
-                    let what =
-                        format!("keys and values must be ({batch}, t_k > 0, {}), got {dims:?}", 2 * width);
-                    return Err(OpError::shape("attention_sublayer", what));
-                }
-            },
-        };
-        bias.check("attention_sublayer", batch, layer.n_heads, t_q, t_k)?;
-        Ok(Sizes {
-            batch,
-            shape: HeadShape { n_heads: layer.n_heads, d_head: width / layer.n_heads, t_q, t_k },
-        })
-    }
-}
-
+/// The sizes of one call.
 #[derive(Clone, Copy)]
-struct Sizes {
-    batch: usize,
-    shape: HeadShape,
+pub(super) struct Sizes {
+    pub(super) batch: usize,
+    pub(super) shape: HeadShape,
 }
 
 impl Sizes {
@@ -256,10 +75,11 @@ struct SavedAttention {
     sum: Tensor,
 }
 
-struct Attention {
-    layer: AttentionSublayer,
+struct FusedAttention {
+    weights: Arc<AttentionWeights>,
     sizes: Sizes,
     bias: AttentionBias,
+    /// Whether a backward pass may follow.
     keep: bool,
     saved: OnceLock<SavedAttention>,
 }
@@ -451,9 +271,10 @@ struct SavedRef<'a, E> {
 
 /// Calls `$body` with `$parts` bound to the sublayer's parameters as `Parts<E>`.
 macro_rules! with_parts {
-    ($layer:expr, $shape:expr, $E:ty, $parts:ident => $body:expr) => {{
-        let layer = &*$layer.0;
-        let read = (layer.pre.read(), layer.projection.read(), layer.output.read(), layer.post.read());
+    ($weights:expr, $shape:expr, $E:ty, $parts:ident => $body:expr) => {{
+        let weights = &*$weights;
+        let read =
+            (weights.pre.read(), weights.projection.read(), weights.output.read(), weights.post.read());
         let values =
             (read.0.values::<$E>()?, read.1.values::<$E>()?, read.2.values::<$E>()?, read.3.values::<$E>()?);
         let $parts = Parts {
@@ -461,14 +282,18 @@ macro_rules! with_parts {
             projection: values.1.as_ref(),
             output: values.2.as_ref(),
             post: values.3.as_ref(),
-            scale: layer.scale,
+            scale: weights.scale,
             shape: $shape,
         };
         $body
     }};
 }
 
-impl Attention {
+impl FusedAttention {
+    fn new(weights: &Arc<AttentionWeights>, sizes: Sizes, bias: &AttentionBias, keep: bool) -> Self {
+        Self { weights: Arc::clone(weights), sizes, bias: bias.clone(), keep, saved: OnceLock::new() }
+    }
+
     fn run<E: Elem>(&self, x: &View<'_, E>, memory: Option<&[E]>) -> candle_core::Result<(Vec<E>, Shape)> {
         let Sizes { batch, shape } = self.sizes;
         let (entries, threads) = self.sizes.plan();
@@ -481,7 +306,7 @@ impl Attention {
         }
         let read = self.bias.read();
         let bias = read.values::<E>()?;
-        with_parts!(self.layer, shape, E, parts => {
+        with_parts!(self.weights, shape, E, parts => {
             let (d, wide) = (parts.projection.n_in, parts.projection.n_out);
             let (row, proj, prob) = (shape.t_q * d, shape.t_q * wide, shape.n_probs());
             let mut projected = Scratch::new(batch * proj);
@@ -522,7 +347,7 @@ impl Attention {
     }
 }
 
-impl Kernel<1> for Attention {
+impl Kernel<1> for FusedAttention {
     fn name(&self) -> &'static str {
         "attention_sublayer"
     }
@@ -537,8 +362,8 @@ impl Kernel<1> for Attention {
         _: &Tensor,
         dy: &Tensor,
     ) -> candle_core::Result<[Option<Tensor>; 1]> {
-        let kernel = AttentionBackward {
-            layer: self.layer.clone(),
+        let kernel = FusedAttentionBackward {
+            weights: Arc::clone(&self.weights),
             sizes: self.sizes,
             saved: self.saved()?,
             want: [true, false],
@@ -547,7 +372,7 @@ impl Kernel<1> for Attention {
     }
 }
 
-impl Kernel<2> for Attention {
+impl Kernel<2> for FusedAttention {
     fn name(&self) -> &'static str {
         "cross_attention_sublayer"
     }
@@ -563,8 +388,12 @@ impl Kernel<2> for Attention {
         dy: &Tensor,
     ) -> candle_core::Result<[Option<Tensor>; 2]> {
         let want = [x.track_op(), memory.track_op()];
-        let kernel =
-            AttentionBackward { layer: self.layer.clone(), sizes: self.sizes, saved: self.saved()?, want };
+        let kernel = FusedAttentionBackward {
+            weights: Arc::clone(&self.weights),
+            sizes: self.sizes,
+            saved: self.saved()?,
+            want,
+        };
         let flat = apply3(kernel, x, memory, dy)?;
         let n_x = if want[0] { x.elem_count() } else { 0 };
         let part = |wanted: bool, at: usize, like: &Tensor| {
@@ -574,15 +403,15 @@ impl Kernel<2> for Attention {
     }
 }
 
-struct AttentionBackward {
-    layer: AttentionSublayer,
+struct FusedAttentionBackward {
+    weights: Arc<AttentionWeights>,
     sizes: Sizes,
     saved: SavedAttention,
     /// Whether the gradients of the input and of the memory are wanted.
     want: [bool; 2],
 }
 
-impl AttentionBackward {
+impl FusedAttentionBackward {
     /// `[dx if wanted | d_memory if there is one]`, flat.
     fn run<E: Elem>(&self, x: &[E], memory: Option<&[E]>, dy: &[E]) -> candle_core::Result<Vec<E>> {
         let Sizes { batch, shape } = self.sizes;
@@ -595,7 +424,7 @@ impl AttentionBackward {
         if x.is_empty() {
             return Ok(flat);
         }
-        with_parts!(self.layer, shape, E, parts => {
+        with_parts!(self.weights, shape, E, parts => {
             let (row, proj) = (shape.t_q * parts.projection.n_in, shape.t_q * parts.projection.n_out);
             let mem = shape.t_k * 2 * shape.width();
             let (mut dx, mut d_memory) = flat.split_at_mut(n_x);
@@ -629,7 +458,7 @@ impl AttentionBackward {
     }
 }
 
-impl Kernel<2> for AttentionBackward {
+impl Kernel<2> for FusedAttentionBackward {
     fn name(&self) -> &'static str {
         "attention_sublayer_backward"
     }
@@ -639,7 +468,7 @@ impl Kernel<2> for AttentionBackward {
     }
 }
 
-impl Kernel<3> for AttentionBackward {
+impl Kernel<3> for FusedAttentionBackward {
     fn name(&self) -> &'static str {
         "cross_attention_sublayer_backward"
     }
@@ -648,142 +477,5 @@ impl Kernel<3> for AttentionBackward {
         let flat = self.run(x.data, Some(memory.data), dy.data)?;
         let n = flat.len();
         Ok((flat, Shape::from(n)))
-    }
-}
-
-/// The parts of a feed-forward sublayer.
-#[derive(Debug, Clone)]
-pub struct FeedForwardWeights {
-    /// Applied to the input before the first map.
-    pub pre: Norm,
-    /// `(d_hidden, d)`, or `(2·d_hidden, d)` with rows `[gate ; up]` when gated.
-    pub input: Linear,
-    /// The activation.
-    pub activation: Activation,
-    /// Whether `input` holds a gate (T5 v1.1, FlanT5).
-    pub gated: bool,
-    /// `(d, d_hidden)`.
-    pub output: Linear,
-    /// Applied to the sum of input and result.
-    pub post: Norm,
-}
-
-/// A feed-forward sublayer with its norms and residual connection.
-#[derive(Debug, Clone)]
-pub struct FeedForwardSublayer(Arc<FeedForwardWeights>);
-
-impl FeedForwardSublayer {
-    /// # Errors
-    /// [`OpError::Shape`] if the widths of the parts do not fit.
-    pub fn new(config: FeedForwardWeights) -> Result<Self> {
-        let d = config.input.n_in();
-        let hidden = config.output.n_in() * if config.gated { 2 } else { 1 };
-        let fits = config.input.n_out() == hidden
-            && config.output.n_out() == d
-            && config.pre.width().is_none_or(|w| w == d)
-            && config.post.width().is_none_or(|w| w == d);
-        if fits {
-            return Ok(Self(Arc::new(config)));
-        }
-        let what = format!(
-            "input {}x{d} and output {}x{} (gated: {}) do not fit together",
-            config.input.n_out(),
-            config.output.n_out(),
-            config.output.n_in(),
-            config.gated
-        );
-        Err(OpError::shape("feed_forward", what))
-    }
-
-    /// `y = post(x + W_out·act(W_in·pre(x)))`.
-    ///
-    /// # Shapes
-    /// `x (…, d)`, f32 or f64 -> the same.
-    ///
-    /// # Errors
-    /// [`OpError::Shape`] if the last dimension of `x` is not `d`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        check_last_dim("feed_forward", x, self.0.input.n_in())?;
-        let layer = &*self.0;
-        let norms = layer.pre.is_trained() || layer.post.is_trained();
-        if on_gpu(x) || norms || layer.input.is_trained() || layer.output.is_trained() {
-            let hidden = layer.input.forward(&layer.pre.forward(x)?)?;
-            let active = if layer.gated {
-                layer.activation.forward_gated(&hidden)?
-            } else {
-                layer.activation.forward(&hidden)?
-            };
-            return layer.post.forward(&(x + layer.output.forward(&active)?)?);
-        }
-        apply1(FeedForward { layer: self.clone(), keep: x.track_op(), saved: OnceLock::new() }, x)
-    }
-}
-
-/// Calls `$body` with `$ffn` bound to the sublayer's parameters as `FfnRef<E>`.
-macro_rules! with_ffn {
-    ($layer:expr, $E:ty, $ffn:ident => $body:expr) => {{
-        let layer = &*$layer.0;
-        let read = (layer.pre.read(), layer.input.read(), layer.output.read(), layer.post.read());
-        let values =
-            (read.0.values::<$E>()?, read.1.values::<$E>()?, read.2.values::<$E>()?, read.3.values::<$E>()?);
-        let $ffn = FfnRef {
-            pre: values.0.as_ref(),
-            w_in: values.1.as_ref(),
-            activation: layer.activation,
-            gated: layer.gated,
-            w_out: values.2.as_ref(),
-            post: values.3.as_ref(),
-        };
-        $body
-    }};
-}
-
-struct FeedForward {
-    layer: FeedForwardSublayer,
-    keep: bool,
-    saved: OnceLock<[Tensor; 2]>,
-}
-
-struct FeedForwardBackward {
-    layer: FeedForwardSublayer,
-    saved: [Tensor; 2],
-}
-
-impl Kernel<1> for FeedForward {
-    fn name(&self) -> &'static str {
-        "feed_forward"
-    }
-
-    fn cpu<E: Elem>(&self, [x]: [View<'_, E>; 1]) -> candle_core::Result<(Vec<E>, Shape)> {
-        let (y, saved) = with_ffn!(self.layer, E, ffn => ffn.forward(x.data, self.keep));
-        if let Some(FfnSaved { hidden, sum }) = saved {
-            let _ = self.saved.set([keep(hidden)?, keep(sum)?]);
-        }
-        Ok((y, Shape::from_dims(x.dims)))
-    }
-
-    fn backward(
-        &self,
-        [x]: [&Tensor; 1],
-        _: &Tensor,
-        dy: &Tensor,
-    ) -> candle_core::Result<[Option<Tensor>; 1]> {
-        let Some(saved) = self.saved.get().cloned() else {
-            candle_core::bail!("feed_forward: nothing was saved")
-        };
-        Ok([Some(apply2(FeedForwardBackward { layer: self.layer.clone(), saved }, x, dy)?)])
-    }
-}
-
-impl Kernel<2> for FeedForwardBackward {
-    fn name(&self) -> &'static str {
-        "feed_forward_backward"
-    }
-
-    fn cpu<E: Elem>(&self, [x, dy]: [View<'_, E>; 2]) -> candle_core::Result<(Vec<E>, Shape)> {
-        let read = (Read::new(&self.saved[0]), Read::new(&self.saved[1]));
-        let (hidden, sum) = (read.0.values::<E>()?, read.1.values::<E>()?);
-        let dx = with_ffn!(self.layer, E, ffn => ffn.backward(x.data, &hidden, &sum, dy.data));
-        Ok((dx, Shape::from_dims(x.dims)))
     }
 }

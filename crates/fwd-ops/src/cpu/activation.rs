@@ -5,7 +5,7 @@
 //! gelu_tanh(x) = x·σ(2u),  u = √(2/π)·(x + 0.044715·x³)
 //! ```
 
-use super::{Elem, elem};
+use super::elem::Elem;
 
 /// Which activation a feed-forward layer applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub enum Activation {
     GeluErf,
     /// The tanh approximation (`gelu_new`, `gelu_pytorch_tanh`).
     GeluTanh,
-    /// `max(x, 0)`.
+    /// `max(x, 0)`; NaN stays NaN.
     Relu,
 }
 
@@ -24,7 +24,7 @@ const INV_SQRT_2PI: f64 = 0.398_942_280_401_432_7;
 
 /// An activation as a type, so that the choice is made once per slice and the loop vectorises.
 pub(crate) trait Act {
-    /// `f(x)`.
+    /// The activation, `f(x)`.
     fn value<E: Elem>(x: E) -> E;
     /// `(f(x), f′(x))`.
     fn value_and_slope<E: Elem>(x: E) -> (E, E);
@@ -84,16 +84,16 @@ impl Act for Relu {
 macro_rules! with_act {
     ($act:expr, $A:ident => $body:expr) => {
         match $act {
-            $crate::cpu::gelu::Activation::GeluErf => {
-                type $A = $crate::cpu::gelu::GeluErf;
+            $crate::cpu::activation::Activation::GeluErf => {
+                type $A = $crate::cpu::activation::GeluErf;
                 $body
             }
-            $crate::cpu::gelu::Activation::GeluTanh => {
-                type $A = $crate::cpu::gelu::GeluTanh;
+            $crate::cpu::activation::Activation::GeluTanh => {
+                type $A = $crate::cpu::activation::GeluTanh;
                 $body
             }
-            $crate::cpu::gelu::Activation::Relu => {
-                type $A = $crate::cpu::gelu::Relu;
+            $crate::cpu::activation::Activation::Relu => {
+                type $A = $crate::cpu::activation::Relu;
                 $body
             }
         }
@@ -101,7 +101,7 @@ macro_rules! with_act {
 }
 pub(crate) use with_act;
 
-/// `y = f(x)`.
+/// The activation of every element, `y = f(x)`.
 #[inline(always)]
 pub(crate) fn activate<A: Act, E: Elem>(x: &[E], y: &mut [E]) {
     for (y, &x) in y.iter_mut().zip(x) {
@@ -109,7 +109,7 @@ pub(crate) fn activate<A: Act, E: Elem>(x: &[E], y: &mut [E]) {
     }
 }
 
-/// `dx = dy·f′(x)`.
+/// The gradient of [`activate`], `dx = dy·f′(x)`.
 #[inline(always)]
 pub(crate) fn activate_backward<A: Act, E: Elem>(x: &[E], dy: &[E], dx: &mut [E]) {
     for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
@@ -137,11 +137,4 @@ pub(crate) fn gate_backward<A: Act, E: Elem>(h: &[E], dy: &[E], dh: &mut [E]) {
         dgate[i] = dy[i] * up[i] * slope;
         dup[i] = dy[i] * value;
     }
-}
-
-/// Sum of products, for callers that need a plain dot product in the same lanes.
-#[inline(always)]
-pub(crate) fn dot<E: Elem>(a: &[E], b: &[E]) -> E {
-    let b = &b[..a.len()];
-    elem::sum_of(a.len(), |i| a[i] * b[i])
 }

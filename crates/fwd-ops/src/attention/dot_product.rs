@@ -3,164 +3,19 @@
 //!
 //! T5 uses `scale = 1`, BERT and EVA `1/sqrt(d_head)`. Everything stays token-major `(batch, tokens, n_heads·d_head)`.
 
+use crate::bias::AttentionBias;
 use crate::cpu::Elem;
-use crate::cpu::attention::{HeadShape, ScoreTerms, Tokens, attend, attend_backward};
+use crate::cpu::attention::{HeadShape, Tokens, attend, attend_backward};
 use crate::cpu::gemm::{Threads, rows_mut};
-use crate::dispatch::{Kernel, Read, View, apply1, apply2, apply3, keep};
+use crate::dispatch::{Read, apply1, apply2, apply3, keep, on_gpu};
 use crate::error::{OpError, Result};
 use crate::gpu::{self, Arg, GpuStorage};
+use crate::kernel::{Kernel, View};
 use crate::linear::SumRows;
 use crate::softmax;
-use candle_core::{DType, Device, Layout, Shape, Tensor};
+use candle_core::{Layout, Shape, Tensor};
 use rayon::prelude::*;
-use std::borrow::Cow;
 use std::sync::OnceLock;
-
-/// What is added to attention scores before the softmax. Of this the position bias alone gets a gradient, if it is tracked.
-#[derive(Debug, Clone, Default)]
-pub struct AttentionBias {
-    position: Option<Tensor>,
-    keys: Option<Tensor>,
-    causal: bool,
-}
-
-impl AttentionBias {
-    /// No bias and no mask.
-    pub fn none() -> Self {
-        Self::default()
-    }
-
-    /// Adds `position (n_heads, t_q, t_k)` to the scores of every batch entry.
-    ///
-    /// # Errors
-    /// [`OpError::Shape`] if it is not of rank 3.
-    pub fn with_position(mut self, position: &Tensor) -> Result<Self> {
-        if position.rank() != 3 {
-            let what = format!("the position bias must be (heads, t_q, t_k), got {:?}", position.shape());
-            return Err(OpError::shape("attention", what));
-        }
-        self.position = Some(position.contiguous()?);
-        Ok(self)
-    }
-
-    /// Hides padding: `mask (batch, t_k)`, integer or float, 0 for a key that must not be seen.
-    ///
-    /// # Errors
-    /// [`OpError::Shape`] if it is not of rank 2.
-    pub fn with_padding_mask(mut self, mask: &Tensor) -> Result<Self> {
-        if mask.rank() != 2 {
-            let what = format!("the mask must be (b, t_k), got {:?}", mask.shape());
-            return Err(OpError::shape("attention", what));
-        }
-        // Computed where the mask is: reading it on the CPU would wait for a GPU.
-        let hidden = mask.detach().to_dtype(DType::F32)?.contiguous()?.eq(0f32)?;
-        let value = |v: f32| Tensor::full(v, mask.shape(), mask.device());
-        self.keys = Some(hidden.where_cond(&value(f32::NEG_INFINITY)?, &value(0.0)?)?);
-        Ok(self)
-    }
-
-    /// The same bias for activations of another type (f32 or f64).
-    ///
-    /// # Errors
-    /// An error of candle.
-    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
-        let cast = |t: &Option<Tensor>| t.as_ref().map(|t| t.to_dtype(dtype)).transpose();
-        Ok(Self { position: cast(&self.position)?, keys: cast(&self.keys)?, causal: self.causal })
-    }
-
-    /// The position bias, if it gets a gradient.
-    pub(crate) fn trained(&self) -> Option<&Tensor> {
-        self.position.as_ref().filter(|p| p.track_op())
-    }
-
-    /// The same values without a history.
-    fn frozen(&self) -> Self {
-        Self { position: self.position.as_ref().map(Tensor::detach), ..self.clone() }
-    }
-
-    /// Query `i` sees keys `0 ..= i + t_k − t_q`.
-    pub fn causal(mut self) -> Self {
-        self.causal = true;
-        self
-    }
-
-    /// [`OpError::Shape`] unless bias and mask fit the sizes of an attention.
-    pub(crate) fn check(
-        &self,
-        op: &'static str,
-        batch: usize,
-        n_heads: usize,
-        t_q: usize,
-        t_k: usize,
-    ) -> Result<()> {
-        let misfit = |what: &str, want: &[usize], got: &Tensor| {
-            Err(OpError::shape(op, format!("{what} must be {want:?}, got {:?}", got.shape())))
-        };
-        match (&self.position, &self.keys) {
-            (Some(p), _) if p.dims() != [n_heads, t_q, t_k] => {
-                misfit("position bias", &[n_heads, t_q, t_k], p)
-            }
-            (_, Some(k)) if k.dims() != [batch, t_k] => misfit("padding mask", &[batch, t_k], k),
-            _ => Ok(()),
-        }
-    }
-
-    pub(crate) fn position(&self) -> Option<&Tensor> {
-        self.position.as_ref()
-    }
-
-    pub(crate) fn keys(&self) -> Option<&Tensor> {
-        self.keys.as_ref()
-    }
-
-    pub(crate) fn is_causal(&self) -> bool {
-        self.causal
-    }
-
-    pub(crate) fn read(&self) -> BiasRead<'_> {
-        BiasRead {
-            position: self.position.as_ref().map(Read::new),
-            keys: self.keys.as_ref().map(Read::new),
-            causal: self.causal,
-        }
-    }
-}
-
-/// An [`AttentionBias`] locked for reading.
-pub(crate) struct BiasRead<'a> {
-    position: Option<Read<'a>>,
-    keys: Option<Read<'a>>,
-    causal: bool,
-}
-
-/// The values of an [`AttentionBias`] in one element type.
-pub(crate) struct BiasValues<'a, E: Clone> {
-    position: Option<Cow<'a, [E]>>,
-    keys: Option<Cow<'a, [E]>>,
-    causal: bool,
-}
-
-impl BiasRead<'_> {
-    pub(crate) fn values<E: Elem>(&self) -> candle_core::Result<BiasValues<'_, E>> {
-        Ok(BiasValues {
-            position: self.position.as_ref().map(Read::values).transpose()?,
-            keys: self.keys.as_ref().map(Read::values).transpose()?,
-            causal: self.causal,
-        })
-    }
-}
-
-impl<E: Elem> BiasValues<'_, E> {
-    /// The terms of batch entry `entry`.
-    pub(crate) fn terms(&self, entry: usize, t_k: usize, scale: f64) -> ScoreTerms<'_, E> {
-        ScoreTerms {
-            scale,
-            position: self.position.as_deref(),
-            keys: self.keys.as_deref().map(|keys| &keys[entry * t_k..][..t_k]),
-            causal: self.causal,
-        }
-    }
-}
 
 /// Attention of every query over all keys of its batch entry.
 ///
@@ -432,7 +287,7 @@ impl Kernel<3> for Forward {
         _: &Tensor,
         dy: &Tensor,
     ) -> candle_core::Result<[Option<Tensor>; 3]> {
-        if gpu::on_gpu(dy) {
+        if on_gpu(dy) {
             let heads = [self.heads(q, 1)?, self.heads(k, 1)?, self.heads(v, 1)?].concat();
             let [dq, dk, dv, _] = self.gradients_on_gpu(&heads, dy)?;
             return Ok([(dq, q), (dk, k), (dv, v)].map(|(d, of)| of.track_op().then_some(d)));
@@ -463,7 +318,7 @@ impl Kernel<3> for Biased {
         dy: &Tensor,
     ) -> candle_core::Result<[Option<Tensor>; 3]> {
         let Sizes { batch, shape, .. } = self.0.sizes;
-        if gpu::on_gpu(dy) {
+        if on_gpu(dy) {
             let heads = [self.0.heads(q, 1)?, self.0.heads(kv, 2)?].concat();
             let [dq, dk, dv, d_scores] = self.0.gradients_on_gpu(&heads, dy)?;
             let d_kv = kv.track_op().then(|| Tensor::cat(&[dk, dv], 2)).transpose()?;
@@ -491,7 +346,7 @@ impl Kernel<3> for Biased {
 impl Joined {
     /// The gradients of queries, keys and values, as tokens.
     fn gradients(&self, tensors: &[(&Tensor, usize)], dy: &Tensor) -> candle_core::Result<[Tensor; 3]> {
-        if gpu::on_gpu(dy) {
+        if on_gpu(dy) {
             let heads = tensors.iter().map(|(t, parts)| self.0.heads(t, *parts));
             let heads = heads.collect::<candle_core::Result<Vec<_>>>()?.concat();
             let [dq, dk, dv, _] = self.0.gradients_on_gpu(&heads, dy)?;
@@ -614,24 +469,4 @@ impl Kernel<1> for Backward {
         let n = flat.len();
         Ok((flat, Shape::from(n)))
     }
-}
-
-/// The additive bias of T5's relative positions: `bias[h, i, j] = table[bucket(j − (i + offset)), h]`.
-///
-/// # Shapes
-/// `table (n_buckets, n_heads)`, `buckets (t_q·t_k)` row-major with every value below `n_buckets` -> `(n_heads, t_q, t_k)`.
-///
-/// # Errors
-/// [`OpError::Shape`] if the sizes do not fit, [`OpError::IdOutOfRange`] for a bucket outside the table.
-pub fn position_bias(table: &Tensor, buckets: &[u32], t_q: usize, t_k: usize) -> Result<Tensor> {
-    let (_, n_heads) = table.dims2()?;
-    if buckets.len() != t_q * t_k {
-        return Err(OpError::shape(
-            "position_bias",
-            format!("{} buckets for {t_q}·{t_k} pairs", buckets.len()),
-        ));
-    }
-    let ids = Tensor::from_slice(buckets, buckets.len(), &Device::Cpu)?;
-    let rows = crate::embedding(table, &ids)?;
-    Ok(rows.t()?.contiguous()?.reshape((n_heads, t_q, t_k))?)
 }

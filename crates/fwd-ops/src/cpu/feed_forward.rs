@@ -1,36 +1,37 @@
 //! The feed-forward sublayer of a transformer, run over blocks of rows that stay in cache:
 //! `y = post(x + W_out·act(W_in·pre(x)))`.
 
-use super::gelu::{Activation, activate, activate_backward, gate, gate_backward, with_act};
+use super::activation::{Activation, activate, activate_backward, gate, gate_backward, with_act};
+use super::elem::Elem;
 use super::gemm::{LinearRef, Threads};
 use super::norm::{NormRef, norm_rows, norm_rows_backward_add, norm_rows_in_place};
+use super::parallel::{rows_per_task, simd};
 use super::scratch::Scratch;
-use super::{Elem, rows_per_task, simd};
 use faer::Accum;
 use rayon::prelude::*;
 
 /// A feed-forward sublayer in the element type of the computation.
 #[derive(Clone, Copy)]
-pub(crate) struct FfnRef<'a, E> {
+pub(crate) struct FeedForwardRef<'a, E> {
     pub(crate) pre: NormRef<'a, E>,
     /// `(d_hidden, d)`, or `(2·d_hidden, d)` = `[gate ; up]` when gated.
     pub(crate) w_in: LinearRef<'a, E>,
     pub(crate) activation: Activation,
     pub(crate) gated: bool,
-    /// `(d, d_hidden)`.
+    /// The second map, `(d, d_hidden)`.
     pub(crate) w_out: LinearRef<'a, E>,
     pub(crate) post: NormRef<'a, E>,
 }
 
 /// What the backward pass needs from the forward pass.
-pub(crate) struct FfnSaved<E> {
+pub(crate) struct FeedForwardSaved<E> {
     /// `W_in·pre(x)`, `(m, w_in.n_out)`.
     pub(crate) hidden: Vec<E>,
     /// The sum before the post-norm, `(m, d)`; empty when there is none.
     pub(crate) sum: Vec<E>,
 }
 
-impl<E: Elem> FfnRef<'_, E> {
+impl<E: Elem> FeedForwardRef<'_, E> {
     fn act(&self, hidden: &[E], out: &mut [E]) {
         let (n_in, n_out) = (self.w_in.n_out, self.w_out.n_in);
         with_act!(self.activation, A => simd(#[inline(always)] || {
@@ -91,7 +92,7 @@ impl<E: Elem> FfnRef<'_, E> {
     }
 
     /// `y` for all rows of `x`; with `save` also what [`Self::backward`] needs.
-    pub(crate) fn forward(&self, x: &[E], save: bool) -> (Vec<E>, Option<FfnSaved<E>>) {
+    pub(crate) fn forward(&self, x: &[E], save: bool) -> (Vec<E>, Option<FeedForwardSaved<E>>) {
         let (d, wide) = (self.w_in.n_in, self.w_in.n_out);
         let m = x.len() / d;
         let step = rows_per_task(m);
@@ -110,7 +111,7 @@ impl<E: Elem> FfnRef<'_, E> {
                     .zip(sum.par_chunks_mut(step * d))
                     .for_each(|(((x, y), h), s)| self.forward_block(x, y, h, Some(s), Threads::One));
             }
-            return (y, Some(FfnSaved { hidden: hidden.into_vec(), sum }));
+            return (y, Some(FeedForwardSaved { hidden: hidden.into_vec(), sum }));
         }
         let without_saving = |x: &[E], y: &mut [E], threads: Threads| {
             let mut hidden = Scratch::new(x.len() / d * wide);
@@ -136,7 +137,7 @@ impl<E: Elem> FfnRef<'_, E> {
         let one_block = |i: usize, dx: &mut [E]| {
             let (from, to) = (i * step * d, i * step * d + dx.len());
             let (x, m) = (&x[from..to], dx.len() / d);
-            // dx starts as the gradient of the sum x + ffn(x), which reaches x directly.
+            // dx starts as the gradient of the sum x + feed_forward(x), which reaches x directly.
             simd(
                 #[inline(always)]
                 || {

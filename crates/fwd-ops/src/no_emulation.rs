@@ -1,6 +1,6 @@
 //! A build without the emulator: CPU tensors are computed by the CPU.
 
-use crate::dispatch::Kernel;
+use crate::kernel::Kernel;
 use candle_core::{CpuStorage, Layout, Shape};
 
 pub(crate) fn is_on() -> bool {

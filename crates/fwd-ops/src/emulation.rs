@@ -1,8 +1,8 @@
 //! CPU tensors computed as a GPU would: launches through the emulator, products by candle's CPU backend.
 
-use super::{Arg, GpuStorage};
-use crate::dispatch::{self, Kernel};
 use crate::error::OpError;
+use crate::gpu::{Arg, GpuStorage};
+use crate::kernel::{Kernel, run_gpu};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, Layout, Shape, Storage};
 use fwd_kernels::{Data, Emulator, Executor, Plan, Role, Target};
@@ -48,7 +48,7 @@ pub(crate) fn run<const N: usize, K: Kernel<N>>(
     kernel: &K,
     args: [(&CpuStorage, &Layout); N],
 ) -> Option<candle_core::Result<(CpuStorage, Shape)>> {
-    is_on().then(|| dispatch::run_gpu(kernel, args.map(|(storage, layout)| Arg::new(storage, layout))))
+    is_on().then(|| run_gpu(kernel, args.map(|(storage, layout)| Arg::new(storage, layout))))
 }
 
 impl GpuStorage for CpuStorage {

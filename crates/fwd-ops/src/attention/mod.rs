@@ -1,0 +1,16 @@
+//! Multi-head attention, alone and as a whole sublayer of a transformer.
+//!
+//! | file | what |
+//! |---|---|
+//! | `dot_product.rs` | [`attention()`]: attention over given queries, keys and values |
+//! | `weights.rs`, `sublayer.rs` | [`AttentionSublayer`]: norm, projections, attention and residual sum; generation with a [`KvCache`] |
+//! | `fused.rs` | the kernel that computes a frozen sublayer as one operation on the CPU |
+
+mod dot_product;
+mod fused;
+mod sublayer;
+mod weights;
+
+pub use dot_product::attention;
+pub use sublayer::{AttentionSublayer, KvCache};
+pub use weights::AttentionWeights;
