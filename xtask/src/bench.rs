@@ -1,6 +1,6 @@
 //! `cargo xtask bench step`, `bench algebra` and `bench data`: the timings of `fwd-benches`' programs, alone or turn about with PyTorch.
 
-use crate::{built, command, output, root, run};
+use crate::shell::{built, command, output, root, run};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};

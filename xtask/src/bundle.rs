@@ -5,7 +5,8 @@
 //! kernels are compiled by the fetched nvcc, and the program is linked against stand-ins that have the sonames of NVIDIA's libraries
 //! and no code.
 
-use crate::{command, kernels, output, root, run};
+use crate::kernels;
+use crate::shell::{command, output, root, run};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde_json::Value;

@@ -1,7 +1,8 @@
 //! What CI runs, in the order in which it fails soonest.
 
 use crate::kernels::{self, KernelsArgs};
-use crate::{command, root, tidy};
+use crate::shell::{command, root, run as execute};
+use crate::{kills, package, tidy};
 use anyhow::{Result, ensure};
 use std::path::PathBuf;
 
@@ -13,23 +14,24 @@ pub(crate) fn run() -> Result<()> {
     tidy::run()?;
     let readme = std::fs::read_to_string(root().join("README.md"))?;
     ensure!(readme.contains(&TEST.join(" ")), "README.md must name the test command `{}`", TEST.join(" "));
-    crate::run(&mut command("cargo", &["fmt", "--all", "--check"]))?;
-    crate::run(&mut command(
+    execute(&mut command("cargo", &["fmt", "--all", "--check"]))?;
+    execute(&mut command(
         "cargo",
         &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
     ))?;
     kernels::check_cuda()?;
-    crate::run(
+    execute(
         command("cargo", &["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings"),
     )?;
-    crate::run(&mut command(
+    execute(&mut command(
         cargo_deny()?.to_string_lossy().as_ref(),
         &["check", "licenses", "bans", "sources"],
     ))?;
+    package::run()?;
     kernels::kernels(&KernelsArgs::CHECK)?;
     kernels::emulate()?;
-    crate::run(&mut command("cargo", &TEST[1..]))?;
-    crate::kills(20)
+    execute(&mut command("cargo", &TEST[1..]))?;
+    kills::kills(20)
 }
 
 /// cargo-deny, installed into the target folder on first use.
@@ -39,7 +41,7 @@ fn cargo_deny() -> Result<PathBuf> {
     let program = tools.join("bin/cargo-deny");
     if !program.exists() {
         let tools = tools.to_string_lossy().into_owned();
-        crate::run(&mut command(
+        execute(&mut command(
             "cargo",
             &["install", "--locked", "--quiet", "cargo-deny", "--version", VERSION, "--root", &tools],
         ))?;

@@ -4,7 +4,7 @@
 //! same budget: the program's defaults, which were chosen by the validation scores of single tasks. Runs are ordinary run
 //! directories: what is finished is not run again, and what was interrupted goes on.
 
-use crate::{built, command, root, run};
+use crate::shell::{built, command, root, run};
 use anyhow::{Result, ensure};
 use clap::Args;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 //! The recipe is the Python in `xtask/data`. Packages are pinned by version and SHA-256 (`packages.json`), Pillow and numpy by
 //! version (`requirements.txt`); everything that is fetched stays in `target/data`.
 
-use crate::{command, root, run as execute};
+use crate::shell::{command, root, run as execute};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;

@@ -1,6 +1,6 @@
 //! `cargo xtask kernels` and `cargo xtask emulate`: the CUDA kernels compiled for every target and run on the CPU, without a GPU.
 
-use crate::{command, output, root, run};
+use crate::shell::{command, output, root, run};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use std::collections::BTreeMap;

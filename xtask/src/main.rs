@@ -1,4 +1,4 @@
-//! `cargo xtask …`: what CI runs, the house rules, the CUDA kernels without a GPU, the embedded benchmark, and the timings beside the peers.
+//! `cargo xtask …`: what CI runs, the house rules, the packages for crates.io, the CUDA kernels without a GPU, the embedded benchmark, and the timings beside the peers.
 
 #![forbid(unsafe_code)]
 
@@ -9,12 +9,14 @@ mod ci;
 mod comparison;
 mod data;
 mod kernels;
+mod kills;
+mod package;
+mod shell;
 mod tidy;
+mod workspace;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 #[derive(Parser)]
 #[command(about)]
@@ -23,6 +25,8 @@ enum Args {
     Ci,
     /// The house rules that no lint knows.
     Tidy,
+    /// Checks what `cargo publish` would send to crates.io, crate by crate, without sending anything.
+    Package,
     /// Kills a training run at random moments, lets it go on, and compares the result with that of an unbroken run.
     Kills {
         /// How often.
@@ -60,7 +64,8 @@ fn main() -> Result<()> {
     match Args::parse() {
         Args::Ci => ci::run(),
         Args::Tidy => tidy::run(),
-        Args::Kills { n } => kills(n),
+        Args::Package => package::run(),
+        Args::Kills { n } => kills::kills(n),
         Args::Kernels(args) => kernels::kernels(&args),
         Args::Emulate => kernels::emulate(),
         Args::Bundle(args) => bundle::bundle(&args),
@@ -71,45 +76,4 @@ fn main() -> Result<()> {
         Args::Bench(Bench::Data(args)) => bench::data(&args),
         Args::Bench(Bench::Gpu(args)) => bench_gpu::gpu(&args),
     }
-}
-
-/// The test of the program that kills it, with so many kills.
-fn kills(n: u32) -> Result<()> {
-    const TEST: [&str; 6] = ["test", "--package", "fwd-cli", "--test", "interrupts", "killed"];
-    run(command("cargo", &TEST).env("FWD_KILLS", n.to_string()))
-}
-
-/// The root of the workspace.
-fn root() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().unwrap_or(manifest).to_path_buf()
-}
-
-/// Where cargo puts a program that it builds with `--release`.
-fn built(name: &str) -> PathBuf {
-    // Cargo is started in the root, so that is what a relative folder is relative to.
-    let target = root().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
-    target.join("release").join(name)
-}
-
-/// A command in the root of the workspace.
-fn command(program: &str, args: &[&str]) -> Command {
-    let mut command = Command::new(program);
-    command.args(args).current_dir(root());
-    command
-}
-
-/// Runs a command to its end; an error if it fails.
-fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
-    ensure!(status.success(), "{command:?} failed: {status}");
-    Ok(())
-}
-
-/// The standard output of a command that must succeed.
-fn output(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?} failed: {}\n{errors}", output.status);
-    Ok(String::from_utf8(output.stdout)?)
 }
