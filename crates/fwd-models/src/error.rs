@@ -67,7 +67,8 @@ impl From<candle_core::Error> for ModelError {
 }
 
 impl ModelError {
-    pub(crate) fn input(op: &'static str, what: impl Into<String>) -> Self {
+    /// Arguments that do not fit a model: the call, and what is wrong with them.
+    pub fn input(op: &'static str, what: impl Into<String>) -> Self {
         Self::Input { op, what: what.into() }
     }
 }
