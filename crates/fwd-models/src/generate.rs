@@ -1,8 +1,8 @@
 //! Greedy and beam search over any [`LanguageModel`], token for token as Hugging Face transformers does them.
 //!
-//! Beam search: of `max(2, 1 + n_eos)·K` candidates per step only the best `K` may finish; a hypothesis scores `Σ log p / n^length_penalty`
-//! with `n` generated tokens, `</s>` included; running beams are compared by the raw sum; at the last step every candidate of
-//! the best `K` counts as finished.
+//! Beam search: of `max(2, 1 + n_eos)·K` candidates per step only the best `K` may finish; a hypothesis scores
+//! `Σ log p / n^length_penalty` with `n` generated tokens, `</s>` included; running beams are compared by the raw sum; at the
+//! last step every candidate of the best `K` counts as finished.
 
 use crate::config::SpecialTokens;
 use crate::error::{ModelError, Result};
@@ -16,7 +16,7 @@ pub enum EarlyStopping {
     /// Stop when the best running beam, at its present length, cannot beat the worst finished one (`early_stopping=False`).
     #[default]
     Heuristic,
-    /// Stop at once (`True`).
+    /// Stop as soon as there are `K` finished ones (`True`).
     Always,
     /// Stop when no running beam can win at any length (`"never"`).
     Never,
@@ -29,7 +29,7 @@ pub struct GenerationConfig {
     pub max_new_tokens: usize,
     /// At least this many tokens before `</s>`.
     pub min_new_tokens: usize,
-    /// 1 is greedy search.
+    /// Sequences of a sample that are followed side by side; 1 is greedy search.
     pub num_beams: usize,
     /// Exponent of the length in a hypothesis' score; above 0 favours longer ones.
     pub length_penalty: f64,

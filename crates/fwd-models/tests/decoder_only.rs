@@ -1,8 +1,8 @@
-//! A decoder-only language model from outside of the crate: it needs nothing but [`LanguageModel`], and then runs under generation, in a [`Blip`]
-//! and under the continual algorithm.
+//! A decoder-only language model from outside of the crate: it implements [`LanguageModel`], and then generates, stands in a
+//! [`Blip`] and runs under the continual algorithm.
 //!
-//! A transformer of pre-norm blocks with learned positions and a head of its own. It packs its input to the left, so that every row ends in a
-//! real token, where the answer begins.
+//! It is a transformer of pre-norm blocks with learned positions and a head of its own. It packs its input to the left, so that
+//! every row ends in a real token, behind which the answer begins.
 
 #![allow(clippy::unwrap_used)] // A helper of a test may panic.
 

@@ -1,5 +1,5 @@
-//! The way from a vision tower to a language model: the Q-Former, whose learned queries gather what matters of an image, and the linear map
-//! of its output into the space of the language model's embeddings.
+//! The way from a vision tower to a language model: the Q-Former, whose learned queries gather what matters of an image, and
+//! the linear map of its output into the space of the language model's embeddings.
 
 mod projection;
 mod qformer;

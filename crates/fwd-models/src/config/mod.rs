@@ -62,7 +62,7 @@ fn default_num_query_tokens() -> usize {
 }
 
 impl ModelConfig {
-    /// Reads a `config.json`.
+    /// Reads a `config.json` and checks that the model can be built.
     ///
     /// # Errors
     /// [`ModelError::Io`], [`ModelError::Json`] with line and column, or [`ModelError::Config`] for a model that this crate

@@ -5,7 +5,7 @@ use crate::error::Result;
 use fwd_ops::Activation;
 use serde::Deserialize;
 
-/// The T5 language model.
+/// A T5 v1.1 or FlanT5, encoder and decoder.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub struct T5Config {

@@ -10,10 +10,10 @@
 //! packed (right)   a b c P P I I      d P P I I · ·
 //! ```
 //!
-//! [`LanguageInput::concatenated`] is what transformers does with BLIP-2 and InstructBLIP, whose text is last: T5 reads that, and the
-//! numbers are the same to the last bit. [`LanguageInput::packed`] moves the real tokens of a row together. A decoder-only model
-//! needs it: positions count real tokens, the answer must follow the last of them in every row of the batch, and the key-value cache grows at
-//! one end.
+//! [`LanguageInput::concatenated`] is what transformers does with BLIP-2 and InstructBLIP, whose text is last. T5 reads that: its
+//! positions are distances, and no token needs to move. [`LanguageInput::packed`] moves the real tokens of a row together. A
+//! decoder-only model needs it: its positions count real tokens, the answer must follow the last of them in every row of the
+//! batch, and its key-value cache grows at one end.
 
 use crate::error::{ModelError, Result};
 use candle_core::{DType, Device, Tensor};
@@ -23,9 +23,9 @@ use candle_core::{DType, Device, Tensor};
 pub enum SegmentKind {
     /// Soft prompts: learned vectors that are no token's embedding.
     Prompt,
-    /// Visual tokens.
+    /// Visual tokens: an image as the bridge maps it to the language model.
     Image,
-    /// Embedded words.
+    /// Words: rows of the language model's embedding table.
     Text,
 }
 
@@ -44,7 +44,7 @@ pub enum PaddingSide {
 /// model with relative positions does not notice it.
 #[derive(Debug, Clone)]
 pub struct Segment {
-    /// What the tokens are.
+    /// Whether the tokens are prompts, visual or words; a model may treat them differently.
     pub kind: SegmentKind,
     /// `(batch, n, d)` in f32 (f64 where a gradient is checked).
     pub embeds: Tensor,
@@ -127,7 +127,8 @@ impl LanguageInput {
     /// The input that consists of these segments, in this order.
     ///
     /// # Errors
-    /// [`ModelError::Input`] without a segment, and if batch size or width differ between segments, or a mask does not fit its embeddings.
+    /// [`ModelError::Input`] without a segment, and if batch size or width differ between segments, or a mask does not fit its
+    /// embeddings.
     pub fn new(segments: Vec<Segment>) -> Result<Self> {
         let Some(first) = segments.first() else {
             return Err(ModelError::input("language input", "there is no segment"));
@@ -154,12 +155,12 @@ impl LanguageInput {
         &self.segments
     }
 
-    /// The number of samples.
+    /// The number of samples, which all segments share.
     pub fn batch(&self) -> usize {
         self.segments[0].embeds.dims()[0]
     }
 
-    /// The width of an embedding.
+    /// The width of an embedding, which all segments share.
     pub fn d_model(&self) -> usize {
         self.segments[0].embeds.dims()[2]
     }
@@ -200,8 +201,8 @@ impl LanguageInput {
         self.insert(0, Segment::full(SegmentKind::Prompt, prompt)?)
     }
 
-    /// The segments side by side; padding stays where it is, inside a row too. A model that has no absolute positions can read this: padding is
-    /// hidden by the mask, but counts as distance where it lies between real tokens.
+    /// The segments side by side; padding stays where it is, inside a row too. A model that has no absolute positions can read
+    /// this: the mask hides padding, which still counts as distance where it lies between real tokens.
     ///
     /// # Errors
     /// An error of candle.
@@ -211,8 +212,8 @@ impl LanguageInput {
         Ok(Assembled { embeds: Tensor::cat(&embeds, 1)?, mask: Tensor::cat(&mask, 1)? })
     }
 
-    /// The real tokens of each row next to each other, in their order, all padding on one side, and no more of it than the longest row needs.
-    /// Gradients go through. Reads the masks on the CPU, which waits for a GPU.
+    /// The real tokens of each row next to each other, in their order, all padding on one side, and no more of it than the
+    /// longest row needs. Gradients go through. Reads the masks on the CPU, which waits for a GPU.
     ///
     /// # Errors
     /// [`ModelError::Input`] for a sample without any token.
@@ -247,8 +248,8 @@ impl LanguageInput {
 }
 
 impl Assembled {
-    /// The position of every token among the real ones of its row, as transformers computes it from a mask: the cumulative sum minus 1, and 1
-    /// for padding, which no token sees. Waits for a GPU.
+    /// The position of every token among the real ones of its row, as transformers computes it from a mask: the cumulative sum
+    /// minus 1, and 1 for padding, which no token sees. Reads the mask on the CPU, which waits for a GPU.
     ///
     /// # Shapes
     /// `(batch, tokens)`, i64, on the CPU, where ids are checked.

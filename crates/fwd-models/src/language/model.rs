@@ -30,7 +30,7 @@ pub trait LanguageModel: Debug + Send + Sync {
     /// The width of an embedding.
     fn d_model(&self) -> usize;
 
-    /// The number of token ids, and of logits.
+    /// The number of token ids, and of logits for each token.
     fn vocab_size(&self) -> usize;
 
     /// Where the parameters are, and where embeddings must be.
@@ -45,7 +45,8 @@ pub trait LanguageModel: Debug + Send + Sync {
     /// An id outside the vocabulary.
     fn embed(&self, ids: &Tensor) -> Result<Tensor>;
 
-    /// The loss of labels behind an input, with teacher forcing. The model shifts them itself: the labels are the answer and nothing else.
+    /// The loss of labels behind an input, with teacher forcing. The labels are the answer and nothing else; the model shifts
+    /// them itself.
     ///
     /// # Shapes
     /// `labels (batch, tokens)`, i64, best kept on the CPU, −100 where nothing is to be predicted.
@@ -54,7 +55,7 @@ pub trait LanguageModel: Debug + Send + Sync {
     /// Shapes that do not fit, labels outside the vocabulary, a batch without any label.
     fn score(&self, input: &LanguageInput, labels: &Tensor, tap: &mut Tap<'_>) -> Result<Scored>;
 
-    /// Reads an input once, and says what the first new token may be: the state to go on from, and the logits `(batch, vocab)`. Records no
+    /// Reads an input once: gives the state to go on from, and the logits `(batch, vocab)` of the first new token. Records no
     /// gradient.
     ///
     /// An encoder-decoder starts to write from `tokens.decoder_start`; a decoder-only model has no use for them.
@@ -67,8 +68,8 @@ pub trait LanguageModel: Debug + Send + Sync {
         tokens: &SpecialTokens,
     ) -> Result<(Box<dyn Decoding + 'a>, Tensor)>;
 
-    /// The same model made anew from those of its parameters that `weights` has under `prefix` (`prefix.name`): tracked ones are trained.
-    /// `None` if it has none of them, or if this model cannot be made anew; it then stays as it is.
+    /// The same model made anew from the parameters that `weights` has under `prefix` (`prefix.name`): tracked ones are trained.
+    /// `None` if `weights` has none of them, or if this model cannot be made anew; it then stays as it is.
     ///
     /// # Errors
     /// An error of the source.
@@ -95,8 +96,8 @@ pub trait Decoding: Send {
     /// Another number of ids, ids outside the vocabulary.
     fn step(&mut self, ids: &[u32]) -> Result<Tensor>;
 
-    /// Row `i` becomes what row `rows[i]` was; a row may be taken several times or dropped. Rows stay within their sample, so what was computed of
-    /// the samples themselves need not move.
+    /// Row `i` becomes what row `rows[i]` was; a row may be taken several times or dropped. Rows stay within their sample, so
+    /// what was computed of the samples themselves need not move.
     ///
     /// # Errors
     /// A row that does not exist.

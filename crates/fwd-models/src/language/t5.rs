@@ -10,7 +10,7 @@ use crate::config::{SpecialTokens, T5Config};
 use crate::error::{ModelError, Result};
 use crate::tap::Tap;
 use crate::weights::{Scope, Weights};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use fwd_ops::{
     AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights,
     IGNORE_INDEX, KvCache, Linear, Norm, cross_entropy, embedding, in_pool, position_bias,

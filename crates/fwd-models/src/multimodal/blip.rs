@@ -70,7 +70,7 @@ impl Blip {
         Ok(Self { config, tokens, vision, qformer, projection, language })
     }
 
-    /// The same model with another language model behind the projection, whose parameters are not those of the checkpoint. The ids of generation stay;
+    /// The same model with another language model behind the projection. The ids of generation stay;
     /// [`Self::with_special_tokens`] changes them.
     ///
     /// # Errors

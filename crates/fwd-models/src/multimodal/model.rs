@@ -42,26 +42,27 @@ pub trait MultimodalModel: Debug + Send + Sync {
     /// The side of the square images that the vision tower was trained on, in pixels.
     fn image_size(&self) -> usize;
 
-    /// Whether the bridge reads the instruction beside the image, with a vocabulary of its own: [`Instructions::qformer`] must then be given, and
-    /// must not be otherwise.
+    /// Whether the bridge reads the instruction beside the image, with a vocabulary of its own. [`Instructions::qformer`] must
+    /// then be given, and must be absent otherwise.
     fn bridge_reads_instruction(&self) -> bool;
 
-    /// What the vision network computes of images. It depends on nothing but the pixels and never changes, so it can be kept on disk. Records no
-    /// gradient.
+    /// What the vision network computes of images. It depends on nothing but the pixels and never changes, so it can be kept on
+    /// disk.
     ///
     /// # Shapes
-    /// `pixels (batch, 3, image_size, image_size)`, f32, normalised as the processor does it -> `(batch, tokens, channels)`, f32, on the device
-    /// of the parameters.
+    /// `pixels (batch, 3, image_size, image_size)`, f32, normalised as the processor does it -> `(batch, tokens, channels)`, f32,
+    /// on the device of the parameters.
     ///
     /// # Errors
     /// [`ModelError::Input`](crate::ModelError::Input) for another image size.
     fn image_features(&self, pixels: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor>;
 
-    /// What the model computes before any prompt is involved, from what [`Self::image_features`] gave. Parameters that are tracked get
-    /// gradients.
+    /// What the model computes before any prompt is involved, from what [`Self::image_features`] gave. Parameters that are
+    /// tracked get gradients.
     ///
     /// # Errors
-    /// [`ModelError::Input`](crate::ModelError::Input) if the batch sizes differ or the bridge cannot read the instruction; ids outside the vocabulary.
+    /// [`ModelError::Input`](crate::ModelError::Input) if the batch sizes differ or the bridge cannot read the instruction; ids
+    /// outside the vocabulary.
     fn features_of(
         &self,
         image_features: &Tensor,
@@ -76,10 +77,11 @@ pub trait MultimodalModel: Debug + Send + Sync {
     /// An error of the source.
     fn with_parameters(&self, weights: &mut dyn Weights) -> Result<Box<dyn MultimodalModel>>;
 
-    /// How the names of the bridge's parameters begin: what full fine-tuning trains.
+    /// The prefixes of the names of the bridge's parameters, which full fine-tuning trains.
     fn bridge_parameters(&self) -> &'static [&'static str];
 
-    /// How the names of the parameters begin that lie between the vision network and the bridge; fine-tuning leaves them as they are.
+    /// The prefixes of the names of the parameters that belong to the vision tower. [`Self::with_parameters`] takes some of them
+    /// (the neck of EfficientNet-Lite0), fine-tuning leaves them as they are.
     fn vision_parameters(&self) -> &'static [&'static str];
 
     /// [`Self::image_features`] and [`Self::features_of`] in one.

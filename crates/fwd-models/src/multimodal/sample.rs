@@ -21,7 +21,7 @@ pub struct Sample {
 /// Tokens of one kind that follow each other in a sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampleSegment {
-    /// What the tokens are.
+    /// Whether the tokens are visual or words (or prompts, which a sample has none of by itself).
     pub kind: SegmentKind,
     /// `(n, d_model)` row-major.
     pub embeds: Vec<f32>,
@@ -53,8 +53,9 @@ impl Sample {
 
 /// The input of a language model of width `d` for some samples.
 ///
-/// Segment `i` of the batch has the tokens of each sample's next segment of that kind; a sample that has none there has only padding in it.
-/// Padding goes behind the tokens, but in the first of several segments in front of them, where it parts no real tokens.
+/// Segment `i` of the batch has the tokens of each sample's next segment of that kind; a sample that has none there has only
+/// padding in it. Padding goes behind the tokens, except in the first of several segments: there it goes in front, where it
+/// lies between no real tokens.
 pub(crate) fn batched(batch: &[&Sample], d: usize, device: &Device) -> Result<LanguageInput> {
     let is_misshapen = |s: &&Sample| s.segments.iter().any(|part| !part.embeds.len().is_multiple_of(d));
     if let Some(i) = batch.iter().position(|s| is_misshapen(s)) {
@@ -82,26 +83,29 @@ pub(crate) fn batched(batch: &[&Sample], d: usize, device: &Device) -> Result<La
     LanguageInput::new(columns.into_iter().enumerate().map(segment).collect::<Result<_>>()?)
 }
 
-/// The segments of a batch: a kind, and every sample's rows, empty where it has no segment of the kind at this place. Every sample's segments
-/// stay in order.
+/// The segments of a batch: a kind, and every sample's rows, empty where it has no segment of the kind at this place.
+/// Every sample's segments stay in order.
 fn aligned<'s>(batch: &[&'s Sample]) -> Vec<(SegmentKind, Vec<&'s [f32]>)> {
-    let mut rest: Vec<_> = batch
-        .iter()
-        .map(|sample| sample.segments.iter().filter(|s| !s.embeds.is_empty()).peekable())
-        .collect();
+    let of_sample =
+        |sample: &&'s Sample| sample.segments.iter().filter(|s| !s.embeds.is_empty()).collect::<Vec<_>>();
+    let segments: Vec<Vec<&'s SampleSegment>> = batch.iter().map(of_sample).collect();
+    let mut next = vec![0; batch.len()];
     let mut columns = Vec::new();
     // The sample with the most segments left says what comes next.
-    while let Some(kind) = rest
+    while let Some((_, kind)) = segments
         .iter()
-        .max_by_key(|segments| segments.clone().count())
-        .and_then(|segments| segments.clone().next())
-        .map(|segment| segment.kind)
+        .zip(&next)
+        .filter_map(|(of_sample, &at)| Some((of_sample.len() - at, of_sample.get(at)?.kind)))
+        .max_by_key(|(n_left, _)| *n_left)
     {
-        let next = |segments: &mut std::iter::Peekable<_>| -> &'s [f32] {
-            let segment: Option<&'s SampleSegment> = segments.next_if(|s: &&'s SampleSegment| s.kind == kind);
-            segment.map_or(&[], |s| &s.embeds)
-        };
-        columns.push((kind, rest.iter_mut().map(next).collect()));
+        let rows = segments.iter().zip(&mut next).map(|(of_sample, at)| match of_sample.get(*at) {
+            Some(segment) if segment.kind == kind => {
+                *at += 1;
+                &segment.embeds[..]
+            }
+            _ => &[],
+        });
+        columns.push((kind, rows.collect()));
     }
     columns
 }
