@@ -12,8 +12,8 @@ use candle_core::{Device, Tensor, Var};
 use clap::ValueEnum;
 use fwd_linalg::{AdamW, AdamWState};
 use fwd_models::{
-    Blip, FrozenFeatures, GenerationConfig, Instructions, LanguageInput, ModelConfig, QFormerText, Result,
-    Tap, Weights,
+    Blip, FrozenFeatures, GenerationConfig, Instructions, LanguageInput, ModelConfig, MultimodalModel,
+    QFormerText, Result, Tap, Weights, generate,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -147,7 +147,7 @@ impl Bench {
         let pixels = Tensor::from_vec(pixels, (BATCH, 3, side, side), device)?;
         let prompt: Vec<f32> =
             (0..PROMPT_LEN * config.text.d_model).map(|_| rng.sample(StandardNormal)).collect();
-        let cached = model.features(&pixels, &instructions, &mut Tap::none())?.input()?;
+        let cached = model.features(&pixels, &instructions, &mut Tap::none())?.input;
         let optimiser = AdamWState::new(prompt.len());
         Ok(Self { model, pixels, instructions, labels, cached, prompt, optimiser })
     }
@@ -187,7 +187,7 @@ impl Bench {
     /// # Errors
     /// An error of the model.
     pub fn step_full(&mut self) -> Result<f32> {
-        let input = self.features()?.input()?;
+        let input = self.features()?.input;
         self.step(&input)
     }
 
@@ -198,10 +198,10 @@ impl Bench {
     pub fn generate(&self) -> Result<usize> {
         let shape = (PROMPT_LEN, self.model.language().d_model());
         let prompt = Tensor::from_slice(&self.prompt, shape, &Device::Cpu)?;
-        let encoded = self.model.language().encode(&self.cached.with_prompt(&prompt)?, &mut Tap::none())?;
+        let input = self.cached.with_prompt(&prompt)?;
         let greedy = GenerationConfig::greedy(NEW_TOKENS, self.model.special_tokens().clone());
         let config = GenerationConfig { min_new_tokens: NEW_TOKENS, ..greedy };
-        let rows = self.model.language().generate(&encoded, &config, None)?;
+        let rows = generate(self.model.language(), &input, &config, None)?;
         Ok(rows.iter().map(|r| r[0].ids.len()).sum())
     }
 }

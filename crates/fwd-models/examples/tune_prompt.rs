@@ -12,7 +12,8 @@ use candle_core::{Device, Tensor, Var};
 use fwd_data::{ImageLimits, ImageProcessor, Processor, RgbImage, TextTokenizer, TokenBatch};
 use fwd_linalg::{AdamW, AdamWState};
 use fwd_models::{
-    Blip, GenerationConfig, Instructions, LanguageInput, ModelKind, QFormerText, Tap, WeightDtype,
+    GenerationConfig, Instructions, LanguageInput, MultimodalModel, QFormerText, Tap, WeightDtype, generate,
+    load,
 };
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -43,10 +44,13 @@ fn tensor(values: &[i64], batch: &TokenBatch) -> AnyResult<Tensor> {
     Ok(Tensor::from_slice(values, (batch.rows, batch.width), &Device::Cpu)?)
 }
 
-fn answers(model: &Blip, processor: &Processor, input: &LanguageInput) -> AnyResult<Vec<String>> {
-    let encoded = model.language().encode(input, &mut Tap::none())?;
+fn answers(
+    model: &dyn MultimodalModel,
+    processor: &Processor,
+    input: &LanguageInput,
+) -> AnyResult<Vec<String>> {
     let config = GenerationConfig::greedy(16, model.special_tokens().clone());
-    let rows = model.language().generate(&encoded, &config, None)?;
+    let rows = generate(model.language(), input, &config, None)?;
     Ok(rows.iter().map(|row| processor.text.decode(&row[0].ids)).collect::<Result<_, _>>()?)
 }
 
@@ -55,7 +59,7 @@ fn main() -> AnyResult<()> {
         Some(dir) => (PathBuf::from(&dir), Processor::open(Path::new(&dir))?),
         None => reference()?,
     };
-    let model = Blip::load(&dir, WeightDtype::F32, &Device::Cpu)?;
+    let model = load(&dir, WeightDtype::F32, &Device::Cpu)?;
     let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fwd-data/tests/fixtures/images");
     let mut pixels = Vec::new();
     for (file, ..) in SAMPLES {
@@ -64,8 +68,8 @@ fn main() -> AnyResult<()> {
     let shape = (SAMPLES.len(), 3, processor.image.height, processor.image.width);
     let pixels = Tensor::from_vec(pixels, shape, &Device::Cpu)?;
     let text = processor.text.encode_batch(&SAMPLES.map(|s| s.1))?;
-    let qformer = match (&processor.qformer, model.kind()) {
-        (Some(tokenizer), ModelKind::InstructBlip) => {
+    let qformer = match &processor.qformer {
+        Some(tokenizer) if model.bridge_reads_instruction() => {
             let batch = tokenizer.encode_batch(&SAMPLES.map(|s| s.1))?;
             Some(QFormerText { ids: tensor(&batch.ids, &batch)?, mask: tensor(&batch.mask, &batch)? })
         }
@@ -77,8 +81,8 @@ fn main() -> AnyResult<()> {
     let labels = tensor(&labels.labels(fwd_ops::IGNORE_INDEX), &labels)?;
 
     // The frozen part runs once.
-    let input = model.features(&pixels, &instructions, &mut Tap::none())?.input()?;
-    let before = answers(&model, &processor, &input)?;
+    let input = model.features(&pixels, &instructions, &mut Tap::none())?.input;
+    let before = answers(&*model, &processor, &input)?;
     let d = model.language().d_model();
     // A prompt starts as the embeddings of ordinary tokens.
     let ids: Vec<i64> = (10..10 + PROMPT_LEN as i64).collect();
@@ -98,7 +102,7 @@ fn main() -> AnyResult<()> {
         optimiser.step(&mut state, &mut values, &gradient)?;
     }
     let prompt = Tensor::from_vec(values, (PROMPT_LEN, d), &Device::Cpu)?;
-    let after = answers(&model, &processor, &input.with_prompt(&prompt)?)?;
+    let after = answers(&*model, &processor, &input.with_prompt(&prompt)?)?;
     for (((file, question, _), before), after) in SAMPLES.iter().zip(before).zip(after) {
         println!("\n{file}: {question}\n  before: {before}\n  after:  {after}");
     }

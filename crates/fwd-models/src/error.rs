@@ -10,15 +10,15 @@ pub enum ModelError {
     /// A file could not be read.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The file that was to be read.
         path: PathBuf,
-        /// The reason.
+        /// What the operating system says.
         source: std::io::Error,
     },
     /// A JSON file does not parse, or lacks a field.
     #[error("{}: {source}", path.display())]
     Json {
-        /// The file.
+        /// The JSON file.
         path: PathBuf,
         /// The reason, with line and column.
         source: serde_json::Error,
@@ -28,15 +28,15 @@ pub enum ModelError {
     Config {
         /// The file or structure it came from.
         origin: String,
-        /// What is wrong.
+        /// The field and why its value is impossible.
         what: String,
     },
     /// A weight file is damaged.
     #[error("{}: {what}", path.display())]
     WeightFile {
-        /// The file.
+        /// The safetensors file or its index.
         path: PathBuf,
-        /// What is wrong.
+        /// How it is damaged.
         what: String,
     },
     /// Tensors are missing, unexpected, misshapen, of a wrong type or not finite.
@@ -44,15 +44,15 @@ pub enum ModelError {
     Tensors {
         /// The directory or file of the checkpoint.
         path: PathBuf,
-        /// All of them.
+        /// All tensors with a problem, by the kind of problem.
         problems: Box<TensorProblems>,
     },
     /// The arguments of a call do not fit the model.
     #[error("{op}: {what}")]
     Input {
-        /// The call.
+        /// The call or the part of the model that refused them.
         op: &'static str,
-        /// What is wrong.
+        /// The shapes or values that do not fit, and what would.
         what: String,
     },
     /// An error of a tensor operation.
@@ -67,7 +67,8 @@ impl From<candle_core::Error> for ModelError {
 }
 
 impl ModelError {
-    pub(crate) fn input(op: &'static str, what: impl Into<String>) -> Self {
+    /// Arguments that do not fit a model: the call, and what is wrong with them.
+    pub fn input(op: &'static str, what: impl Into<String>) -> Self {
         Self::Input { op, what: what.into() }
     }
 }

@@ -1,13 +1,13 @@
-//! Greedy and beam search over a T5, token for token as Hugging Face transformers does them.
+//! Greedy and beam search over any [`LanguageModel`], token for token as Hugging Face transformers does them.
 //!
-//! Beam search: of `max(2, 1 + n_eos)·K` candidates per step only the best `K` may finish; a hypothesis scores `Σ log p / n^length_penalty`
-//! with `n` generated tokens, `</s>` included; running beams are compared by the raw sum; at the last step every candidate of
-//! the best `K` counts as finished.
+//! Beam search: of `max(2, 1 + n_eos)·K` candidates per step only the best `K` may finish; a hypothesis scores
+//! `Σ log p / n^length_penalty` with `n` generated tokens, `</s>` included; running beams are compared by the raw sum; at the
+//! last step every candidate of the best `K` counts as finished.
 
 use crate::config::SpecialTokens;
 use crate::error::{ModelError, Result};
-use crate::t5::{Encoded, T5};
-use candle_core::{DType, Device, Tensor};
+use crate::language::{LanguageInput, LanguageModel};
+use candle_core::{DType, Tensor};
 use fwd_ops::in_pool;
 
 /// When beam search stops looking for better hypotheses of a sample that has `K` finished ones.
@@ -16,26 +16,26 @@ pub enum EarlyStopping {
     /// Stop when the best running beam, at its present length, cannot beat the worst finished one (`early_stopping=False`).
     #[default]
     Heuristic,
-    /// Stop at once (`True`).
+    /// Stop as soon as there are `K` finished ones (`True`).
     Always,
     /// Stop when no running beam can win at any length (`"never"`).
     Never,
 }
 
-/// How to generate.
+/// How a search goes, and when it ends.
 #[derive(Debug, Clone)]
 pub struct GenerationConfig {
     /// At most this many tokens, the start token not counted.
     pub max_new_tokens: usize,
     /// At least this many tokens before `</s>`.
     pub min_new_tokens: usize,
-    /// 1 is greedy search.
+    /// Sequences of a sample that are followed side by side; 1 is greedy search.
     pub num_beams: usize,
     /// Exponent of the length in a hypothesis' score; above 0 favours longer ones.
     pub length_penalty: f64,
-    /// When to stop.
+    /// When beam search is content with the hypotheses that it has.
     pub early_stopping: EarlyStopping,
-    /// Start, end and padding ids.
+    /// The ids to start from, to end with and to fill up with.
     pub tokens: SpecialTokens,
 }
 
@@ -86,33 +86,35 @@ pub struct Hypothesis {
 /// Sees the logits `(batch · num_beams, vocab)` of every step.
 pub type OnStep<'a> = &'a mut (dyn FnMut(&Tensor) + Send);
 
-impl T5 {
-    /// Generates for every sample; the best hypothesis comes first, `num_beams` of them per sample.
-    ///
-    /// # Errors
-    /// [`ModelError::Input`] for a configuration without tokens or beams, with more beams or other ids than the vocabulary
-    /// allows, or logits that are not finite.
-    pub fn generate(
-        &self,
-        encoded: &Encoded,
-        config: &GenerationConfig,
-        on_step: Option<OnStep<'_>>,
-    ) -> Result<Vec<Vec<Hypothesis>>> {
-        config.check(self.vocab_size()).map_err(|what| ModelError::input("generate", what))?;
-        let mut ignore = |_: &Tensor| {};
-        let on_step = on_step.unwrap_or(&mut ignore);
-        in_pool(|| {
-            if config.num_beams > 1 {
-                return beam(self, encoded, config, on_step);
-            }
-            let rows = greedy(self, encoded, config, on_step)?;
-            Ok(rows.into_iter().map(|ids| vec![Hypothesis { ids, score: 0.0 }]).collect())
-        })
-    }
+/// Generates for every sample of an input; the best hypothesis comes first, `num_beams` of them per sample.
+///
+/// # Errors
+/// [`ModelError::Input`] for a configuration without tokens or beams, with more beams or other ids than the vocabulary
+/// allows, or logits that are not finite; those of the model.
+pub fn generate(
+    model: &dyn LanguageModel,
+    input: &LanguageInput,
+    config: &GenerationConfig,
+    on_step: Option<OnStep<'_>>,
+) -> Result<Vec<Vec<Hypothesis>>> {
+    config.check(model.vocab_size()).map_err(|what| ModelError::input("generate", what))?;
+    let mut ignore = |_: &Tensor| {};
+    let on_step = on_step.unwrap_or(&mut ignore);
+    in_pool(|| {
+        if config.num_beams > 1 {
+            return beam(model, input, config, on_step);
+        }
+        let rows = greedy(model, input, config, on_step)?;
+        Ok(rows.into_iter().map(|ids| vec![Hypothesis { ids, score: 0.0 }]).collect())
+    })
 }
 
-/// Logits as rows.
-fn logit_rows(logits: &Tensor) -> Result<Vec<Vec<f32>>> {
+/// Logits `(rows, vocab)` as rows.
+fn logit_rows(logits: &Tensor, shape: [usize; 2]) -> Result<Vec<Vec<f32>>> {
+    if logits.dims() != shape {
+        let what = format!("the model gave logits {:?} where {shape:?} are due", logits.shape());
+        return Err(ModelError::input("generate", what));
+    }
     let rows: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;
     if rows.iter().flatten().any(|z| !z.is_finite()) {
         return Err(ModelError::input("generate", "the logits are not finite"));
@@ -127,21 +129,22 @@ fn argmax(row: &[f32], banned: &[u32]) -> u32 {
 }
 
 fn greedy(
-    model: &T5,
-    encoded: &Encoded,
+    model: &dyn LanguageModel,
+    input: &LanguageInput,
     config: &GenerationConfig,
     on_step: OnStep<'_>,
 ) -> Result<Vec<Vec<u32>>> {
-    let batch = encoded.states.dim(0)?;
-    let mut state = model.start(encoded)?;
+    let (mut decoding, mut logits) = model.start(input, &config.tokens)?;
+    let (batch, shape) = (input.batch(), [input.batch(), model.vocab_size()]);
     let mut sequences = vec![Vec::new(); batch];
     let mut ended = vec![false; batch];
-    let mut last = vec![config.tokens.decoder_start; batch];
+    let mut last = vec![config.tokens.pad; batch];
     for n_generated in 0..config.max_new_tokens {
-        let ids = Tensor::from_slice(&last, batch, &Device::Cpu)?;
-        let logits = model.step(&mut state, &ids)?;
+        if n_generated > 0 {
+            logits = decoding.step(&last)?;
+        }
         on_step(&logits);
-        for (i, row) in logit_rows(&logits)?.iter().enumerate() {
+        for (i, row) in logit_rows(&logits, shape)?.iter().enumerate() {
             // A sequence that has ended goes on with padding until the last one ends.
             last[i] = if ended[i] { config.tokens.pad } else { argmax(row, config.banned(n_generated)) };
             if !ended[i] {
@@ -162,7 +165,7 @@ struct Beams {
     finished: Vec<Hypothesis>,
     /// Whether a running beam may still win.
     open: bool,
-    /// Nothing more to do.
+    /// Whether the search of this sample is over.
     done: bool,
 }
 
@@ -175,32 +178,21 @@ struct Candidate {
 }
 
 fn beam(
-    model: &T5,
-    encoded: &Encoded,
+    model: &dyn LanguageModel,
+    input: &LanguageInput,
     config: &GenerationConfig,
     on_step: OnStep<'_>,
 ) -> Result<Vec<Vec<Hypothesis>>> {
-    let (batch, k) = (encoded.states.dim(0)?, config.num_beams);
-    let device = encoded.states.device();
-    let repeat: Vec<u32> = (0..batch as u32).flat_map(|b| std::iter::repeat_n(b, k)).collect();
-    let repeat = Tensor::from_vec(repeat, batch * k, device)?;
-    let mut state = model.start(encoded)?.repeated(&repeat, &encoded.mask)?;
-    let mut samples: Vec<Beams> = (0..batch)
-        .map(|_| Beams {
-            // All beams start the same: only the first may continue.
-            running: (0..k).map(|i| (if i == 0 { 0.0 } else { -1e9 }, Vec::new())).collect(),
-            finished: Vec::new(),
-            open: true,
-            done: false,
-        })
-        .collect();
+    let k = config.num_beams;
+    let (mut decoding, logits) = model.start(input, &config.tokens)?;
+    let (batch, vocab) = (input.batch(), model.vocab_size());
+    decoding.repeat(k)?;
+    // All beams of a sample start the same.
+    let mut logits = logits.unsqueeze(1)?.broadcast_as((batch, k, vocab))?.reshape((batch * k, vocab))?;
+    let mut samples: Vec<Beams> = (0..batch).map(|_| Beams::new(k)).collect();
     for step in 1..=config.max_new_tokens {
-        let last = samples.iter().flat_map(|s| &s.running);
-        let last: Vec<u32> =
-            last.map(|(_, ids)| ids.last().copied().unwrap_or(config.tokens.decoder_start)).collect();
-        let logits = model.step(&mut state, &Tensor::from_vec(last, batch * k, &Device::Cpu)?)?;
         on_step(&logits);
-        let rows = logit_rows(&logits)?;
+        let rows = logit_rows(&logits, [batch * k, vocab])?;
         let mut origin: Vec<u32> = (0..(batch * k) as u32).collect();
         for (b, sample) in samples.iter_mut().enumerate().filter(|(_, s)| !s.done) {
             let from = sample.advance(&rows[b * k..(b + 1) * k], step, config);
@@ -208,15 +200,24 @@ fn beam(
                 origin[b * k + slot] = (b * k + beam) as u32;
             }
         }
-        if samples.iter().all(|s| s.done) {
+        if step == config.max_new_tokens || samples.iter().all(|s| s.done) {
             break;
         }
-        state.reorder(&Tensor::from_vec(origin, batch * k, device)?)?;
+        decoding.reorder(&origin)?;
+        let last = samples.iter().flat_map(|s| &s.running);
+        let last: Vec<u32> = last.map(|(_, ids)| ids.last().copied().unwrap_or(config.tokens.pad)).collect();
+        logits = decoding.step(&last)?;
     }
     Ok(samples.into_iter().map(|s| s.finished).collect())
 }
 
 impl Beams {
+    /// Nothing written yet. All beams are the same then, so only the first may continue.
+    fn new(k: usize) -> Self {
+        let running = (0..k).map(|i| (if i == 0 { 0.0 } else { -1e9 }, Vec::new())).collect();
+        Self { running, finished: Vec::new(), open: true, done: false }
+    }
+
     /// One step; returns which beam each new running beam continues.
     fn advance(&mut self, rows: &[Vec<f32>], step: usize, config: &GenerationConfig) -> Vec<usize> {
         let k = config.num_beams;
@@ -291,11 +292,6 @@ mod tests {
         GenerationConfig { num_beams, ..GenerationConfig::greedy(max_new_tokens, tokens) }
     }
 
-    fn start(k: usize) -> Beams {
-        let running = (0..k).map(|i| (if i == 0 { 0.0 } else { -1e9 }, Vec::new())).collect();
-        Beams { running, finished: Vec::new(), open: true, done: false }
-    }
-
     /// Logits whose softmax is the given distribution.
     fn log(p: &[f32]) -> Vec<f32> {
         p.iter().map(|p| p.ln()).collect()
@@ -304,7 +300,7 @@ mod tests {
     #[test]
     fn a_banned_end_leaves_the_other_scores_as_they_are() {
         let config = GenerationConfig { min_new_tokens: 2, ..config(2, 5) };
-        let mut beams = start(2);
+        let mut beams = Beams::new(2);
         let row = log(&[0.1, 0.6, 0.2, 0.06, 0.04]);
         beams.advance(&[row.clone(), row], 1, &config);
         assert!(beams.finished.is_empty());
@@ -316,7 +312,7 @@ mod tests {
     fn as_many_beams_go_on_although_every_beam_may_end_in_two_ways() {
         let mut config = config(2, 5);
         config.tokens.eos = vec![1, 2];
-        let mut beams = start(2);
+        let mut beams = Beams::new(2);
         beams.running = vec![(0.0, vec![3]), (-0.1, vec![4])];
         let row = log(&[0.02, 0.47, 0.47, 0.02, 0.02]);
         let from = beams.advance(&[row.clone(), row], 2, &config);
@@ -329,7 +325,7 @@ mod tests {
         // Two hypotheses have ended; a running beam is worse at its length, but at 9 tokens with penalty 2 it could win.
         let run = |early_stopping| {
             let config = GenerationConfig { early_stopping, length_penalty: 2.0, ..config(2, 9) };
-            let mut beams = start(2);
+            let mut beams = Beams::new(2);
             beams.finished = vec![
                 Hypothesis { ids: vec![3, 1], score: -0.20 },
                 Hypothesis { ids: vec![4, 1], score: -0.25 },

@@ -25,13 +25,15 @@ impl<'a> Tap<'a> {
         Self(None)
     }
 
-    pub(crate) fn see(&mut self, name: &str, value: &Tensor) {
+    /// Shows the value of a stage; a model calls this at each of its own.
+    pub fn see(&mut self, name: &str, value: &Tensor) {
         if let Some(look) = &mut self.0 {
             look(name, value);
         }
     }
 
-    pub(crate) fn see_layer(&mut self, stack: &str, layer: usize, value: &Tensor) {
+    /// Shows the value of one layer of a stack, under the name `stack.layer`.
+    pub fn see_layer(&mut self, stack: &str, layer: usize, value: &Tensor) {
         if let Some(look) = &mut self.0 {
             look(&format!("{stack}.{layer}"), value);
         }

@@ -25,7 +25,7 @@ struct Parameter {
     state: AdamWState,
 }
 
-/// One optimiser step.
+/// How far one optimiser step goes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepConfig {
     /// The hyper-parameters; the weight decay is for matrices only.
@@ -34,10 +34,10 @@ pub struct StepConfig {
     pub max_norm: f64,
 }
 
-/// What a step did.
+/// The loss and the gradient that a step went down.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepReport {
-    /// The loss before it.
+    /// The loss before the step.
     pub loss: f64,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
@@ -101,22 +101,22 @@ impl Trainable {
         self.parameters.get(name).map(|p| (&p.shape[..], &p.values[..]))
     }
 
-    /// All names, in order.
+    /// The names of all parameters, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.parameters.keys().map(String::as_str)
     }
 
-    /// Drops a parameter.
+    /// Takes a parameter out, with its moments; nothing happens if there is none of this name.
     pub fn remove(&mut self, name: &str) {
         self.parameters.remove(name);
     }
 
-    /// Steps taken.
+    /// The number of optimiser steps that the parameters have taken.
     pub fn n_steps(&self) -> usize {
         self.parameters.values().map(|p| p.state.n_steps() as usize).max().unwrap_or(0)
     }
 
-    /// Number of trained numbers.
+    /// The number of trained numbers: the sizes of all parameters added up.
     pub fn n_parameters(&self) -> usize {
         self.parameters.values().map(|p| p.values.len()).sum()
     }

@@ -6,7 +6,7 @@ mod common;
 
 use candle_core::{DType, Device, Tensor, safetensors};
 use common::fixtures;
-use fwd_models::{Blip, ModelError, WeightDtype};
+use fwd_models::{Blip, ModelError, MultimodalModel, WeightDtype, load};
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
@@ -189,6 +189,23 @@ fn configurations_that_cannot_be_built() {
         });
         copy.fails_with(&[expected]);
     }
+}
+
+#[test]
+fn the_architecture_is_found_by_name_and_an_unknown_one_is_refused_by_name() {
+    let copy = Copy::new();
+    let load = || load(copy.0.path(), WeightDtype::F32, &Device::Cpu);
+    let model = load().unwrap();
+    assert!(model.bridge_reads_instruction());
+    assert_eq!(model.image_size(), 28);
+    copy.edit_text("config.json", |text| {
+        text.replace(r#""model_type": "instructblip""#, r#""model_type": "llava""#)
+    });
+    let error = load().unwrap_err().to_string();
+    assert!(error.contains("config.json: model_type `llava` is not supported"), "{error}");
+    fs::write(copy.path("config.json"), "{}").unwrap();
+    let error = load().unwrap_err().to_string();
+    assert!(error.contains("config.json: missing field `model_type`"), "{error}");
 }
 
 /// Splits the checkpoint in two shards with an index.

@@ -7,7 +7,7 @@ mod common;
 use candle_core::{Device, Tensor, safetensors};
 use common::{Report, Set, fixtures};
 use fwd_data::{ImageLimits, ImageProcessor, RgbImage, TextTokenizer, TokenBatch};
-use fwd_models::{GenerationConfig, Instructions, QFormerText, Tap};
+use fwd_models::{GenerationConfig, Instructions, MultimodalModel, QFormerText, Tap, generate};
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -71,14 +71,13 @@ fn check(kind: &str) {
 
     let instructions =
         Instructions { ids: tensor(&text.ids, &text), mask: tensor(&text.mask, &text), qformer };
-    let input = model.features(&pixels, &instructions, &mut Tap::none()).unwrap().input().unwrap();
+    let input = model.features(&pixels, &instructions, &mut Tap::none()).unwrap().input;
     let scored = model.language().score(&input, &labels, &mut Tap::none()).unwrap();
     report.close("logits", &scored.logits, &io["logits"], 1e-4);
     report.close("loss", &scored.loss.unsqueeze(0).unwrap(), &io["loss"], 1e-5);
 
-    let encoded = model.language().encode(&input, &mut Tap::none()).unwrap();
     let config = GenerationConfig::greedy(8, model.special_tokens().clone());
-    let rows = model.language().generate(&encoded, &config, None).unwrap();
+    let rows = generate(model.language(), &input, &config, None).unwrap();
     let sequences: Vec<Vec<i64>> = io["greedy_sequences"].to_vec2().unwrap();
     for (row, want) in rows.iter().zip(&sequences) {
         let mut ids = vec![0i64];

@@ -12,7 +12,7 @@ mod common;
 
 use candle_core::{Tensor, Var};
 use common::{Report, abs_max, sets};
-use fwd_models::{Instructions, QFormerText, Tap, WeightDtype};
+use fwd_models::{Instructions, MultimodalModel, QFormerText, Tap, WeightDtype};
 
 /// Matrices that an input passes one after the other: patches, 4 a layer, projection, head.
 fn depth(config: &fwd_models::ModelConfig) -> f64 {
@@ -37,13 +37,13 @@ fn check(dtype: WeightDtype, unit: f64) {
         });
         let instructions = Instructions { ids, mask, qformer };
         let features = model.features(&set.io("pixel_values"), &instructions, &mut Tap::none()).unwrap();
-        let input = features.input().unwrap();
-        let scored = model.language().score(&input, &set.io("labels"), &mut Tap::none()).unwrap();
+        let input = &features.input;
+        let scored = model.language().score(input, &set.io("labels"), &mut Tap::none()).unwrap();
         let against = |name: &str, ours: &Tensor, report: &mut Report| {
             let want = set.io(name);
             report.close(name, ours, &want, tolerance * abs_max(&want));
         };
-        against("language_projection", &features.visual_tokens, &mut report);
+        against("language_projection", &features.visual_tokens().unwrap(), &mut report);
         against("logits", &scored.logits, &mut report);
         against("loss", &scored.loss.unsqueeze(0).unwrap(), &mut report);
         let prompt = Var::from_tensor(&set.io("soft.prompt")).unwrap();

@@ -10,7 +10,7 @@ use common::{Report, Set, sets};
 use fwd_linalg::{AdamW, AdamWState};
 use fwd_models::{
     Blip, EarlyStopping, FrozenFeatures, GenerationConfig, Hypothesis, Instructions, LanguageInput,
-    QFormerText, Tap,
+    MultimodalModel, QFormerText, Tap, generate,
 };
 use std::collections::BTreeMap;
 
@@ -42,10 +42,10 @@ fn check_stages(set: &Set, model: &Blip, report: &mut Report) {
     };
     let mut tap = Tap::new(&mut look);
     let features = model.features(&set.io("pixel_values"), &instructions(set, model), &mut tap).unwrap();
-    let input = features.input().unwrap();
+    let input = features.input;
     let labels = set.io("labels");
     let scored = model.language().score(&input, &labels, &mut tap).unwrap();
-    stages.insert("t5.attention_mask".into(), input.mask);
+    stages.insert("t5.attention_mask".into(), input.concatenated().unwrap().mask);
     stages.insert("logits".into(), scored.logits.clone());
     stages.insert("token_nll".into(), fwd_ops::token_nll(&scored.logits, &labels).unwrap());
     let stage_names = ["vision.", "qformer.", "t5.", "language_projection", "logits", "token_nll"];
@@ -67,7 +67,7 @@ fn loss_and_gradient(model: &Blip, input: &LanguageInput, prompt: &Var, labels: 
 }
 
 fn check_prompts(set: &Set, model: &Blip, report: &mut Report) {
-    let (input, labels) = (features(set, model).input().unwrap(), set.io("labels"));
+    let (input, labels) = (features(set, model).input, set.io("labels"));
     let prompt = Var::from_tensor(&set.io("soft.prompt")).unwrap();
     let with_prompt = input.with_prompt(&prompt).unwrap();
     let mut look = |name: &str, value: &Tensor| {
@@ -81,8 +81,9 @@ fn check_prompts(set: &Set, model: &Blip, report: &mut Report) {
         }
     };
     let scored = model.language().score(&with_prompt, &labels, &mut Tap::new(&mut look)).unwrap();
-    report.close("soft.inputs_embeds", &with_prompt.embeds, &set.io("soft.inputs_embeds"), ACTIVATION);
-    report.close("soft.attention_mask", &with_prompt.mask, &set.io("soft.attention_mask"), 0.0);
+    let read = with_prompt.concatenated().unwrap();
+    report.close("soft.inputs_embeds", &read.embeds, &set.io("soft.inputs_embeds"), ACTIVATION);
+    report.close("soft.attention_mask", &read.mask, &set.io("soft.attention_mask"), 0.0);
     report.close("soft.logits", &scored.logits, &set.io("soft.logits"), ACTIVATION);
     for name in ["soft", "soft_shared"] {
         let prompt = Var::from_tensor(&set.io(&format!("{name}.prompt"))).unwrap();
@@ -99,7 +100,7 @@ fn check_prompts(set: &Set, model: &Blip, report: &mut Report) {
 }
 
 fn check_training(set: &Set, model: &Blip, report: &mut Report) {
-    let (input, labels) = (features(set, model).input().unwrap(), set.io("labels"));
+    let (input, labels) = (features(set, model).input, set.io("labels"));
     for (name, weight_decay) in [("train.adamw", 0.0), ("train.adamw_wd", 0.01)] {
         let want = set.io(&format!("{name}.losses"));
         let shape = set.io("soft_shared.prompt").shape().clone();
@@ -143,10 +144,9 @@ fn check_greedy(set: &Set, model: &Blip, input: &LanguageInput, name: &str, repo
     let want_ids: Vec<Vec<i64>> = set.io(&format!("{name}.ids")).to_vec2().unwrap();
     let n = want_ids[0].len();
     let config = GenerationConfig::greedy(n, model.special_tokens().clone());
-    let encoded = model.language().encode(input, &mut Tap::none()).unwrap();
     let mut logits = Vec::new();
     let mut on_step = |step: &Tensor| logits.push(step.clone());
-    let rows = model.language().generate(&encoded, &config, Some(&mut on_step)).unwrap();
+    let rows = generate(model.language(), input, &config, Some(&mut on_step)).unwrap();
     let ids: Vec<Vec<i64>> = rows.iter().map(|row| padded(&row[0], n)).collect();
     report.same(&format!("{name}.ids"), &ids, &want_ids);
     let sequences: Vec<Vec<i64>> = set.io(&format!("{name}.sequences")).to_vec2().unwrap();
@@ -161,17 +161,15 @@ fn check_greedy(set: &Set, model: &Blip, input: &LanguageInput, name: &str, repo
 }
 
 fn check_generation(set: &Set, model: &Blip, report: &mut Report) {
-    let features = features(set, model);
-    let input = features.input().unwrap();
+    let input = features(set, model).input;
     check_greedy(set, model, &input, "greedy", report);
     let with_prompt = input.with_prompt(&set.io("soft_shared.prompt")).unwrap();
     check_greedy(set, model, &with_prompt, "soft_shared.greedy", report);
     let batch = set.io("pixel_values").dim(0).unwrap();
     let empty = model.empty_instructions(batch, qformer_text(set), &Device::Cpu).unwrap();
     let captioned = model.features(&set.io("pixel_values"), &empty, &mut Tap::none()).unwrap();
-    check_greedy(set, model, &captioned.input().unwrap(), "noprompt.greedy", report);
+    check_greedy(set, model, &captioned.input, "noprompt.greedy", report);
 
-    let encoded = model.language().encode(&input, &mut Tap::none()).unwrap();
     for (name, length_penalty, early_stopping) in [
         ("beam3", 1.0, EarlyStopping::Heuristic),
         ("beam3_lp-1", -1.0, EarlyStopping::Heuristic),
@@ -181,7 +179,7 @@ fn check_generation(set: &Set, model: &Blip, report: &mut Report) {
         let n = want[0][0].len();
         let greedy = GenerationConfig::greedy(n, model.special_tokens().clone());
         let config = GenerationConfig { num_beams: 3, length_penalty, early_stopping, ..greedy };
-        let rows = model.language().generate(&encoded, &config, None).unwrap();
+        let rows = generate(model.language(), &input, &config, None).unwrap();
         let ids: Vec<Vec<Vec<i64>>> = rows.iter().map(|r| r.iter().map(|h| padded(h, n)).collect()).collect();
         report.same(&format!("{name}.all_ids"), &ids, &want);
         let best: Vec<Vec<i64>> = ids.iter().map(|row| row[0].clone()).collect();
@@ -307,5 +305,5 @@ fn every_tensor_of_every_set_is_an_input_or_checked() {
 fn the_dtype_of_activations_is_f32() {
     let set = &sets()[0];
     let model = set.model("config.json");
-    assert_eq!(features(set, &model).visual_tokens.dtype(), DType::F32);
+    assert_eq!(features(set, &model).visual_tokens().unwrap().dtype(), DType::F32);
 }

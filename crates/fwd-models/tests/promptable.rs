@@ -7,7 +7,10 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use common::{Set, abs_max, fixtures, max_diff, sets};
-use fwd_models::{Blip, FrozenFeatures, Instructions, ModelError, QFormerText, Tap};
+use fwd_models::{
+    Blip, FrozenFeatures, Instructions, ModelError, MultimodalModel, QFormerText, Sample, SegmentKind, Tap,
+    padded,
+};
 use fwd_prompt::{
     Allocation, Config, Curriculum, Event, FrozenModel, PoolConfig, PromptBatch, PromptPool, Rule, Task,
     Trainer, TrainingConfig,
@@ -44,6 +47,29 @@ fn loss_and_gradient_through_the_trait_are_those_of_transformers() {
         n_checked += 1;
     }
     assert!(n_checked > 0, "no set has per-sample prompts");
+}
+
+/// The mean loss of a batch is that of its samples, weighted by their labels, if padding is not seen.
+#[test]
+fn a_sample_with_fewer_visual_tokens_is_the_same_in_a_batch_and_alone() {
+    let set = Set::open(&fixtures().join("sets/instructblip-small"));
+    let (model, features) = open(&set);
+    let mut samples = features.samples(&set.io("labels")).unwrap();
+    samples.truncate(2);
+    assert_eq!(samples[0].segments[0].kind, SegmentKind::Image);
+    samples[0].segments[0].embeds.truncate(3 * model.language().d_model());
+    let loss = |batch: &[&Sample]| {
+        let labels: Vec<&[i64]> = batch.iter().map(|s| &s.labels[..]).collect();
+        let labels = padded(&labels, fwd_ops::IGNORE_INDEX, &Device::Cpu).unwrap();
+        let input = model.input(batch).unwrap();
+        let loss = model.language().score(&input, &labels, &mut Tap::none()).unwrap().loss;
+        f64::from(loss.to_scalar::<f32>().unwrap())
+    };
+    let n = |s: &Sample| s.labels.len() as f64;
+    let alone: f64 =
+        samples.iter().map(|s| loss(&[s]) * n(s)).sum::<f64>() / samples.iter().map(n).sum::<f64>();
+    let together = loss(&samples.iter().collect::<Vec<_>>());
+    assert!((together - alone).abs() < 1e-5, "{together} in a batch, {alone} alone");
 }
 
 #[test]

@@ -49,8 +49,7 @@ fn cross_entropy_and_shifted_labels_agree() {
     let (units, mut report) = (units(), Report::default());
     let loss = cross_entropy(&units["ce.logits"], &units["ce.labels"]).unwrap();
     report.close("ce.loss", &loss.unsqueeze(0).unwrap(), &units["ce.loss"], 1e-6);
-    let model = sets()[0].model("config.json");
-    let shifted = model.language().shift_right(&units["shift.labels"]).unwrap();
+    let shifted = sets()[0].t5("config.json").shift_right(&units["shift.labels"]).unwrap();
     assert_eq!(shifted.dtype(), DType::I64);
     report.close("shift", &shifted, &units["shift.decoder_input_ids"], 0.0);
     report.finish();

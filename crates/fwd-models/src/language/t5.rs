@@ -3,20 +3,24 @@
 //! Scores are not scaled; a relative-position bias, one table per stack, is added in every self-attention; norms are RMS
 //! norms; no linear map has a bias; the head is not tied to the embedding in FlanT5.
 
-use crate::config::T5Config;
+use super::input::{Assembled, LanguageInput};
+use super::model::{Decoding, LanguageModel, Scored};
+use super::relative::{Direction, buckets};
+use crate::config::{SpecialTokens, T5Config};
 use crate::error::{ModelError, Result};
-use crate::relative::{Direction, buckets};
 use crate::tap::Tap;
-use crate::weights::Scope;
+use crate::weights::{Scope, Weights};
 use candle_core::{DType, Device, Tensor};
 use fwd_ops::{
     AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights,
     IGNORE_INDEX, KvCache, Linear, Norm, cross_entropy, embedding, in_pool, position_bias,
 };
+use std::sync::Arc;
 
-/// A frozen T5.
+/// A T5: an encoder that reads a [`LanguageInput`] as it is concatenated, and a decoder that writes.
 #[derive(Debug, Clone)]
 pub struct T5 {
+    config: T5Config,
     /// `(vocab, d_model)`.
     shared: Tensor,
     encoder: Stack,
@@ -45,42 +49,6 @@ struct Block {
     feed_forward: FeedForwardSublayer,
 }
 
-/// The input of the language model: embeddings and which of them are real.
-#[derive(Debug, Clone)]
-pub struct LanguageInput {
-    /// `(batch, tokens, d_model)`.
-    pub embeds: Tensor,
-    /// `(batch, tokens)` in f32, 1 for a token and 0 for padding.
-    pub mask: Tensor,
-}
-
-impl LanguageInput {
-    /// Puts soft prompts in front: `[prompt ; embeds]`.
-    ///
-    /// # Shapes
-    /// `prompt (prompt_len, d_model)`, shared by the batch, or `(batch, prompt_len, d_model)`.
-    ///
-    /// # Errors
-    /// [`ModelError::Input`] if the shapes do not fit.
-    pub fn with_prompt(&self, prompt: &Tensor) -> Result<Self> {
-        let (batch, _, d) = self.embeds.dims3()?;
-        let prompt = match prompt.dims() {
-            &[len, width] if width == d => prompt.unsqueeze(0)?.broadcast_as((batch, len, d))?,
-            &[b, _, width] if b == batch && width == d => prompt.clone(),
-            dims => {
-                let what =
-                    format!("a prompt of shape {dims:?} does not fit embeddings {:?}", self.embeds.shape());
-                return Err(ModelError::input("with_prompt", what));
-            }
-        };
-        let ones = Tensor::ones((batch, prompt.dim(1)?), DType::F32, self.mask.device())?;
-        Ok(Self {
-            embeds: Tensor::cat(&[&prompt, &self.embeds], 1)?,
-            mask: Tensor::cat(&[&ones, &self.mask], 1)?,
-        })
-    }
-}
-
 /// Encoder states with the mask that goes with them.
 #[derive(Debug, Clone)]
 pub struct Encoded {
@@ -90,25 +58,25 @@ pub struct Encoded {
     pub mask: Tensor,
 }
 
-/// Logits and loss of a batch with teacher forcing.
-#[derive(Debug, Clone)]
-pub struct Scored {
-    /// `(batch, label tokens, vocab)`.
-    pub logits: Tensor,
-    /// Mean negative log-likelihood of all labels that are not −100.
-    pub loss: Tensor,
-}
-
-/// The state of a decoder during generation: what it has seen, and the encoder's keys and values.
-#[derive(Debug, Clone)]
-pub struct DecoderState {
+/// Sequences that a T5 is writing: what the decoder has seen, and the encoder's keys and values.
+struct T5Decoding<'a> {
+    model: &'a T5,
     n_seen: usize,
+    /// For each block its own keys and values, and those of the encoder `(rows, input tokens, 2·n_heads·d_kv)`.
     blocks: Vec<(KvCache, Tensor)>,
+    /// Of the encoder, `(rows, input tokens)`.
+    mask: Tensor,
     bias: AttentionBias,
 }
 
 impl T5 {
-    pub(crate) fn new(config: &T5Config, mut weights: Scope<'_>) -> Result<Self> {
+    /// Builds the model from parameters named `prefix.encoder.block.0…` as in Hugging Face checkpoints.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] for an impossible configuration, or an error of the source.
+    pub fn new(config: &T5Config, weights: &mut dyn Weights, prefix: &str) -> Result<Self> {
+        config.check().map_err(|what| ModelError::Config { origin: "T5 configuration".into(), what })?;
+        let mut weights = Scope::new(weights, prefix);
         let (vocab, d) = (config.vocab_size, config.d_model);
         // Whoever drops tied copies may keep any of the three.
         let shared_name = ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
@@ -128,33 +96,11 @@ impl T5 {
             head: Linear::new(head, None)?,
             head_scale: if config.scales_decoder_output() { (d as f64).powf(-0.5) } else { 1.0 },
             decoder_start: config.decoder_start_token_id.unwrap_or(0),
+            config: config.clone(),
         })
     }
 
-    /// Width of the embeddings.
-    pub fn d_model(&self) -> usize {
-        self.head.n_in()
-    }
-
-    /// Where the parameters are.
-    pub fn device(&self) -> &Device {
-        self.shared.device()
-    }
-
-    /// Vocabulary size.
-    pub fn vocab_size(&self) -> usize {
-        self.head.n_out()
-    }
-
-    /// Embeddings of token ids, `(…)` integer -> `(…, d_model)`.
-    ///
-    /// # Errors
-    /// An id outside the vocabulary.
-    pub fn embed(&self, ids: &Tensor) -> Result<Tensor> {
-        Ok(embedding(&self.shared, ids)?)
-    }
-
-    /// Runs the encoder.
+    /// What the encoder makes of an input.
     ///
     /// # Errors
     /// Shapes that do not fit.
@@ -163,17 +109,18 @@ impl T5 {
     }
 
     fn run_encoder(&self, input: &LanguageInput, tap: &mut Tap<'_>) -> Result<Encoded> {
-        let (_, n, _) = input.embeds.dims3()?;
-        let bias = self.encoder.position_bias(0, n, n)?.with_padding_mask(&input.mask)?;
-        tap.see("t5.inputs_embeds", &input.embeds);
-        let mut x = input.embeds.clone();
+        let Assembled { embeds, mask } = input.concatenated()?;
+        let (_, n, _) = embeds.dims3()?;
+        let bias = self.encoder.position_bias(0, n, n)?.with_padding_mask(&mask)?;
+        tap.see("t5.inputs_embeds", &embeds);
+        let mut x = embeds;
         for (i, block) in self.encoder.blocks.iter().enumerate() {
             x = block.feed_forward.forward(&block.attention.forward(&x, &bias)?)?;
             tap.see_layer("t5.encoder.block", i, &x);
         }
         let states = self.encoder.final_norm.forward(&x)?;
         tap.see("t5.encoder.last_hidden_state", &states);
-        Ok(Encoded { states, mask: input.mask.clone() })
+        Ok(Encoded { states, mask })
     }
 
     /// Logits of every position of `decoder_ids (batch, tokens)`.
@@ -189,7 +136,7 @@ impl T5 {
         let self_bias = self.decoder.position_bias(0, n, n)?.causal();
         let cross_bias = AttentionBias::none().with_padding_mask(&encoded.mask)?;
         tap.see("t5.decoder_input_ids", decoder_ids);
-        let mut x = self.embed(decoder_ids)?;
+        let mut x = embedding(&self.shared, decoder_ids)?;
         for (i, block) in self.decoder.blocks.iter().enumerate() {
             x = block.attention.forward(&x, &self_bias)?;
             if let Some((cross, key_value)) = &block.cross {
@@ -203,21 +150,10 @@ impl T5 {
         self.logits(&states)
     }
 
-    /// Encoder, decoder and loss with teacher forcing.
+    /// Decoder inputs of labels: the start token in front, the last label dropped, −100 replaced by the padding id 0.
     ///
     /// # Shapes
-    /// `labels (batch, tokens)`, i64, −100 where nothing is to be predicted.
-    ///
-    /// # Errors
-    /// Shapes that do not fit, labels outside the vocabulary, a batch without labels.
-    pub fn score(&self, input: &LanguageInput, labels: &Tensor, tap: &mut Tap<'_>) -> Result<Scored> {
-        let encoded = self.encode(input, tap)?;
-        let logits = self.decode(&encoded, &self.shift_right(labels)?, tap)?;
-        let loss = cross_entropy(&logits, labels)?;
-        Ok(Scored { logits, loss })
-    }
-
-    /// Decoder inputs of labels: the start token in front, the last label dropped, −100 replaced by the padding id 0.
+    /// `labels (batch, tokens)`, an integer type -> `(batch, tokens)`, i64, on the device of the labels.
     ///
     /// # Errors
     /// Labels that are not of rank 2.
@@ -234,39 +170,6 @@ impl T5 {
         Ok(Tensor::new(shifted, labels.device())?)
     }
 
-    /// The state before the first generated token.
-    ///
-    /// # Errors
-    /// Shapes that do not fit.
-    pub fn start(&self, encoded: &Encoded) -> Result<DecoderState> {
-        let bias = AttentionBias::none().with_padding_mask(&encoded.mask)?;
-        let states = encoded.states.detach();
-        let mut blocks = Vec::with_capacity(self.decoder.blocks.len());
-        for block in &self.decoder.blocks {
-            let Some((_, key_value)) = &block.cross else { continue };
-            blocks.push((KvCache::default(), key_value.forward(&states)?));
-        }
-        Ok(DecoderState { n_seen: 0, blocks, bias })
-    }
-
-    /// Logits `(batch, vocab)` after one more token `ids (batch)` for every sequence.
-    ///
-    /// # Errors
-    /// Shapes that do not fit, ids outside the vocabulary.
-    pub fn step(&self, state: &mut DecoderState, ids: &Tensor) -> Result<Tensor> {
-        let mut x = self.embed(&ids.unsqueeze(1)?)?;
-        let self_bias = self.decoder.position_bias(state.n_seen, 1, state.n_seen + 1)?;
-        for (block, (cache, key_value)) in self.decoder.blocks.iter().zip(&mut state.blocks) {
-            x = block.attention.step(&x, cache, &self_bias)?;
-            if let Some((cross, _)) = &block.cross {
-                x = cross.forward_cross(&x, key_value, &state.bias)?;
-            }
-            x = block.feed_forward.forward(&x)?;
-        }
-        state.n_seen += 1;
-        self.logits(&self.decoder.final_norm.forward(&x)?.squeeze(1)?)
-    }
-
     fn logits(&self, states: &Tensor) -> Result<Tensor> {
         if self.head_scale == 1.0 {
             return Ok(self.head.forward(states)?);
@@ -275,28 +178,102 @@ impl T5 {
     }
 }
 
-impl DecoderState {
-    /// Before the first token: the samples `rows`, so that one sample can have several sequences.
-    ///
-    /// # Errors
-    /// An error of candle if a row does not exist.
-    pub(crate) fn repeated(mut self, rows: &Tensor, mask: &Tensor) -> Result<Self> {
-        for (_, key_value) in &mut self.blocks {
-            *key_value = key_value.index_select(rows, 0)?;
-        }
-        self.bias = AttentionBias::none().with_padding_mask(&mask.index_select(rows, 0)?)?;
-        Ok(self)
+impl LanguageModel for T5 {
+    fn d_model(&self) -> usize {
+        self.head.n_in()
     }
 
-    /// Keeps the sequences `rows`, in that order: what every block has seen moves with them. The encoder side stays, so
-    /// rows must not cross samples.
-    ///
-    /// # Errors
-    /// An error of candle if a row does not exist.
-    pub(crate) fn reorder(&mut self, rows: &Tensor) -> Result<()> {
-        for (cache, _) in &mut self.blocks {
-            cache.select(rows)?;
+    fn vocab_size(&self) -> usize {
+        self.head.n_out()
+    }
+
+    fn device(&self) -> &Device {
+        self.shared.device()
+    }
+
+    fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        Ok(embedding(&self.shared, ids)?)
+    }
+
+    fn score(&self, input: &LanguageInput, labels: &Tensor, tap: &mut Tap<'_>) -> Result<Scored> {
+        let encoded = self.encode(input, tap)?;
+        let logits = self.decode(&encoded, &self.shift_right(labels)?, tap)?;
+        let loss = cross_entropy(&logits, labels)?;
+        Ok(Scored { logits, loss })
+    }
+
+    fn start<'a>(
+        &'a self,
+        input: &LanguageInput,
+        tokens: &SpecialTokens,
+    ) -> Result<(Box<dyn Decoding + 'a>, Tensor)> {
+        let encoded = self.encode(input, &mut Tap::none())?;
+        let mut decoding = Box::new(T5Decoding::new(self, &encoded)?);
+        let logits = decoding.step(&vec![tokens.decoder_start; encoded.states.dim(0)?])?;
+        Ok((decoding, logits))
+    }
+
+    fn with_parameters(
+        &self,
+        weights: &mut dyn Weights,
+        prefix: &str,
+    ) -> Result<Option<Arc<dyn LanguageModel>>> {
+        if !Scope::new(weights, prefix).has("shared.weight") {
+            return Ok(None);
         }
+        Ok(Some(Arc::new(Self::new(&self.config, weights, prefix)?)))
+    }
+}
+
+impl<'a> T5Decoding<'a> {
+    /// Before the start token.
+    fn new(model: &'a T5, encoded: &Encoded) -> Result<Self> {
+        let bias = AttentionBias::none().with_padding_mask(&encoded.mask)?;
+        let states = encoded.states.detach();
+        let mut blocks = Vec::with_capacity(model.decoder.blocks.len());
+        for block in &model.decoder.blocks {
+            let Some((_, key_value)) = &block.cross else { continue };
+            blocks.push((KvCache::default(), key_value.forward(&states)?));
+        }
+        Ok(Self { model, n_seen: 0, blocks, mask: encoded.mask.clone(), bias })
+    }
+}
+
+impl Decoding for T5Decoding<'_> {
+    fn step(&mut self, ids: &[u32]) -> Result<Tensor> {
+        let T5 { shared, decoder, .. } = self.model;
+        let mut x = embedding(shared, &Tensor::from_slice(ids, (ids.len(), 1), &Device::Cpu)?)?;
+        let self_bias = decoder.position_bias(self.n_seen, 1, self.n_seen + 1)?;
+        for (block, (cache, key_value)) in decoder.blocks.iter().zip(&mut self.blocks) {
+            x = block.attention.step(&x, cache, &self_bias)?;
+            if let Some((cross, _)) = &block.cross {
+                x = cross.forward_cross(&x, key_value, &self.bias)?;
+            }
+            x = block.feed_forward.forward(&x)?;
+        }
+        self.n_seen += 1;
+        self.model.logits(&decoder.final_norm.forward(&x)?.squeeze(1)?)
+    }
+
+    fn reorder(&mut self, rows: &[u32]) -> Result<()> {
+        let rows = Tensor::from_slice(rows, rows.len(), self.mask.device())?;
+        // The encoder's side is the same for all sequences of a sample.
+        for (cache, _) in &mut self.blocks {
+            cache.select(&rows)?;
+        }
+        Ok(())
+    }
+
+    fn repeat(&mut self, n: usize) -> Result<()> {
+        let rows: Vec<u32> =
+            (0..self.mask.dim(0)? as u32).flat_map(|row| std::iter::repeat_n(row, n)).collect();
+        let rows = Tensor::from_slice(&rows, rows.len(), self.mask.device())?;
+        for (cache, key_value) in &mut self.blocks {
+            cache.select(&rows)?;
+            *key_value = key_value.index_select(&rows, 0)?;
+        }
+        self.mask = self.mask.index_select(&rows, 0)?;
+        self.bias = AttentionBias::none().with_padding_mask(&self.mask)?;
         Ok(())
     }
 }

@@ -1,21 +1,27 @@
-//! BLIP-2 and InstructBLIP: vision tower -> Q-Former -> linear projection -> T5.
+//! BLIP-2 and InstructBLIP: vision tower -> Q-Former -> linear projection -> language model.
 //!
-//! The frozen part (everything before the language model) and the language model are separate calls, so that the features
-//! of a sample are computed once and kept: [`Blip::features`], then [`T5::score`] or [`T5::generate`] on
-//! [`FrozenFeatures::input`], with or without soft prompts in front.
+//! The input of the language model is `[visual tokens ; instruction]`. The published language models that fit are FlanT5; any other
+//! [`LanguageModel`] of the projection's width can take its place ([`Blip::with_language`]).
 
+use super::features::FrozenFeatures;
+use super::model::{Instructions, MultimodalModel};
+use crate::bridge::{Projection, QFormer, QFormerText};
 use crate::config::{ModelConfig, ModelKind, SpecialTokens};
 use crate::error::{ModelError, Result};
-use crate::qformer::{QFormer, QFormerText};
-use crate::t5::{LanguageInput, T5};
+use crate::language::{LanguageInput, LanguageModel, Segment, SegmentKind, T5};
 use crate::tap::Tap;
 use crate::vision::{Neck, VisionTower};
 use crate::weights::{Checkpoint, Scope, WeightDtype, Weights};
 use candle_core::{DType, Device, Tensor};
-use fwd_ops::{Linear, Norm, in_pool};
+use fwd_ops::in_pool;
+use fwd_prompt::Dims;
 use std::path::Path;
+use std::sync::Arc;
 
-/// A frozen BLIP-2 or InstructBLIP with a FlanT5 language model.
+/// How the parameters of the language model are named.
+const LANGUAGE: &str = "language_model";
+
+/// A BLIP-2 or InstructBLIP. Cloning it copies no parameters.
 #[derive(Debug, Clone)]
 pub struct Blip {
     config: ModelConfig,
@@ -23,68 +29,7 @@ pub struct Blip {
     vision: VisionTower,
     qformer: QFormer,
     projection: Projection,
-    language: T5,
-}
-
-/// The map from Q-Former to language model.
-#[derive(Debug, Clone)]
-struct Projection {
-    map: Linear,
-    norm: Norm,
-}
-
-impl Projection {
-    fn new(config: &ModelConfig, mut root: Scope<'_>) -> Result<Self> {
-        let (d_model, d_qformer) = (config.text.d_model, config.qformer.hidden_size);
-        let map = root.linear("language_projection", d_model, d_qformer, true)?;
-        let norm = if config.projection_norm {
-            root.rms_norm("language_projection_norm", d_model, config.text.layer_norm_epsilon)?
-        } else {
-            Norm::identity()
-        };
-        Ok(Self { map, norm })
-    }
-}
-
-/// A batch of instructions as the model reads them.
-#[derive(Debug, Clone)]
-pub struct Instructions {
-    /// Language-model tokens `(batch, tokens)`, i64, without image placeholders.
-    pub ids: Tensor,
-    /// `(batch, tokens)`, 1 for a token and 0 for padding.
-    pub mask: Tensor,
-    /// The same instruction for the Q-Former of InstructBLIP.
-    pub qformer: Option<QFormerText>,
-}
-
-/// What the frozen part computes for a batch; none of it depends on a prompt.
-#[derive(Debug, Clone)]
-pub struct FrozenFeatures {
-    /// `(batch, n_queries, d_model)`: the image as the language model sees it.
-    pub visual_tokens: Tensor,
-    /// `(batch, tokens, d_model)`: the instruction's embeddings.
-    pub text_embeds: Tensor,
-    /// `(batch, tokens)` in f32.
-    pub text_mask: Tensor,
-    /// `(batch, d_vision)`: class token after the final norm, the image query of a prompt pool.
-    pub image_query: Tensor,
-    /// `(batch, d_model)`: masked mean of the instruction's embeddings, the text query of a prompt pool.
-    pub text_query: Tensor,
-}
-
-impl FrozenFeatures {
-    /// `[visual tokens ; instruction]` with its mask.
-    ///
-    /// # Errors
-    /// An error of candle.
-    pub fn input(&self) -> Result<LanguageInput> {
-        let (batch, n, _) = self.visual_tokens.dims3()?;
-        let ones = Tensor::ones((batch, n), DType::F32, self.text_mask.device())?;
-        Ok(LanguageInput {
-            embeds: Tensor::cat(&[&self.visual_tokens, &self.text_embeds], 1)?,
-            mask: Tensor::cat(&[&ones, &self.text_mask], 1)?,
-        })
-    }
+    language: Arc<dyn LanguageModel>,
 }
 
 impl Blip {
@@ -119,21 +64,44 @@ impl Blip {
         let mut root = Scope::new(weights, "");
         let vision = VisionTower::new(&config.vision, root.same())?;
         let qformer = QFormer::of(&config, root.same())?;
-        let projection = Projection::new(&config, root.same())?;
-        let language = T5::new(&config.text, root.at("language_model"))?;
+        let projection = Projection::new(&config, root)?;
+        let language = Arc::new(T5::new(&config.text, weights, LANGUAGE)?);
         let tokens = SpecialTokens::of(&config.text);
         Ok(Self { config, tokens, vision, qformer, projection, language })
     }
 
-    /// The configuration.
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
+    /// The same model with another language model behind the projection. The ids of generation stay;
+    /// [`Self::with_special_tokens`] changes them.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] unless its width is that of the projection, or if it is on another device.
+    pub fn with_language(self, language: Arc<dyn LanguageModel>) -> Result<Self> {
+        let (width, wanted) = (language.d_model(), self.projection.d_model());
+        if width != wanted {
+            let what = format!("the language model has width {width}, the projection leads to {wanted}");
+            return Err(ModelError::input("with_language", what));
+        }
+        if !language.device().same_device(self.language.device()) {
+            let (of_language, own) = (language.device().location(), self.language.device().location());
+            let what = format!("the language model is on {of_language:?}, the rest on {own:?}");
+            return Err(ModelError::input("with_language", what));
+        }
+        Ok(Self { language, ..self })
     }
 
-    /// Where the parameters are, and the results will be. Images, masks, ids and labels may be on the CPU all the same; ids and labels
-    /// are best kept there.
-    pub fn device(&self) -> &Device {
-        self.language.device()
+    /// The same model with other ids to start from, to end with and to fill up with.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] if an id is outside the vocabulary.
+    pub fn with_special_tokens(self, tokens: SpecialTokens) -> Result<Self> {
+        let vocab_size = self.language.vocab_size();
+        tokens.check(vocab_size).map_err(|what| ModelError::input("with_special_tokens", what))?;
+        Ok(Self { tokens, ..self })
+    }
+
+    /// What the parts are and how large they are, as `config.json` says it.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
     }
 
     /// BLIP-2 or InstructBLIP.
@@ -141,17 +109,7 @@ impl Blip {
         self.config.kind
     }
 
-    /// Start, end and padding ids of generation.
-    pub fn special_tokens(&self) -> &SpecialTokens {
-        &self.tokens
-    }
-
-    /// The language model.
-    pub fn language(&self) -> &T5 {
-        &self.language
-    }
-
-    /// The vision tower.
+    /// What turns pixels into the features that the Q-Former attends to.
     pub fn vision(&self) -> &VisionTower {
         &self.vision
     }
@@ -171,59 +129,13 @@ impl Blip {
     ) -> Result<Tensor> {
         in_pool(|| {
             let queries = self.qformer.forward(&self.vision.tokens(image)?, text, tap)?;
-            let visual = self.projection.norm.forward(&self.projection.map.forward(&queries)?)?;
+            let visual = self.projection.forward(&queries)?;
             tap.see("language_projection", &visual);
             Ok(visual)
         })
     }
 
-    /// Everything that does not depend on a prompt, for one batch. Records no gradient.
-    ///
-    /// # Errors
-    /// [`ModelError::Input`] for another image size or an instruction that the Q-Former cannot read; ids outside the vocabulary.
-    pub fn features(
-        &self,
-        pixels: &Tensor,
-        instructions: &Instructions,
-        tap: &mut Tap<'_>,
-    ) -> Result<FrozenFeatures> {
-        let image = in_pool(|| self.vision.features(pixels, tap))?;
-        self.features_of(&image, instructions, tap)
-    }
-
-    /// The same from what [`VisionTower::features`] gave for the images. Parameters that are tracked get gradients.
-    ///
-    /// # Errors
-    /// As [`Self::features`].
-    pub fn features_of(
-        &self,
-        image: &Tensor,
-        instructions: &Instructions,
-        tap: &mut Tap<'_>,
-    ) -> Result<FrozenFeatures> {
-        let (batch, tokens) = instructions.ids.dims2()?;
-        if instructions.mask.dims() != [batch, tokens] || image.dim(0)? != batch {
-            let what = format!(
-                "{} images, ids {:?}, mask {:?}",
-                image.dim(0)?,
-                instructions.ids.shape(),
-                instructions.mask.shape()
-            );
-            return Err(ModelError::input("features", what));
-        }
-        let image = image.to_device(self.device())?;
-        let visual_tokens = self.visual_tokens(&image, instructions.qformer.as_ref(), tap)?;
-        let image_query = self.vision.query(&image)?;
-        let text_embeds = self.language.embed(&instructions.ids)?;
-        let text_mask = instructions.mask.to_dtype(DType::F32)?.to_device(self.device())?;
-        let count = text_mask.sum_keepdim(1)?.maximum(1f32)?;
-        let text_query =
-            text_embeds.broadcast_mul(&text_mask.unsqueeze(2)?)?.sum(1)?.broadcast_div(&count)?;
-        Ok(FrozenFeatures { visual_tokens, text_embeds, text_mask, image_query, text_query })
-    }
-
-    /// The same model with the parts that `weights` has parameters of made anew from them: tracked ones are trained, and what
-    /// it has nothing of stays frozen. The vision network itself always stays.
+    /// [`MultimodalModel::with_parameters`], which for this type need not be boxed.
     ///
     /// # Errors
     /// An error of the source.
@@ -241,13 +153,13 @@ impl Blip {
         if root.has("language_projection.weight") {
             model.projection = Projection::new(&self.config, root.same())?;
         }
-        if root.has("language_model.shared.weight") {
-            model.language = T5::new(&self.config.text, root.at("language_model"))?;
+        if let Some(language) = self.language.with_parameters(weights, LANGUAGE)? {
+            model.language = language;
         }
         Ok(model)
     }
 
-    /// The instruction that Hugging Face assumes when none is given: the single token `bos`.
+    /// The instruction that Hugging Face assumes when none is given: the single token `bos`, for `batch` samples.
     ///
     /// # Errors
     /// An error of candle.
@@ -287,6 +199,80 @@ impl Blip {
         }
         let rest = input_ids.dim(1)? - n;
         Ok((input_ids.narrow(1, n, rest)?.contiguous()?, mask.narrow(1, n, rest)?.contiguous()?))
+    }
+}
+
+impl MultimodalModel for Blip {
+    fn prompt_dims(&self) -> Dims {
+        let model = self.language.d_model();
+        Dims { model, image_query: self.config.vision.query_width(), text_query: model }
+    }
+
+    fn device(&self) -> &Device {
+        self.language.device()
+    }
+
+    fn language(&self) -> &dyn LanguageModel {
+        &*self.language
+    }
+
+    fn special_tokens(&self) -> &SpecialTokens {
+        &self.tokens
+    }
+
+    fn image_size(&self) -> usize {
+        self.config.vision.image_size
+    }
+
+    fn bridge_reads_instruction(&self) -> bool {
+        self.config.kind == ModelKind::InstructBlip
+    }
+
+    fn image_features(&self, pixels: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor> {
+        in_pool(|| self.vision.features(pixels, tap))
+    }
+
+    fn features_of(
+        &self,
+        image_features: &Tensor,
+        instructions: &Instructions,
+        tap: &mut Tap<'_>,
+    ) -> Result<FrozenFeatures> {
+        let (batch, tokens) = instructions.ids.dims2()?;
+        if instructions.mask.dims() != [batch, tokens] || image_features.dim(0)? != batch {
+            let what = format!(
+                "{} images, ids {:?}, mask {:?}",
+                image_features.dim(0)?,
+                instructions.ids.shape(),
+                instructions.mask.shape()
+            );
+            return Err(ModelError::input("features", what));
+        }
+        let image = image_features.to_device(self.device())?;
+        let visual_tokens = self.visual_tokens(&image, instructions.qformer.as_ref(), tap)?;
+        let image_query = self.vision.query(&image)?;
+        let text_embeds = self.language.embed(&instructions.ids)?;
+        let text_mask = instructions.mask.to_dtype(DType::F32)?.to_device(self.device())?;
+        let count = text_mask.sum_keepdim(1)?.maximum(1f32)?;
+        let text_query =
+            text_embeds.broadcast_mul(&text_mask.unsqueeze(2)?)?.sum(1)?.broadcast_div(&count)?;
+        let input = LanguageInput::new(vec![
+            Segment::full(SegmentKind::Image, visual_tokens)?,
+            Segment::new(SegmentKind::Text, text_embeds, &text_mask)?,
+        ])?;
+        Ok(FrozenFeatures { input, image_query, text_query })
+    }
+
+    fn with_parameters(&self, weights: &mut dyn Weights) -> Result<Box<dyn MultimodalModel>> {
+        Ok(Box::new(Blip::with_parameters(self, weights)?))
+    }
+
+    fn bridge_parameters(&self) -> &'static [&'static str] {
+        &["query_tokens", "qformer.", "language_projection"]
+    }
+
+    fn vision_parameters(&self) -> &'static [&'static str] {
+        &["vision_model."]
     }
 }
 

@@ -8,11 +8,15 @@
 //! token[i] = layer_norm(W·[last[i] ; the 2×2 block of mid over cell i] + b + position[i])        i: the cells of the last map
 //! ```
 
+mod lite0;
+mod vit;
+
+pub use lite0::{EfficientNetLite0, Lite0Features};
+pub use vit::VisionTransformer;
+
 use crate::config::VisionConfig;
 use crate::error::{ModelError, Result};
-use crate::lite0::EfficientNetLite0;
 use crate::tap::Tap;
-use crate::vit::VisionTransformer;
 use crate::weights::Scope;
 use candle_core::Tensor;
 use fwd_ops::{Linear, Norm};

@@ -99,7 +99,7 @@ impl QFormer {
         Ok(Self { queries, embedding_norm, text, layers })
     }
 
-    /// The queries after all layers.
+    /// The queries after all layers, each of which has gathered what it asks the image for.
     ///
     /// # Shapes
     /// `image_features (batch, n_image_tokens, image_width)`, `text` for InstructBLIP -> `(batch, n_queries, d)`.

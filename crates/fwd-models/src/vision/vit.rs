@@ -12,7 +12,7 @@ use fwd_ops::{
     AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights, Linear, Norm,
 };
 
-/// A frozen vision tower.
+/// The vision tower of the published checkpoints.
 #[derive(Debug, Clone)]
 pub struct VisionTransformer {
     /// The patch convolution as a linear map of flattened patches `(3·patch·patch)`.

@@ -1,0 +1,15 @@
+//! Language models that run from input embeddings: the interface, their input, and T5.
+//!
+//! An encoder-decoder reads the whole input and writes into a sequence of its own; a decoder-only model goes on writing where
+//! the input ends. [`LanguageModel`] hides the difference: [`LanguageModel::score`] is the loss of an answer, and
+//! [`LanguageModel::start`] reads an input and gives the first logits. [`LanguageInput`] is what they read: segments, of which
+//! each model makes the tensor it needs.
+
+mod input;
+mod model;
+pub mod relative;
+mod t5;
+
+pub use input::{Assembled, LanguageInput, PaddingSide, Segment, SegmentKind};
+pub use model::{Decoding, LanguageModel, Scored};
+pub use t5::{Encoded, T5};

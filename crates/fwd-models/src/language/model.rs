@@ -1,0 +1,111 @@
+//! What the rest of the crate asks of a language model.
+
+use super::input::LanguageInput;
+use crate::config::SpecialTokens;
+use crate::error::Result;
+use crate::tap::Tap;
+use crate::weights::Weights;
+use candle_core::{Device, Tensor};
+use std::fmt::Debug;
+use std::sync::Arc;
+
+/// Logits and loss of a batch with teacher forcing.
+#[derive(Debug, Clone)]
+pub struct Scored {
+    /// `(batch, label tokens, vocab)`: row `j` is what the model says of label `j`, knowing the input and the labels before it.
+    pub logits: Tensor,
+    /// The mean negative log-likelihood, in nats, of all labels that are not −100; a scalar.
+    pub loss: Tensor,
+}
+
+/// A language model that reads embeddings, so that soft prompts and visual tokens can stand among those of words.
+///
+/// Activations have the dtype of the input's embeddings: f32, or f64 where a gradient is checked. Every method but [`Self::start`]
+/// records gradients to whatever of its arguments and parameters is tracked.
+///
+/// # Examples
+/// An implementation that lies outside of this crate, a small decoder-only transformer with its cache, is in
+/// `tests/decoder_only.rs`.
+pub trait LanguageModel: Debug + Send + Sync {
+    /// The width of an embedding.
+    fn d_model(&self) -> usize;
+
+    /// The number of token ids, and of logits for each token.
+    fn vocab_size(&self) -> usize;
+
+    /// Where the parameters are, and where embeddings must be.
+    fn device(&self) -> &Device;
+
+    /// The embeddings of token ids.
+    ///
+    /// # Shapes
+    /// `ids (…)`, an integer type, best kept on the CPU -> `(…, d_model)` on the device of the parameters, f32.
+    ///
+    /// # Errors
+    /// An id outside the vocabulary.
+    fn embed(&self, ids: &Tensor) -> Result<Tensor>;
+
+    /// The loss of labels behind an input, with teacher forcing. The labels are the answer and nothing else; the model shifts
+    /// them itself.
+    ///
+    /// # Shapes
+    /// `labels (batch, tokens)`, i64, best kept on the CPU, −100 where nothing is to be predicted.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, labels outside the vocabulary, a batch without any label.
+    fn score(&self, input: &LanguageInput, labels: &Tensor, tap: &mut Tap<'_>) -> Result<Scored>;
+
+    /// Reads an input once: gives the state to go on from, and the logits `(batch, vocab)` of the first new token. Records no
+    /// gradient.
+    ///
+    /// An encoder-decoder starts to write from `tokens.decoder_start`; a decoder-only model has no use for them.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, a start token outside the vocabulary.
+    fn start<'a>(
+        &'a self,
+        input: &LanguageInput,
+        tokens: &SpecialTokens,
+    ) -> Result<(Box<dyn Decoding + 'a>, Tensor)>;
+
+    /// The same model made anew from the parameters that `weights` has under `prefix` (`prefix.name`): tracked ones are trained.
+    /// `None` if `weights` has none of them, or if this model cannot be made anew; it then stays as it is.
+    ///
+    /// # Errors
+    /// An error of the source.
+    fn with_parameters(
+        &self,
+        weights: &mut dyn Weights,
+        prefix: &str,
+    ) -> Result<Option<Arc<dyn LanguageModel>>> {
+        let _ = (weights, prefix);
+        Ok(None)
+    }
+}
+
+/// Sequences that are being written, and all that the model has computed of them so far (its cache).
+///
+/// The rows of a batch are the samples at first. Beam search has several sequences of a sample, which lie next to each other.
+pub trait Decoding: Send {
+    /// Adds one token to every sequence, and says what the next may be.
+    ///
+    /// # Shapes
+    /// One id for each row -> logits `(rows, vocab)`.
+    ///
+    /// # Errors
+    /// Another number of ids, ids outside the vocabulary.
+    fn step(&mut self, ids: &[u32]) -> Result<Tensor>;
+
+    /// Row `i` becomes what row `rows[i]` was; a row may be taken several times or dropped. Rows stay within their sample, so
+    /// what was computed of the samples themselves need not move.
+    ///
+    /// # Errors
+    /// A row that does not exist.
+    fn reorder(&mut self, rows: &[u32]) -> Result<()>;
+
+    /// Every row `n` times in a row: `a b` becomes `a a b b` for 2.
+    ///
+    /// # Errors
+    /// An error of candle.
+    fn repeat(&mut self, n: usize) -> Result<()>;
+}

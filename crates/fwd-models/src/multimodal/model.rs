@@ -1,0 +1,108 @@
+//! What a program asks of a multimodal model.
+
+use super::features::FrozenFeatures;
+use super::sample::{Sample, batched};
+use crate::bridge::QFormerText;
+use crate::config::SpecialTokens;
+use crate::error::Result;
+use crate::language::{LanguageInput, LanguageModel};
+use crate::tap::Tap;
+use crate::weights::Weights;
+use candle_core::{Device, Tensor};
+use fwd_prompt::Dims;
+use std::fmt::Debug;
+
+/// A batch of instructions as the model reads them.
+#[derive(Debug, Clone)]
+pub struct Instructions {
+    /// Language-model tokens `(batch, tokens)`, i64, without image placeholders.
+    pub ids: Tensor,
+    /// `(batch, tokens)`, 1 for a token and 0 for padding.
+    pub mask: Tensor,
+    /// The same instructions for a bridge that reads them too ([`MultimodalModel::bridge_reads_instruction`]).
+    pub qformer: Option<QFormerText>,
+}
+
+/// A model that answers instructions about images: a vision tower, a bridge, and a language model.
+///
+/// Images, masks, ids and labels may be on the CPU, whatever device the parameters are on; ids and labels are best kept there.
+pub trait MultimodalModel: Debug + Send + Sync {
+    /// The widths of prompt tokens and of the queries that a prompt pool is asked with.
+    fn prompt_dims(&self) -> Dims;
+
+    /// Where the parameters are, and the results will be.
+    fn device(&self) -> &Device;
+
+    /// The language model, which reads the input and writes the answer.
+    fn language(&self) -> &dyn LanguageModel;
+
+    /// The ids that generation starts from, ends with and fills up with.
+    fn special_tokens(&self) -> &SpecialTokens;
+
+    /// The side of the square images that the vision tower was trained on, in pixels.
+    fn image_size(&self) -> usize;
+
+    /// Whether the bridge reads the instruction beside the image, with a vocabulary of its own. [`Instructions::qformer`] must
+    /// then be given, and must be absent otherwise.
+    fn bridge_reads_instruction(&self) -> bool;
+
+    /// What the vision network computes of images. It depends on nothing but the pixels and never changes, so it can be kept on
+    /// disk.
+    ///
+    /// # Shapes
+    /// `pixels (batch, 3, image_size, image_size)`, f32, normalised as the processor does it -> `(batch, tokens, channels)`, f32,
+    /// on the device of the parameters.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`](crate::ModelError::Input) for another image size.
+    fn image_features(&self, pixels: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor>;
+
+    /// What the model computes before any prompt is involved, from what [`Self::image_features`] gave. Parameters that are
+    /// tracked get gradients.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`](crate::ModelError::Input) if the batch sizes differ or the bridge cannot read the instruction; ids
+    /// outside the vocabulary.
+    fn features_of(
+        &self,
+        image_features: &Tensor,
+        instructions: &Instructions,
+        tap: &mut Tap<'_>,
+    ) -> Result<FrozenFeatures>;
+
+    /// The same model with the parts that `weights` has parameters of made anew from them: tracked ones are trained, and what
+    /// it has nothing of stays frozen. The vision network itself always stays.
+    ///
+    /// # Errors
+    /// An error of the source.
+    fn with_parameters(&self, weights: &mut dyn Weights) -> Result<Box<dyn MultimodalModel>>;
+
+    /// The prefixes of the names of the bridge's parameters, which full fine-tuning trains.
+    fn bridge_parameters(&self) -> &'static [&'static str];
+
+    /// The prefixes of the names of the parameters that belong to the vision tower. [`Self::with_parameters`] takes some of them
+    /// (the neck of EfficientNet-Lite0), fine-tuning leaves them as they are.
+    fn vision_parameters(&self) -> &'static [&'static str];
+
+    /// [`Self::image_features`] and [`Self::features_of`] in one.
+    ///
+    /// # Errors
+    /// Those of both.
+    fn features(
+        &self,
+        pixels: &Tensor,
+        instructions: &Instructions,
+        tap: &mut Tap<'_>,
+    ) -> Result<FrozenFeatures> {
+        let image = self.image_features(pixels, tap)?;
+        self.features_of(&image, instructions, tap)
+    }
+
+    /// The input of the language model for some samples, without prompts: their segments in order, padded to the longest.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`](crate::ModelError::Input) if a sample does not have the model's width, and for no sample at all.
+    fn input(&self, batch: &[&Sample]) -> Result<LanguageInput> {
+        batched(batch, self.language().d_model(), self.device())
+    }
+}
