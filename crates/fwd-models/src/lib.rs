@@ -24,6 +24,7 @@ pub use language::{
 pub use multimodal::{
     Blip, FrozenFeatures, Instructions, MultimodalModel, Sample, SampleSegment, load, padded,
 };
+pub use promptable::answer;
 pub use tap::Tap;
 pub use trainable::{FirstValues, Gradient, StepConfig, StepReport, Tracked, Trainable};
 pub use vision::{CELL_CHANNELS, EfficientNetLite0, Lite0Features, Neck, VisionTower, VisionTransformer};

@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor, Var};
 use fwd_prompt::linalg::{AdamW, AdamWState};
 use half::bf16;
 use rayon::prelude::*;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
 
 /// Trained parameters by name.
@@ -106,6 +106,52 @@ impl Trainable {
         self.parameters.keys().map(String::as_str)
     }
 
+    /// First and second moments of a parameter, and the number of steps that they have seen.
+    pub fn moments(&self, name: &str) -> Option<(&[f32], &[f32], u32)> {
+        let state = &self.parameters.get(name)?.state;
+        let (first, second) = state.moments();
+        Some((first, second, state.n_steps()))
+    }
+
+    /// Gives a parameter that is there other moments, as a saved state has them.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] if there is none of the name, or of another size.
+    pub fn set_moments(&mut self, name: &str, first: Vec<f32>, second: Vec<f32>, n_steps: u32) -> Result<()> {
+        let refuse = |what: &str| ModelError::input("trained parameters", format!("`{name}` {what}"));
+        let parameter = self.parameters.get_mut(name).ok_or_else(|| refuse("does not exist"))?;
+        if first.len() != parameter.values.len() {
+            return Err(refuse(&format!("has {} values, not {}", parameter.values.len(), first.len())));
+        }
+        parameter.state =
+            AdamWState::from_moments(first, second, n_steps).map_err(|e| refuse(&e.to_string()))?;
+        Ok(())
+    }
+
+    /// All values one after another, in the order of the names.
+    pub fn flat_values(&self) -> Vec<f32> {
+        self.parameters.values().flat_map(|p| &p.values).copied().collect()
+    }
+
+    /// A gradient of these parameters from its elements in the order of [`Self::flat_values`].
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] if there are more or fewer elements than parameters.
+    pub fn gradient_of_flat(&self, loss: f64, flat: &[f32]) -> Result<Gradient> {
+        if flat.len() != self.n_parameters() {
+            let what =
+                format!("a gradient of {} elements for {} parameters", flat.len(), self.n_parameters());
+            return Err(ModelError::input("optimiser", what));
+        }
+        let mut rest = flat;
+        let values = self.parameters.values().map(|p| {
+            let (head, tail) = rest.split_at(p.values.len());
+            rest = tail;
+            head.to_vec()
+        });
+        Ok(Gradient { loss, values: values.collect() })
+    }
+
     /// Takes a parameter out, with its moments; nothing happens if there is none of this name.
     pub fn remove(&mut self, name: &str) {
         self.parameters.remove(name);
@@ -171,56 +217,6 @@ impl Trainable {
         Ok(StepReport { loss, grad_norm })
     }
 
-    /// Parameters and moments as a safetensors file: `name`, `name#first`, `name#second`, f32.
-    ///
-    /// # Errors
-    /// [`ModelError::Input`] if it cannot be serialised.
-    pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let mut arrays: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
-        for (name, p) in &self.parameters {
-            let (first, second) = p.state.moments();
-            arrays.push((name.clone(), p.shape.clone(), le_bytes(&p.values)));
-            arrays.push((format!("{name}#first"), p.shape.clone(), le_bytes(first)));
-            arrays.push((format!("{name}#second"), p.shape.clone(), le_bytes(second)));
-            arrays.push((format!("{name}#steps"), vec![1], p.state.n_steps().to_le_bytes().to_vec()));
-        }
-        serialise(arrays.iter().map(|(name, shape, bytes)| {
-            let dtype = if name.ends_with("#steps") { Dtype::U32 } else { Dtype::F32 };
-            (name.as_str(), dtype, &shape[..], &bytes[..])
-        }))
-    }
-
-    /// What [`Self::to_bytes`] wrote.
-    ///
-    /// # Errors
-    /// [`ModelError::Input`] that names the parameter.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let broken = |what: String| ModelError::input("trained parameters", what);
-        let file = SafeTensors::deserialize(bytes).map_err(|e| broken(e.to_string()))?;
-        let floats = |name: &str| -> Result<Vec<f32>> {
-            let view = file.tensor(name).map_err(|e| broken(format!("`{name}`: {e}")))?;
-            if view.dtype() != Dtype::F32 {
-                return Err(broken(format!("`{name}` is {:?}, not f32", view.dtype())));
-            }
-            Ok(view.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect())
-        };
-        let mut parameters = BTreeMap::new();
-        for name in file.names().into_iter().filter(|name| !name.contains('#')) {
-            let view = file.tensor(name).map_err(|e| broken(e.to_string()))?;
-            let steps =
-                file.tensor(&format!("{name}#steps")).map_err(|e| broken(format!("`{name}`: {e}")))?;
-            let Ok(steps) = <[u8; 4]>::try_from(steps.data()) else {
-                return Err(broken(format!("`{name}#steps` is not one u32")));
-            };
-            let (first, second) = (floats(&format!("{name}#first"))?, floats(&format!("{name}#second"))?);
-            let state = AdamWState::from_moments(first, second, u32::from_le_bytes(steps))
-                .map_err(|e| broken(format!("`{name}`: {e}")))?;
-            let parameter = Parameter { shape: view.shape().to_vec(), values: floats(name)?, state };
-            parameters.insert(name.to_owned(), parameter);
-        }
-        Ok(Self { parameters })
-    }
-
     /// The values alone in bf16, as a checkpoint for [`crate::Blip::load`].
     ///
     /// # Errors
@@ -238,10 +234,6 @@ impl Trainable {
             arrays.iter().map(|(name, shape, bytes)| (name.as_str(), Dtype::BF16, &shape[..], &bytes[..])),
         )
     }
-}
-
-fn le_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
 fn serialise<'a>(arrays: impl Iterator<Item = (&'a str, Dtype, &'a [usize], &'a [u8])>) -> Result<Vec<u8>> {
@@ -270,6 +262,16 @@ impl Tracked {
 }
 
 impl Gradient {
+    /// The loss that it is the gradient of.
+    pub fn loss(&self) -> f64 {
+        self.loss
+    }
+
+    /// Its elements one after another, in the order of the parameters' names.
+    pub fn into_flat(self) -> Vec<f32> {
+        self.values.concat()
+    }
+
     /// The gradient of the sum of both losses.
     #[must_use]
     pub fn plus(mut self, other: &Self) -> Self {
@@ -375,14 +377,38 @@ mod tests {
         assert!(reports[9].loss < reports[0].loss - 5.0);
         let mut first = quadratic();
         take_steps(&mut first, 4);
-        let mut second = Trainable::from_bytes(&first.to_bytes().unwrap()).unwrap();
+        // What a saved state keeps: values and moments.
+        let mut second = quadratic();
+        for name in ["a", "b"] {
+            let (shape, values) = first.get(name).unwrap();
+            second.insert(name, shape, values.to_vec()).unwrap();
+            let (m, v, n_steps) = first.moments(name).unwrap();
+            second.set_moments(name, m.to_vec(), v.to_vec(), n_steps).unwrap();
+        }
+        assert!(second.set_moments("c", vec![], vec![], 1).is_err());
+        assert!(second.set_moments("b", vec![0.0], vec![0.0], 1).is_err());
         take_steps(&mut second, 6);
         assert_eq!(second.get("a"), whole.get("a"));
         assert_eq!(second.get("b"), whole.get("b"));
     }
 
     #[test]
-    fn a_parameter_without_gradient_and_damaged_files_are_errors() {
+    fn a_flat_gradient_is_the_same_gradient() {
+        let (mut by_parameter, mut flat) = (quadratic(), quadratic());
+        let config = StepConfig { optimiser: AdamW { lr: 0.1, ..AdamW::default() }, max_norm: 1.0 };
+        take_steps(&mut by_parameter, 1);
+        let mut tracked = flat.tracked(&Device::Cpu).unwrap();
+        let loss = loss(&mut tracked);
+        let gradient = tracked.gradient(&loss).unwrap();
+        let (loss, elements) = (gradient.loss(), gradient.into_flat());
+        assert_eq!(elements, [2.0, -4.0, 6.0, 1.0, 1.0, 1.0, 1.0]);
+        assert!(flat.gradient_of_flat(loss, &elements[1..]).is_err());
+        flat.step(flat.gradient_of_flat(loss, &elements).unwrap(), &config).unwrap();
+        assert_eq!(flat.flat_values(), by_parameter.flat_values());
+    }
+
+    #[test]
+    fn a_parameter_without_gradient_and_another_ones_gradient_are_errors() {
         let mut trainable = quadratic();
         trainable.insert("unused", &[1], vec![0.0]).unwrap();
         let mut tracked = trainable.tracked(&Device::Cpu).unwrap();
@@ -391,8 +417,6 @@ mod tests {
         assert!(error.contains("no gradient for [unused]"), "{error}");
         assert!(trainable.insert("c", &[2], vec![0.0]).is_err());
         assert!(tracked.get("a", &[4]).unwrap_err().to_string().contains("`a` is [2, 2]"));
-        let bytes = quadratic().to_bytes().unwrap();
-        assert!(Trainable::from_bytes(&bytes[..bytes.len() - 5]).is_err());
         let other = quadratic();
         let mut tracked = other.tracked(&Device::Cpu).unwrap();
         let loss = self::loss(&mut tracked);

@@ -425,7 +425,7 @@ fn inside_a_multimodal_model_it_learns_prompts_and_answers() {
     let prompt = Random(9).values(n_tokens * d, 1.0);
     let gradient_of = |batch: &[&Sample], prompt: &[f32]| {
         let prompts =
-            PromptBatch { values: prompt.repeat(batch.len()), batch: batch.len(), n_tokens, dim: d };
+            PromptBatch { values: prompt.repeat(batch.len()), lengths: vec![n_tokens; batch.len()], dim: d };
         model.loss_gradient(batch, &prompts).unwrap()
     };
     let whole: Vec<&Sample> = samples.iter().collect();

@@ -8,12 +8,12 @@ mod common;
 use candle_core::{Device, Tensor};
 use common::{Set, abs_max, fixtures, max_diff, sets};
 use fwd_models::{
-    Blip, FrozenFeatures, Instructions, ModelError, MultimodalModel, QFormerText, Sample, SegmentKind, Tap,
-    padded,
+    Blip, FrozenFeatures, GenerationConfig, Instructions, ModelError, MultimodalModel, QFormerText, Sample,
+    SegmentKind, Tap, answer, padded,
 };
+use fwd_prompt::continual::{Column, Curriculum, Event, Moment, Task};
 use fwd_prompt::{
-    Allocation, Config, Curriculum, Event, FrozenModel, PoolConfig, PromptBatch, PromptPool, Rule, Task,
-    Trainer, TrainingConfig,
+    Allocation, Config, FrozenModel, PoolConfig, PromptBatch, PromptLearner, Rule, TrainingConfig, trainer,
 };
 use std::ops::ControlFlow;
 
@@ -37,7 +37,7 @@ fn loss_and_gradient_through_the_trait_are_those_of_transformers() {
         let prompt = set.io("soft.prompt");
         let (batch, n_tokens, dim) = prompt.dims3().unwrap();
         let values = prompt.flatten_all().unwrap().to_vec1().unwrap();
-        let prompts = PromptBatch { values, batch, n_tokens, dim };
+        let prompts = PromptBatch { values, lengths: vec![n_tokens; batch], dim };
         let found = model.loss_gradient(&samples.iter().collect::<Vec<_>>(), &prompts).unwrap();
         let want: f32 = set.io("soft.loss").get(0).unwrap().to_scalar().unwrap();
         assert!((found.loss - f64::from(want)).abs() < 1e-5, "{}", set.name);
@@ -82,7 +82,7 @@ fn both_models_learn_two_tasks_without_leaking() {
         let (first, second) = samples.split_at(samples.len() / 2);
         let task = |name: &str, train| Task { name: name.to_owned(), train };
         let curriculum =
-            Curriculum { pretraining: &[], tasks: vec![task("first", first), task("second", second)] };
+            Curriculum { pretraining: &[][..], tasks: vec![task("first", first), task("second", second)] };
         let config = Config {
             rule: Rule::Fwd,
             pool: PoolConfig {
@@ -94,8 +94,10 @@ fn both_models_learn_two_tasks_without_leaking() {
             training: TrainingConfig { epochs: 30, batch_size: 4, ..TrainingConfig::default() },
             ..Config::default()
         };
-        let loss = |model: &Blip, pool: &PromptPool, column: usize| -> Result<f64, ModelError> {
-            let samples = [first, second][column];
+        let mut evaluate = |learner: &PromptLearner<&Blip>, _: Moment, column| -> Result<f64, ModelError> {
+            let Column::Task(task) = column else { panic!("there is no pre-training") };
+            let (samples, model) = ([first, second][task.index()], learner.model());
+            let pool = learner.prompts().pool();
             let mut total = 0.0;
             for sample in samples {
                 let prompts = pool.gather(&[pool.select(&model.queries(sample)?).unwrap()]).unwrap();
@@ -103,22 +105,57 @@ fn both_models_learn_two_tasks_without_leaking() {
             }
             Ok(total / samples.len() as f64)
         };
-        let mut evaluate = |model: &Blip, pool: &PromptPool, column: usize| loss(model, pool, column);
         let mut losses = Vec::new();
-        let mut trainer = Trainer::new(&model, curriculum, config).unwrap();
-        trainer
-            .run(None, &mut evaluate, &mut |event| {
-                if let Event::Step { task, loss, .. } = event {
-                    losses.push((task.clone(), *loss));
-                }
-                ControlFlow::Continue(())
-            })
-            .unwrap();
+        let mut run = trainer(&model, curriculum, &config).unwrap();
+        run.run(None, &mut evaluate, &mut |event| {
+            if let Event::Step { task, loss, .. } = event {
+                losses.push((task.clone(), *loss));
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
         for task in ["first", "second"] {
             let of_task: Vec<f64> = losses.iter().filter(|x| x.0 == task).map(|x| x.1).collect();
             assert!(of_task.last().unwrap() < &of_task[0], "{name}, {task}: {of_task:?}");
         }
-        let found = &trainer.state().interference()[1][1];
+        let found = &run.learner().prompts().interference()[1][1];
         assert!(found.forbidden && found.leakage <= 1e-5, "{name}: {found:?}");
     }
+}
+
+#[test]
+fn samples_with_and_without_prompts_in_one_call_are_what_they_are_alone() {
+    let set = Set::open(&fixtures().join("sets/instructblip-small"));
+    let (model, features) = open(&set);
+    let mut samples = features.samples(&set.io("labels")).unwrap();
+    samples.truncate(3);
+    samples[2].labels.pop();
+    let (d, lengths) = (model.language().d_model(), [2, 0, 5]);
+    let token = |i: usize| ((i * 37 % 101) as f32 / 50.0 - 1.0) * 0.3;
+    let values: Vec<f32> = (0..7 * d).map(token).collect();
+    let prompts = PromptBatch { values: values.clone(), lengths: lengths.to_vec(), dim: d };
+    let batch: Vec<&Sample> = samples.iter().collect();
+    let together = model.loss_gradient(&batch, &prompts).unwrap();
+    let all: usize = samples.iter().map(|s| s.labels.len()).sum();
+    let config = GenerationConfig::greedy(6, model.special_tokens().clone());
+    let answers = answer(&model, &batch, &prompts, &config).unwrap();
+    let (mut loss, mut gradient, mut start) = (0.0, Vec::new(), 0);
+    for (i, (sample, length)) in samples.iter().zip(lengths).enumerate() {
+        let own = values[start * d..(start + length) * d].to_vec();
+        start += length;
+        let own = PromptBatch { values: own, lengths: vec![length], dim: d };
+        let alone = model.loss_gradient(&[sample], &own).unwrap();
+        let share = sample.labels.len() as f64 / all as f64;
+        loss += share * alone.loss;
+        gradient.extend(alone.gradient.iter().map(|&g| share * f64::from(g)));
+        assert_eq!(answers[i..=i], answer(&model, &[sample], &own, &config).unwrap());
+    }
+    assert!((together.loss - loss).abs() < 1e-6, "{} {loss}", together.loss);
+    assert_eq!(together.gradient.len(), 7 * d);
+    let largest = gradient.iter().fold(0f64, |m, g| m.max(g.abs()));
+    let off =
+        together.gradient.iter().zip(&gradient).map(|(&a, b)| (f64::from(a) - b).abs()).fold(0.0, f64::max);
+    assert!(largest > 0.0 && off < 1e-5 * largest, "{off} of {largest}");
+    let too_few = PromptBatch { values: vec![], lengths: vec![0], dim: d };
+    assert!(model.loss_gradient(&batch, &too_few).is_err());
 }
