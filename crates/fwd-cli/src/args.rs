@@ -1,12 +1,11 @@
 //! The command line.
 
-use crate::config::Order;
-use crate::device::DeviceKind;
-use crate::method::Method;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use fwd_eval::FirstRow;
+use fwd_run::config::Order;
+use fwd_run::{Choice, DeviceKind, Method};
 use std::path::PathBuf;
 
 /// Continual prompt tuning of a frozen multimodal language model.
@@ -151,6 +150,12 @@ pub(crate) struct MetricsArgs {
     pub(crate) stages: Option<Vec<String>>,
 }
 
+/// A setting of the library by its name; the help lists all names with what they mean.
+fn one_of<T: Choice + Send + Sync>() -> impl TypedValueParser<Value = T> {
+    let names = T::ALL.iter().map(|(_, name, about)| PossibleValue::new(*name).help(*about));
+    PossibleValuesParser::new(names).try_map(|name| T::named(&name).ok_or("there is no such value"))
+}
+
 /// The moment of the first row of a matrix, by its name.
 fn first_row(name: String) -> FirstRow {
     if name == "before-training" { FirstRow::BeforeTraining } else { FirstRow::AfterFirstTask }
@@ -165,7 +170,7 @@ pub(crate) struct CompareArgs {
     #[arg(long)]
     pub(crate) pool_orders: bool,
     /// Differences to this method instead of values, each run less that of the same seed and order.
-    #[arg(long, value_enum, value_name = "METHOD")]
+    #[arg(long, value_parser = one_of::<Method>(), value_name = "METHOD")]
     pub(crate) against: Option<Method>,
     /// Format of the table.
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -216,7 +221,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) bench: Option<PathBuf>,
     /// Where the model computes.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_parser = one_of::<DeviceKind>(), default_value_t)]
     pub(crate) device: DeviceKind,
 }
 
@@ -230,7 +235,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// The method.
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = one_of::<Method>())]
     pub(crate) method: Option<Method>,
     /// Seed of all random numbers.
     #[arg(long)]
@@ -239,7 +244,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_delimiter = ',', value_name = "TASK,…")]
     pub(crate) tasks: Option<Vec<String>>,
     /// In which order the tasks are learnt.
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = one_of::<Order>())]
     pub(crate) order: Option<Order>,
     /// Model directory in Hugging Face's layout (InstructBLIP or BLIP-2); without it the embedded model.
     #[arg(long, value_name = "DIR")]
@@ -248,7 +253,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) bench: Option<PathBuf>,
     /// Where the model computes; without it the CPU.
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = one_of::<DeviceKind>())]
     pub(crate) device: Option<DeviceKind>,
     /// Where frozen features are kept between runs; without it `.fwd-cache` beside the run directory.
     #[arg(long, value_name = "DIR")]
@@ -306,7 +311,7 @@ pub(crate) struct EvalArgs {
     #[command(flatten)]
     pub(crate) places: Places,
     /// Where the model computes.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_parser = one_of::<DeviceKind>(), default_value_t)]
     pub(crate) device: DeviceKind,
     /// Also write the answers into this folder, one JSON line each.
     #[arg(long, value_name = "DIR")]
@@ -378,7 +383,7 @@ pub(crate) struct AskArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) backbone: Option<PathBuf>,
     /// Where the model computes.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_parser = one_of::<DeviceKind>(), default_value_t)]
     pub(crate) device: DeviceKind,
     /// For a run of the method `independent`: the task whose prompts are used.
     #[arg(long)]
@@ -406,7 +411,7 @@ pub(crate) struct PretrainArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) bench: Option<PathBuf>,
     /// Where the model computes.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_parser = one_of::<DeviceKind>(), default_value_t)]
     pub(crate) device: DeviceKind,
     /// Where frozen features are kept; without it `.fwd-cache` in the model directory.
     #[arg(long, value_name = "DIR")]

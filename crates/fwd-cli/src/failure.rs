@@ -1,14 +1,9 @@
 //! How an error reaches the user: one message, what to do about it where that is known, and an exit code.
 
-use crate::interrupt::{self, Interrupted};
-use std::error::Error;
+use crate::interrupt;
+use fwd_run::is_interrupt;
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
-
-/// An error of this program where a library wants a type that implements [`Error`].
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Failure(#[source] pub(crate) anyhow::Error);
 
 /// Prints an error and returns the exit code: 130 after an interrupt, else 1.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
@@ -29,13 +24,8 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Whether the work was asked to stop, however deep the error lies.
-pub(crate) fn is_interrupt(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.is::<Interrupted>())
-}
-
 /// All messages of the chain; many errors repeat their source's, and are not said twice.
-pub(crate) fn render(error: &anyhow::Error) -> String {
+fn render(error: &anyhow::Error) -> String {
     let mut out = String::new();
     for cause in error.chain() {
         let message = cause.to_string();
@@ -79,30 +69,10 @@ fn command_line() -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Makes an error of this program one that implements [`Error`].
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
-        Self(error)
-    }
-}
-
-/// For results of libraries inside functions that return [`Failure`].
-pub(crate) fn fail(error: impl Error + Send + Sync + 'static) -> Failure {
-    Failure(anyhow::Error::new(error))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use anyhow::Context;
-
-    #[test]
-    fn an_interrupt_is_found_through_all_layers() {
-        let inner = anyhow::Error::from(Interrupted).context("task `a`");
-        let error = anyhow::Error::new(Failure(inner)).context("training");
-        assert!(is_interrupt(&error));
-        assert!(!is_interrupt(&anyhow::anyhow!("interrupted")));
-    }
 
     #[test]
     fn no_message_is_said_twice() {

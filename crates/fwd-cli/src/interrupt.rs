@@ -8,11 +8,6 @@ pub(crate) const EXIT_CODE: u8 = 130;
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// The error of work that was asked to stop; whatever it had finished is kept.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("interrupted")]
-pub(crate) struct Interrupted;
-
 /// Listens to the signals.
 ///
 /// # Errors
@@ -30,12 +25,4 @@ pub(crate) fn install() -> Result<()> {
 /// Whether the work has been asked to stop.
 pub(crate) fn is_requested() -> bool {
     REQUESTED.load(Ordering::SeqCst)
-}
-
-/// An error if the work has been asked to stop: the safe point of a loop.
-///
-/// # Errors
-/// [`Interrupted`].
-pub(crate) fn check() -> Result<()> {
-    if is_requested() { Err(Interrupted.into()) } else { Ok(()) }
 }

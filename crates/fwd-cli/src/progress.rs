@@ -1,5 +1,6 @@
 //! Progress bars with the time that is left, and remarks, on standard error. Bars are hidden where it is no terminal.
 
+use fwd_run::Progress;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::Write;
 use std::sync::LazyLock;
@@ -19,11 +20,11 @@ pub(crate) fn configure(quiet: bool) {
 }
 
 /// A bar of `len` steps; it disappears when it is dropped.
-pub(crate) fn bar(message: impl Into<String>, len: usize) -> Bar {
+pub(crate) fn bar(message: &str, len: usize) -> Bar {
     let style = ProgressStyle::with_template(STYLE).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::new(len as u64).with_style(style.progress_chars("=> "));
     let bar = BARS.add(bar);
-    bar.set_message(message.into());
+    bar.set_message(message.to_owned());
     Bar(bar)
 }
 
@@ -45,23 +46,20 @@ pub(crate) fn clear() {
     let _ = BARS.clear();
 }
 
-/// A progress bar.
+/// A progress bar; it is cleared away when it is dropped.
 pub(crate) struct Bar(ProgressBar);
 
-impl Bar {
-    /// One step more.
-    pub(crate) fn advance(&self) {
+impl Progress for Bar {
+    fn advance(&self) {
         self.0.inc(1);
     }
 
-    /// Where it stands.
-    pub(crate) fn set(&self, position: usize) {
+    fn set(&self, position: usize) {
         self.0.set_position(position as u64);
     }
 
-    /// What it says.
-    pub(crate) fn say(&self, message: String) {
-        self.0.set_message(message);
+    fn say(&self, text: &str) {
+        self.0.set_message(text.to_owned());
     }
 }
 

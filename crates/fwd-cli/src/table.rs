@@ -1,7 +1,8 @@
 //! Results as aligned text.
 
-use crate::method::Method;
-use crate::metrics::{Measures, Metrics};
+use fwd_run::Method;
+use fwd_run::comparison::{Form, Measure, Summary};
+use fwd_run::run::{Measures, RunMetrics};
 
 /// Rows under a header: the first column to the left, the others to the right.
 pub(crate) fn render(rows: &[Vec<String>]) -> String {
@@ -44,7 +45,7 @@ pub(crate) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 }
 
 /// The score matrix of a run: a row for each moment.
-pub(crate) fn scores(metrics: &Metrics) -> String {
+pub(crate) fn scores(metrics: &RunMetrics) -> String {
     let mut header = vec!["after".to_owned()];
     header.extend(metrics.tasks.iter().map(|task| task.name.clone()));
     if metrics.scores.iter().any(|row| row.len() > metrics.tasks.len()) {
@@ -60,7 +61,7 @@ pub(crate) fn scores(metrics: &Metrics) -> String {
 }
 
 /// The name of a row of the score matrix.
-pub(crate) fn moment(metrics: &Metrics, after: usize) -> String {
+pub(crate) fn moment(metrics: &RunMetrics, after: usize) -> String {
     match (after, metrics.method) {
         (0, _) => "nothing".to_owned(),
         (_, Method::Independent) => "each alone".to_owned(),
@@ -87,8 +88,27 @@ pub(crate) fn measures(m: &Measures) -> String {
     render(&rows)
 }
 
+/// A measure over seeds, with its interval; a dash where there is nothing.
+pub(crate) fn measure(measure: &Measure, summary: Option<Summary>) -> String {
+    let Some(summary) = summary else { return "–".to_owned() };
+    let number = |value: f64| match measure.form {
+        Form::Points => format!("{value:.1}"),
+        Form::Difference => format!("{value:+.1}"),
+        Form::Count => format!("{value:.0}"),
+        Form::Percent => format!("{value:.2}"),
+        Form::Largest => format!("{value:.0e}"),
+    };
+    match (measure.form, summary.half_width) {
+        (Form::Largest, _) => number(summary.max),
+        // Seeds change nothing in these.
+        (Form::Count, Some(0.0)) | (_, None) => number(summary.mean),
+        (Form::Percent, Some(half)) => format!("{} ± {half:.2}", number(summary.mean)),
+        (_, Some(half)) => format!("{} ± {half:.1}", number(summary.mean)),
+    }
+}
+
 /// Runs beside each other: a row for each.
-pub(crate) fn comparison(runs: &[&Metrics]) -> String {
+pub(crate) fn comparison(runs: &[&RunMetrics]) -> String {
     let header = ["method", "A", "F", "BWT", "FWT", "FWT*", "pre-training", "trained", "%", "leakage"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     for run in runs {
@@ -114,11 +134,28 @@ pub(crate) fn comparison(runs: &[&Metrics]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fwd_run::comparison::MEASURES;
 
     #[test]
     fn columns_are_aligned_by_characters() {
         let rows = [["µ", "value"], ["long name", "1.0"]].map(|row| row.map(str::to_owned).to_vec());
         assert_eq!(render(&rows), "µ          value\n────────────────\nlong name    1.0\n");
         assert_eq!(render(&[]), "");
+    }
+
+    fn text(key: &str, summary: Option<Summary>) -> String {
+        let column = MEASURES.into_iter().find(|m| m.key == key).unwrap();
+        measure(&column, summary)
+    }
+
+    #[test]
+    fn each_form_has_its_digits() {
+        let three = Summary::of(&[38.0, 40.0, 42.0]);
+        assert_eq!(text("average", three), "40.0 ± 5.0");
+        assert_eq!(text("retention", Summary::of(&[-8.25])), "-8.2");
+        assert_eq!(text("forward_transfer", Summary::of(&[0.3])), "+0.3");
+        assert_eq!(text("trainable_parameters", Summary::of(&[448.0, 448.0])), "448");
+        assert_eq!(text("leakage", Summary::of(&[1e-7, 3e-7])), "3e-7");
+        assert_eq!(text("plasticity", None), "–");
     }
 }

@@ -1,9 +1,9 @@
 //! A dot with its interval for each of some names, single values as small dots, the value in words at the right. Names stand at the
 //! left; if one is too long for that, each stands above its dot.
 
-use super::charts::{Dots, Scale};
-use super::draw::{Anchor, Drawn, Pen, TEXT, WIDTH, room_for};
+use super::chart::{Dots, Scale};
 use super::palette::{self, INK, MUTED, SURFACE};
+use super::pen::{Anchor, Drawn, Pen, TEXT, WIDTH, room_for, shorten};
 use plotters::prelude::*;
 
 const ROW: i32 = 34;
@@ -96,28 +96,4 @@ pub(super) fn draw<DB: DrawingBackend>(chart: &Dots, pen: &Pen<'_, DB>) -> Drawn
         pen.marker_at(row.number, plot.backend_coord(&at(row.value)))?;
     }
     Ok(())
-}
-
-/// A text cut to a width.
-pub(super) fn shorten(text: &str, width: i32) -> String {
-    if room_for([text].into_iter(), TEXT) <= width {
-        return text.to_owned();
-    }
-    let mut short: String = text.to_owned();
-    while !short.is_empty() && room_for([format!("{short}…").as_str()].into_iter(), TEXT) > width {
-        short.pop();
-    }
-    format!("{}…", short.trim_end())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_names_are_cut() {
-        assert_eq!(shorten("fwd", 100), "fwd");
-        let short = shorten("a name that nobody could put into so little room", 120);
-        assert!(short.starts_with("a name") && short.ends_with('…') && short.len() < 25, "{short}");
-    }
 }

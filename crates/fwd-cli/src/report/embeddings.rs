@@ -1,15 +1,16 @@
 //! The sections about input embeddings: how their rank grows along a sequence, their spectra, and how the subspaces of tasks and
 //! modalities lie to each other.
 
-use super::charts::{Axis, Chart, Heat, Lines, Point, Scale, Series};
+use super::chart::{Axis, Chart, Heat, Lines, Point, Scale, Series};
 use super::html::{Block, Figure, Section, Table};
-use super::results::{minus, numbered, over_table};
-use crate::findings::{Analyzed, PRETRAINING, Rank, Rows, Stage};
-use crate::method::Method;
-use crate::ranks;
-use crate::runs::{Comparison, Group};
+use super::shared::{minus, numbered, over_table};
 use anyhow::Result;
 use fwd_prompt::analysis::{Modality, Pair, Spectrum};
+use fwd_run::Method;
+use fwd_run::analysis::EmbeddingAnalysis;
+use fwd_run::comparison::{Comparison, Group, Summary};
+use fwd_run::run::{Rank, RankStage, Rows, read_ranks};
+use fwd_run::samples::PRETRAINING;
 
 /// The energy whose ranks are drawn.
 const ENERGY: f64 = 0.95;
@@ -29,8 +30,8 @@ const MODALITIES: [(Modality, &str, &str); 3] = [
 pub(super) fn growth(comparison: &Comparison) -> Result<Option<Section>> {
     let (mut recorded, mut input) = (Vec::new(), None);
     for (number, group) in numbered(comparison) {
-        let runs = group.runs.iter().map(|run| ranks::read(&run.dir)).collect::<Result<Vec<_>>>()?;
-        let runs: Vec<Vec<Stage>> = runs.into_iter().filter(|stages| !stages.is_empty()).collect();
+        let runs = group.runs.iter().map(|run| read_ranks(&run.dir)).collect::<Result<Vec<_>>>()?;
+        let runs: Vec<Vec<RankStage>> = runs.into_iter().filter(|stages| !stages.is_empty()).collect();
         if runs.is_empty() {
             continue;
         }
@@ -39,7 +40,7 @@ pub(super) fn growth(comparison: &Comparison) -> Result<Option<Section>> {
         }
         recorded.push((number, group, runs));
     }
-    type Value = fn(&Stage, &Rank) -> f64;
+    type Value = fn(&RankStage, &Rank) -> f64;
     let values: [(&str, &str, &str, Value); 2] = [
         (
             "rank-growth",
@@ -55,7 +56,7 @@ pub(super) fn growth(comparison: &Comparison) -> Result<Option<Section>> {
         ),
     ];
     let figures = values.into_iter().filter_map(|(id, title, unit, value)| {
-        let course = |name: String, number, runs: &[Vec<Stage>], rows| Series {
+        let course = |name: String, number, runs: &[Vec<RankStage>], rows| Series {
             name,
             number,
             points: points(runs, rows, value),
@@ -88,55 +89,55 @@ pub(super) fn growth(comparison: &Comparison) -> Result<Option<Section>> {
 }
 
 /// The rank at [`ENERGY`].
-fn rank_at(stage: &Stage, rank: &Rank) -> f64 {
+fn rank_at(stage: &RankStage, rank: &Rank) -> f64 {
     let place = stage.energies.iter().position(|energy| *energy == ENERGY);
     place.map_or(f64::NAN, |i| rank.ranks[i] as f64)
 }
 
 /// A value of all tasks' rows together at each stage, over seeds.
-fn points(runs: &[Vec<Stage>], rows: Rows, value: fn(&Stage, &Rank) -> f64) -> Vec<Point> {
+fn points(runs: &[Vec<RankStage>], rows: Rows, value: fn(&RankStage, &Rank) -> f64) -> Vec<Point> {
     let at = |after: usize| {
-        let found = runs.iter().filter_map(|stages| {
+        let values = runs.iter().filter_map(|stages| {
             let stage = stages.iter().find(|stage| stage.after == after)?;
             let rank = stage.ranks.iter().find(|rank| rank.task.is_none() && rank.rows == rows)?;
             Some(value(stage, rank))
         });
-        let found = crate::interval::Summary::of(&found.collect::<Vec<_>>())?;
-        Some(Point { x: after as f64, y: found.mean, ends: (found.low(), found.high()) })
+        let summary = Summary::of(&values.collect::<Vec<_>>())?;
+        Some(Point { x: after as f64, y: summary.mean, ends: (summary.low(), summary.high()) })
     };
     let last = runs.iter().flatten().map(|stage| stage.after).max().unwrap_or(0);
     (0..=last).filter_map(at).collect()
 }
 
 /// Spectra, ranks and overlaps.
-pub(super) fn analysis(found: &Analyzed) -> Section {
-    let figures = MODALITIES.iter().filter_map(|m| spectra(found, *m));
-    let overlaps = MODALITIES.iter().filter_map(|m| overlaps(found, *m));
+pub(super) fn analysis(analysis: &EmbeddingAnalysis) -> Section {
+    let figures = MODALITIES.iter().filter_map(|m| spectra(analysis, *m));
+    let overlaps = MODALITIES.iter().filter_map(|m| overlaps(analysis, *m));
     let mut blocks = vec![
         Block::Text(format!(
             "Embeddings have {} dimensions. A subspace holds {} % of the energy of its rows; the overlap of two is 1 if the smaller lies in the \
              larger, and for two at random the larger rank divided by the dimensions.",
-            found.dim,
-            100.0 * found.embeddings.energy
+            analysis.dim,
+            100.0 * analysis.embeddings.energy
         )),
         Block::Figures(figures.collect()),
-        Block::Table(ranks_table(found)),
+        Block::Table(ranks_table(analysis)),
         Block::Figures(overlaps.collect()),
     ];
-    if !found.embeddings.modalities.is_empty() {
-        blocks.push(Block::Table(modalities(found)));
+    if !analysis.embeddings.modalities.is_empty() {
+        blocks.push(Block::Table(modalities(analysis)));
     }
-    blocks.extend(pretrained(found).map(Block::Table));
+    blocks.extend(pretrained(analysis).map(Block::Table));
     Section { id: "embeddings", title: "Embeddings of tasks and modalities", blocks }
 }
 
 /// Of the tasks and of pre-training.
-fn all_spectra(found: &Analyzed) -> impl Iterator<Item = &Spectrum> {
-    found.embeddings.spectra.iter().chain(found.pretrained.iter().flat_map(|p| &p.spectra))
+fn all_spectra(analysis: &EmbeddingAnalysis) -> impl Iterator<Item = &Spectrum> {
+    analysis.embeddings.spectra.iter().chain(analysis.pretrained.iter().flat_map(|p| &p.spectra))
 }
 
-fn spectra(found: &Analyzed, (modality, id, words): (Modality, &str, &str)) -> Option<Figure> {
-    let spectra: Vec<&Spectrum> = all_spectra(found).filter(|s| s.modality == modality).collect();
+fn spectra(analysis: &EmbeddingAnalysis, (modality, id, words): (Modality, &str, &str)) -> Option<Figure> {
+    let spectra: Vec<&Spectrum> = all_spectra(analysis).filter(|s| s.modality == modality).collect();
     let series = spectra.iter().enumerate().map(|(number, spectrum)| {
         let first = spectrum.singular_values.first().copied().unwrap_or(1.0);
         let relative = spectrum.singular_values.iter().map(|sigma| sigma / first);
@@ -179,8 +180,8 @@ fn spectra(found: &Analyzed, (modality, id, words): (Modality, &str, &str)) -> O
     })
 }
 
-fn ranks_table(found: &Analyzed) -> Table {
-    let rows = all_spectra(found).map(|s| {
+fn ranks_table(analysis: &EmbeddingAnalysis) -> Table {
+    let rows = all_spectra(analysis).map(|s| {
         let mut cells = vec![s.task.clone(), words(s.modality).to_owned(), s.n_rows.to_string()];
         cells.extend(s.ranks.iter().map(usize::to_string));
         cells.push(format!("{:.1}", s.effective_rank));
@@ -195,14 +196,15 @@ fn ranks_table(found: &Analyzed) -> Table {
     }
 }
 
-fn overlaps(found: &Analyzed, (modality, id, words): (Modality, &str, &str)) -> Option<Figure> {
-    let pairs: Vec<&Pair> = found.embeddings.pairs.iter().filter(|pair| pair.modality == modality).collect();
+fn overlaps(analysis: &EmbeddingAnalysis, (modality, id, words): (Modality, &str, &str)) -> Option<Figure> {
+    let pairs: Vec<&Pair> =
+        analysis.embeddings.pairs.iter().filter(|pair| pair.modality == modality).collect();
     if pairs.is_empty() {
         return None;
     }
-    let names: Vec<&String> = found.tasks.iter().map(|task| &task.name).collect();
+    let names: Vec<&String> = analysis.tasks.iter().map(|task| &task.name).collect();
     let overlap = |a: &String, b: &String| {
-        let halves = found.halves.iter().filter(|pair| pair.modality == modality);
+        let halves = analysis.halves.iter().filter(|pair| pair.modality == modality);
         let mut all = pairs.iter().copied().chain(halves);
         all.find(|pair| (&pair.a == a && &pair.b == b) || (&pair.a == b && &pair.b == a))
             .map(|pair| pair.overlap)
@@ -230,7 +232,7 @@ fn overlaps(found: &Analyzed, (modality, id, words): (Modality, &str, &str)) -> 
         text: format!(
             "How much the subspaces of two tasks share; on the diagonal, framed, two halves of one task's samples, which is as much as can be \
              expected. At random: up to {:.2}.",
-            largest as f64 / found.dim.max(1) as f64
+            largest as f64 / analysis.dim.max(1) as f64
         ),
         alt: format!(
             "Overlap of {0} tasks with each other, {0} by {0} cells; the numbers are in the table below.",
@@ -251,9 +253,9 @@ fn overlaps(found: &Analyzed, (modality, id, words): (Modality, &str, &str)) -> 
 }
 
 /// Image against text of each task.
-fn modalities(found: &Analyzed) -> Table {
-    let rows = found.embeddings.modalities.iter().map(|pair| {
-        let chance = pair.ranks.iter().copied().max().unwrap_or(0) as f64 / found.dim.max(1) as f64;
+fn modalities(analysis: &EmbeddingAnalysis) -> Table {
+    let rows = analysis.embeddings.modalities.iter().map(|pair| {
+        let chance = pair.ranks.iter().copied().max().unwrap_or(0) as f64 / analysis.dim.max(1) as f64;
         vec![
             pair.a.clone(),
             pair.ranks[0].to_string(),
@@ -280,8 +282,8 @@ fn modalities(found: &Analyzed) -> Table {
 }
 
 /// Where the tasks lie to what was pre-trained.
-fn pretrained(found: &Analyzed) -> Option<Table> {
-    let pretrained = found.pretrained.as_ref()?;
+fn pretrained(analysis: &EmbeddingAnalysis) -> Option<Table> {
+    let pretrained = analysis.pretrained.as_ref()?;
     let rows = pretrained.tasks.iter().map(|task| {
         vec![
             task.task.clone(),

@@ -1,9 +1,8 @@
 //! Heat maps: a cell for each value, its number in it, and the scale of colours below.
 
-use super::charts::{Heat, group_digits};
-use super::dots::shorten;
-use super::draw::{Anchor, Drawn, Pen, TEXT, WIDTH, room_for, text_width};
+use super::chart::{Heat, group_digits};
 use super::palette::{self, INK, MUTED, SURFACE};
+use super::pen::{Anchor, Drawn, Pen, TEXT, WIDTH, room_for, shorten, text_width};
 use plotters::prelude::*;
 
 const HEAD: i32 = 50;

@@ -1,6 +1,7 @@
-//! The page: sections of text, tables and figures as HTML. Whatever comes from files is escaped here, in one place.
+//! The page: sections of text, tables and figures as HTML. Whatever comes from files is escaped.
 
-use super::charts::Chart;
+use super::chart::Chart;
+use super::escape::escape;
 use super::{draw, palette};
 use anyhow::Result;
 use std::fmt::Write;
@@ -59,24 +60,6 @@ pub(super) struct Figure {
     pub(super) chart: Chart,
     /// The numbers.
     pub(super) numbers: Table,
-}
-
-/// A text inside HTML or XML, and in their attributes.
-pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            // No document may hold these.
-            c if c.is_control() && c != '\n' && c != '\t' => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 /// The whole document.

@@ -1,8 +1,8 @@
 //! Line charts with intervals.
 
-use super::charts::{Lines, Scale, Series};
-use super::draw::{Anchor, Drawn, Pen, TEXT, legend_height};
+use super::chart::{Lines, Point, Scale, Series};
 use super::palette::{self, MUTED};
+use super::pen::{Anchor, Drawn, Pen, TEXT, legend_height};
 use plotters::prelude::*;
 
 const PLOT_HEIGHT: i32 = 270;
@@ -76,7 +76,7 @@ pub(super) fn draw<DB: DrawingBackend>(chart: &Lines, pen: &Pen<'_, DB>) -> Draw
 }
 
 /// The points that have a marker; on long lines each series has them elsewhere.
-fn marked(series: &Series) -> impl Iterator<Item = &super::charts::Point> {
+fn marked(series: &Series) -> impl Iterator<Item = &Point> {
     let every = if series.points.len() > MANY { series.points.len() / 6 } else { 1 };
     series.points.iter().skip(series.number % every).step_by(every)
 }

@@ -1,4 +1,4 @@
-//! `report`: one HTML file about finished runs that needs nothing else, and its figures as SVG and PNG.
+//! One HTML file about finished runs that needs nothing else, and its figures as SVG and PNG.
 //!
 //! ```text
 //! DIR/report.html         everything: text, tables, figures
@@ -7,57 +7,52 @@
 //! ```
 //! Nothing in it depends on when it is made: the same runs give the same bytes.
 
-mod charts;
+mod chart;
 mod dots;
 mod draw;
 mod embeddings;
+mod escape;
 mod heat;
 mod html;
 mod lines;
 mod palette;
+mod pen;
 mod results;
 mod selection;
+mod shared;
 
-use crate::args::{Common, ReportArgs};
-use crate::files::{read_json, write_atomically};
-use crate::findings::{ANALYSIS, Analyzed};
-use crate::output;
-use crate::runs::Comparison;
 use anyhow::{Context, Result, ensure};
+use fwd_run::analysis::EmbeddingAnalysis;
+use fwd_run::comparison::Comparison;
+use fwd_run::files::write_atomically;
 use html::{Block, Figure, Section};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 const PAGE: &str = "report.html";
 const FIGURES: &str = "figures";
 
-/// The command `report`.
+/// Writes the report on some runs into a folder, and returns the page and the names of its figures.
 ///
 /// # Errors
-/// Runs that cannot be compared (see [`Comparison::read`]); an analysis of another model or benchmark; a folder that holds something
-/// else or cannot be written.
-pub(crate) fn command(args: &ReportArgs, common: &Common) -> Result<ExitCode> {
-    let comparison = Comparison::read(&args.runs, false)?;
-    let analysis = read_analysis(args, &comparison)?;
-    let sections = sections(&comparison, analysis.as_ref())?;
-    refuse_foreign(&args.out)?;
-    write_figures(&args.out.join(FIGURES), &sections)?;
-    let (title, summary) = heading(&comparison)?;
+/// A damaged file beside a run; a folder that holds something else or cannot be written.
+pub(crate) fn write(
+    comparison: &Comparison,
+    analysis: Option<&EmbeddingAnalysis>,
+    out: &Path,
+) -> Result<(PathBuf, Vec<String>)> {
+    let sections = sections(comparison, analysis)?;
+    refuse_foreign(out)?;
+    write_figures(&out.join(FIGURES), &sections)?;
+    let (title, summary) = heading(comparison)?;
     let page = html::page(&title, &summary, &sections)?;
-    let path = args.out.join(PAGE);
+    let path = out.join(PAGE);
     write_atomically(&path, page.as_bytes())?;
-    if common.json {
-        let names: Vec<&str> = figures(&sections).map(|figure| figure.id.as_str()).collect();
-        output::print_json(&serde_json::json!({ "report": path.display().to_string(), "figures": names }))?;
-    } else {
-        output::print(&path.display().to_string())?;
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok((path, figures(&sections).map(|figure| figure.id.clone()).collect()))
 }
 
-fn sections(comparison: &Comparison, analysis: Option<&Analyzed>) -> Result<Vec<Section>> {
+fn sections(comparison: &Comparison, analysis: Option<&EmbeddingAnalysis>) -> Result<Vec<Section>> {
     let mut sections = vec![
         results::overview(comparison)?,
         results::sequence(comparison),
@@ -84,24 +79,9 @@ fn heading(comparison: &Comparison) -> Result<(String, String)> {
         "{}, scored on the {} split. The model has {} numbers, which are frozen but for what a method trains.",
         count(n_runs, "run"),
         first.metrics.split,
-        charts::group_digits(first.metrics.backbone_parameters as f64)
+        chart::group_digits(first.metrics.backbone_parameters as f64)
     );
     Ok((title, summary))
-}
-
-/// What `analyze` wrote: the file that was named, or one beside the first run.
-fn read_analysis(args: &ReportArgs, comparison: &Comparison) -> Result<Option<Analyzed>> {
-    let beside = || args.runs.first()?.parent().map(|dir| dir.join(ANALYSIS)).filter(|path| path.is_file());
-    let Some(path) = args.analysis.clone().or_else(beside) else { return Ok(None) };
-    let analysis: Analyzed = read_json(&path)?;
-    let run = &comparison.first()?.manifest.run;
-    let is_same = analysis.backbone_hash == run.backbone_hash && analysis.data_hash == run.data_hash;
-    ensure!(
-        is_same,
-        "{} is of another model or benchmark than the runs; name the right one with --analysis",
-        path.display()
-    );
-    Ok(Some(analysis))
 }
 
 fn figures(sections: &[Section]) -> impl Iterator<Item = &Figure> {

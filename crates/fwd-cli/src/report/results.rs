@@ -1,12 +1,11 @@
 //! The sections that runs alone are enough for: measures, the course of the sequence, score matrices, cost, and the runs themselves.
 
-use super::charts::{Axis, Chart, DotRow, Dots, Heat, Lines, Point, Scale, Series, group_digits};
+use super::chart::{Axis, Chart, DotRow, Dots, Heat, Lines, Point, Scale, Series, group_digits};
 use super::html::{Block, Figure, Section, Table};
-use crate::compare::{Form, MEASURES, Measure};
-use crate::interval::Summary;
-use crate::runs::{Comparison, Group, Run};
+use super::shared::{minus, numbered, over_table, slug};
 use crate::table;
 use anyhow::Result;
+use fwd_run::comparison::{Comparison, FinishedRun, Form, Group, MEASURES, Measure, Summary};
 
 /// What a reader must know of every figure with intervals.
 fn intervals(comparison: &Comparison) -> &'static str {
@@ -21,7 +20,7 @@ fn intervals(comparison: &Comparison) -> &'static str {
 pub(super) fn overview(comparison: &Comparison) -> Result<Section> {
     let head = ["method", "seeds"].into_iter().chain(MEASURES.iter().map(|m| m.head));
     let rows = comparison.groups.iter().map(|group| {
-        let cells = MEASURES.iter().map(|m| minus(&m.text(group.summary(m.of))));
+        let cells = MEASURES.iter().map(|m| minus(&table::measure(m, group.summary(m.of))));
         [group.name(), group.runs.len().to_string()].into_iter().chain(cells).collect()
     });
     let table = Table {
@@ -87,34 +86,34 @@ fn dots(comparison: &Comparison, key: &str, title: &str, advice: &str) -> Option
 }
 
 fn dot_row(number: usize, group: &Group, measure: &Measure) -> Option<DotRow> {
-    let found = group.summary(measure.of)?;
+    let summary = group.summary(measure.of)?;
     let is_largest = measure.form == Form::Largest;
     let singles: Vec<f64> = group.runs.iter().filter_map(measure.of).collect();
     Some(DotRow {
         name: group.name(),
         number,
-        value: if is_largest { found.max } else { found.mean },
-        ends: if is_largest { (found.max, found.max) } else { (found.low(), found.high()) },
+        value: if is_largest { summary.max } else { summary.mean },
+        ends: if is_largest { (summary.max, summary.max) } else { (summary.low(), summary.high()) },
         singles,
         text: match measure.form {
-            Form::Count if found.half_width.unwrap_or(0.0) == 0.0 => group_digits(found.mean),
-            _ => minus(&measure.text(Some(found))),
+            Form::Count if summary.half_width.unwrap_or(0.0) == 0.0 => group_digits(summary.mean),
+            _ => minus(&table::measure(measure, Some(summary))),
         },
     })
 }
 
-fn summary_row(name: String, found: Summary, measure: &Measure) -> Vec<String> {
+fn summary_row(name: String, summary: Summary, measure: &Measure) -> Vec<String> {
     let number = |value: f64| match measure.form {
         Form::Largest => minus(&format!("{value:.1e}")),
         Form::Count => group_digits(value),
         _ => minus(&format!("{value:.2}")),
     };
-    let value = if measure.form == Form::Largest { found.max } else { found.mean };
-    let end = |end: f64| match found.half_width {
+    let value = if measure.form == Form::Largest { summary.max } else { summary.mean };
+    let end = |end: f64| match summary.half_width {
         Some(_) if measure.form != Form::Largest => number(end),
         _ => "–".to_owned(),
     };
-    vec![name, number(value), end(found.low()), end(found.high()), found.n.to_string()]
+    vec![name, number(value), end(summary.low()), end(summary.high()), summary.n.to_string()]
 }
 
 /// The course of the sequence.
@@ -163,31 +162,16 @@ pub(super) fn sequence(comparison: &Comparison) -> Section {
 fn over_sequence(
     comparison: &Comparison,
     moments: std::ops::RangeInclusive<usize>,
-    value: impl Fn(&Run, usize) -> Option<f64>,
+    value: impl Fn(&FinishedRun, usize) -> Option<f64>,
 ) -> Vec<Series> {
     let series = numbered(comparison).filter(|(_, group)| group.is_sequence()).map(|(number, group)| {
         let points = moments.clone().filter_map(|t| {
-            let found = group.summary(|run| value(run, t))?;
-            Some(Point { x: t as f64, y: found.mean, ends: (found.low(), found.high()) })
+            let summary = group.summary(|run| value(run, t))?;
+            Some(Point { x: t as f64, y: summary.mean, ends: (summary.low(), summary.high()) })
         });
         Series { name: group.name(), number, points: points.collect() }
     });
     series.filter(|series| !series.points.is_empty()).collect()
-}
-
-/// The points of lines as a table: a row for each line.
-pub(super) fn over_table(caption: &str, name: &str, series: &[Series]) -> Table {
-    let places = series.first().map(|s| s.points.iter().map(|p| p.x).collect::<Vec<_>>()).unwrap_or_default();
-    let head = std::iter::once(name.to_owned()).chain(places.iter().map(|x| format!("after {x}")));
-    let rows = series.iter().map(|series| {
-        let cells = places.iter().map(|x| match series.points.iter().find(|p| p.x == *x) {
-            Some(p) if p.ends.0 < p.ends.1 => minus(&format!("{:.1} ± {:.1}", p.y, p.ends.1 - p.y)),
-            Some(p) => minus(&format!("{:.1}", p.y)),
-            None => "–".to_owned(),
-        });
-        std::iter::once(series.name.clone()).chain(cells).collect()
-    });
-    Table { caption: caption.to_owned(), head: head.collect(), rows: rows.collect() }
 }
 
 /// The score matrices as heat maps.
@@ -284,7 +268,7 @@ pub(super) fn cost(comparison: &Comparison) -> Section {
         ),
         capacity(comparison),
     ];
-    type Seconds = (&'static str, fn(&Run) -> f64);
+    type Seconds = (&'static str, fn(&FinishedRun) -> f64);
     let seconds: [Seconds; 5] = [
         ("frozen pass", |run| run.timing.frozen),
         ("training", |run| run.timing.training),
@@ -292,11 +276,11 @@ pub(super) fn cost(comparison: &Comparison) -> Section {
         ("answers and scores", |run| run.timing.scoring),
         ("all", |run| run.timing.total),
     ];
-    let is_timed = |run: &Run| run.timing.total > 0.0;
+    let is_timed = |run: &FinishedRun| run.timing.total > 0.0;
     let rows = comparison.groups.iter().map(|group| {
         let cells = seconds.iter().map(|(_, of)| {
-            let found = group.summary(|run| is_timed(run).then(|| of(run)));
-            found.map_or("–".to_owned(), |s| format!("{:.2}", s.mean))
+            let summary = group.summary(|run| is_timed(run).then(|| of(run)));
+            summary.map_or("–".to_owned(), |s| format!("{:.2}", s.mean))
         });
         std::iter::once(group.name()).chain(cells).collect()
     });
@@ -393,43 +377,6 @@ pub(super) fn runs(comparison: &Comparison) -> Result<Section> {
     Ok(Section { id: "runs", title: "Tasks and runs", blocks })
 }
 
-/// The groups with their numbers, which decide their colours.
-pub(super) fn numbered(comparison: &Comparison) -> impl Iterator<Item = (usize, &Group)> {
-    comparison.groups.iter().enumerate()
-}
-
 fn n_tasks(comparison: &Comparison) -> usize {
     comparison.orders.first().map_or(0, Vec::len)
-}
-
-/// A number with a true minus sign.
-pub(super) fn minus(text: &str) -> String {
-    text.replace('-', "−")
-}
-
-/// A name that any file system takes.
-pub(super) fn slug(name: &str) -> String {
-    let kept = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { ' ' });
-    let kept: String = kept.collect();
-    kept.split_whitespace().collect::<Vec<_>>().join("-").chars().take(60).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_files_are_plain() {
-        assert_eq!(slug("fwd (order 2, pool.prompt_len 8)"), "fwd-order-2-pool-prompt-len-8");
-        assert_eq!(slug("<a>/../b"), "a-b");
-    }
-
-    #[test]
-    fn lines_as_a_table() {
-        let points = vec![Point::single(0.0, -1.0), Point { x: 1.0, y: 2.0, ends: (1.5, 2.5) }];
-        let short = Series { name: "b".to_owned(), number: 1, points: points[..1].to_vec() };
-        let table = over_table("c", "method", &[Series { name: "a".to_owned(), number: 0, points }, short]);
-        assert_eq!(table.head, ["method", "after 0", "after 1"]);
-        assert_eq!(table.rows, [["a", "−1.0", "2.0 ± 0.5"], ["b", "−1.0", "–"]]);
-    }
 }

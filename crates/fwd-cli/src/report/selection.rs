@@ -1,13 +1,14 @@
 //! The section about what a method learned: which prompts the samples of each task select, which key decides, where prompts moved,
 //! which words they are near to, and how much room is left. It needs what `inspect` wrote into a run directory.
 
-use super::charts::{Chart, Heat};
+use super::chart::{Chart, Heat};
 use super::html::{Block, Figure, Section, Table};
-use super::results::{minus, numbered, slug};
-use crate::files::read_json;
-use crate::findings::{INSPECTION, Inspection};
-use crate::runs::Comparison;
+use super::shared::{minus, numbered, slug};
 use anyhow::{Result, ensure};
+use fwd_run::comparison::Comparison;
+use fwd_run::files::read_json;
+use fwd_run::inspection::{INSPECTION, Inspection};
+use fwd_run::samples::PRETRAINING;
 
 /// Words of the vocabulary that are shown for each prompt token.
 const WORDS: usize = 3;
@@ -23,17 +24,18 @@ pub(super) fn sections(comparison: &Comparison) -> Result<Option<Section>> {
     for (number, group) in numbered(comparison) {
         let Some(run) = group.runs.iter().find(|run| run.dir.join(INSPECTION).is_file()) else { continue };
         let path = run.dir.join(INSPECTION);
-        let found: Inspection = read_json(&path)?;
+        let inspection: Inspection = read_json(&path)?;
         ensure!(
-            found.method == run.metrics.method && found.seed == run.metrics.seed,
+            inspection.method == run.metrics.method && inspection.seed == run.metrics.seed,
             "{} is of another run than {}; make it again with `fwd-prompt inspect`",
             path.display(),
             run.dir.display()
         );
-        let name = format!("{}, seed {}", group.name(), found.seed);
+        let name = format!("{}, seed {}", group.name(), inspection.seed);
         let id = format!("{}-{}", number + 1, slug(&group.name()));
-        figures.extend([chosen(&found, &name, &id), moved(&found, &name, &id)].into_iter().flatten());
-        tables.extend([keys(&found, &name), capacity(&found, &name), words(&found, &name)]);
+        figures
+            .extend([chosen(&inspection, &name, &id), moved(&inspection, &name, &id)].into_iter().flatten());
+        tables.extend([keys(&inspection, &name), capacity(&inspection, &name), words(&inspection, &name)]);
     }
     let blocks = std::iter::once(Block::Figures(figures))
         .chain(tables.into_iter().map(Block::Table))
@@ -43,8 +45,8 @@ pub(super) fn sections(comparison: &Comparison) -> Result<Option<Section>> {
 }
 
 /// Whose prompts are selected; under a shared pool, how alike tasks select.
-fn chosen(found: &Inspection, name: &str, id: &str) -> Option<Figure> {
-    let (rows, columns, cells, title, text, column_title) = match &found.confusion {
+fn chosen(inspection: &Inspection, name: &str, id: &str) -> Option<Figure> {
+    let (rows, columns, cells, title, text, column_title) = match &inspection.confusion {
         Some(confusion) => {
             let share = |row: &Vec<usize>| {
                 let sum = row.iter().sum::<usize>().max(1) as f64;
@@ -55,18 +57,18 @@ fn chosen(found: &Inspection, name: &str, id: &str) -> Option<Figure> {
             (&confusion.rows, &confusion.columns, cells, format!("Selection: {name}"), text, "prompt of task")
         }
         None => {
-            let names = found.selection.iter().map(|row| row.task.clone()).collect::<Vec<_>>();
-            if names.len() != found.similarity.len() {
+            let names = inspection.selection.iter().map(|row| row.task.clone()).collect::<Vec<_>>();
+            if names.len() != inspection.similarity.len() {
                 return None;
             }
-            return Some(alike(found, &names, name, id));
+            return Some(alike(inspection, &names, name, id));
         }
     };
     let framed =
         rows.iter().enumerate().filter_map(|(i, row)| Some((i, columns.iter().position(|c| c == row)?)));
     Some(heat(
         HeatText { id: format!("selection-{id}"), title, text: text.to_owned(), column_title },
-        &found.tasks,
+        &inspection.tasks,
         (rows, columns),
         cells,
         ("samples, percent", (0.0, 100.0), 0),
@@ -74,8 +76,8 @@ fn chosen(found: &Inspection, name: &str, id: &str) -> Option<Figure> {
     ))
 }
 
-fn alike(found: &Inspection, names: &[String], name: &str, id: &str) -> Figure {
-    let cells = found.similarity.iter().map(|row| row.iter().copied().map(Some).collect()).collect();
+fn alike(inspection: &Inspection, names: &[String], name: &str, id: &str) -> Figure {
+    let cells = inspection.similarity.iter().map(|row| row.iter().copied().map(Some).collect()).collect();
     let text = "All tasks share the prompts. How alike two tasks select: 1 the same prompts as often, 0 none in common.";
     heat(
         HeatText {
@@ -84,7 +86,7 @@ fn alike(found: &Inspection, names: &[String], name: &str, id: &str) -> Figure {
             text: text.to_owned(),
             column_title: "with task",
         },
-        &found.tasks,
+        &inspection.tasks,
         (names, names),
         cells,
         ("similarity", (0.0, 1.0), 2),
@@ -93,15 +95,16 @@ fn alike(found: &Inspection, names: &[String], name: &str, id: &str) -> Figure {
 }
 
 /// The share of the prompts' change in each subspace, by the task that opened them.
-fn moved(found: &Inspection, name: &str, id: &str) -> Option<Figure> {
-    let mut columns: Vec<String> = found.capacity.subspaces.iter().map(|s| s.task.clone()).collect();
-    if columns.is_empty() || found.prompts.iter().any(|p| p.inside.len() != columns.len()) {
+fn moved(inspection: &Inspection, name: &str, id: &str) -> Option<Figure> {
+    let mut columns: Vec<String> = inspection.capacity.subspaces.iter().map(|s| s.task.clone()).collect();
+    if columns.is_empty() || inspection.prompts.iter().any(|p| p.inside.len() != columns.len()) {
         return None;
     }
     let owners: Vec<String> =
-        if found.is_shared { vec!["all prompts".to_owned()] } else { found.tasks.clone() };
+        if inspection.is_shared { vec!["all prompts".to_owned()] } else { inspection.tasks.clone() };
     let share = |owner: &String, of: &dyn Fn(usize) -> f64| {
-        let own = found.prompts.iter().enumerate().filter(|(_, p)| found.is_shared || p.task == *owner);
+        let own =
+            inspection.prompts.iter().enumerate().filter(|(_, p)| inspection.is_shared || p.task == *owner);
         let (sum, weight) = own.fold((0.0, 0.0), |(sum, weight), (i, p)| {
             let w = p.moved * p.moved;
             (sum + w * of(i), weight + w)
@@ -111,8 +114,8 @@ fn moved(found: &Inspection, name: &str, id: &str) -> Option<Figure> {
     let cells = owners
         .iter()
         .map(|owner| {
-            let inside = (0..columns.len()).map(|c| share(owner, &|i| found.prompts[i].inside[c]));
-            inside.chain(std::iter::once(share(owner, &|i| found.prompts[i].outside))).collect()
+            let inside = (0..columns.len()).map(|c| share(owner, &|i| inspection.prompts[i].inside[c]));
+            inside.chain(std::iter::once(share(owner, &|i| inspection.prompts[i].outside))).collect()
         })
         .collect();
     columns.push("none".to_owned());
@@ -129,7 +132,7 @@ fn moved(found: &Inspection, name: &str, id: &str) -> Option<Figure> {
                 .to_owned(),
             column_title: "subspace of",
         },
-        &found.tasks,
+        &inspection.tasks,
         (&owners, &columns),
         cells,
         ("share, percent", (0.0, 100.0), 0),
@@ -172,7 +175,7 @@ fn heat(
     let short =
         columns.iter().map(|column| match number(column).or(tasks.iter().position(|t| t == column)) {
             Some(i) => (i + 1).to_string(),
-            None if column == crate::findings::PRETRAINING => "pre".to_owned(),
+            None if column == PRETRAINING => "pre".to_owned(),
             None => column.clone(),
         });
     Figure {
@@ -200,9 +203,9 @@ fn heat(
 }
 
 /// Which key decides.
-fn keys(found: &Inspection, name: &str) -> Table {
+fn keys(inspection: &Inspection, name: &str) -> Table {
     let percent = |share: f64| format!("{:.0} %", 100.0 * share);
-    let rows = found.selection.iter().map(|row| {
+    let rows = inspection.selection.iter().map(|row| {
         let keys = row.keys;
         // A task's name keeps its hyphens.
         let numbers = [
@@ -233,8 +236,8 @@ fn keys(found: &Inspection, name: &str) -> Table {
     }
 }
 
-fn capacity(found: &Inspection, name: &str) -> Table {
-    let capacity = &found.capacity;
+fn capacity(inspection: &Inspection, name: &str) -> Table {
+    let capacity = &inspection.capacity;
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let rows = capacity.subspaces.iter().map(|s| {
         vec![
@@ -257,8 +260,8 @@ fn capacity(found: &Inspection, name: &str) -> Table {
     }
 }
 
-fn words(found: &Inspection, name: &str) -> Table {
-    let rows = found.prompts.iter().take(PROMPTS).map(|prompt| {
+fn words(inspection: &Inspection, name: &str) -> Table {
+    let rows = inspection.prompts.iter().take(PROMPTS).map(|prompt| {
         let tokens = prompt.tokens.iter().map(|token| {
             let nearest = token.nearest.iter().take(WORDS);
             let nearest: Vec<String> = nearest
@@ -270,8 +273,8 @@ fn words(found: &Inspection, name: &str) -> Table {
         head.into_iter().chain(tokens).collect()
     });
     let head = ["prompt (task)", "moved by"].into_iter().map(str::to_owned);
-    let head = head.chain((1..=found.prompt_len).map(|i| format!("token {i}")));
-    let left_out = found.prompts.len().saturating_sub(PROMPTS);
+    let head = head.chain((1..=inspection.prompt_len).map(|i| format!("token {i}")));
+    let left_out = inspection.prompts.len().saturating_sub(PROMPTS);
     let rest = if left_out > 0 { format!("; {left_out} more are left out") } else { String::new() };
     Table {
         caption: format!(

@@ -1,0 +1,72 @@
+//! `ask`: an image, a question, the answer.
+
+use crate::args::{AskArgs, Common};
+use crate::output;
+use anyhow::{Context, Result, ensure};
+use fwd_data::{ImageLimits, RgbImage};
+use fwd_prompt::{FrozenModel, PromptPool};
+use fwd_run::assets;
+use fwd_run::model::Backbone;
+use fwd_run::run::SavedRun;
+use serde::Serialize;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// An answer as JSON.
+#[derive(Serialize)]
+struct Reply {
+    answer: String,
+    /// The places of the prompts in front, best first.
+    prompts: Vec<usize>,
+    /// The score of each of them.
+    similarities: Vec<f32>,
+}
+
+/// The command `ask`.
+///
+/// # Errors
+/// An image that cannot be read or is too large, prompts of another model, a question that is too long for the model.
+pub(super) fn command(args: &AskArgs, common: &Common) -> Result<ExitCode> {
+    let (run, question) = match &args.second {
+        None => (None, &args.first),
+        Some(question) => (Some(Path::new(&args.first)), question),
+    };
+    ensure!(!question.trim().is_empty(), "the question is empty");
+    ensure!(args.max_new_tokens > 0, "--max-new-tokens is 0, must be at least 1");
+    // The image first: it fails at once, the model takes time.
+    let origin = args.image.display().to_string();
+    let image = fs::read(&args.image).with_context(|| origin.clone())?;
+    RgbImage::decode(&image, &origin, ImageLimits::default())?;
+    let run = run.map(SavedRun::read).transpose()?;
+    let dir = match (&args.backbone, &run) {
+        (Some(dir), _) => dir.clone(),
+        (None, Some(run)) => run.manifest().backbone_dir.clone(),
+        (None, None) => assets::backbone()?,
+    };
+    let backbone = Backbone::open(&dir, &args.device.open()?)?;
+    let pool = match &run {
+        Some(run) => {
+            run.check_backbone(&backbone.hash, &dir)?;
+            run.pool(&backbone.model, args.task.as_deref())?
+        }
+        None => PromptPool::new(backbone.model.dims(), 1, 1),
+    };
+    let sample =
+        backbone.features(&image, &origin, question).context("the model cannot read the question")?;
+    let answers = backbone.answer(&[&sample], &pool, args.max_new_tokens)?;
+    let answer = answers.into_iter().next().context("the model returned no answer")?;
+    if !pool.is_empty() && answer.selection.prompts.is_empty() {
+        tracing::warn!("none of the learnt tasks is near this question; the model answers without prompts");
+    }
+    if common.json {
+        output::print_json(&Reply {
+            answer: answer.text,
+            prompts: answer.selection.prompts,
+            similarities: answer.selection.scores,
+        })?;
+    } else {
+        output::print(answer.text.trim())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,64 @@
+//! `data check`: the report on a benchmark; `data convert`: the same benchmark in another format.
+
+use super::session::on_bad;
+use crate::args::{CheckArgs, Common, ConvertArgs, Layout};
+use crate::{output, progress};
+use anyhow::Result;
+use fwd_data::bench::check as examine;
+use fwd_data::task::{self, Loaded, TaskSet, convert as convert_to};
+use fwd_run::assets;
+use serde::Serialize;
+use std::fmt::Display;
+use std::process::ExitCode;
+
+/// The command `data check`; the exit code is 1 if anything is wrong with the benchmark.
+///
+/// # Errors
+/// A folder that is no benchmark.
+pub(super) fn check(args: &CheckArgs, common: &Common) -> Result<ExitCode> {
+    let dir = args.dir.clone().map_or_else(assets::benchmark, Ok)?;
+    let on_bad = on_bad(args.skip_bad);
+    if dir.join("benchmark.json").is_file() {
+        let Loaded { bench, skipped } = task::open(&dir, on_bad)?;
+        let report = examine(&bench, skipped);
+        return print(&report, report.is_clean(), common);
+    }
+    let report = task::check(&TaskSet::open(&dir)?, on_bad)?;
+    print(&report, report.is_clean(), common)
+}
+
+fn print(report: &(impl Serialize + Display), is_clean: bool, common: &Common) -> Result<ExitCode> {
+    if common.json {
+        output::print_json(report)?;
+    } else {
+        output::print(&report.to_string())?;
+    }
+    Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The command `data convert`.
+///
+/// # Errors
+/// A folder that is no benchmark, an unknown task, an output folder that is not empty.
+pub(super) fn convert(args: &ConvertArgs, common: &Common) -> Result<ExitCode> {
+    let loaded = task::open(&args.from, on_bad(args.skip_bad))?;
+    let mut bench = loaded.bench;
+    if let Some(names) = &args.tasks {
+        for name in names {
+            bench.task(name)?;
+        }
+        bench.tasks.retain(|task| names.contains(&task.name));
+    }
+    match args.to {
+        Layout::Packed => convert_to::to_packed(&bench, &args.out)?,
+        Layout::Coin => convert_to::to_llava(&bench, &args.out)?,
+    }
+    if common.json {
+        output::print_json(&loaded.skipped)?;
+    } else {
+        loaded.skipped.reasons.iter().for_each(|reason| progress::note(reason));
+        let n = loaded.skipped.n_records;
+        output::print(&format!("{} tasks, {n} records left out: {}", bench.tasks.len(), args.out.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,72 @@
+//! `demo`: the embedded model learns the embedded benchmark's tasks one after another, by plain prompt tuning, with a shared pool,
+//! and under two projections; one table compares them.
+//!
+//! Each method is an ordinary run in a folder of its own, so that everything about it can be looked at, and a demo that was stopped
+//! goes on where it was.
+
+use super::session;
+use crate::args::{Common, DemoArgs};
+use crate::terminal::Terminal;
+use crate::{output, progress, table};
+use anyhow::{Result, ensure};
+use fwd_run::run::{Manifest, RunMetrics, RunPaths, train};
+use fwd_run::{Method, RunConfig, Session, SessionOptions};
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// In this order: the scores of the tasks learnt alone are needed by the others.
+const METHODS: [Method; 5] =
+    [Method::Independent, Method::Sequential, Method::L2p, Method::Residual, Method::Fwd];
+
+/// Passes over the samples of a task: fewer than by default, so that five runs take minutes.
+const EPOCHS: usize = 5;
+
+/// The command `demo`.
+///
+/// # Errors
+/// As `train`.
+pub(super) fn command(args: &DemoArgs, common: &Common) -> Result<ExitCode> {
+    let began = Instant::now();
+    let options = SessionOptions {
+        backbone: args.backbone.clone(),
+        bench: args.bench.clone(),
+        device: args.device,
+        ..session::options()
+    };
+    let session = Session::open(&options, &Terminal)?;
+    let mut results: Vec<RunMetrics> = Vec::new();
+    for (i, method) in METHODS.into_iter().enumerate() {
+        let dir = args.out.join(method.to_string());
+        let mut config = RunConfig { method, seed: args.seed, device: args.device, ..RunConfig::default() };
+        config.training.epochs = EPOCHS;
+        if method != Method::Independent {
+            config.paths.alone = Some(args.out.join(Method::Independent.to_string()));
+        }
+        progress::note(&format!("[{}/{}] {method}: {}", i + 1, METHODS.len(), dir.display()));
+        results.push(if RunPaths::new(&dir).is_finished() {
+            let run = Manifest::read(&dir)?.run;
+            let is_same = run.config.seed == args.seed
+                && run.config.training.epochs == EPOCHS
+                && run.config.device == args.device
+                && run.backbone_hash == session.backbone.hash
+                && run.data_hash == session.bench.hash().to_string();
+            ensure!(
+                is_same,
+                "{} holds a run of another seed, device, model or benchmark; choose another --out",
+                dir.display()
+            );
+            progress::note("finished before; its result is taken");
+            RunMetrics::read(&dir)?
+        } else {
+            train(&session, config, &dir, &Terminal)?
+        });
+    }
+    progress::note(&format!("{:.0} s", began.elapsed().as_secs_f64()));
+    let compared: Vec<&RunMetrics> = results[1..].iter().collect();
+    if common.json {
+        output::print_json(&compared)?;
+    } else {
+        output::print(&table::comparison(&compared))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,114 @@
+//! `train`: one method on a sequence of tasks, into a run directory.
+
+use super::session;
+use crate::args::{Common, TrainArgs};
+use crate::terminal::Terminal;
+use crate::{output, table};
+use anyhow::{Context, Result};
+use fwd_run::config::parse_split;
+use fwd_run::run::{refuse_finished, train};
+use fwd_run::{RunConfig, Session, SessionOptions};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The command `train`.
+///
+/// # Errors
+/// A configuration that cannot be, and those of [`train`].
+pub(super) fn command(args: &TrainArgs, common: &Common) -> Result<ExitCode> {
+    let config = configuration(args)?;
+    let out = config.paths.out.clone();
+    let out =
+        out.context("no run directory: name one with --out DIR, or as `paths.out` in the configuration")?;
+    refuse_finished(&out)?;
+    let options = SessionOptions {
+        backbone: config.paths.backbone.clone(),
+        bench: config.paths.bench.clone(),
+        device: config.device,
+        on_bad: session::on_bad(config.skip_bad),
+        ..session::options()
+    };
+    let session = Session::open(&options, &Terminal)?;
+    let metrics = train(&session, config, &out, &Terminal)?;
+    if common.json {
+        output::print_json(&metrics)?;
+    } else {
+        output::print(&format!("{}\n{}", table::scores(&metrics), table::comparison(&[&metrics])))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The file that the flags name, if any, then the flags.
+///
+/// # Errors
+/// As [`RunConfig::read`] and [`RunConfig::check`].
+fn configuration(args: &TrainArgs) -> Result<RunConfig> {
+    let mut config = RunConfig::read(args.config.as_deref(), &args.set)?;
+    apply(args, &mut config)?;
+    config.check()?;
+    Ok(config)
+}
+
+/// Puts what flags say into a configuration.
+fn apply(args: &TrainArgs, config: &mut RunConfig) -> Result<()> {
+    fn replace<T: Clone>(target: &mut T, flag: Option<&T>) {
+        if let Some(value) = flag {
+            *target = value.clone();
+        }
+    }
+    fn replace_path(target: &mut Option<PathBuf>, flag: Option<&PathBuf>) {
+        if flag.is_some() {
+            *target = flag.cloned();
+        }
+    }
+    replace(&mut config.method, args.method.as_ref());
+    replace(&mut config.seed, args.seed.as_ref());
+    replace(&mut config.tasks, args.tasks.as_ref());
+    replace(&mut config.order, args.order.as_ref());
+    replace(&mut config.device, args.device.as_ref());
+    replace(&mut config.training.batch_size, args.batch_size.as_ref());
+    replace(&mut config.training.prompts.lr, args.lr.as_ref());
+    config.skip_bad |= args.skip_bad;
+    if args.steps.is_some() {
+        config.training.steps = args.steps;
+    }
+    if let Some(epochs) = args.epochs {
+        (config.training.epochs, config.training.steps) = (epochs, None);
+    }
+    if let Some(split) = &args.split {
+        config.split = parse_split(split)?;
+    }
+    replace_path(&mut config.paths.out, args.out.as_ref());
+    replace_path(&mut config.paths.backbone, args.backbone.as_ref());
+    replace_path(&mut config.paths.bench, args.bench.as_ref());
+    replace_path(&mut config.paths.cache, args.cache.as_ref());
+    replace_path(&mut config.paths.alone, args.alone.as_ref());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fwd_prompt::{Allocation, PoolConfig, Rejection};
+
+    #[test]
+    fn the_readme_shows_the_keys_and_their_defaults() {
+        let readme = include_str!("../../README.md");
+        let (_, rest) = readme.split_once("```toml\n").unwrap();
+        let (text, _) = rest.split_once("```").unwrap();
+        let shown = RunConfig::parse(text, "README.md").unwrap();
+        shown.check().unwrap();
+        let chosen = RunConfig {
+            seed: 1,
+            tasks: shown.tasks.clone(),
+            pool: PoolConfig {
+                allocation: Allocation::Partitioned(4),
+                rejection: Rejection::BelowQuantile(0.0),
+                ..PoolConfig::default()
+            },
+            paths: shown.paths.clone(),
+            ..RunConfig::default()
+        };
+        assert_eq!(shown, chosen);
+    }
+}

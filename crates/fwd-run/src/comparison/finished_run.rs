@@ -1,0 +1,106 @@
+//! A finished run, read from its directory.
+
+use crate::method::Method;
+use crate::run::{Manifest, RunMetrics, RunPaths, Timing};
+use anyhow::{Result, ensure};
+use fwd_prompt::ScoreMatrix;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A finished run.
+#[derive(Debug)]
+pub struct FinishedRun {
+    /// The run directory.
+    pub dir: PathBuf,
+    /// Configuration, hashes, program and machine.
+    pub manifest: Manifest,
+    /// Score matrix, measures and sizes.
+    pub metrics: RunMetrics,
+    /// Its seconds; zeros if there is no readable file of them.
+    pub timing: Timing,
+}
+
+impl FinishedRun {
+    /// Reads a run directory.
+    ///
+    /// # Errors
+    /// If it is none, if the run is not finished, or if a file is damaged.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let manifest = Manifest::read(dir)?;
+        let paths = RunPaths::new(dir);
+        ensure!(
+            paths.is_finished(),
+            "{} is not finished: it has no {}; go on with it by the command that began it, or leave it out",
+            dir.display(),
+            paths.metrics_json().file_name().unwrap_or_default().display()
+        );
+        let metrics = RunMetrics::read(dir)?;
+        let timing = Timing::read(&paths.timing());
+        Ok(Self { dir: dir.to_path_buf(), manifest, metrics, timing })
+    }
+
+    /// The optimiser's step with its projection, in percent of the training time; none without seconds.
+    pub fn optimiser_percent(&self) -> Option<f64> {
+        (self.timing.training > 0.0).then(|| 100.0 * self.timing.optimiser / self.timing.training)
+    }
+
+    /// The score matrix, one row a moment.
+    pub fn matrix(&self) -> ScoreMatrix {
+        ScoreMatrix { n_tasks: self.metrics.tasks.len(), rows: self.metrics.scores.clone() }
+    }
+
+    /// The names of the tasks as they were learnt.
+    pub fn order(&self) -> Vec<String> {
+        self.metrics.tasks.iter().map(|task| task.name.clone()).collect()
+    }
+
+    /// The configuration by key, without the seed and without what the method does not read.
+    pub(super) fn settings(&self) -> Result<BTreeMap<String, String>> {
+        let config = serde_json::to_value(&self.manifest.run.config)?;
+        let mut out = BTreeMap::new();
+        flatten("", &config, &mut out);
+        let is_read = |key: &str| {
+            let section = key.split('.').next().unwrap_or_default();
+            match section {
+                "seed" | "method" | "order" | "tasks" | "split" => false,
+                "alpha" => self.metrics.method == Method::FwdWeighted,
+                "replay" => self.metrics.method == Method::Replay,
+                "ewc" => self.metrics.method == Method::Ewc,
+                "finetune" => self.metrics.method == Method::Finetune,
+                _ => true,
+            }
+        };
+        out.retain(|key, _| is_read(key));
+        Ok(out)
+    }
+}
+
+/// The leaves of a JSON value by dotted key.
+fn flatten(key: &str, value: &Value, out: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                flatten(&key, value, out);
+            }
+        }
+        Value::Null => drop(out.insert(key.to_owned(), "none".to_owned())),
+        Value::String(text) => drop(out.insert(key.to_owned(), text.clone())),
+        other => drop(out.insert(key.to_owned(), other.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaves_of_a_configuration() {
+        let mut out = BTreeMap::new();
+        let value = serde_json::json!({ "a": { "b": 1.5, "c": null }, "d": "x", "e": [1, 2] });
+        flatten("", &value, &mut out);
+        let leaves: Vec<(&str, &str)> = out.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(leaves, [("a.b", "1.5"), ("a.c", "none"), ("d", "x"), ("e", "[1,2]")]);
+    }
+}

@@ -1,0 +1,344 @@
+//! The configuration of a run: a TOML file, then flags that win over it. An unknown key is an error with a suggestion.
+//!
+//! ```toml
+//! method = "fwd"
+//! seed = 1
+//! tasks = ["flags", "posters"]    # without it the benchmark's own sequence
+//! [pool]
+//! allocation = { partitioned = 4 }
+//! [training]
+//! epochs = 3
+//! [training.prompts]
+//! lr = 0.02
+//! [paths]
+//! out = "runs/fwd-1"
+//! ```
+
+use crate::choice::Choice;
+use crate::device::DeviceKind;
+use crate::method::Method;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use fwd_data::bench::Split;
+use fwd_prompt::linalg::{AdamW, ProjectAt};
+use fwd_prompt::{
+    Allocation, Config, EwcConfig, MethodConfig, PoolConfig, Rejection, ReplayConfig, Rule, SubspaceOptions,
+    TrainingConfig,
+};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Everything that a run is started with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    /// How the tasks are learnt.
+    pub method: Method,
+    /// The seed of every random stream.
+    pub seed: u64,
+    /// The tasks; none: the benchmark's sequence.
+    pub tasks: Vec<String>,
+    /// In which order they are learnt.
+    pub order: Order,
+    /// The split that is scored.
+    pub split: Split,
+    /// Where the model computes; the last digits of a result depend on it.
+    pub device: DeviceKind,
+    /// Whether records that cannot be used are left out, instead of refused.
+    pub skip_bad: bool,
+    /// Samples of all pre-training tasks together, of which their subspace is made.
+    pub pretraining_samples: usize,
+    /// Samples of each pre-training task that are scored, to see what is left of it.
+    pub retention_samples: usize,
+    /// Longest answer in tokens.
+    pub max_new_tokens: usize,
+    /// Samples that are answered at a time.
+    pub eval_batch: usize,
+    /// The prompt pool: how many prompts, how long, who selects them.
+    pub pool: PoolConfig,
+    /// How many directions the subspace of a task has.
+    pub subspace: SubspaceOptions,
+    /// Where in the optimiser's step a rule is applied.
+    pub project_at: ProjectAt,
+    /// The training of one task.
+    pub training: TrainingConfig,
+    /// The weight of the pre-trained part of an update under the method `fwd-weighted`.
+    pub alpha: f32,
+    /// The buffer of the method `replay`.
+    pub replay: ReplayConfig,
+    /// The penalty of the method `ewc`.
+    pub ewc: EwcConfig,
+    /// AdamW of the weights under the method `finetune`; epochs and batches are those of `training`.
+    pub finetune: AdamW,
+    /// The state is saved every so many steps; it changes nothing in the result.
+    #[serde(skip_serializing)]
+    pub save_every: usize,
+    /// Files and folders; what lies in them decides, not where they are.
+    #[serde(skip_serializing)]
+    pub paths: Paths,
+}
+
+/// Files and folders of a run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Paths {
+    /// The run directory, which is made.
+    pub out: Option<PathBuf>,
+    /// The model; none: the embedded one.
+    pub backbone: Option<PathBuf>,
+    /// The benchmark; none: the embedded one.
+    pub bench: Option<PathBuf>,
+    /// Frozen features; none: `.fwd-cache` beside the run directory.
+    pub cache: Option<PathBuf>,
+    /// A finished run of the method `independent`.
+    pub alone: Option<PathBuf>,
+}
+
+/// In which order the tasks are learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// As they are given.
+    #[default]
+    Given,
+    /// The last one first.
+    Reversed,
+    /// Drawn by the seed.
+    Shuffled,
+}
+
+impl Choice for Order {
+    const ALL: &'static [(Self, &'static str, &'static str)] = &[
+        (Self::Given, "given", "As they are given"),
+        (Self::Reversed, "reversed", "The last one first"),
+        (Self::Shuffled, "shuffled", "Drawn by the seed"),
+    ];
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            method: Method::default(),
+            seed: 0,
+            tasks: Vec::new(),
+            order: Order::default(),
+            split: Split::Test,
+            device: DeviceKind::default(),
+            skip_bad: false,
+            pretraining_samples: 512,
+            retention_samples: 25,
+            max_new_tokens: 24,
+            eval_batch: 32,
+            pool: PoolConfig {
+                allocation: Allocation::Partitioned(4),
+                rejection: Rejection::BelowQuantile(0.0),
+                ..PoolConfig::default()
+            },
+            subspace: SubspaceOptions::default(),
+            project_at: ProjectAt::default(),
+            training: TrainingConfig {
+                prompts: AdamW { lr: 0.2, ..AdamW::default() },
+                ..TrainingConfig::default()
+            },
+            alpha: 0.5,
+            replay: ReplayConfig::default(),
+            ewc: EwcConfig::default(),
+            finetune: AdamW { lr: 3e-4, ..AdamW::default() },
+            save_every: 50,
+            paths: Paths::default(),
+        }
+    }
+}
+
+impl RunConfig {
+    /// A configuration file, if there is one, then assignments that win over it, each `KEY=VALUE` with a dotted key and a value as TOML
+    /// writes it (`pool.prompt_len=8`). Values that cannot be are found by [`Self::check`].
+    ///
+    /// # Errors
+    /// An unreadable file; an unknown key or a value of the wrong kind, with line, column and a suggestion.
+    pub fn read(file: Option<&Path>, assignments: &[String]) -> Result<Self> {
+        let (text, origin) = match file {
+            Some(path) => (
+                fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+                path.display().to_string(),
+            ),
+            None => (String::new(), "configuration".to_owned()),
+        };
+        let mut config = Self::parse(&text, &origin)?;
+        if !assignments.is_empty() {
+            let mut table: toml::Table = toml::from_str(&text)?;
+            for assignment in assignments {
+                set(&mut table, assignment)?;
+            }
+            config = Self::over_defaults(table).map_err(|error| explain(&error, "--set"))?;
+        }
+        Ok(config)
+    }
+
+    /// The text of a configuration file; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn parse(text: &str, origin: &str) -> Result<Self> {
+        // Read as it stands first: its errors know line and column.
+        let _: Self = toml::from_str(text).map_err(|error| explain(&error, origin))?;
+        Self::over_defaults(toml::from_str(text)?).map_err(|error| explain(&error, origin))
+    }
+
+    /// A table laid over the defaults, key by key: a section that is given in part keeps the rest of this program's defaults, not
+    /// of the libraries'.
+    fn over_defaults(table: toml::Table) -> Result<Self, toml::de::Error> {
+        fn lay(base: &mut toml::Table, over: toml::Table) {
+            for (key, value) in over {
+                match (base.get_mut(&key), value) {
+                    // An allocation is one of two, not both.
+                    (Some(toml::Value::Table(base)), toml::Value::Table(over)) if key != "allocation" => {
+                        lay(base, over);
+                    }
+                    (_, value) => drop(base.insert(key, value)),
+                }
+            }
+        }
+        let mut base = toml::Table::try_from(Self::default()).map_err(serde::de::Error::custom)?;
+        lay(&mut base, table);
+        base.try_into()
+    }
+
+    /// Refuses values that cannot be.
+    ///
+    /// # Errors
+    /// That names the key, its value and what it may be.
+    pub fn check(&self) -> Result<()> {
+        ensure!(self.split != Split::Train, "split is `train`: score `val` or `test`");
+        for (key, value) in [
+            ("retention_samples", self.retention_samples),
+            ("max_new_tokens", self.max_new_tokens),
+            ("eval_batch", self.eval_batch),
+        ] {
+            ensure!(value > 0, "{key} is 0, must be at least 1");
+        }
+        for method in [MethodConfig::Replay(self.replay), MethodConfig::Ewc(self.ewc)] {
+            let config = self.trainer(Rule::FwdWeighted(self.alpha), self.pool.clone());
+            Config { method, ..config }.check()?;
+        }
+        Ok(())
+    }
+
+    /// The configuration of the trainer for a rule and a pool.
+    pub(crate) fn trainer(&self, rule: Rule, pool: PoolConfig) -> Config {
+        Config {
+            seed: self.seed,
+            pool,
+            subspace: self.subspace,
+            rule,
+            project_at: self.project_at,
+            training: self.training.clone(),
+            method: MethodConfig::Plain,
+            save_every: self.save_every,
+        }
+    }
+}
+
+/// A split by its name.
+///
+/// # Errors
+/// If there is none of this name.
+pub fn parse_split(name: &str) -> Result<Split> {
+    serde_json::from_value(name.into()).with_context(|| format!("there is no split `{name}`"))
+}
+
+/// `a.b=value` in a table; a value that is no TOML is a text.
+fn set(table: &mut toml::Table, assignment: &str) -> Result<()> {
+    let Some((key, text)) = assignment.split_once('=') else {
+        bail!("--set {assignment}: expected KEY=VALUE");
+    };
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {text}")).ok();
+    let value = parsed.and_then(|mut parsed| parsed.remove("value"));
+    let value = value.unwrap_or_else(|| toml::Value::String(text.to_owned()));
+    let mut parts: Vec<&str> = key.trim().split('.').collect();
+    let last = parts.pop().unwrap_or_default();
+    let mut at = table;
+    for part in parts {
+        let entry = at.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        at = entry.as_table_mut().ok_or_else(|| anyhow!("--set {assignment}: `{part}` is no table"))?;
+    }
+    at.insert(last.to_owned(), value);
+    Ok(())
+}
+
+/// An error of the TOML reader, with a suggestion if a name is unknown.
+fn explain(error: &toml::de::Error, origin: &str) -> anyhow::Error {
+    let hint =
+        suggestion(error.message()).map(|name| format!("\ndid you mean `{name}`?")).unwrap_or_default();
+    anyhow!("{origin}: {}{hint}", error.to_string().trim_end())
+}
+
+/// The known name that an unknown one is nearest to, from serde's message: "unknown field `a`, expected one of `b`, `c`".
+fn suggestion(message: &str) -> Option<&str> {
+    if !message.starts_with("unknown ") {
+        return None;
+    }
+    let mut names = message.split('`').skip(1).step_by(2);
+    let unknown = names.next()?;
+    // The one measure knows common beginnings, the other exchanged letters.
+    let similarity = |name: &str| {
+        strsim::jaro_winkler(unknown, name).max(strsim::normalized_damerau_levenshtein(unknown, name))
+    };
+    let scored = names.map(|name| (similarity(name), name));
+    scored.filter(|(score, _)| *score > 0.65).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str) -> String {
+        RunConfig::parse(text, "run.toml").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn unknown_keys_and_values_come_with_line_and_suggestion() {
+        let text = message("seed = 1\ntrainning = 3\n");
+        assert!(text.contains("run.toml") && text.contains("line 2"), "{text}");
+        assert!(text.contains("did you mean `training`?"), "{text}");
+        assert!(message("[training]\nepoch = 3").contains("did you mean `epochs`?"));
+        assert!(message("[training.prompts]\nlearning_rate = 3").contains("unknown field"));
+        assert!(message("method = \"fdw\"").contains("did you mean `fwd`?"));
+        assert!(!message("[paths]\nzzz = 1").contains("did you mean"));
+        assert!(message("seed = \"one\"").contains("line 1"));
+    }
+
+    #[test]
+    fn a_file_and_assignments_reach_every_level() {
+        let text =
+            "method = \"l2p\"\n[pool]\nallocation = { partitioned = 6 }\n[training.prompts]\nlr = 0.5\n";
+        let config = RunConfig::parse(text, "x").unwrap();
+        let default = RunConfig::default();
+        assert_eq!(config.pool, PoolConfig { allocation: Allocation::Partitioned(6), ..default.pool });
+        assert_eq!(config.training.prompts, AdamW { lr: 0.5, ..default.training.prompts });
+        assert_eq!(RunConfig::parse("[training]\nepochs = 2", "x").unwrap().training.prompts.lr, 0.2);
+        assert_eq!(config.method, Method::L2p);
+        assert_eq!(config.pool.allocation, Allocation::Partitioned(6));
+        assert_eq!(config.training.prompts.lr, 0.5);
+        let mut table = toml::Table::new();
+        for assignment in
+            ["pool.prompt_len=8", "order=reversed", "training.steps=3", "pool.allocation={shared=9}"]
+        {
+            set(&mut table, assignment).unwrap();
+        }
+        let config: RunConfig = table.try_into().unwrap();
+        assert_eq!((config.pool.prompt_len, config.order), (8, Order::Reversed));
+        assert_eq!((config.training.steps, config.pool.allocation), (Some(3), Allocation::Shared(9)));
+        assert!(set(&mut toml::Table::new(), "seed").is_err());
+    }
+
+    #[test]
+    fn impossible_values_are_named() {
+        let mut config = RunConfig::default();
+        config.check().unwrap();
+        config.pool.top_k = 0;
+        assert!(config.check().unwrap_err().to_string().contains("pool.top_k"));
+        let config = RunConfig { split: Split::Train, ..RunConfig::default() };
+        assert!(config.check().unwrap_err().to_string().contains("split"));
+    }
+}

@@ -1,0 +1,130 @@
+//! What the prompts of a run have learnt: who selects them and by which key, which words they are near, what they took of the
+//! embedding space, and into which subspaces training moved them.
+
+mod findings;
+mod prompts;
+mod selection;
+
+pub use findings::{
+    Capacity, Confusion, INSPECTION, Inspection, KeyShares, Neighbour, PromptFindings, SubspaceFindings,
+    TaskSelection, TokenFindings,
+};
+
+use crate::config::RunConfig;
+use crate::method::Method;
+use crate::model::FeatureStore;
+use crate::observer::check;
+use crate::run::SavedRun;
+use crate::samples::{PRETRAINING, exam};
+use crate::session::Session;
+use anyhow::{Result, ensure};
+use fwd_data::bench::{BenchTask, Split};
+use fwd_prompt::{Allocation, FrozenModel, RunState, SubspaceLedger};
+
+/// What an inspection looks at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InspectionOptions {
+    /// The split whose samples select prompts.
+    pub split: Split,
+    /// How many nearest words of each prompt token are named.
+    pub n_nearest: usize,
+}
+
+/// Refuses a run that has no prompts by its method, before anything is loaded.
+///
+/// # Errors
+/// That names the run and its method.
+pub fn refuse_without_prompts(run: &SavedRun) -> Result<()> {
+    let method = run.manifest().run.config.method;
+    ensure!(
+        !matches!(method, Method::ZeroShot | Method::Finetune),
+        "{} is a run of `{method}`, which has no prompts",
+        run.dir().display()
+    );
+    Ok(())
+}
+
+/// Inspects the prompts in a state of a run ([`SavedRun::state`]).
+///
+/// # Errors
+/// A state without prompts, an unknown task, those of the model.
+pub fn inspect(
+    run: &SavedRun,
+    state: &RunState,
+    session: &Session,
+    store: &FeatureStore<'_>,
+    options: &InspectionOptions,
+) -> Result<Inspection> {
+    let config = &run.manifest().run.config;
+    ensure!(
+        !state.pool().is_empty(),
+        "{} has no prompts yet: its first task has not begun",
+        run.dir().display()
+    );
+    let names: Vec<String> = state.tasks().iter().map(|task| task.name.clone()).collect();
+    let owners = state.owners();
+    let is_shared = matches!(state.config().pool.allocation, Allocation::Shared(_));
+    // What counts as the same choice: the task's prompts, or the prompt itself.
+    let groups = if is_shared { (0..owners.len()).collect() } else { owners.clone() };
+    let selection = selections(session, store, state, config, options.split, &groups)?;
+    Ok(Inspection {
+        run: run.dir().display().to_string(),
+        method: config.method,
+        seed: config.seed,
+        split: options.split.name().to_owned(),
+        tasks: config.tasks.clone(),
+        prompt_len: state.pool().prompt_len(),
+        top_k: state.pool().top_k(),
+        is_shared,
+        confusion: (!is_shared).then(|| selection::confusion(&selection, &owners, &names)),
+        similarity: selection::similarity(&selection),
+        selection,
+        prompts: prompts::findings(&session.backbone, state, options.n_nearest)?,
+        capacity: capacity(state.ledger()),
+    })
+}
+
+/// What the samples of each task select, and those of pre-training if the run has to do with it.
+fn selections(
+    session: &Session,
+    store: &FeatureStore<'_>,
+    state: &RunState,
+    config: &RunConfig,
+    split: Split,
+    groups: &[usize],
+) -> Result<Vec<TaskSelection>> {
+    let (bench, model) = (&session.bench, &session.backbone.model);
+    let queries = |tasks: &[&BenchTask], limit: usize| -> Result<Vec<_>> {
+        let mut all = Vec::new();
+        for task in tasks {
+            check(store.observer())?;
+            for case in exam(store, task, split, limit)?.cases {
+                all.push(model.queries(&case.sample)?);
+            }
+        }
+        Ok(all)
+    };
+    let mut rows = Vec::new();
+    for name in &config.tasks {
+        let queries = queries(&[bench.task(name)?], usize::MAX)?;
+        rows.push(selection::of_task(state.pool(), name, &queries, groups)?);
+    }
+    let pretraining = bench.pretraining();
+    if config.method.needs_pretraining() && config.pretraining_samples > 0 && !pretraining.is_empty() {
+        let queries = queries(&pretraining, config.retention_samples)?;
+        rows.push(selection::of_task(state.pool(), PRETRAINING, &queries, groups)?);
+    }
+    Ok(rows)
+}
+
+fn capacity(ledger: &SubspaceLedger) -> Capacity {
+    let subspaces = ledger.entries().iter().map(|entry| SubspaceFindings {
+        task: entry.task.clone(),
+        rank: entry.basis.len(),
+        n_rows: entry.n_rows,
+        captured_before: entry.captured_before,
+        captured: entry.captured,
+    });
+    let (dim, used, left) = (ledger.dim(), ledger.rank(), ledger.capacity_left());
+    Capacity { dim, used, left, subspaces: subspaces.collect() }
+}

@@ -1,0 +1,158 @@
+//! Answers to all samples of a task, their scores, and the file they are written to.
+//!
+//! A line of a predictions file: the six keys of LLaVA, CoIN, Prism and MCITlib, whose scorers read it, and two more:
+//! `{"question_id": …, "prompt": …, "text": …, "answer_id": "", "model_id": "fwd-prompt", "metadata": {}, "answers": […], "score": …}`;
+//! `prompt` is the question, `text` the answer that was given, `score` is that of the task's metric, 0…1 (0…10 for CIDEr-D, which is
+//! one of all captions together).
+
+use crate::files::write_atomically;
+use crate::model::Backbone;
+use crate::observer::{Observer, check};
+use crate::samples::Exam;
+use anyhow::{Context, Result};
+use fwd_data::bench::Metric;
+use fwd_prompt::PromptPool;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::Path;
+
+/// How answers are generated.
+#[derive(Debug, Clone, Copy)]
+pub struct Generation {
+    /// Longest answer in tokens.
+    pub max_new_tokens: usize,
+    /// How many samples are answered at a time.
+    pub batch: usize,
+}
+
+/// One answer, scored.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Prediction<'a> {
+    /// The record's own name, or `TASK/SPLIT/NUMBER`.
+    pub question_id: &'a str,
+    /// The instruction that was asked.
+    pub prompt: &'a str,
+    /// The model's answer, without spaces at its ends.
+    pub text: String,
+    /// Empty, always; answers have no names here.
+    pub answer_id: &'static str,
+    /// The name of the model or program that answered.
+    pub model_id: &'static str,
+    /// Empty, always; scorers of other toolboxes expect the key.
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+    /// Every answer that counts as right.
+    pub answers: &'a [String],
+    /// By the task's metric: 0 to 1, of CIDEr-D 0 to 10.
+    pub score: f64,
+}
+
+/// The answers to all samples of a task, scored by its metric.
+///
+/// # Errors
+/// [`fwd_eval::EvalError`].
+pub fn scored<'a>(exam: &'a Exam<'_>, texts: Vec<String>) -> Result<Vec<Prediction<'a>>> {
+    let answers: Vec<Vec<&str>> =
+        exam.cases.iter().map(|case| case.record.answers.iter().map(String::as_str).collect()).collect();
+    let texts: Vec<String> = texts.iter().map(|text| text.trim().to_owned()).collect();
+    let scores = fwd_eval::score_all(exam.task.metric, &texts, &answers);
+    let scores = scores.with_context(|| format!("task `{}`", exam.task.name))?;
+    let predictions = exam.cases.iter().zip(texts).zip(scores).map(|((case, text), score)| {
+        let asked = (case.question_id.as_str(), case.record.instruction.as_str());
+        Prediction::new(asked, text, "fwd-prompt", (&case.record.answers, score))
+    });
+    Ok(predictions.collect())
+}
+
+impl<'a> Prediction<'a> {
+    /// A scored answer of a model to a question of this name.
+    pub fn new(
+        (question_id, prompt): (&'a str, &'a str),
+        text: String,
+        model_id: &'static str,
+        (answers, score): (&'a [String], f64),
+    ) -> Self {
+        let metadata = serde_json::Map::new();
+        Self { question_id, prompt, text, answer_id: "", model_id, metadata, answers, score }
+    }
+}
+
+/// Answers to all samples of a task.
+///
+/// # Errors
+/// Those of the model; an interrupt between two batches.
+pub fn answer<'a>(
+    backbone: &Backbone,
+    pool: &PromptPool,
+    exam: &'a Exam<'_>,
+    generation: Generation,
+    observer: &dyn Observer,
+) -> Result<Vec<Prediction<'a>>> {
+    let progress = observer.begin(&format!("scoring {}", exam.task.name), exam.cases.len());
+    let mut texts = Vec::with_capacity(exam.cases.len());
+    for batch in exam.cases.chunks(generation.batch) {
+        check(observer)?;
+        let samples: Vec<_> = batch.iter().map(|case| &case.sample).collect();
+        let answers = backbone.answer(&samples, pool, generation.max_new_tokens);
+        let answers = answers.with_context(|| format!("task `{}`", exam.task.name))?;
+        texts.extend(answers.into_iter().map(|answer| answer.text));
+        progress.set(texts.len());
+    }
+    scored(exam, texts)
+}
+
+/// The figure of a task in percent: the mean score, for BLEU that of the corpus; 0 without samples.
+///
+/// # Errors
+/// [`fwd_eval::EvalError`].
+pub fn percent(metric: Metric, predictions: &[Prediction<'_>]) -> Result<f64> {
+    let texts: Vec<&str> = predictions.iter().map(|p| p.text.as_str()).collect();
+    let answers: Vec<Vec<&str>> =
+        predictions.iter().map(|p| p.answers.iter().map(String::as_str).collect()).collect();
+    corpus_percent(metric, &texts, &answers)
+}
+
+/// The figure of some answers in percent.
+///
+/// # Errors
+/// [`fwd_eval::EvalError`].
+pub fn corpus_percent(metric: Metric, texts: &[&str], answers: &[Vec<&str>]) -> Result<f64> {
+    if texts.is_empty() {
+        return Ok(0.0);
+    }
+    Ok(fwd_eval::corpus_percent(metric, texts, answers)?)
+}
+
+/// Writes predictions, one JSON line each.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write(path: &Path, predictions: &[Prediction<'_>]) -> Result<()> {
+    let mut lines = Vec::new();
+    for prediction in predictions {
+        serde_json::to_writer(&mut lines, prediction)?;
+        lines.push(b'\n');
+    }
+    write_atomically(path, &lines)
+}
+
+/// The figure in percent of a file that [`write`] wrote; the same number as [`percent`] gave for it.
+///
+/// # Errors
+/// If the file is missing or damaged.
+pub fn read_percent(metric: Metric, path: &Path) -> Result<f64> {
+    #[derive(Deserialize)]
+    struct Line {
+        text: String,
+        answers: Vec<String>,
+    }
+    let file = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let read = |(i, line): (usize, &str)| -> Result<Line> {
+        serde_json::from_str(line)
+            .with_context(|| format!("{}, line {}, is damaged; delete the file", path.display(), i + 1))
+    };
+    let lines = file.lines().enumerate().map(read).collect::<Result<Vec<_>>>()?;
+    let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+    let answers: Vec<Vec<&str>> =
+        lines.iter().map(|line| line.answers.iter().map(String::as_str).collect()).collect();
+    corpus_percent(metric, &texts, &answers)
+}

@@ -1,0 +1,19 @@
+//! Training of the embedded backbone: neck, Q-Former, projection and language model are trained on the pre-training tasks of a
+//! benchmark, over a frozen EfficientNet-Lite0; [`gates`] measures whether the result is fit to be built on.
+//!
+//! The output folder is a model directory from the first checkpoint on. Beside the model it holds the recipe, the loss curve and,
+//! until training is finished, the state to go on from.
+
+mod curve;
+pub mod gates;
+mod initial;
+mod paths;
+mod recipe;
+mod sampler;
+mod training;
+mod vision;
+mod vocabulary;
+
+pub use paths::ModelPaths;
+pub use recipe::{Augmentation, Diversity, Optimiser, Phase, Prompting, Recipe, Sizes};
+pub use training::{PretrainingOptions, pretrain};

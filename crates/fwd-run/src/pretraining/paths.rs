@@ -1,0 +1,57 @@
+//! The names of the files in a model directory that a pre-training writes and reads, beside those of Hugging Face's layout.
+
+use crate::run::CACHE;
+use std::path::{Path, PathBuf};
+
+/// The files of a model directory, whether or not they are there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelPaths {
+    dir: PathBuf,
+}
+
+impl ModelPaths {
+    /// Those of the model directory `dir`.
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_path_buf() }
+    }
+
+    /// The model directory itself.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The recipe by which the model is trained ([`Recipe`](super::Recipe)).
+    pub fn recipe(&self) -> PathBuf {
+        self.dir.join("recipe.toml")
+    }
+
+    /// The gates that were measured ([`Report`](super::gates::Report)).
+    pub fn gates(&self) -> PathBuf {
+        self.dir.join("gates.json")
+    }
+
+    /// The weights of the frozen vision network.
+    pub fn vision(&self) -> PathBuf {
+        self.dir.join("vision.safetensors")
+    }
+
+    /// The weights that are trained.
+    pub fn trained(&self) -> PathBuf {
+        self.dir.join("trained.safetensors")
+    }
+
+    /// Where training goes on; it is there until training is finished.
+    pub fn state(&self) -> PathBuf {
+        self.dir.join("training-state.safetensors")
+    }
+
+    /// The loss curve as CSV.
+    pub fn curve(&self) -> PathBuf {
+        self.dir.join("loss.csv")
+    }
+
+    /// Where frozen features are kept: in `given`, or in the model directory.
+    pub fn cache(&self, given: Option<&Path>) -> PathBuf {
+        given.map_or_else(|| self.dir.join(CACHE), Path::to_path_buf)
+    }
+}

@@ -1,0 +1,364 @@
+//! Training of a model on the pre-training tasks of a benchmark: the frozen vision network is taken over, everything else is trained.
+
+use super::curve::Curve;
+use super::initial;
+use super::paths::ModelPaths;
+use super::recipe::{Diversity, Recipe};
+use super::sampler::{Draw, Drawn, Sampler};
+use super::vision::features;
+use super::vocabulary::{self, texts_of};
+use crate::assets;
+use crate::files::{write_atomically, write_json};
+use crate::model::Model;
+use crate::observer::{Interrupted, Observer};
+use crate::weight_training::{Batch, ImageFeatures, PROMPTS, Statistics, View, step};
+use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor};
+use fwd_data::Processor;
+use fwd_data::bench::{Benchmark, Record, Split};
+use fwd_models::{Checkpoint, FrozenFeatures, ModelKind, StepConfig, Trainable, WeightDtype, Weights};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Steps between two checkpoints.
+const SAVE_EVERY: usize = 200;
+/// Validation samples of each task whose loss goes into the curve.
+const WATCHED: usize = 48;
+
+/// Where a pre-training finds its parts, and where it puts the model.
+#[derive(Debug, Clone)]
+pub struct PretrainingOptions {
+    /// The model directory: it is made, or an unfinished training of the same recipe in it goes on.
+    pub out: PathBuf,
+    /// A model directory, of the same sizes and words, whose weights are the first ones; none: random ones.
+    pub from: Option<PathBuf>,
+    /// The folder of the benchmark.
+    pub bench: PathBuf,
+    /// Where frozen features are kept; none: in the model directory.
+    pub cache: Option<PathBuf>,
+    /// Where the model computes.
+    pub device: Device,
+}
+
+/// Everything that the steps of a pre-training share.
+struct Pretraining<'a> {
+    recipe: &'a Recipe,
+    out: ModelPaths,
+    observer: &'a dyn Observer,
+    processor: Processor,
+    /// The model whose parameters are replaced at each step.
+    base: Model,
+    images: ImageFeatures,
+    statistics: Statistics,
+    /// Samples whose loss is watched, by task.
+    watched: Vec<(&'a str, Vec<&'a Record>)>,
+}
+
+/// Trains a model into a folder, or goes on with an unfinished training there.
+///
+/// # Errors
+/// A folder with another recipe or a finished training, damaged data, an error of the model; [`Interrupted`] if the observer
+/// asks it to stop. Checkpoints are kept in all cases.
+pub fn pretrain(recipe: &Recipe, options: &PretrainingOptions, observer: &dyn Observer) -> Result<()> {
+    let text = toml::to_string(recipe)?;
+    let out = ModelPaths::new(&options.out);
+    if out.recipe().exists() {
+        let kept = Recipe::read(&out.recipe())?;
+        let dir = out.dir().display();
+        ensure!(kept == *recipe, "{dir} holds a training of another recipe; use another folder");
+        let is_finished = out.trained().exists() && !out.state().exists();
+        ensure!(!is_finished, "{dir} holds a finished training; use another folder");
+    }
+    let bench = Benchmark::open(&options.bench)?;
+    write_atomically(&out.recipe(), text.as_bytes())?;
+    Pretraining::prepare(recipe, &bench, options, observer)?.train(&bench, options.from.as_deref())
+}
+
+impl<'a> Pretraining<'a> {
+    fn prepare(
+        recipe: &'a Recipe,
+        bench: &'a Benchmark,
+        options: &PretrainingOptions,
+        observer: &'a dyn Observer,
+    ) -> Result<Self> {
+        let out = ModelPaths::new(&options.out);
+        let tasks = bench.pretraining();
+        let of_phases = recipe.phases.iter().flat_map(|phase| phase.weights.keys());
+        for name in recipe.weights.keys().chain(of_phases).chain(recipe.augmentation.views_of.keys()) {
+            ensure!(tasks.iter().any(|t| t.name == *name), "the recipe names `{name}`, no pre-training task");
+        }
+        let vision = out.vision();
+        if !vision.exists() {
+            let embedded = ModelPaths::new(&assets::backbone()?).vision();
+            let bytes = fs::read(&embedded).with_context(|| format!("cannot read {}", embedded.display()))?;
+            write_atomically(&vision, &bytes)?;
+        }
+        let train = || tasks.iter().flat_map(|t| t.split(Split::Train));
+        let vocabulary = vocabulary::tokenizer_json(train().flat_map(texts_of), recipe.min_word_count);
+        let side = recipe.model.image_size;
+        for (name, value) in [
+            ("tokenizer.json", &vocabulary),
+            ("qformer_tokenizer/tokenizer.json", &vocabulary),
+            ("preprocessor_config.json", &preprocessor_json(side)),
+        ] {
+            write_json(&out.dir().join(name), value)?;
+        }
+        let processor = Processor::open(out.dir())?;
+        let n_words = vocabulary["model"]["vocab"].as_object().map_or(0, serde_json::Map::len);
+        write_json(&out.dir().join("config.json"), &recipe.config_json(n_words))?;
+        write_json(
+            &out.dir().join("generation_config.json"),
+            &json!({ "eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 0 }),
+        )?;
+        let (base, _) = new_model(recipe, n_words, &vision, &options.device)?;
+
+        let watched: Vec<(&str, Vec<&Record>)> =
+            tasks.iter().map(|t| (t.name.as_str(), t.split(Split::Val).take(WATCHED).collect())).collect();
+        let upright: BTreeSet<&str> = tasks
+            .iter()
+            .filter(|t| recipe.augmentation.upright.contains(&t.name))
+            .flat_map(|t| t.split(Split::Train).map(|r| r.image.as_str()))
+            .collect();
+        let mut n_views: BTreeMap<&str, u32> = BTreeMap::new();
+        for task in &tasks {
+            for record in task.split(Split::Train) {
+                let n = n_views.entry(&record.image).or_default();
+                *n = recipe.views_of(&task.name).max(*n);
+            }
+        }
+        let all_of = |(key, n): (&'a str, u32)| {
+            let may_flip = !upright.contains(key);
+            (0..n).map(move |number| View { key, number, may_flip })
+        };
+        let mut views: Vec<View<'_>> = n_views.into_iter().flat_map(all_of).collect();
+        let n_training = views.len();
+        let held_out: BTreeSet<&str> =
+            watched.iter().flat_map(|(_, records)| records.iter().map(|r| r.image.as_str())).collect();
+        views.extend(held_out.into_iter().map(View::plain));
+        let cache = out.cache(options.cache.as_deref());
+        let images = features((&base, &vision), &processor.image, bench, &views, &cache, observer)?;
+        let statistics = images.statistics(views[..n_training].iter().copied());
+        Ok(Self { recipe, out, observer, processor, base, images, statistics, watched })
+    }
+
+    fn train(&self, bench: &Benchmark, from: Option<&Path>) -> Result<()> {
+        let mut sampler = Sampler::new(self.recipe, bench);
+        let mut trainable = self.start(&sampler, from)?;
+        let mut n_done = trainable.n_steps();
+        let names: Vec<&str> = self.watched.iter().map(|(name, _)| *name).collect();
+        let mut curve = Curve::read(&self.out.curve(), n_done, &names)?;
+        (0..n_done).for_each(|done| drop(sampler.draw(done)));
+        let n = trainable.n_parameters();
+        self.observer.note(&format!(
+            "{n} trained numbers, {} samples, step {n_done} of {}",
+            sampler.n_samples(),
+            self.recipe.n_steps()
+        ));
+        let progress = self.observer.begin("pre-training", self.recipe.n_steps());
+        let (mut recent, mut began) = (Vec::new(), Instant::now());
+        while n_done < self.recipe.n_steps() {
+            let config = StepConfig {
+                optimiser: self.recipe.optimiser_at(n_done),
+                max_norm: self.recipe.optimiser.max_norm,
+            };
+            let batches = self.batches(&sampler.draw(n_done))?;
+            let report = step(&self.base, &mut trainable, &batches, &config, |features, loss| {
+                self.with_diversity(features, loss)
+            });
+            let report = report.with_context(|| format!("step {n_done}"))?;
+            tracing::debug!("step {n_done}: loss {:.4}, gradient {:.3}", report.loss, report.grad_norm);
+            recent.push(report.loss);
+            n_done += 1;
+            progress.set(n_done);
+            let is_stopped = self.observer.is_stop_requested();
+            if n_done % SAVE_EVERY == 0 || n_done == self.recipe.n_steps() || is_stopped {
+                let mean = recent.iter().sum::<f64>() / recent.len() as f64;
+                let rate = (recent.len() * self.recipe.batch_size) as f64 / began.elapsed().as_secs_f64();
+                progress.say(&format!("loss {mean:.3}, {rate:.0}/s"));
+                let watched = self.watch(&trainable)?;
+                tracing::info!(
+                    "step {n_done}: loss {mean:.4}, {rate:.0} samples/s, validation {watched:.3?}"
+                );
+                curve.add(n_done, mean, &watched);
+                write_atomically(&self.out.curve(), curve.text().as_bytes())?;
+                self.export(&trainable)?;
+                write_atomically(&self.out.state(), &trainable.to_bytes()?)?;
+                (recent, began) = (Vec::new(), Instant::now());
+            }
+            if is_stopped {
+                return Err(Interrupted.into());
+            }
+        }
+        drop(progress);
+        fs::remove_file(self.out.state()).context("cannot remove the training state")?;
+        self.observer.note(&format!("finished: {}", self.out.dir().display()));
+        Ok(())
+    }
+
+    /// The two halves of a step's batch.
+    fn batches(&self, draw: &Draw<'_>) -> Result<Vec<Batch>> {
+        let half = |drawn: &[Drawn<'_>]| -> Result<Batch> {
+            let samples: Vec<_> = drawn.iter().map(|d| d.sample.clone()).collect();
+            let model = (&self.processor, ModelKind::InstructBlip);
+            let batch = Batch::of(model, &self.images, Some(&self.statistics), &samples)?;
+            if draw.is_prompted {
+                return batch.with_prompts(drawn.iter().map(|d| d.task).collect());
+            }
+            Ok(batch)
+        };
+        draw.samples.chunks(draw.samples.len().div_ceil(2).max(1)).map(half).collect()
+    }
+
+    /// The parameters before the next step: of the state, if there is one; before the first step those of the model `from`, or random.
+    fn start(&self, sampler: &Sampler<'_>, from: Option<&Path>) -> Result<Trainable> {
+        let state = self.out.state();
+        if state.exists() {
+            let bytes = fs::read(&state).with_context(|| format!("cannot read {}", state.display()))?;
+            return Trainable::from_bytes(&bytes).with_context(|| state.display().to_string());
+        }
+        let vocab_size = self.base.language().vocab_size();
+        let mut trainable = new_model(self.recipe, vocab_size, &self.out.vision(), &Device::Cpu)?.1;
+        if let Some(model) = from {
+            self.take_over(&mut trainable, model)?;
+        }
+        let n_tokens = self.recipe.prompting.tokens;
+        if n_tokens > 0 {
+            let shape = [sampler.n_tasks(), n_tokens, self.recipe.model.d_model];
+            let values = initial::value(self.recipe.seed, &self.recipe.model, PROMPTS, &shape);
+            trainable.insert(PROMPTS, &shape, values)?;
+        }
+        Ok(trainable)
+    }
+
+    /// The values of another model, with the standardisation of the features taken out of its neck again.
+    fn take_over(&self, trainable: &mut Trainable, model: &Path) -> Result<()> {
+        let mut checkpoint =
+            Checkpoint::open_file(&ModelPaths::new(model).trained(), WeightDtype::F32, &Device::Cpu)?;
+        let names: Vec<String> = trainable.names().map(String::from).collect();
+        for name in &names {
+            let (shape, _) = trainable.get(name).context("a parameter without a shape")?;
+            let shape = shape.to_vec();
+            let values = checkpoint.get_f32(name, &shape)?.flatten_all()?.to_vec1::<f32>()?;
+            trainable.insert(name, &shape, values)?;
+        }
+        checkpoint.finish(|_| false)?;
+        let Statistics { mean, std } = &self.statistics;
+        let inverse = Statistics {
+            mean: mean.iter().zip(std).map(|(mean, std)| -mean / std).collect(),
+            std: std.iter().map(|std| 1.0 / std).collect(),
+        };
+        fold(trainable, &inverse)
+    }
+
+    /// `loss + w·max(0, t − share) + w·max(0, t' − rank)`: queries that come to say the same are driven apart, until the share of
+    /// the variance of the visual tokens that lies between the queries of a sample is t; and tokens that come to lie in few
+    /// directions are spread, until the participation ratio of their second moment, `(tr C)²/‖C‖²`, is t' of the width.
+    fn with_diversity(&self, features: &FrozenFeatures, loss: &Tensor) -> Result<Tensor> {
+        let Diversity { weight, share, rank } = self.recipe.diversity;
+        if weight == 0.0 {
+            return Ok(loss.clone());
+        }
+        let tokens = &features.visual_tokens;
+        let rows = tokens.flatten(0, 1)?;
+        let moment = (rows.t()?.contiguous()?.matmul(&rows)? / rows.dim(0)? as f64)?;
+        let trace = rows.sqr()?.mean_all()?;
+        // tr C = d·trace: (tr C)²/(d·‖C‖²), and ‖C‖² is d² times its mean.
+        let ratio = ((trace.sqr()? / moment.sqr()?.mean_all()?)? / rows.dim(1)? as f64)?;
+        let narrow = (ratio.neg()? + rank)?.relu()?;
+        let between = tokens.broadcast_sub(&tokens.mean_keepdim(1)?)?.sqr()?.mean_all()?;
+        let overall = tokens.broadcast_sub(&tokens.mean_keepdim((0, 1))?)?.sqr()?.mean_all()?;
+        let missing = ((between / overall)?.neg()? + share)?.relu()?;
+        Ok((loss + ((missing + narrow)? * weight)?)?)
+    }
+
+    /// The validation loss of each task.
+    fn watch(&self, trainable: &Trainable) -> Result<Vec<f64>> {
+        let model = self.base.with_parameters(&mut trainable.frozen(self.base.device())?)?;
+        let loss = |(_, records): &(&str, Vec<&Record>)| -> Result<f64> {
+            let batch = Batch::new(
+                (&self.processor, ModelKind::InstructBlip),
+                &self.images,
+                Some(&self.statistics),
+                records,
+            )?;
+            Ok(f64::from(batch.score(&model, None)?.1.loss.to_scalar::<f32>()?))
+        };
+        self.watched.iter().map(loss).collect()
+    }
+
+    /// Writes the model, with the standardisation folded into the neck.
+    fn export(&self, trainable: &Trainable) -> Result<()> {
+        let mut model = trainable.clone();
+        model.remove(PROMPTS);
+        fold(&mut model, &self.statistics)?;
+        write_atomically(&self.out.trained(), &model.to_bf16_checkpoint()?)?;
+        let mut map = BTreeMap::new();
+        for path in [self.out.vision(), self.out.trained()] {
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let tensors =
+                safetensors::SafeTensors::deserialize(&bytes).with_context(|| path.display().to_string())?;
+            map.extend(tensors.names().into_iter().map(|name| (name.to_owned(), file.clone())));
+        }
+        write_json(&self.out.dir().join("model.safetensors.index.json"), &json!({ "weight_map": map }))
+    }
+}
+
+/// A model with first values, and those of its parameters that are trained.
+fn new_model(
+    recipe: &Recipe,
+    vocab_size: usize,
+    vision: &Path,
+    device: &Device,
+) -> Result<(Model, Trainable)> {
+    let config = recipe.model_config(vocab_size)?;
+    let mut network = Checkpoint::open_file(vision, WeightDtype::F32, &Device::Cpu)?;
+    let mut model = None;
+    let mut source = |name: &str, shape: &[usize]| {
+        if name.starts_with('_') {
+            return Ok(network.get_f32(name, shape)?.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Ok(initial::value(recipe.seed, &recipe.model, name, shape))
+    };
+    let mut trainable = Trainable::record(&mut source, device, |weights| {
+        model = Some(Model::new(config, weights)?);
+        Ok(())
+    })?;
+    network.finish(|_| false)?;
+    let frozen: Vec<String> =
+        trainable.names().filter(|name| name.starts_with('_')).map(String::from).collect();
+    frozen.iter().for_each(|name| trainable.remove(name));
+    Ok((model.context("no model was made")?, trainable))
+}
+
+/// `W·(x − m)/s + b = (W/s)·x + (b − (W/s)·m)`.
+fn fold(model: &mut Trainable, statistics: &Statistics) -> Result<()> {
+    let [weight, bias] = ["weight", "bias"].map(|part| format!("vision_model.neck.map.{part}"));
+    let (shape, values) = model.get(&weight).context("the model has no neck")?;
+    let (shape, mut values) = (shape.to_vec(), values.to_vec());
+    let (bias_shape, offset) = model.get(&bias).context("the model has no neck")?;
+    let (bias_shape, mut offset) = (bias_shape.to_vec(), offset.to_vec());
+    for (row, b) in values.chunks_exact_mut(shape[1]).zip(&mut offset) {
+        let mut shift = 0f64;
+        for ((w, mean), std) in row.iter_mut().zip(&statistics.mean).zip(&statistics.std) {
+            *w /= std;
+            shift += f64::from(*w) * f64::from(*mean);
+        }
+        *b -= shift as f32;
+    }
+    model.insert(&weight, &shape, values)?;
+    model.insert(&bias, &bias_shape, offset)?;
+    Ok(())
+}
+
+/// `(x − 127)/128`, as EfficientNet-Lite0 was trained, and drawings on white: the file of [`ImageProcessor::efficientnet_lite`].
+fn preprocessor_json(side: usize) -> serde_json::Value {
+    json!({
+        "size": { "height": side, "width": side }, "resample": 3, "do_resize": true,
+        "do_rescale": false, "do_normalize": true, "image_mean": [127.0, 127.0, 127.0], "image_std": [128.0, 128.0, 128.0],
+        "background": [255, 255, 255],
+    })
+}

@@ -1,0 +1,108 @@
+//! What a run is: everything that decides its result, and where it began.
+
+use super::paths::RunPaths;
+use crate::config::RunConfig;
+use crate::files::read_json;
+use crate::session::Session;
+use anyhow::{Context, Result, ensure};
+use fwd_data::task::Skipped;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// The version of the file's layout that this crate writes and reads.
+const VERSION: u32 = 1;
+
+/// What a run is: `manifest.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The version of this file's layout.
+    pub version: u32,
+    /// What decides the result: the same in every session.
+    pub run: Identity,
+    /// The model's folder when the run began.
+    pub backbone_dir: PathBuf,
+    /// The benchmark's folder when the run began.
+    pub bench_dir: PathBuf,
+    /// The program that began the run, with version and build.
+    pub program: String,
+    /// When it began, UTC.
+    pub started: String,
+    /// The machine it began on.
+    pub machine: Machine,
+    /// Records that were left out of the benchmark; its hash knows them too.
+    #[serde(default)]
+    pub skipped: Skipped,
+}
+
+/// What decides the result of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// The configuration, tasks spelt out in order.
+    pub config: RunConfig,
+    /// Of the benchmark, without the records that were left out.
+    pub data_hash: String,
+    /// Of the model's files.
+    pub backbone_hash: String,
+    /// b_j by task, for the plasticity form of forward transfer.
+    pub alone: Option<BTreeMap<String, f64>>,
+}
+
+/// The machine that a run began on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// Its operating system, as Rust names it.
+    pub os: String,
+    /// Its processor architecture, as Rust names it.
+    pub arch: String,
+    /// Threads of the pool: results agree to the last bit for one number of them.
+    pub threads: usize,
+}
+
+impl Manifest {
+    /// That of a run that begins now.
+    pub fn new(session: &Session, config: RunConfig, alone: Option<BTreeMap<String, f64>>) -> Self {
+        Self {
+            version: VERSION,
+            run: Identity {
+                config,
+                data_hash: session.bench.hash().to_string(),
+                backbone_hash: session.backbone.hash.clone(),
+                alone,
+            },
+            backbone_dir: session.backbone.dir.clone(),
+            bench_dir: session.bench_dir.clone(),
+            program: session.program.clone(),
+            started: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            machine: Machine {
+                os: std::env::consts::OS.to_owned(),
+                arch: std::env::consts::ARCH.to_owned(),
+                threads: rayon::current_num_threads(),
+            },
+            skipped: session.skipped.clone(),
+        }
+    }
+
+    /// Reads that of a run directory.
+    ///
+    /// # Errors
+    /// If the directory is no run, or of another version of this program.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let path = RunPaths::new(dir).manifest();
+        let name = path.file_name().unwrap_or_default().display();
+        ensure!(path.is_file(), "{} is no run directory: it has no {name}", dir.display());
+        let value: Value = read_json(&path)?;
+        let version = value.get("version").and_then(Value::as_u64);
+        ensure!(
+            version == Some(u64::from(VERSION)),
+            "{} has version {version:?}, this program reads {VERSION}",
+            path.display()
+        );
+        serde_json::from_value(value).with_context(|| format!("{} is damaged", path.display()))
+    }
+}

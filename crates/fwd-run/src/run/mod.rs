@@ -1,0 +1,24 @@
+//! A run: one method on a sequence of tasks, in a directory of its own that can be killed and taken up again at any time.
+
+mod directory;
+mod evaluate;
+mod finetune;
+mod manifest;
+mod metrics;
+mod paths;
+mod ranks;
+mod saved;
+mod timing;
+mod train;
+mod watch;
+
+pub use directory::{RunDir, refuse_finished};
+pub use evaluate::{Evaluation, EvaluationOptions, TaskScore, evaluate};
+pub use manifest::{Identity, Machine, Manifest};
+pub use metrics::{Measures, RunMetrics, TaskInfo};
+pub(crate) use paths::CACHE;
+pub use paths::RunPaths;
+pub use ranks::{Rank, RankStage, Rows, read_ranks};
+pub use saved::{Reopening, SavedRun};
+pub use timing::Timing;
+pub use train::train;

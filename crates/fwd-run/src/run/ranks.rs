@@ -1,0 +1,256 @@
+//! How many directions the language model's input needs, along a sequence: `ranks/after-T.json` in a run directory.
+//!
+//! The rows are those of the same training samples of every task, learnt or not, after each task. Under `finetune` the trained
+//! layers embed them anew; under a method with prompts the embeddings stay, and the prompts that each sample selects come in front.
+
+use super::paths::RunPaths;
+use crate::files::{read_json, write_json};
+use crate::model::{Frozen, Model, Sample};
+use crate::observer::{Observer, check};
+use crate::samples::spread;
+use anyhow::{Context, Result};
+use fwd_prompt::analysis::{ENERGIES, TaskGram, rank_growth};
+use fwd_prompt::linalg::Gram;
+use fwd_prompt::{FrozenModel, PromptPool};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::Path;
+
+/// How many training samples of each task are embedded.
+pub(super) const SAMPLES: usize = 32;
+
+/// The ranks of the input embeddings of all tasks' samples, as the model stands after so many tasks.
+///
+/// The samples are the same at every stage: some training samples of every task of the run, learnt or not.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RankStage {
+    /// How many tasks are learnt.
+    pub after: usize,
+    /// The one that was learnt last.
+    pub learnt: Option<String>,
+    /// d: the width of an embedding.
+    pub dim: usize,
+    /// Samples of all tasks together.
+    pub n_samples: usize,
+    /// The shares of the energy at which `ranks` are given.
+    pub energies: [f64; 3],
+    /// Of all tasks together, then of each task, by kind of rows.
+    pub ranks: Vec<Rank>,
+}
+
+/// How many directions some rows need.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rank {
+    /// Whose rows; none: those of all tasks together.
+    pub task: Option<String>,
+    /// Which of its rows.
+    pub rows: Rows,
+    /// N: how many rows there are.
+    pub n_rows: u64,
+    /// The fewest directions with each of the energies.
+    pub ranks: [usize; 3],
+    /// `exp(H(λ/Σλ))`: the effective rank, with H the entropy of the eigenvalues' shares.
+    pub effective_rank: f64,
+}
+
+/// Rows of the language model's input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rows {
+    /// Visual tokens.
+    Image,
+    /// Instruction tokens.
+    Text,
+    /// Visual and instruction tokens.
+    Both,
+    /// Both, and the prompt tokens that each sample selects: all that the language model reads. Not under `finetune`.
+    Prompted,
+}
+
+/// All ranks that a run directory keeps, after 0, 1, … tasks; nothing for a run that keeps none.
+///
+/// # Errors
+/// A damaged file.
+pub fn read_ranks(run: &Path) -> Result<Vec<RankStage>> {
+    let dir = RunPaths::new(run).ranks_dir();
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    let failed = || format!("cannot read {}", dir.display());
+    let mut stages: Vec<RankStage> = Vec::new();
+    for entry in fs::read_dir(&dir).with_context(failed)? {
+        let path = entry.with_context(failed)?.path();
+        if path.extension().is_some_and(|e| e == "json") {
+            stages.push(read_json(&path)?);
+        }
+    }
+    stages.sort_by_key(|stage| stage.after);
+    Ok(stages)
+}
+
+/// The rows of one task at one stage.
+pub(super) struct TaskRows {
+    /// Visual and instruction tokens.
+    pub(super) grams: TaskGram,
+    /// The same and the prompts in front.
+    pub(super) prompted: Option<Gram>,
+    /// How many samples they are of.
+    pub(super) n_samples: usize,
+}
+
+/// The ranks at one stage.
+///
+/// # Errors
+/// Those of the decompositions, naming the task.
+pub(super) fn stage(
+    after: usize,
+    learnt: Option<&str>,
+    tasks: &[TaskRows],
+    observer: &dyn Observer,
+) -> Result<RankStage> {
+    let dim = tasks.first().map_or(0, |task| task.grams.image.dim());
+    let mut ranks = Vec::new();
+    let mut all: Vec<(Rows, Gram)> = Vec::new();
+    for task in tasks {
+        let (name, both) = (&task.grams.task, task.grams.both()?);
+        let parts = [
+            (Rows::Image, Some(&task.grams.image)),
+            (Rows::Text, Some(&task.grams.text)),
+            (Rows::Both, Some(&both)),
+            (Rows::Prompted, task.prompted.as_ref()),
+        ];
+        for (rows, gram) in parts.into_iter().filter_map(|(rows, gram)| Some((rows, gram?))) {
+            match all.iter_mut().find(|(of, _)| *of == rows) {
+                Some((_, sum)) => sum.merge(gram)?,
+                None => all.push((rows, gram.clone())),
+            }
+            if matches!(rows, Rows::Both | Rows::Prompted) {
+                check(observer)?;
+                ranks.push(rank(Some(name), rows, gram)?);
+            }
+        }
+    }
+    let together = all.iter().map(|(rows, gram)| rank(None, *rows, gram));
+    let mut all_ranks = together.collect::<Result<Vec<_>>>()?;
+    all_ranks.extend(ranks);
+    let n_samples = tasks.iter().map(|task| task.n_samples).sum();
+    Ok(RankStage {
+        after,
+        learnt: learnt.map(str::to_owned),
+        dim,
+        n_samples,
+        energies: ENERGIES,
+        ranks: all_ranks,
+    })
+}
+
+fn rank(task: Option<&str>, rows: Rows, gram: &Gram) -> Result<Rank> {
+    let what = || task.unwrap_or("all tasks").to_owned();
+    let growth = rank_growth(std::slice::from_ref(gram)).with_context(what)?;
+    let (ranks, effective_rank) = growth.first().copied().with_context(what)?;
+    Ok(Rank { task: task.map(str::to_owned), rows, n_rows: gram.n_rows(), ranks, effective_rank })
+}
+
+/// The frozen embeddings of a run with prompts, of which the ranks after each task are taken.
+pub(super) struct Prompted<'a> {
+    run: &'a RunPaths,
+    model: &'a Model,
+    observer: &'a dyn Observer,
+    tasks: Vec<(&'a str, Vec<&'a ModelSample>)>,
+    /// Made when they are needed first; they stay.
+    grams: Vec<TaskGram>,
+}
+
+impl<'a> Prompted<'a> {
+    /// Of tasks and their training samples.
+    pub(super) fn new(
+        run: &'a RunPaths,
+        model: &'a Model,
+        observer: &'a dyn Observer,
+        tasks: impl Iterator<Item = (&'a str, &'a [Sample])>,
+    ) -> Self {
+        let some = |all: &'a [Sample]| spread(all.len(), SAMPLES).map(|i| &all[i]).collect();
+        Self {
+            run,
+            model,
+            observer,
+            tasks: tasks.map(|(name, all)| (name, some(all))).collect(),
+            grams: Vec::new(),
+        }
+    }
+
+    /// Writes the ranks after so many tasks, unless they are there.
+    ///
+    /// # Errors
+    /// Those of the model and of the decompositions; a file that cannot be written.
+    pub(super) fn record(&mut self, after: usize, pool: &PromptPool) -> Result<()> {
+        let path = self.run.ranks(after);
+        if path.exists() {
+            return Ok(());
+        }
+        let model = Frozen(self.model);
+        if self.grams.is_empty() {
+            let gram = |(name, some): &(&str, Vec<&Sample>)| {
+                Ok(TaskGram::accumulate(&model, name, some.iter().copied())?)
+            };
+            self.grams = self.tasks.iter().map(gram).collect::<Result<_>>()?;
+        }
+        let mut tasks = Vec::new();
+        for ((_, some), grams) in self.tasks.iter().zip(&self.grams) {
+            let mut prompted = grams.both()?;
+            for sample in some {
+                prompted.push(&pool.gather(&[pool.select(&model.queries(sample)?)?])?.values)?;
+            }
+            tasks.push(TaskRows { grams: grams.clone(), prompted: Some(prompted), n_samples: some.len() });
+        }
+        let learnt = after.checked_sub(1).and_then(|t| self.tasks.get(t)).map(|(name, _)| *name);
+        write_json(&path, &stage(after, learnt, &tasks, self.observer)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observer::Silent;
+
+    /// Rows along axes of R^4.
+    fn gram(axes: &[usize]) -> Gram {
+        let mut gram = Gram::new(4);
+        for &axis in axes {
+            gram.push(&(0..4).map(|i| f32::from(u8::from(i == axis))).collect::<Vec<_>>()).unwrap();
+        }
+        gram
+    }
+
+    #[test]
+    fn tasks_are_counted_alone_and_together() {
+        let rows = |task: &str, image: &[usize], text: &[usize]| TaskRows {
+            grams: TaskGram { task: task.to_owned(), image: gram(image), text: gram(text) },
+            prompted: Some(gram(&[image, text, &[3]].concat())),
+            n_samples: image.len(),
+        };
+        let tasks = [rows("a", &[0, 0], &[2]), rows("b", &[0, 1], &[2])];
+        let first = stage(1, Some("a"), &tasks, &Silent).unwrap();
+        assert_eq!((first.after, first.learnt.as_deref(), first.dim, first.n_samples), (1, Some("a"), 4, 4));
+        let of = |task: Option<&str>, rows| {
+            let rank = first.ranks.iter().find(|r| r.task.as_deref() == task && r.rows == rows);
+            rank.map(|r| (r.n_rows, r.ranks[2]))
+        };
+        assert_eq!(of(None, Rows::Image), Some((4, 2)));
+        assert_eq!(of(None, Rows::Text), Some((2, 1)));
+        assert_eq!(of(None, Rows::Both), Some((6, 3)));
+        assert_eq!(of(None, Rows::Prompted), Some((8, 4)));
+        assert_eq!(of(Some("a"), Rows::Both), Some((3, 2)));
+        assert_eq!(of(Some("b"), Rows::Prompted), Some((4, 4)));
+        assert_eq!(of(Some("a"), Rows::Image), None);
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read_ranks(dir.path()).unwrap(), []);
+        for after in [10, 9] {
+            write_json(&RunPaths::new(dir.path()).ranks(after), &Stage { after, ..first.clone() }).unwrap();
+        }
+        assert_eq!(
+            read_ranks(dir.path()).unwrap(),
+            [9, 10].map(|after| RankStage { after, ..first.clone() })
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! A run directory that is read again, by evaluation, inspection and questions.
+
+use super::manifest::Manifest;
+use super::paths::RunPaths;
+use crate::device::DeviceKind;
+use crate::method::Method;
+use crate::observer::Observer;
+use crate::session::{Session, SessionOptions};
+use anyhow::{Context, Result, ensure};
+use fwd_data::task::OnBad;
+use fwd_prompt::{FrozenModel, PromptPool, RunState};
+use std::path::{Path, PathBuf};
+
+/// A run, finished or not, whose manifest was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SavedRun {
+    paths: RunPaths,
+    manifest: Manifest,
+}
+
+/// What a run's model and benchmark are opened with, where that is not what its manifest says.
+#[derive(Debug, Clone, Default)]
+pub struct Reopening {
+    /// The model's folder, if it is no longer where the run found it.
+    pub backbone: Option<PathBuf>,
+    /// The benchmark's folder, if it is no longer where the run found it.
+    pub bench: Option<PathBuf>,
+    /// Where the model computes.
+    pub device: DeviceKind,
+}
+
+impl SavedRun {
+    /// Reads the manifest of a run directory.
+    ///
+    /// # Errors
+    /// If the directory is no run, or of another version of this crate.
+    pub fn read(dir: &Path) -> Result<Self> {
+        Ok(Self { paths: RunPaths::new(dir), manifest: Manifest::read(dir)? })
+    }
+
+    /// The run directory, as it was named.
+    pub fn dir(&self) -> &Path {
+        self.paths.dir()
+    }
+
+    /// Where its files lie.
+    pub fn paths(&self) -> &RunPaths {
+        &self.paths
+    }
+
+    /// What the run is.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The model and the benchmark of the run, where it found them or where they are now.
+    ///
+    /// # Errors
+    /// Another model or benchmark than the run's.
+    pub fn session(&self, places: &Reopening, observer: &dyn Observer) -> Result<Session> {
+        let manifest = &self.manifest;
+        let backbone = places.backbone.as_ref().unwrap_or(&manifest.backbone_dir);
+        let bench = places.bench.as_ref().unwrap_or(&manifest.bench_dir);
+        let options = SessionOptions {
+            backbone: Some(backbone.clone()),
+            bench: Some(bench.clone()),
+            device: places.device,
+            on_bad: if manifest.run.config.skip_bad { OnBad::Skip } else { OnBad::Refuse },
+            ..SessionOptions::default()
+        };
+        let session = Session::open(&options, observer)?;
+        self.check_backbone(&session.backbone.hash, backbone)?;
+        let hash = session.bench.hash().to_string();
+        ensure!(
+            hash == manifest.run.data_hash,
+            "{} is not the benchmark of this run ({hash}, not {}); name that one with --bench",
+            bench.display(),
+            manifest.run.data_hash
+        );
+        Ok(session)
+    }
+
+    /// Refuses to use prompts that were learnt for another model than the one of this hash in `dir`.
+    ///
+    /// # Errors
+    /// That names both.
+    pub fn check_backbone(&self, hash: &str, dir: &Path) -> Result<()> {
+        let manifest = &self.manifest;
+        ensure!(
+            hash == manifest.run.backbone_hash,
+            "the run was made with another model: {} has the hash {hash}, the run's {} had {}; name that one with --backbone",
+            dir.display(),
+            manifest.backbone_dir.display(),
+            manifest.run.backbone_hash
+        );
+        Ok(())
+    }
+
+    /// The prompts of the run, as they were when its last task was finished; under the method `independent`, those of `task`.
+    ///
+    /// # Errors
+    /// A damaged or missing state, or one whose widths are not the model's.
+    pub fn pool<M: FrozenModel>(&self, model: &M, task: Option<&str>) -> Result<PromptPool> {
+        let config = &self.manifest.run.config;
+        if config.method == Method::ZeroShot {
+            return Ok(PromptPool::new(model.dims(), config.pool.prompt_len, config.pool.top_k));
+        }
+        Ok(self.state(model, task)?.pool().clone())
+    }
+
+    /// All that the run has computed; under the method `independent`, for `task`.
+    ///
+    /// # Errors
+    /// As [`Self::pool`].
+    pub fn state<M: FrozenModel>(&self, model: &M, task: Option<&str>) -> Result<RunState> {
+        let task = if self.manifest.run.config.method == Method::Independent {
+            Some(task.context("each task of this run has prompts of its own; name one with --task")?)
+        } else {
+            None
+        };
+        let dir = self.paths.state(task);
+        ensure!(RunState::exists(&dir), "{} holds no prompts yet; let the run go on first", dir.display());
+        let state = RunState::load(&dir)?;
+        ensure!(
+            state.pool().dims() == model.dims(),
+            "{}: its prompts are for a model of {:?}, this one has {:?}",
+            dir.display(),
+            state.pool().dims(),
+            model.dims()
+        );
+        Ok(state)
+    }
+}

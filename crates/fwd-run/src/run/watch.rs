@@ -1,0 +1,95 @@
+//! The trainer's events as progress, remarks, log lines and seconds.
+
+use super::timing::Timing;
+use crate::observer::{Observer, Progress};
+use fwd_prompt::Event;
+use std::fmt::Write;
+
+/// Follows one run of the trainer.
+pub(super) struct Watch<'o> {
+    observer: &'o dyn Observer,
+    /// What is shown: a phase of a task, its name, and how far it is.
+    shown: Option<(&'static str, String, Box<dyn Progress + 'o>)>,
+    n_columns: usize,
+    /// Scores of the row that is being filled, ready to be shown.
+    row: String,
+    n_scored: usize,
+}
+
+impl<'o> Watch<'o> {
+    /// A matrix of so many columns, of whose current row so many scores are known.
+    pub(super) fn new(n_columns: usize, n_scored: usize, observer: &'o dyn Observer) -> Self {
+        Self { observer, shown: None, n_columns, row: String::new(), n_scored }
+    }
+
+    /// Takes note of an event.
+    pub(super) fn see(&mut self, event: &Event, timing: &mut Timing) {
+        match event {
+            Event::Embedded { task, done, of } => self.show("subspace", task, *done, *of),
+            Event::Fisher { task, done, of } => self.show("sensitivity", task, *done, *of),
+            Event::Subspace { task, n_rows, rank, captured_before, captured, capacity_left } => {
+                self.shown = None;
+                tracing::info!(
+                    "subspace of {task}: {rank} directions of {n_rows} embeddings, energy {captured_before:.3} -> \
+                     {captured:.3}, {capacity_left} directions left"
+                );
+            }
+            Event::CapacityExhausted { task } => {
+                tracing::warn!("after {task} no direction is left: later tasks get no subspace of their own");
+            }
+            Event::NoSamples { task } => {
+                tracing::warn!("task {task} has no training samples; it is only scored")
+            }
+            Event::NothingAllowed { task } => {
+                tracing::warn!("the rule leaves nothing to change for {task}; only its keys learn");
+            }
+            Event::Step { task, step, of, loss, grad_norm, seconds, optimiser_seconds, .. } => {
+                timing.training += seconds;
+                timing.optimiser += optimiser_seconds;
+                self.show("learning", task, *step, *of);
+                if let Some((_, _, progress)) = &self.shown {
+                    progress.say(&format!("learning {task}, loss {loss:.3}"));
+                }
+                tracing::debug!("{task} step {step}/{of}: loss {loss:.4}, gradient {grad_norm:.3e}");
+            }
+            Event::Learnt { task, interference, optimiser_share } => {
+                self.shown = None;
+                let forbidden = interference.iter().filter(|i| i.forbidden).map(|i| i.leakage);
+                let leakage = forbidden.fold(0.0, f64::max);
+                tracing::info!(
+                    "learnt {task}: leakage {leakage:.1e}, {:.2} % of the steps is the projected optimiser",
+                    100.0 * optimiser_share
+                );
+            }
+            Event::Scored { after, task, score } => self.scored(*after, task, *score),
+            Event::Saved { path } => tracing::debug!("saved {}", path.display()),
+            _ => {}
+        }
+    }
+
+    fn show(&mut self, phase: &'static str, task: &str, done: usize, of: usize) {
+        let is_shown = self.shown.as_ref().is_some_and(|(p, t, _)| *p == phase && t == task);
+        if !is_shown {
+            // The old work ends before the new one begins.
+            self.shown = None;
+            let progress = self.observer.begin(&format!("{phase} {task}"), of);
+            self.shown = Some((phase, task.to_owned(), progress));
+        }
+        if let Some((_, _, progress)) = &self.shown {
+            progress.set(done);
+        }
+        if done == of {
+            self.shown = None;
+        }
+    }
+
+    fn scored(&mut self, after: usize, task: &str, score: f64) {
+        tracing::info!("after {after} tasks, {task}: {score:.2}");
+        let _ = write!(self.row, "  {task} {score:.1}");
+        self.n_scored += 1;
+        if self.n_scored == self.n_columns {
+            self.observer.note(&format!("after {after}:{}", self.row));
+            (self.row, self.n_scored) = (String::new(), 0);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The model and the benchmark, opened once for any number of runs.
+
+use crate::assets;
+use crate::config::{Order, RunConfig};
+use crate::device::DeviceKind;
+use crate::model::{Backbone, FeatureStore};
+use crate::observer::Observer;
+use anyhow::{Result, ensure};
+use fwd_data::bench::{BenchTask, Benchmark};
+use fwd_data::task::{self, Loaded, OnBad, Skipped};
+use rand::seq::SliceRandom;
+use std::path::PathBuf;
+
+/// What a session is opened with; the default is the embedded model and benchmark, on the CPU.
+#[derive(Debug, Clone)]
+pub struct SessionOptions {
+    /// The model's folder; none: the embedded model.
+    pub backbone: Option<PathBuf>,
+    /// The benchmark's folder; none: the embedded benchmark.
+    pub bench: Option<PathBuf>,
+    /// Where the model computes.
+    pub device: DeviceKind,
+    /// What becomes of records that cannot be used.
+    pub on_bad: OnBad,
+    /// The program that runs, with version and build, for the manifests of the runs that it begins.
+    pub program: String,
+}
+
+/// A model and a benchmark, and the program that uses them.
+#[derive(Debug)]
+pub struct Session {
+    /// The frozen model.
+    pub backbone: Backbone,
+    /// The tasks that it learns and is scored on.
+    pub bench: Benchmark,
+    /// Where the benchmark was read from.
+    pub bench_dir: PathBuf,
+    /// Records that were left out of it.
+    pub skipped: Skipped,
+    /// The program that runs, with version and build.
+    pub program: String,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self {
+            backbone: None,
+            bench: None,
+            device: DeviceKind::Cpu,
+            on_bad: OnBad::Refuse,
+            program: concat!("fwd-run ", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}
+
+impl Session {
+    /// Opens both; the observer is told which records are left out, if they may be.
+    ///
+    /// # Errors
+    /// That names the directory or file, what the device is missing, or a record that may not be left out.
+    pub fn open(options: &SessionOptions, observer: &dyn Observer) -> Result<Self> {
+        let device = options.device.open()?;
+        let bench_dir = options.bench.clone().map_or_else(assets::benchmark, Ok)?;
+        let bench_dir = bench_dir.canonicalize().unwrap_or(bench_dir);
+        let Loaded { bench, skipped } = task::open(&bench_dir, options.on_bad)?;
+        report(&skipped, observer);
+        let backbone = options.backbone.clone().map_or_else(assets::backbone, Ok)?;
+        let backbone = Backbone::open(&backbone, &device)?;
+        tracing::info!("model {} ({})", backbone.dir.display(), backbone.hash);
+        tracing::info!("benchmark {} ({})", bench_dir.display(), bench.hash());
+        Ok(Self { backbone, bench, bench_dir, skipped, program: options.program.clone() })
+    }
+
+    /// What the model computes of the benchmark's samples before prompts are involved, kept in `dir`.
+    pub fn features<'a>(&'a self, dir: PathBuf, observer: &'a dyn Observer) -> FeatureStore<'a> {
+        FeatureStore::new(&self.backbone, &self.bench, dir, observer)
+    }
+
+    /// The tasks of a run, in the order in which they are learnt.
+    ///
+    /// # Errors
+    /// An unknown task (with a suggestion), one that stands twice, or none at all.
+    pub fn tasks(&self, config: &RunConfig) -> Result<Vec<&BenchTask>> {
+        let mut tasks = if config.tasks.is_empty() {
+            self.bench.sequence()
+        } else {
+            config.tasks.iter().map(|name| Ok(self.bench.task(name)?)).collect::<Result<_>>()?
+        };
+        ensure!(
+            !tasks.is_empty(),
+            "{} has no sequence of tasks; name some with --tasks",
+            self.bench_dir.display()
+        );
+        for (i, task) in tasks.iter().enumerate() {
+            let is_twice = tasks[..i].iter().any(|other| other.name == task.name);
+            ensure!(!is_twice, "task `{}` stands twice in the sequence", task.name);
+        }
+        match config.order {
+            Order::Given => {}
+            Order::Reversed => tasks.reverse(),
+            Order::Shuffled => tasks.shuffle(&mut fwd_prompt::stream(config.seed, "task order", [0, 0])),
+        }
+        Ok(tasks)
+    }
+}
+
+/// Says what was left out: the first few records, and how many there are; the manifest lists more.
+fn report(skipped: &Skipped, observer: &dyn Observer) {
+    const FEW: usize = 10;
+    for reason in skipped.reasons.iter().take(FEW) {
+        observer.note(&format!("left out: {reason}"));
+    }
+    if skipped.n_records > 0 {
+        observer.note(&format!("{} records left out", skipped.n_records));
+    }
+}
