@@ -152,7 +152,7 @@ pub(crate) struct MetricsArgs {
 
 /// A setting of the library by its name; the help lists all names with what they mean.
 fn one_of<T: Choice + Send + Sync>() -> impl TypedValueParser<Value = T> {
-    let names = T::ALL.iter().map(|(_, name, about)| PossibleValue::new(*name).help(*about));
+    let names = T::all().into_iter().map(|(_, name, about)| PossibleValue::new(name).help(about));
     PossibleValuesParser::new(names).try_map(|name| T::named(&name).ok_or("there is no such value"))
 }
 

@@ -21,6 +21,10 @@ impl Method for Anchor {
         "anchor"
     }
 
+    fn about(&self) -> &'static str {
+        "a pull back to where the last task left the parameters"
+    }
+
     fn options(&self) -> Value {
         json!({ "weight": self.weight })
     }

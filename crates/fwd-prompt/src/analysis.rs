@@ -92,7 +92,7 @@ impl TaskGram {
     ///
     /// # Errors
     /// [`PromptError::Sample`] if the model cannot embed a sample, or for embeddings with a NaN.
-    pub fn accumulate<'s, M: FrozenModel>(
+    pub fn accumulate<'s, M: FrozenModel + ?Sized>(
         model: &M,
         task: &str,
         samples: impl IntoIterator<Item = &'s M::Features>,

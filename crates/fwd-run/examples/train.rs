@@ -56,14 +56,10 @@ impl Drop for Line {
 
 fn run() -> Result<()> {
     let session = Session::open(&SessionOptions::default(), &Lines)?;
-    let mut config = RunConfig {
-        method: Method::Fwd,
-        tasks: vec!["flags-continent".to_owned(), "drawings".to_owned()],
-        split: Split::Val,
-        pretraining_samples: 16,
-        retention_samples: 1,
-        ..RunConfig::default()
-    };
+    let mut config = RunConfig::default();
+    (config.method, config.split) = (Method::Fwd, Split::Val);
+    config.tasks = vec!["flags-continent".to_owned(), "drawings".to_owned()];
+    (config.pretraining_samples, config.retention_samples) = (16, 1);
     config.training.steps = Some(4);
     config.training.batch_size = 8;
     let folder = tempfile::tempdir()?;

@@ -18,8 +18,12 @@ pub enum DeviceKind {
 }
 
 impl Choice for DeviceKind {
-    const ALL: &'static [(Self, &'static str, &'static str)] =
-        &[(Self::Cpu, "cpu", "The processor, all its cores"), (Self::Cuda, "cuda", "The first NVIDIA GPU")];
+    fn all() -> Vec<(Self, &'static str, String)> {
+        vec![
+            (Self::Cpu, "cpu", "The processor, all its cores".to_owned()),
+            (Self::Cuda, "cuda", "The first NVIDIA GPU".to_owned()),
+        ]
+    }
 }
 
 /// The name on the command line and in files.

@@ -1,19 +1,12 @@
-//! The error of this crate where another library wants a type that implements [`Error`].
+//! Errors of this crate where another library wants the standard library's type.
 
+use crate::observer::Interrupted;
 use std::error::Error;
 
-/// An [`anyhow::Error`] as a type that implements [`Error`].
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Failure(#[source] pub anyhow::Error);
-
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
-        Self(error)
+/// An [`anyhow::Error`] as a boxed error that keeps its causes, and by which an [`Interrupted`] can still be told.
+pub(crate) fn boxed(error: anyhow::Error) -> Box<dyn Error + Send + Sync> {
+    match error.downcast::<Interrupted>() {
+        Ok(interrupted) => Box::new(interrupted),
+        Err(error) => error.into(),
     }
-}
-
-/// For results of other libraries inside functions that return [`Failure`].
-pub(crate) fn fail(error: impl Error + Send + Sync + 'static) -> Failure {
-    Failure(anyhow::Error::new(error))
 }

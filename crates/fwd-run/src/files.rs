@@ -1,41 +1,17 @@
-//! Files that are written whole or not at all.
+//! Files that are written whole or not at all, with errors that name them.
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs;
-use std::io::{self, Write};
 use std::path::Path;
-use tempfile::NamedTempFile;
-
-/// A temporary file in a folder, with the permissions of an ordinary one.
-///
-/// # Errors
-/// An error of the system.
-pub(crate) fn temporary(dir: &Path) -> io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(dir)
-}
 
 /// Writes a temporary file beside `path`, flushes it to the disk, renames it, and flushes the folder.
 ///
 /// # Errors
 /// An error of the system, naming the file; an older file is still whole then.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || -> io::Result<()> {
-        fs::create_dir_all(dir)?;
-        let mut file = temporary(dir)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        #[cfg(unix)]
-        fs::File::open(dir)?.sync_all()?;
-        Ok(())
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    fwd_files::write_atomically(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Writes a value as JSON, with a line end.

@@ -26,7 +26,6 @@ pub use anyhow::{Error, Result};
 pub use choice::Choice;
 pub use config::RunConfig;
 pub use device::DeviceKind;
-pub use error::Failure;
 pub use method::Method;
 pub use observer::{Interrupted, Observer, Progress, Silent, check, is_interrupt};
 pub use session::{Session, SessionOptions};

@@ -7,20 +7,21 @@
 //! | `residual`, `fwd`, `fwd-strict` | as configured | of this name | task after task |
 //! | `fwd-weighted` | as configured | `fwd`, the pre-trained part times `alpha` | task after task |
 //! | `l2p` | one pool shared by all tasks (Wang et al. 2022) | none | task after task |
-//! | `replay` | one pool shared by all tasks | none | task after task, with samples of older ones from a buffer |
-//! | `ewc` | one pool shared by all tasks | none | task after task, held back where older ones are sensitive |
+//! | every method of [`fwd_continual::MethodConfig`] (`replay`, `ewc`) | one pool shared by all tasks | none | task after task |
 //! | `modal-prompt` | one for each task, selected by image and text (Zeng et al. 2024) | none | task after task |
 //! | `independent` | new ones for each task | none | each task alone: gives b_j of FWT* |
 //! | `joint` | as many as all tasks have together | none | all tasks at once: the upper bound |
 //! | `finetune` | none: Q-Former and projection are trained | none | task after task |
 
 use crate::choice::Choice;
-use serde::{Deserialize, Serialize};
+use fwd_continual::MethodConfig;
+use serde::de::{Deserialize, Deserializer, Error};
+use serde::ser::{Serialize, Serializer};
 use std::fmt;
 
 /// How a sequence of tasks is learnt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Method {
     /// The frozen model as it is.
     ZeroShot,
@@ -37,52 +38,76 @@ pub enum Method {
     FwdWeighted,
     /// One pool shared by all tasks, no projection.
     L2p,
-    /// A shared pool, and samples of older tasks from a buffer among the new ones.
-    Replay,
-    /// A shared pool, and a penalty on changing what older tasks are sensitive to.
-    Ewc,
+    /// A shared pool under the method of [`fwd_continual::MethodConfig`] that has this name.
+    Shared(&'static str),
     /// One prompt for each task, selected by similarity of image and text.
     ModalPrompt,
     /// Each task alone, from an empty pool.
     Independent,
     /// All tasks at once.
     Joint,
-    /// Q-Former and projection trained in sequence, no prompts.
+    /// The bridge between image and language model trained in sequence, no prompts.
     Finetune,
 }
 
 impl Choice for Method {
-    const ALL: &'static [(Self, &'static str, &'static str)] = &[
-        (Self::ZeroShot, "zero-shot", "The frozen model as it is"),
-        (Self::Sequential, "sequential", "Plain prompt tuning, one task after another"),
-        (
-            Self::Residual,
-            "residual",
-            "Updates orthogonal to all older subspaces, the pre-trained one included",
-        ),
-        (
-            Self::Fwd,
-            "fwd",
-            "Updates orthogonal to older tasks' subspaces, free in the pre-trained one (Fwd-Prompt)",
-        ),
-        (Self::FwdStrict, "fwd-strict", "Updates in the pre-trained and the task's own subspace only"),
-        (Self::FwdWeighted, "fwd-weighted", "As fwd, the pre-trained part of an update scaled by alpha"),
-        (Self::L2p, "l2p", "One pool shared by all tasks, no projection"),
-        (
-            Self::Replay,
-            "replay",
-            "A shared pool, and samples of older tasks from a buffer among the new ones",
-        ),
-        (Self::Ewc, "ewc", "A shared pool, and a penalty on changing what older tasks are sensitive to"),
-        (
-            Self::ModalPrompt,
-            "modal-prompt",
-            "One prompt for each task, selected by similarity of image and text",
-        ),
-        (Self::Independent, "independent", "Each task alone, from an empty pool"),
-        (Self::Joint, "joint", "All tasks at once"),
-        (Self::Finetune, "finetune", "Q-Former and projection trained in sequence, no prompts"),
-    ];
+    fn all() -> Vec<(Self, &'static str, String)> {
+        let row = |method, name, about: &str| (method, name, about.to_owned());
+        let mut all = vec![
+            row(Self::ZeroShot, "zero-shot", "The frozen model as it is"),
+            row(Self::Sequential, "sequential", "Plain prompt tuning, one task after another"),
+            row(
+                Self::Residual,
+                "residual",
+                "Updates orthogonal to all older subspaces, the pre-trained one included",
+            ),
+            row(
+                Self::Fwd,
+                "fwd",
+                "Updates orthogonal to older tasks' subspaces, free in the pre-trained one (Fwd-Prompt)",
+            ),
+            row(Self::FwdStrict, "fwd-strict", "Updates in the pre-trained and the task's own subspace only"),
+            row(
+                Self::FwdWeighted,
+                "fwd-weighted",
+                "As fwd, the pre-trained part of an update scaled by alpha",
+            ),
+            row(Self::L2p, "l2p", "One pool shared by all tasks, no projection"),
+        ];
+        all.extend(MethodConfig::all().iter().map(|method| {
+            let about = format!("A shared pool, and {}", method.build().about());
+            (Self::Shared(method.name()), method.name(), about)
+        }));
+        all.extend([
+            row(
+                Self::ModalPrompt,
+                "modal-prompt",
+                "One prompt for each task, selected by similarity of image and text",
+            ),
+            row(Self::Independent, "independent", "Each task alone, from an empty pool"),
+            row(Self::Joint, "joint", "All tasks at once"),
+            row(Self::Finetune, "finetune", "Q-Former and projection trained in sequence, no prompts"),
+        ]);
+        all
+    }
+}
+
+/// By its name.
+impl Serialize for Method {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Method {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::named(&name).ok_or_else(|| {
+            // In serde's own words, in which suggestions are looked for.
+            let known: Vec<String> = Self::all().iter().map(|(_, name, _)| format!("`{name}`")).collect();
+            D::Error::custom(format!("unknown variant `{name}`, expected one of {}", known.join(", ")))
+        })
+    }
 }
 
 impl Method {

@@ -81,7 +81,8 @@ pub fn is_interrupt(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Failure;
+    use crate::error::boxed;
+    use fwd_continual::{ContinualError, Moment, Place};
 
     struct Stopping;
 
@@ -101,8 +102,11 @@ mod tests {
     fn an_interrupt_is_found_through_all_layers() {
         check(&Silent).unwrap();
         let inner = check(&Stopping).unwrap_err().context("task `a`");
-        let error = anyhow::Error::new(Failure(inner)).context("training");
-        assert!(is_interrupt(&error));
+        let at = Place::Evaluation(Moment::START);
+        for inner in [inner, check(&Stopping).unwrap_err()] {
+            let outer = ContinualError::Task { task: "a".to_owned(), at, source: boxed(inner) };
+            assert!(is_interrupt(&anyhow::Error::new(outer).context("training")));
+        }
         assert!(!is_interrupt(&anyhow::anyhow!("interrupted")));
     }
 }

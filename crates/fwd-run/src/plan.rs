@@ -2,7 +2,7 @@
 
 use crate::config::RunConfig;
 use crate::method::Method;
-use fwd_prompt::{Allocation, Config, MethodConfig, PoolConfig, Rule};
+use fwd_prompt::{Allocation, Config, PoolConfig, Rule, TrainingSelection};
 
 /// What a method does, with the configuration of the trainer.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,7 +34,6 @@ impl Method {
             Allocation::Partitioned(n) => Allocation::Partitioned(n),
         };
         let trainer = |rule, allocation| config.trainer(rule, PoolConfig { allocation, ..pool.clone() });
-        let with = |method, allocation| Config { method, ..trainer(Rule::None, allocation) };
         match self {
             Self::ZeroShot => Plan::ZeroShot,
             Self::Sequential => Plan::Sequence(trainer(Rule::None, pool.allocation)),
@@ -43,8 +42,10 @@ impl Method {
             Self::FwdStrict => Plan::Sequence(trainer(Rule::FwdStrict, pool.allocation)),
             Self::FwdWeighted => Plan::Sequence(trainer(Rule::FwdWeighted(config.alpha), pool.allocation)),
             Self::L2p => Plan::Sequence(trainer(Rule::None, shared)),
-            Self::Replay => Plan::Sequence(with(MethodConfig::Replay(config.replay), shared)),
-            Self::Ewc => Plan::Sequence(with(MethodConfig::Ewc(config.ewc), shared)),
+            Self::Shared(name) => {
+                let method = config.options.of(name).unwrap_or_default();
+                Plan::Sequence(Config { method, ..trainer(Rule::None, shared) })
+            }
             Self::ModalPrompt => {
                 // One prompt, as long as a task's share of the pool; a sample has its own task's and the two most similar ones.
                 let (Allocation::Shared(n) | Allocation::Partitioned(n)) = own;
@@ -52,12 +53,10 @@ impl Method {
                     allocation: Allocation::Partitioned(1),
                     prompt_len: pool.prompt_len * n,
                     top_k: n_tasks.min(3),
+                    selection: TrainingSelection::ModalPrompt,
                     ..pool.clone()
                 };
-                Plan::Sequence(Config {
-                    method: MethodConfig::ModalPrompt,
-                    ..config.trainer(Rule::None, pool)
-                })
+                Plan::Sequence(config.trainer(Rule::None, pool))
             }
             Self::Independent => Plan::Alone(trainer(Rule::None, own)),
             Self::Joint => Plan::Joint(trainer(Rule::None, shared)),
@@ -85,7 +84,7 @@ mod tests {
         assert_eq!(rule_and_pool(Method::Fwd, &config), (Rule::Fwd, Allocation::Partitioned(4)));
         assert_eq!(rule_and_pool(Method::L2p, &config), (Rule::None, Allocation::Shared(12)));
         assert_eq!(rule_and_pool(Method::Joint, &config), (Rule::None, Allocation::Shared(12)));
-        assert_eq!(rule_and_pool(Method::Ewc, &config), (Rule::None, Allocation::Shared(12)));
+        assert_eq!(rule_and_pool(Method::Shared("ewc"), &config), (Rule::None, Allocation::Shared(12)));
         assert_eq!(
             rule_and_pool(Method::FwdWeighted, &config),
             (Rule::FwdWeighted(0.5), Allocation::Partitioned(4))

@@ -98,7 +98,7 @@ impl Session {
         match config.order {
             Order::Given => {}
             Order::Reversed => tasks.reverse(),
-            Order::Shuffled => tasks.shuffle(&mut fwd_prompt::stream(config.seed, "task order", [0, 0])),
+            Order::Shuffled => tasks.shuffle(&mut fwd_continual::stream(config.seed, "task order", [0, 0])),
         }
         Ok(tasks)
     }

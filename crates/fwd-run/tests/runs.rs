@@ -70,15 +70,10 @@ impl Drop for Work<'_> {
 }
 
 fn config(method: Method) -> RunConfig {
-    let mut config = RunConfig {
-        method,
-        seed: 3,
-        pretraining_samples: 4,
-        retention_samples: 2,
-        max_new_tokens: 4,
-        save_every: 2,
-        ..RunConfig::default()
-    };
+    let mut config = RunConfig::default();
+    (config.method, config.seed) = (method, 3);
+    (config.pretraining_samples, config.retention_samples) = (4, 2);
+    (config.max_new_tokens, config.save_every) = (4, 2);
     config.pool.allocation = Allocation::Partitioned(2);
     config.pool.top_k = 2;
     config.training.steps = Some(4);

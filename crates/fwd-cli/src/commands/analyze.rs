@@ -40,7 +40,9 @@ pub(super) fn command(args: &AnalyzeArgs, common: &Common) -> Result<ExitCode> {
     let session = Session::open(&options, &Terminal)?;
     let of_run = || first.as_ref().map(|m| m.run.config.tasks.clone());
     let names = args.tasks.clone().or_else(of_run).unwrap_or_default();
-    let tasks = session.tasks(&RunConfig { tasks: names, ..RunConfig::default() })?;
+    let mut config = RunConfig::default();
+    config.tasks = names;
+    let tasks = session.tasks(&config)?;
     let beside = args.run.first().or(args.out.as_ref());
     let beside = beside.map_or(Path::new("analysis"), PathBuf::as_path);
     let store = session.features(RunPaths::new(beside).cache(args.cache.as_deref()), &Terminal);

@@ -4,7 +4,7 @@ use crate::args::{AskArgs, Common};
 use crate::output;
 use anyhow::{Context, Result, ensure};
 use fwd_data::{ImageLimits, RgbImage};
-use fwd_prompt::{FrozenModel, PromptPool};
+use fwd_prompt::PromptPool;
 use fwd_run::assets;
 use fwd_run::model::Backbone;
 use fwd_run::run::SavedRun;
@@ -48,9 +48,9 @@ pub(super) fn command(args: &AskArgs, common: &Common) -> Result<ExitCode> {
     let pool = match &run {
         Some(run) => {
             run.check_backbone(&backbone.hash, &dir)?;
-            run.pool(&backbone.model, args.task.as_deref())?
+            run.pool(&*backbone.model, args.task.as_deref())?
         }
-        None => PromptPool::new(backbone.model.dims(), 1, 1),
+        None => PromptPool::new(backbone.model.prompt_dims(), 1, 1),
     };
     let sample =
         backbone.features(&image, &origin, question).context("the model cannot read the question")?;

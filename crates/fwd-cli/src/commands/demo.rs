@@ -37,7 +37,8 @@ pub(super) fn command(args: &DemoArgs, common: &Common) -> Result<ExitCode> {
     let mut results: Vec<RunMetrics> = Vec::new();
     for (i, method) in METHODS.into_iter().enumerate() {
         let dir = args.out.join(method.to_string());
-        let mut config = RunConfig { method, seed: args.seed, device: args.device, ..RunConfig::default() };
+        let mut config = RunConfig::default();
+        (config.method, config.seed, config.device) = (method, args.seed, args.device);
         config.training.epochs = EPOCHS;
         if method != Method::Independent {
             config.paths.alone = Some(args.out.join(Method::Independent.to_string()));

@@ -27,10 +27,10 @@ pub(super) fn command(args: &InspectArgs, common: &Common) -> Result<ExitCode> {
     refuse_without_prompts(&run)?;
     let split = args.split.as_deref().map_or(Ok(run.manifest().run.config.split), parse_split)?;
     let session = session::of_run(&run, &args.places, DeviceKind::Cpu)?;
-    let state = run.state(&session.backbone.model, args.task.as_deref())?;
+    let prompts = run.prompts(&*session.backbone.model, args.task.as_deref())?;
     let store = session.features(run.paths().cache(args.places.cache.as_deref()), &Terminal);
     let options = InspectionOptions { split, n_nearest: args.nearest };
-    let inspection = inspect(&run, &state, &session, &store, &options)?;
+    let inspection = inspect(&run, &prompts, &session, &store, &options)?;
     if let Some(out) = &args.out {
         write_json(&out.join(INSPECTION), &inspection)?;
     }

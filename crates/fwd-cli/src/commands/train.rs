@@ -98,16 +98,12 @@ mod tests {
         let (text, _) = rest.split_once("```").unwrap();
         let shown = RunConfig::parse(text, "README.md").unwrap();
         shown.check().unwrap();
-        let chosen = RunConfig {
-            seed: 1,
-            tasks: shown.tasks.clone(),
-            pool: PoolConfig {
-                allocation: Allocation::Partitioned(4),
-                rejection: Rejection::BelowQuantile(0.0),
-                ..PoolConfig::default()
-            },
-            paths: shown.paths.clone(),
-            ..RunConfig::default()
+        let mut chosen = RunConfig::default();
+        (chosen.seed, chosen.tasks, chosen.paths) = (1, shown.tasks.clone(), shown.paths.clone());
+        chosen.pool = PoolConfig {
+            allocation: Allocation::Partitioned(4),
+            rejection: Rejection::BelowQuantile(0.0),
+            ..PoolConfig::default()
         };
         assert_eq!(shown, chosen);
     }

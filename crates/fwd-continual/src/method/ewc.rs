@@ -79,6 +79,10 @@ impl Method for Ewc {
         "ewc"
     }
 
+    fn about(&self) -> &'static str {
+        "a penalty on changing what older tasks are sensitive to"
+    }
+
     fn options(&self) -> Value {
         json!(self.config)
     }

@@ -6,8 +6,8 @@
 //! | `replay` | old samples in the batch | which samples the buffer holds |
 //! | `ewc` | a penalty on the change of the parameters | the diagonal Fisher information of the parameters |
 //!
-//! A further method is a file with a [`Method`] and a variant of [`MethodConfig`]; one of your own needs the trait alone
-//! (`examples/own_method.rs`).
+//! A further method is a file with a [`Method`], a line in the list of [`MethodConfig`]'s variants, and a test. One of your own needs
+//! the trait alone (`examples/own_method.rs`).
 
 mod buffer;
 mod ewc;
@@ -22,7 +22,7 @@ use crate::error::Failure;
 use crate::learner::Change;
 use crate::plan::Plan;
 use crate::saved::{Section, SectionError};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 /// What a run does against forgetting beside what its learner does. It owns its options, its memory and its saved tensors.
@@ -31,6 +31,9 @@ use serde_json::Value;
 pub trait Method: Send {
     /// The name on command lines and in files.
     fn name(&self) -> &'static str;
+
+    /// What it adds, as a phrase for lists.
+    fn about(&self) -> &'static str;
 
     /// Everything that decides what it does, as JSON; a saved run is only taken up with the same.
     fn options(&self) -> Value {
@@ -134,44 +137,76 @@ pub struct TaskView<'a> {
     pub gradients: EachGradient<'a>,
 }
 
-/// The methods of this crate, with their options.
-///
-/// # Examples
-/// ```
-/// use fwd_continual::{MethodConfig, ReplayConfig};
-/// let config: MethodConfig = serde_json::from_str(r#"{"replay": {"size": 50}}"#)?;
-/// assert_eq!(config, MethodConfig::Replay(ReplayConfig { size: 50, ..ReplayConfig::default() }));
-/// assert_eq!(config.name(), "replay");
-/// # Ok::<(), serde_json::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum MethodConfig {
-    /// Nothing more.
-    #[default]
-    Plain,
-    /// A shared pool, and samples of older tasks from a buffer among the new ones.
-    Replay(ReplayConfig),
-    /// A shared pool, and a penalty on changing what older tasks are sensitive to.
-    Ewc(EwcConfig),
+/// Declares the methods of this crate: for each a variant of [`MethodConfig`] with the type of its options, and the type of the method.
+macro_rules! methods {
+    ($($(#[$doc:meta])* $name:ident($config:ty) => $method:ty,)*) => {
+        /// The methods of this crate, with their options.
+        ///
+        /// # Examples
+        /// ```
+        /// use fwd_continual::{MethodConfig, ReplayConfig};
+        /// let config: MethodConfig = serde_json::from_str(r#"{"replay": {"size": 50}}"#)?;
+        /// assert_eq!(config, MethodConfig::Replay(ReplayConfig { size: 50, ..ReplayConfig::default() }));
+        /// assert_eq!(config.name(), "replay");
+        /// # Ok::<(), serde_json::Error>(())
+        /// ```
+        #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        #[non_exhaustive]
+        pub enum MethodConfig {
+            /// Nothing beside what the learner does.
+            #[default]
+            Plain,
+            $($(#[$doc])* $name($config),)*
+        }
+
+        impl MethodConfig {
+            /// Every method with its default options, but for `plain`.
+            pub fn all() -> Vec<Self> {
+                vec![$(Self::$name(<$config>::default())),*]
+            }
+
+            /// The method itself, which has seen nothing yet.
+            pub fn build(&self) -> Box<dyn Method> {
+                match *self {
+                    Self::Plain => Box::new(Plain),
+                    $(Self::$name(config) => Box::new(<$method>::new(config)),)*
+                }
+            }
+
+            /// Writes the options alone, without the name.
+            ///
+            /// # Errors
+            /// Those of the serializer.
+            pub fn serialize_options<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self {
+                    Self::Plain => serializer.serialize_unit(),
+                    $(Self::$name(config) => config.serialize(serializer),)*
+                }
+            }
+
+            /// The same method with the options that [`Self::serialize_options`] writes; those that are left out have their defaults.
+            ///
+            /// # Errors
+            /// An unknown key, or a value of another type.
+            pub fn deserialize_options<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<Self, D::Error> {
+                match self {
+                    Self::Plain => Ok(Self::Plain),
+                    $(Self::$name(_) => <$config>::deserialize(deserializer).map(Self::$name),)*
+                }
+            }
+        }
+    };
+}
+
+methods! {
+    /// Samples of older tasks from a buffer among the new ones.
+    Replay(ReplayConfig) => Replay,
+    /// A penalty on changing what older tasks are sensitive to.
+    Ewc(EwcConfig) => Ewc,
 }
 
 impl MethodConfig {
-    /// Every method with its default options, but for `plain`.
-    pub fn all() -> Vec<Self> {
-        vec![Self::Replay(ReplayConfig::default()), Self::Ewc(EwcConfig::default())]
-    }
-
-    /// The method itself, which has seen nothing yet.
-    pub fn build(&self) -> Box<dyn Method> {
-        match *self {
-            Self::Plain => Box::new(Plain),
-            Self::Replay(config) => Box::new(Replay::new(config)),
-            Self::Ewc(config) => Box::new(Ewc::new(config)),
-        }
-    }
-
     /// The method of a name, with its default options.
     pub fn named(name: &str) -> Option<Self> {
         Self::all().into_iter().find(|method| method.name() == name)
@@ -195,5 +230,9 @@ pub struct Plain;
 impl Method for Plain {
     fn name(&self) -> &'static str {
         "plain"
+    }
+
+    fn about(&self) -> &'static str {
+        "nothing more"
     }
 }

@@ -63,6 +63,10 @@ impl Method for Replay {
         "replay"
     }
 
+    fn about(&self) -> &'static str {
+        "samples of older tasks from a buffer among the new ones"
+    }
+
     fn options(&self) -> Value {
         json!(self.config)
     }

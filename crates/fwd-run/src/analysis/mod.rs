@@ -8,14 +8,13 @@ mod findings;
 pub use findings::{ANALYSIS, EmbeddingAnalysis, FromPretrained, Growth, Pretrained, TaskSamples};
 
 use crate::config::RunConfig;
-use crate::model::{FeatureStore, Frozen};
+use crate::model::FeatureStore;
 use crate::observer::check;
 use crate::run::{Manifest, read_ranks};
 use crate::samples::{self, PRETRAINING};
 use crate::session::Session;
 use anyhow::{Context, Result, ensure};
 use fwd_data::bench::BenchTask;
-use fwd_prompt::FrozenModel;
 use fwd_prompt::analysis::{TaskGram, analyze};
 use fwd_prompt::linalg::{Precision, SubspaceConfig, overlap, principal_angles, residual_subspace, subspace};
 use std::path::Path;
@@ -62,14 +61,14 @@ pub fn examine(
     tasks: &[&BenchTask],
     options: &AnalysisOptions,
 ) -> Result<EmbeddingAnalysis> {
-    let model = Frozen(&session.backbone.model);
+    let model = &*session.backbone.model;
     let (mut grams, mut halves, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
     for task in tasks {
         check(store.observer())?;
         let name = &task.name;
         let samples = samples::training(store, task, options.n_samples)?;
-        let even = TaskGram::accumulate(&model, name, samples.iter().step_by(2))?;
-        let odd = TaskGram::accumulate(&model, name, samples.iter().skip(1).step_by(2))?;
+        let even = TaskGram::accumulate(model, name, samples.iter().step_by(2))?;
+        let odd = TaskGram::accumulate(model, name, samples.iter().skip(1).step_by(2))?;
         let mut all = even.clone();
         all.image.merge(&odd.image)?;
         all.text.merge(&odd.text)?;
@@ -83,7 +82,7 @@ pub fn examine(
         backbone: session.backbone.dir.display().to_string(),
         backbone_hash: session.backbone.hash.clone(),
         data_hash: session.bench.hash().to_string(),
-        dim: model.dims().model,
+        dim: model.prompt_dims().model,
         tasks: sizes,
         embeddings,
         halves,
@@ -109,7 +108,7 @@ fn pretrained(
         check(store.observer())?;
         samples.extend(samples::training(store, task, share)?);
     }
-    let base = TaskGram::accumulate(&Frozen(&session.backbone.model), PRETRAINING, &samples)?;
+    let base = TaskGram::accumulate(&*session.backbone.model, PRETRAINING, &samples)?;
     let config = SubspaceConfig { energy, precision: Precision::Double, ..SubspaceConfig::default() };
     let v0 = subspace(&base.both()?, &config).context(PRETRAINING)?.basis;
     let mut from_pretrained = Vec::new();

@@ -3,7 +3,7 @@
 use crate::method::Method;
 use crate::run::{Manifest, RunMetrics, RunPaths, Timing};
 use anyhow::{Result, ensure};
-use fwd_prompt::ScoreMatrix;
+use fwd_continual::ScoreMatrix;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -65,10 +65,9 @@ impl FinishedRun {
             match section {
                 "seed" | "method" | "order" | "tasks" | "split" => false,
                 "alpha" => self.metrics.method == Method::FwdWeighted,
-                "replay" => self.metrics.method == Method::Replay,
-                "ewc" => self.metrics.method == Method::Ewc,
                 "finetune" => self.metrics.method == Method::Finetune,
-                _ => true,
+                _ => fwd_continual::MethodConfig::named(section)
+                    .is_none_or(|method| self.metrics.method == Method::Shared(method.name())),
             }
         };
         out.retain(|key, _| is_read(key));

@@ -19,7 +19,7 @@ use crate::samples::{PRETRAINING, exam};
 use crate::session::Session;
 use anyhow::{Result, ensure};
 use fwd_data::bench::{BenchTask, Split};
-use fwd_prompt::{Allocation, FrozenModel, RunState, SubspaceLedger};
+use fwd_prompt::{Allocation, FrozenModel, PromptPool, Prompts, Queries, SubspaceLedger};
 
 /// What an inspection looks at.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,43 +44,43 @@ pub fn refuse_without_prompts(run: &SavedRun) -> Result<()> {
     Ok(())
 }
 
-/// Inspects the prompts in a state of a run ([`SavedRun::state`]).
+/// Inspects the prompts of a run ([`SavedRun::prompts`]).
 ///
 /// # Errors
 /// A state without prompts, an unknown task, those of the model.
 pub fn inspect(
     run: &SavedRun,
-    state: &RunState,
+    prompts: &Prompts,
     session: &Session,
     store: &FeatureStore<'_>,
     options: &InspectionOptions,
 ) -> Result<Inspection> {
     let config = &run.manifest().run.config;
     ensure!(
-        !state.pool().is_empty(),
+        !prompts.pool().is_empty(),
         "{} has no prompts yet: its first task has not begun",
         run.dir().display()
     );
-    let names: Vec<String> = state.tasks().iter().map(|task| task.name.clone()).collect();
-    let owners = state.owners();
-    let is_shared = matches!(state.config().pool.allocation, Allocation::Shared(_));
+    let names: Vec<String> = prompts.ledger().entries().iter().map(|entry| entry.task.clone()).collect();
+    let owners = prompts.owners();
+    let is_shared = matches!(prompts.config().pool.allocation, Allocation::Shared(_));
     // What counts as the same choice: the task's prompts, or the prompt itself.
-    let groups = if is_shared { (0..owners.len()).collect() } else { owners.clone() };
-    let selection = selections(session, store, state, config, options.split, &groups)?;
+    let groups = if is_shared { (0..owners.len()).collect() } else { owners.to_vec() };
+    let selection = selections(session, store, prompts.pool(), config, options.split, &groups)?;
     Ok(Inspection {
         run: run.dir().display().to_string(),
         method: config.method,
         seed: config.seed,
         split: options.split.name().to_owned(),
         tasks: config.tasks.clone(),
-        prompt_len: state.pool().prompt_len(),
-        top_k: state.pool().top_k(),
+        prompt_len: prompts.pool().prompt_len(),
+        top_k: prompts.pool().top_k(),
         is_shared,
-        confusion: (!is_shared).then(|| selection::confusion(&selection, &owners, &names)),
+        confusion: (!is_shared).then(|| selection::confusion(&selection, owners, &names)),
         similarity: selection::similarity(&selection),
         selection,
-        prompts: prompts::findings(&session.backbone, state, options.n_nearest)?,
-        capacity: capacity(state.ledger()),
+        prompts: prompts::findings(&session.backbone, prompts, options.n_nearest)?,
+        capacity: capacity(prompts.ledger()),
     })
 }
 
@@ -88,18 +88,19 @@ pub fn inspect(
 fn selections(
     session: &Session,
     store: &FeatureStore<'_>,
-    state: &RunState,
+    pool: &PromptPool,
     config: &RunConfig,
     split: Split,
     groups: &[usize],
 ) -> Result<Vec<TaskSelection>> {
     let (bench, model) = (&session.bench, &session.backbone.model);
-    let queries = |tasks: &[&BenchTask], limit: usize| -> Result<Vec<_>> {
+    let queries = |tasks: &[&BenchTask], limit: usize| -> Result<Vec<Queries<'static>>> {
         let mut all = Vec::new();
         for task in tasks {
             check(store.observer())?;
             for case in exam(store, task, split, limit)?.cases {
-                all.push(model.queries(&case.sample)?);
+                let Queries { image, text } = model.queries(&case.sample)?;
+                all.push(Queries { image: image.into_owned().into(), text: text.into_owned().into() });
             }
         }
         Ok(all)
@@ -107,12 +108,12 @@ fn selections(
     let mut rows = Vec::new();
     for name in &config.tasks {
         let queries = queries(&[bench.task(name)?], usize::MAX)?;
-        rows.push(selection::of_task(state.pool(), name, &queries, groups)?);
+        rows.push(selection::of_task(pool, name, &queries, groups)?);
     }
     let pretraining = bench.pretraining();
     if config.method.needs_pretraining() && config.pretraining_samples > 0 && !pretraining.is_empty() {
         let queries = queries(&pretraining, config.retention_samples)?;
-        rows.push(selection::of_task(state.pool(), PRETRAINING, &queries, groups)?);
+        rows.push(selection::of_task(pool, PRETRAINING, &queries, groups)?);
     }
     Ok(rows)
 }

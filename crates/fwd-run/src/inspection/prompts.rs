@@ -4,8 +4,8 @@ use super::findings::{Neighbour, PromptFindings, TokenFindings};
 use crate::model::Backbone;
 use anyhow::{Context, Result};
 use candle_core::Tensor;
-use fwd_models::T5;
-use fwd_prompt::RunState;
+use fwd_models::LanguageModel;
+use fwd_prompt::Prompts;
 use fwd_prompt::linalg::share_within;
 
 /// Prompt tokens that are compared with the vocabulary at a time.
@@ -17,12 +17,12 @@ const CHUNK: usize = 64;
 /// Those of the model.
 pub(super) fn findings(
     backbone: &Backbone,
-    state: &RunState,
+    prompts: &Prompts,
     n_nearest: usize,
 ) -> Result<Vec<PromptFindings>> {
-    let (pool, tasks) = (state.pool(), state.tasks());
+    let (pool, entries) = (prompts.pool(), prompts.ledger().entries());
     let (dim, size) = (pool.dims().model, pool.prompt_len() * pool.dims().model);
-    let (after, before) = (pool.prompts(), state.initial_prompts());
+    let (after, before) = (pool.prompts(), prompts.initial_prompts());
     let table = vocabulary(backbone.model.language())?;
     let nearest_now = nearest(&table, after, dim, n_nearest)?;
     let nearest_before = nearest(&table, &before, dim, 1)?;
@@ -31,18 +31,18 @@ pub(super) fn findings(
         nearest: nearest_now[i].iter().map(|&(id, cosine)| neighbour(backbone, id, cosine)).collect(),
         initial_cosine: nearest_before[i].first().map_or(0.0, |&(_, cosine)| cosine),
     };
-    let mut prompts = Vec::new();
-    let values = after.chunks_exact(size).zip(before.chunks_exact(size)).zip(state.owners());
+    let mut findings = Vec::new();
+    let values = after.chunks_exact(size).zip(before.chunks_exact(size)).zip(prompts.owners());
     for (index, ((after, before), owner)) in values.enumerate() {
         let change: Vec<f32> = after.iter().zip(before).map(|(after, before)| after - before).collect();
         let share = |entry: &fwd_prompt::Entry| Ok(share_within(&change, &entry.basis)?.powi(2));
-        let inside = state.ledger().entries().iter().map(share).collect::<Result<Vec<f64>>>()?;
+        let inside = entries.iter().map(share).collect::<Result<Vec<f64>>>()?;
         let moved = norm(&change);
         let outside = if moved > 0.0 { (1.0 - inside.iter().sum::<f64>()).max(0.0) } else { 0.0 };
         let first = index * pool.prompt_len();
-        prompts.push(PromptFindings {
+        findings.push(PromptFindings {
             index,
-            task: tasks.get(owner).context("a prompt of no task")?.name.clone(),
+            task: entries.get(*owner).context("a prompt of no task")?.task.clone(),
             tokens: after.chunks_exact(dim).enumerate().map(|(i, row)| token(first + i, row)).collect(),
             initial_norm: norm(before),
             moved,
@@ -50,7 +50,7 @@ pub(super) fn findings(
             outside,
         });
     }
-    Ok(prompts)
+    Ok(findings)
 }
 
 fn neighbour(backbone: &Backbone, id: u32, cosine: f64) -> Neighbour {
@@ -60,7 +60,7 @@ fn neighbour(backbone: &Backbone, id: u32, cosine: f64) -> Neighbour {
 }
 
 /// The input embeddings of all tokens, each of length 1.
-fn vocabulary(language: &T5) -> Result<Tensor> {
+fn vocabulary(language: &dyn LanguageModel) -> Result<Tensor> {
     let ids = Tensor::arange(0, language.vocab_size() as i64, language.device())?;
     unit_rows(&language.embed(&ids)?)
 }
@@ -96,7 +96,7 @@ fn norm(values: &[f32]) -> f64 {
 mod tests {
     use super::*;
     use candle_core::Device;
-    use fwd_models::{Blip, WeightDtype};
+    use fwd_models::{Blip, MultimodalModel, WeightDtype};
     use std::path::Path;
 
     #[test]

@@ -14,7 +14,7 @@ use fwd_prompt::{PromptPool, Queries};
 pub(super) fn of_task(
     pool: &PromptPool,
     task: &str,
-    queries: &[Queries],
+    queries: &[Queries<'_>],
     groups: &[usize],
 ) -> Result<TaskSelection> {
     let m = pool.len();
@@ -94,8 +94,8 @@ mod tests {
         pool
     }
 
-    fn query(text: [f32; 2]) -> Queries {
-        Queries { image: vec![2.0, 0.0], text: text.to_vec() }
+    fn query(text: [f32; 2]) -> Queries<'static> {
+        Queries { image: vec![2.0, 0.0].into(), text: text.to_vec().into() }
     }
 
     #[test]

@@ -3,15 +3,13 @@
 //! A directory in Hugging Face's layout: `config.json`, `generation_config.json`, `model.safetensors` or shards with their
 //! index, `preprocessor_config.json`, `tokenizer.json`, and `qformer_tokenizer/tokenizer.json` for InstructBLIP.
 
+use super::Model;
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use filebuffer::FileBuffer;
 use fwd_data::{ImageLimits, Processor, TokenBatch};
-use fwd_models::{
-    Blip as Model, BlipSample as Sample, GenerationConfig, Instructions, ModelKind, QFormerText, Tap,
-    WeightDtype,
-};
-use fwd_prompt::{FrozenModel, PromptBatch, PromptPool, Selection};
+use fwd_models::{GenerationConfig, Instructions, QFormerText, Sample, Tap, WeightDtype};
+use fwd_prompt::{FrozenModel, PromptPool, Selection};
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -21,7 +19,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct Backbone {
     /// The weights, frozen.
-    pub model: Model,
+    pub model: Box<Model>,
     /// Turns images and texts into what the model reads.
     pub processor: Processor,
     /// Where it was loaded from.
@@ -49,9 +47,9 @@ impl Backbone {
     pub fn open(dir: &Path, device: &Device) -> Result<Self> {
         ensure!(dir.is_dir(), "the model directory {} does not exist", dir.display());
         let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-        let model = Model::load(&dir, WeightDtype::F32, device)?;
+        let model = fwd_models::load(&dir, WeightDtype::F32, device)?;
         let processor = Processor::open(&dir)?;
-        let (side, image) = (model.config().vision.image_size, &processor.image);
+        let (side, image) = (model.image_size(), &processor.image);
         ensure!(
             (image.height, image.width) == (side, side),
             "{}: preprocessor_config.json makes images of {}x{}, config.json wants {side}x{side}",
@@ -59,7 +57,7 @@ impl Backbone {
             image.height,
             image.width
         );
-        if model.kind() == ModelKind::InstructBlip {
+        if model.bridge_reads_instruction() {
             let missing = dir.join("qformer_tokenizer/tokenizer.json");
             ensure!(processor.qformer.is_some(), "{}: InstructBLIP needs it", missing.display());
         }
@@ -79,7 +77,7 @@ impl Backbone {
         let shape = (1, 3, processor.image.height, processor.image.width);
         let pixels = processor.image.process_bytes(image, origin, ImageLimits::default())?;
         let pixels = Tensor::from_vec(pixels, shape, &Device::Cpu)?;
-        let instructions = instructions(processor, self.model.kind(), &[instruction])?;
+        let instructions = instructions(self.reader(), &[instruction])?;
         let features = self.model.features(&pixels, &instructions, &mut Tap::none())?;
         let no_labels = Tensor::full(fwd_ops::IGNORE_INDEX, (1, 1), &Device::Cpu)?;
         features.samples(&no_labels)?.pop().context("the model returned no sample")
@@ -100,53 +98,38 @@ impl Backbone {
     pub fn answer(&self, batch: &[&Sample], pool: &PromptPool, max_new_tokens: usize) -> Result<Vec<Answer>> {
         let select = |sample: &&Sample| Ok(pool.select(&self.model.queries(sample)?)?);
         let selections = batch.iter().map(select).collect::<Result<Vec<_>>>()?;
-        // Samples with and without prompts differ in length, so they must be batched separately.
-        let (with, without): (Vec<usize>, Vec<usize>) =
-            (0..batch.len()).partition(|&i| !selections[i].prompts.is_empty());
-        let mut answers: Vec<Option<Answer>> = batch.iter().map(|_| None).collect();
-        for part in [with, without].iter().filter(|part| !part.is_empty()) {
-            let samples: Vec<&Sample> = part.iter().map(|&i| batch[i]).collect();
-            let chosen: Vec<Selection> = part.iter().map(|&i| selections[i].clone()).collect();
-            let texts = self.answer_behind(&samples, pool.gather(&chosen)?, max_new_tokens)?;
-            for ((&i, text), selection) in part.iter().zip(texts).zip(chosen) {
-                answers[i] = Some(Answer { text, selection });
-            }
-        }
-        answers.into_iter().collect::<Option<_>>().context("the model returned no answer")
+        let config = GenerationConfig::greedy(max_new_tokens, self.model.special_tokens().clone());
+        let hypotheses = fwd_models::answer(&*self.model, batch, &pool.gather(&selections)?, &config)?;
+        let answers = hypotheses.into_iter().zip(selections).map(|(hypothesis, selection)| {
+            Ok(Answer { text: self.processor.text.decode(&hypothesis.ids)?, selection })
+        });
+        answers.collect()
     }
 
-    /// Answers of a batch whose samples all have as many prompt tokens in front, or none.
-    fn answer_behind(
-        &self,
-        batch: &[&Sample],
-        prompts: PromptBatch,
-        max_new_tokens: usize,
-    ) -> Result<Vec<String>> {
-        let language = self.model.language();
-        let mut input = self.model.language_input(batch, language.device())?;
-        if prompts.n_tokens > 0 {
-            let shape = (prompts.batch, prompts.n_tokens, prompts.dim);
-            input = input.with_prompt(&Tensor::from_vec(prompts.values, shape, language.device())?)?;
-        }
-        let encoded = language.encode(&input, &mut Tap::none())?;
-        let config = GenerationConfig::greedy(max_new_tokens, self.model.special_tokens().clone());
-        let rows = language.generate(&encoded, &config, None)?;
-        let texts = rows.iter().map(|row| {
-            let best = row.first().context("the model returned no answer")?;
-            Ok(self.processor.text.decode(&best.ids)?)
-        });
-        texts.collect()
+    /// The model with its processor, as far as reading instructions is concerned.
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader { processor: &self.processor, model: &*self.model }
     }
 }
 
-/// Instructions as a model of a kind reads them.
+/// A processor with the model that it reads texts and images for.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'a> {
+    /// Turns images and texts into what the model reads.
+    pub(crate) processor: &'a Processor,
+    /// Says whether its bridge reads the instruction too.
+    pub(crate) model: &'a Model,
+}
+
+/// Instructions as a model reads them.
 ///
 /// # Errors
 /// Those of the tokenizers.
-pub(crate) fn instructions(processor: &Processor, kind: ModelKind, texts: &[&str]) -> Result<Instructions> {
+pub(crate) fn instructions(reader: Reader<'_>, texts: &[&str]) -> Result<Instructions> {
+    let Reader { processor, model } = reader;
     let text = processor.text.encode_batch(texts)?;
-    let qformer = match (&processor.qformer, kind) {
-        (Some(tokenizer), ModelKind::InstructBlip) => {
+    let qformer = match &processor.qformer {
+        Some(tokenizer) if model.bridge_reads_instruction() => {
             let batch = tokenizer.encode_batch(texts)?;
             Some(QFormerText { ids: tensor(&batch.ids, &batch)?, mask: tensor(&batch.mask, &batch)? })
         }

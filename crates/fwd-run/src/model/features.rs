@@ -1,16 +1,16 @@
 //! The frozen pass: what the model computes for each sample before any prompt is involved, kept on disk.
 //!
 //! A file holds one sample. Its name is the SHA-256 of the model's hash, the image's content hash and the instruction, so a
-//! file can be missing but never out of date. Layout, little endian: magic `FWDFEAT1`, CRC-32 of what follows, the lengths of
-//! four vectors in u32, the vectors in f32. A file that was cut short or damaged is computed anew.
+//! file can be missing but never out of date. Layout, little endian: magic `FWDFEAT2`, CRC-32 of what follows, in u32 the number n of
+//! segments and for each its kind and its length, the lengths of both queries, then all these vectors in f32. A file that was cut
+//! short or damaged is computed anew.
 
 use super::backbone::{Backbone, hex};
 use crate::device::DeviceKind;
-use crate::files::temporary;
 use crate::observer::{Observer, Progress, check};
 use anyhow::{Context, Result};
 use fwd_data::bench::{Benchmark, Record};
-use fwd_models::BlipSample as Sample;
+use fwd_models::{Sample, SampleSegment, SegmentKind};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -18,7 +18,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-const MAGIC: &[u8; 8] = b"FWDFEAT1";
+const MAGIC: &[u8; 8] = b"FWDFEAT2";
 
 /// Computes samples, or takes them from its folder.
 pub struct FeatureStore<'a> {
@@ -87,9 +87,9 @@ impl<'a> FeatureStore<'a> {
     fn path(&self, image: &str, instruction: &str) -> PathBuf {
         let mut hasher = Sha256::new();
         let tag = DeviceKind::tag(self.backbone.model.device());
-        // Without a word for the CPU: its files are as they ever were. A GPU's last digits are others.
-        let tag = (!tag.is_empty()).then_some(tag);
-        for part in [&self.backbone.hash, image, instruction].into_iter().chain(tag) {
+        // The last digits of a GPU are not those of the CPU. The layout is in the name, so that older files are no damaged ones.
+        let layout = str::from_utf8(MAGIC).unwrap_or_default();
+        for part in [&self.backbone.hash, image, instruction, tag, layout] {
             hasher.update((part.len() as u64).to_le_bytes());
             hasher.update(part);
         }
@@ -98,11 +98,10 @@ impl<'a> FeatureStore<'a> {
     }
 
     fn fits(&self, sample: &Sample) -> bool {
-        let dims = fwd_prompt::FrozenModel::dims(&self.backbone.model);
+        let dims = self.backbone.model.prompt_dims();
         sample.image_query.len() == dims.image_query
             && sample.text_query.len() == dims.text_query
-            && sample.visual_tokens.len().is_multiple_of(dims.model)
-            && sample.text_embeds.len().is_multiple_of(dims.model)
+            && sample.segments.iter().all(|segment| segment.embeds.len().is_multiple_of(dims.model))
     }
 
     /// A cache that cannot be written costs time, not the run.
@@ -119,7 +118,7 @@ impl<'a> FeatureStore<'a> {
 fn write(path: &Path, sample: &Sample) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir)?;
-    let mut file = temporary(dir)?;
+    let mut file = fwd_files::temporary(dir)?;
     file.write_all(&encode(sample))?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
@@ -134,10 +133,21 @@ fn read(path: &Path) -> io::Result<Option<Sample>> {
     decode(&bytes).map(Some).ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "damaged or cut short"))
 }
 
+/// The numbers that stand for kinds of segments in a file.
+const KINDS: [(u32, SegmentKind); 3] =
+    [(0, SegmentKind::Prompt), (1, SegmentKind::Image), (2, SegmentKind::Text)];
+
 fn encode(sample: &Sample) -> Vec<u8> {
-    let vectors = [&sample.visual_tokens, &sample.text_embeds, &sample.image_query, &sample.text_query];
-    let mut body: Vec<u8> = vectors.iter().flat_map(|v| (v.len() as u32).to_le_bytes()).collect();
-    body.extend(vectors.into_iter().flatten().flat_map(|x| x.to_le_bytes()));
+    let mut head = vec![sample.segments.len() as u32];
+    for segment in &sample.segments {
+        let number = KINDS.iter().find(|(_, kind)| *kind == segment.kind).map_or(u32::MAX, |(n, _)| *n);
+        head.extend([number, segment.embeds.len() as u32]);
+    }
+    head.extend([sample.image_query.len() as u32, sample.text_query.len() as u32]);
+    let mut body: Vec<u8> = head.into_iter().flat_map(u32::to_le_bytes).collect();
+    let embeds = sample.segments.iter().flat_map(|segment| &segment.embeds);
+    let values = embeds.chain(&sample.image_query).chain(&sample.text_query);
+    body.extend(values.flat_map(|x| x.to_le_bytes()));
     let mut out = MAGIC.to_vec();
     out.extend(crc32fast::hash(&body).to_le_bytes());
     out.extend(body);
@@ -151,19 +161,22 @@ fn decode(bytes: &[u8]) -> Option<Sample> {
         return None;
     }
     let (words, rest) = body.as_chunks::<4>();
-    let (lengths, mut values) = words.split_at_checked(4)?;
-    let mut next = |i: usize| {
-        let (head, tail) = values.split_at_checked(u32::from_le_bytes(lengths[i]) as usize)?;
+    let (&n, words) = words.split_first()?;
+    let (head, mut values) = words.split_at_checked(2 * u32::from_le_bytes(n) as usize + 2)?;
+    let mut next = |length: [u8; 4]| {
+        let (vector, tail) = values.split_at_checked(u32::from_le_bytes(length) as usize)?;
         values = tail;
-        Some(head.iter().map(|&word| f32::from_le_bytes(word)).collect())
+        Some(vector.iter().map(|&word| f32::from_le_bytes(word)).collect::<Vec<f32>>())
     };
-    let sample = Sample {
-        visual_tokens: next(0)?,
-        text_embeds: next(1)?,
-        image_query: next(2)?,
-        text_query: next(3)?,
-        labels: Vec::new(),
+    let (segments, queries) = head.split_at(head.len() - 2);
+    let segment = |&[kind, length]: &[[u8; 4]; 2]| {
+        let number = u32::from_le_bytes(kind);
+        let (_, kind) = KINDS.into_iter().find(|(n, _)| *n == number)?;
+        Some(SampleSegment { kind, embeds: next(length)? })
     };
+    let segments = segments.as_chunks::<2>().0.iter().map(segment).collect::<Option<_>>()?;
+    let (image_query, text_query) = (next(queries[0])?, next(queries[1])?);
+    let sample = Sample { segments, image_query, text_query, labels: Vec::new() };
     (values.is_empty() && rest.is_empty()).then_some(sample)
 }
 
@@ -173,15 +186,18 @@ mod tests {
 
     #[test]
     fn a_sample_comes_back_and_damage_is_seen() {
+        let segment = |kind, embeds| SampleSegment { kind, embeds };
         let sample = Sample {
-            visual_tokens: vec![1.5, -2.0, f32::MIN_POSITIVE],
-            text_embeds: vec![],
+            segments: vec![
+                segment(SegmentKind::Image, vec![1.5, -2.0, f32::MIN_POSITIVE]),
+                segment(SegmentKind::Text, vec![]),
+            ],
             image_query: vec![0.25],
             text_query: vec![3.0, 4.0],
             labels: Vec::new(),
         };
         let bytes = encode(&sample);
-        assert_eq!(bytes.len(), MAGIC.len() + 4 + 4 * 4 + 6 * 4);
+        assert_eq!(bytes.len(), MAGIC.len() + 4 + 7 * 4 + 6 * 4);
         assert_eq!(decode(&bytes).as_ref(), Some(&sample));
         for cut in 0..bytes.len() {
             assert_eq!(decode(&bytes[..cut]), None, "{cut}");
@@ -199,15 +215,14 @@ mod tests {
         let path = dir.path().join("ab/cd");
         assert_eq!(read(&path).unwrap(), None);
         let sample = Sample {
-            visual_tokens: vec![1.0],
-            text_embeds: vec![2.0],
+            segments: vec![SampleSegment { kind: SegmentKind::Image, embeds: vec![1.0, 2.0] }],
             image_query: vec![3.0],
             text_query: vec![4.0],
             labels: Vec::new(),
         };
         write(&path, &sample).unwrap();
         assert_eq!(read(&path).unwrap(), Some(sample));
-        fs::write(&path, b"FWDFEAT1").unwrap();
+        fs::write(&path, b"FWDFEAT2").unwrap();
         assert!(read(&path).is_err());
     }
 }

@@ -3,13 +3,12 @@
 
 mod backbone;
 mod features;
-mod frozen;
 
 pub use backbone::{Answer, Backbone};
-pub(crate) use backbone::{hex, instructions};
+pub(crate) use backbone::{Reader, hex, instructions};
 pub use features::FeatureStore;
-pub use frozen::Frozen;
-/// The frozen model: vision tower, bridge and language model.
-pub use fwd_models::Blip as Model;
 /// What the frozen model has computed of one image and instruction, before any prompt is involved.
-pub use fwd_models::BlipSample as Sample;
+pub use fwd_models::Sample;
+
+/// The frozen model, of whatever kind: vision tower, bridge and language model.
+pub type Model = dyn fwd_models::MultimodalModel;

@@ -18,7 +18,7 @@ use std::f64::consts::PI;
 /// The first value of a parameter.
 pub(super) fn value(seed: u64, sizes: &Sizes, name: &str, shape: &[usize]) -> Vec<f32> {
     let n = shape.iter().product();
-    let mut rng = fwd_prompt::stream(seed, name, [0, 0]);
+    let mut rng = fwd_continual::stream(seed, name, [0, 0]);
     let mut normal = |std: f64| -> Vec<f32> {
         (0..n).map(|_| (std * rng.sample::<f64, _>(StandardNormal)) as f32).collect()
     };

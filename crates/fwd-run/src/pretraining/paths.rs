@@ -40,9 +40,9 @@ impl ModelPaths {
         self.dir.join("trained.safetensors")
     }
 
-    /// Where training goes on; it is there until training is finished.
+    /// The folder of the saved state, where training goes on; it is there until training is finished.
     pub fn state(&self) -> PathBuf {
-        self.dir.join("training-state.safetensors")
+        self.dir.join("training-state")
     }
 
     /// The loss curve as CSV.

@@ -80,7 +80,7 @@ impl<'a> Sampler<'a> {
             return Draw { samples: Vec::new(), is_prompted: false };
         };
         let Recipe { seed, prompting, .. } = self.recipe;
-        let mut rng = fwd_prompt::stream(*seed, "pre-training tasks", [step as u64, 0]);
+        let mut rng = fwd_continual::stream(*seed, "pre-training tasks", [step as u64, 0]);
         let is_prompted = prompting.tokens > 0 && rng.random_bool(prompting.share);
         let draw = |_| {
             let task = chosen.sample(&mut rng);
@@ -110,7 +110,7 @@ impl<'a> Stream<'a> {
         loop {
             if self.order.is_empty() {
                 self.order = (0..self.records.len()).collect();
-                self.order.shuffle(&mut fwd_prompt::stream(seed, self.name, [self.epoch, 0]));
+                self.order.shuffle(&mut fwd_continual::stream(seed, self.name, [self.epoch, 0]));
                 self.epoch += 1;
             }
             let record = self.records[self.order.pop().unwrap_or(0)];

@@ -9,14 +9,17 @@ use super::vision::features;
 use super::vocabulary::{self, texts_of};
 use crate::assets;
 use crate::files::{write_atomically, write_json};
-use crate::model::Model;
+use crate::model::{Model, Reader};
 use crate::observer::{Interrupted, Observer};
-use crate::weight_training::{Batch, ImageFeatures, PROMPTS, Statistics, View, step};
+use crate::weight_training::{
+    Batch, ImageFeatures, PROMPTS, Statistics, View, load_weights, save_weights, step,
+};
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
+use fwd_continual::SavedState;
 use fwd_data::Processor;
 use fwd_data::bench::{Benchmark, Record, Split};
-use fwd_models::{Checkpoint, FrozenFeatures, ModelKind, StepConfig, Trainable, WeightDtype, Weights};
+use fwd_models::{Blip, Checkpoint, FrozenFeatures, StepConfig, Trainable, WeightDtype, Weights};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -27,6 +30,8 @@ use std::time::Instant;
 const SAVE_EVERY: usize = 200;
 /// Validation samples of each task whose loss goes into the curve.
 const WATCHED: usize = 48;
+/// The section of the saved state that holds the weights.
+const WEIGHTS: &str = "weights";
 
 /// Where a pre-training finds its parts, and where it puts the model.
 #[derive(Debug, Clone)]
@@ -50,7 +55,7 @@ struct Pretraining<'a> {
     observer: &'a dyn Observer,
     processor: Processor,
     /// The model whose parameters are replaced at each step.
-    base: Model,
+    base: Box<Model>,
     images: ImageFeatures,
     statistics: Statistics,
     /// Samples whose loss is watched, by task.
@@ -139,7 +144,7 @@ impl<'a> Pretraining<'a> {
             watched.iter().flat_map(|(_, records)| records.iter().map(|r| r.image.as_str())).collect();
         views.extend(held_out.into_iter().map(View::plain));
         let cache = out.cache(options.cache.as_deref());
-        let images = features((&base, &vision), &processor.image, bench, &views, &cache, observer)?;
+        let images = features((&*base, &vision), &processor.image, bench, &views, &cache, observer)?;
         let statistics = images.statistics(views[..n_training].iter().copied());
         Ok(Self { recipe, out, observer, processor, base, images, statistics, watched })
     }
@@ -165,7 +170,7 @@ impl<'a> Pretraining<'a> {
                 max_norm: self.recipe.optimiser.max_norm,
             };
             let batches = self.batches(&sampler.draw(n_done))?;
-            let report = step(&self.base, &mut trainable, &batches, &config, |features, loss| {
+            let report = step(&*self.base, &mut trainable, &batches, &config, |features, loss| {
                 self.with_diversity(features, loss)
             });
             let report = report.with_context(|| format!("step {n_done}"))?;
@@ -185,7 +190,7 @@ impl<'a> Pretraining<'a> {
                 curve.add(n_done, mean, &watched);
                 write_atomically(&self.out.curve(), curve.text().as_bytes())?;
                 self.export(&trainable)?;
-                write_atomically(&self.out.state(), &trainable.to_bytes()?)?;
+                self.save(&trainable)?;
                 (recent, began) = (Vec::new(), Instant::now());
             }
             if is_stopped {
@@ -193,7 +198,7 @@ impl<'a> Pretraining<'a> {
             }
         }
         drop(progress);
-        fs::remove_file(self.out.state()).context("cannot remove the training state")?;
+        fs::remove_dir_all(self.out.state()).context("cannot remove the training state")?;
         self.observer.note(&format!("finished: {}", self.out.dir().display()));
         Ok(())
     }
@@ -202,8 +207,7 @@ impl<'a> Pretraining<'a> {
     fn batches(&self, draw: &Draw<'_>) -> Result<Vec<Batch>> {
         let half = |drawn: &[Drawn<'_>]| -> Result<Batch> {
             let samples: Vec<_> = drawn.iter().map(|d| d.sample.clone()).collect();
-            let model = (&self.processor, ModelKind::InstructBlip);
-            let batch = Batch::of(model, &self.images, Some(&self.statistics), &samples)?;
+            let batch = Batch::of(self.reader(), &self.images, Some(&self.statistics), &samples)?;
             if draw.is_prompted {
                 return batch.with_prompts(drawn.iter().map(|d| d.task).collect());
             }
@@ -214,14 +218,9 @@ impl<'a> Pretraining<'a> {
 
     /// The parameters before the next step: of the state, if there is one; before the first step those of the model `from`, or random.
     fn start(&self, sampler: &Sampler<'_>, from: Option<&Path>) -> Result<Trainable> {
-        let state = self.out.state();
-        if state.exists() {
-            let bytes = fs::read(&state).with_context(|| format!("cannot read {}", state.display()))?;
-            return Trainable::from_bytes(&bytes).with_context(|| state.display().to_string());
-        }
         let vocab_size = self.base.language().vocab_size();
         let mut trainable = new_model(self.recipe, vocab_size, &self.out.vision(), &Device::Cpu)?.1;
-        if let Some(model) = from {
+        if let Some(model) = from.filter(|_| !SavedState::exists(&self.out.state())) {
             self.take_over(&mut trainable, model)?;
         }
         let n_tokens = self.recipe.prompting.tokens;
@@ -230,7 +229,24 @@ impl<'a> Pretraining<'a> {
             let values = initial::value(self.recipe.seed, &self.recipe.model, PROMPTS, &shape);
             trainable.insert(PROMPTS, &shape, values)?;
         }
+        let dir = self.out.state();
+        if SavedState::exists(&dir) {
+            let state = SavedState::load(&dir)?;
+            let loaded = state.section(WEIGHTS).and_then(|section| load_weights(&mut trainable, section));
+            loaded.with_context(|| dir.display().to_string())?;
+        }
         Ok(trainable)
+    }
+
+    /// Writes what training goes on from.
+    fn save(&self, trainable: &Trainable) -> Result<()> {
+        let mut state = SavedState::default();
+        save_weights(trainable, state.section_mut(WEIGHTS));
+        Ok(state.save(&self.out.state())?)
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader { processor: &self.processor, model: &*self.base }
     }
 
     /// The values of another model, with the standardisation of the features taken out of its neck again.
@@ -261,7 +277,7 @@ impl<'a> Pretraining<'a> {
         if weight == 0.0 {
             return Ok(loss.clone());
         }
-        let tokens = &features.visual_tokens;
+        let tokens = features.visual_tokens()?;
         let rows = tokens.flatten(0, 1)?;
         let moment = (rows.t()?.contiguous()?.matmul(&rows)? / rows.dim(0)? as f64)?;
         let trace = rows.sqr()?.mean_all()?;
@@ -278,13 +294,8 @@ impl<'a> Pretraining<'a> {
     fn watch(&self, trainable: &Trainable) -> Result<Vec<f64>> {
         let model = self.base.with_parameters(&mut trainable.frozen(self.base.device())?)?;
         let loss = |(_, records): &(&str, Vec<&Record>)| -> Result<f64> {
-            let batch = Batch::new(
-                (&self.processor, ModelKind::InstructBlip),
-                &self.images,
-                Some(&self.statistics),
-                records,
-            )?;
-            Ok(f64::from(batch.score(&model, None)?.1.loss.to_scalar::<f32>()?))
+            let batch = Batch::new(self.reader(), &self.images, Some(&self.statistics), records)?;
+            Ok(f64::from(batch.score(&*model, None)?.1.loss.to_scalar::<f32>()?))
         };
         self.watched.iter().map(loss).collect()
     }
@@ -313,7 +324,7 @@ fn new_model(
     vocab_size: usize,
     vision: &Path,
     device: &Device,
-) -> Result<(Model, Trainable)> {
+) -> Result<(Box<Model>, Trainable)> {
     let config = recipe.model_config(vocab_size)?;
     let mut network = Checkpoint::open_file(vision, WeightDtype::F32, &Device::Cpu)?;
     let mut model = None;
@@ -324,14 +335,14 @@ fn new_model(
         Ok(initial::value(recipe.seed, &recipe.model, name, shape))
     };
     let mut trainable = Trainable::record(&mut source, device, |weights| {
-        model = Some(Model::new(config, weights)?);
+        model = Some(Blip::new(config, weights)?);
         Ok(())
     })?;
     network.finish(|_| false)?;
     let frozen: Vec<String> =
         trainable.names().filter(|name| name.starts_with('_')).map(String::from).collect();
     frozen.iter().for_each(|name| trainable.remove(name));
-    Ok((model.context("no model was made")?, trainable))
+    Ok((Box::new(model.context("no model was made")?), trainable))
 }
 
 /// `W·(x − m)/s + b = (W/s)·x + (b − (W/s)·m)`.

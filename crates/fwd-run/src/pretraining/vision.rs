@@ -24,6 +24,6 @@ pub(super) fn features(
 ) -> Result<ImageFeatures> {
     let bytes = fs::read(vision).with_context(|| format!("cannot read {}", vision.display()))?;
     let hash = hex(&Sha256::digest(&bytes));
-    let network = Network { tower: model.vision(), hash: &hash, processor };
+    let network = Network { model, hash: &hash, processor };
     ImageFeatures::compute(&network, bench, views, cache, observer)
 }

@@ -1,11 +1,10 @@
 //! A run directory that this process works in: nobody else may write into it, and what lies there belongs to this run.
 
-use super::manifest::{Identity, Manifest};
+use super::manifest::Manifest;
 use super::paths::RunPaths;
 use crate::files::write_json;
 use crate::observer::Observer;
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
@@ -42,7 +41,7 @@ impl<'o> RunDir<'o> {
         let path = paths.manifest();
         if dir.is_dir() && !path.exists() {
             let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
-            let is_ours = |name: &str| RunPaths::precedes_manifest(name) || is_leftover(name);
+            let is_ours = |name: &str| RunPaths::precedes_manifest(name) || fwd_files::is_temporary(name);
             let foreign = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
             if let Some(name) = foreign.into_iter().find(|name| !is_ours(name)) {
                 bail!("{} is not empty (`{name}`) and no run directory; choose another --out", dir.display());
@@ -56,7 +55,8 @@ impl<'o> RunDir<'o> {
         remove_leftovers(dir);
         if path.exists() {
             let kept = Manifest::read(dir)?;
-            let differences = differences(&kept.run, &manifest.run)?;
+            let [there, here] = [&kept.run, &manifest.run].map(serde_json::to_value);
+            let differences = fwd_continual::differences(&there?, &here?);
             ensure!(
                 differences.is_empty(),
                 "{} holds another run: {}; choose another --out",
@@ -135,35 +135,8 @@ fn remove_leftovers(dir: &Path) {
         let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
         if is_dir {
             remove_leftovers(&entry.path());
-        } else if is_leftover(&entry.file_name().to_string_lossy()) {
+        } else if fwd_files::is_temporary(&entry.file_name().to_string_lossy()) {
             let _ = fs::remove_file(entry.path());
         }
     }
-}
-
-/// Whether a file is a temporary one, by the name that its maker gives it.
-fn is_leftover(name: &str) -> bool {
-    name.starts_with(".tmp")
-}
-
-/// Where two identities differ, as `key is a there, b here`.
-fn differences(there: &Identity, here: &Identity) -> Result<Vec<String>> {
-    fn walk(key: &str, there: &Value, here: &Value, out: &mut Vec<String>) {
-        match (there, here) {
-            (Value::Object(a), Value::Object(b)) => {
-                let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-                for name in keys {
-                    let get =
-                        |map: &serde_json::Map<String, Value>| map.get(name).cloned().unwrap_or_default();
-                    let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-                    walk(&key, &get(a), &get(b), out);
-                }
-            }
-            _ if there != here => out.push(format!("{key} is {there} there, {here} here")),
-            _ => {}
-        }
-    }
-    let mut out = Vec::new();
-    walk("", &serde_json::to_value(there)?, &serde_json::to_value(here)?, &mut out);
-    Ok(out)
 }

@@ -58,7 +58,7 @@ pub fn evaluate(
     let mut scores = Vec::new();
     for name in &options.tasks {
         let task = session.bench.task(name)?;
-        let pool = run.pool(&session.backbone.model, Some(name))?;
+        let pool = run.pool(&*session.backbone.model, Some(name))?;
         let exam = exam(store, task, options.split, usize::MAX)?;
         let given = predictions::answer(&session.backbone, &pool, &exam, generation, store.observer())?;
         if let Some(dir) = &options.answers {

@@ -12,6 +12,7 @@
 //! ```
 //! Frozen features lie beside run directories, in `.fwd-cache`, because runs share them.
 
+use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 
 /// The folder of frozen features, in the folder that holds run directories or in a model directory.
@@ -24,7 +25,6 @@ const TIMING: &str = "timing.json";
 const LOG: &str = "log.txt";
 const LOCK: &str = "lock";
 const STATE: &str = "state";
-const PARAMETERS: &str = "parameters.safetensors";
 const PREDICTIONS: &str = "predictions";
 const PRETRAINING: &str = "pretraining";
 const RANKS: &str = "ranks";
@@ -82,9 +82,16 @@ impl RunPaths {
         task.map_or(state.clone(), |task| state.join(task))
     }
 
-    /// Weights with their optimiser, under the method `finetune`.
-    pub fn parameters(&self) -> PathBuf {
-        self.state(None).join(PARAMETERS)
+    /// Refuses to begin where an older version of this crate has left weights that this one does not read.
+    pub(super) fn refuse_old_parameters(&self) -> Result<()> {
+        let path = self.state(None).join("parameters.safetensors");
+        ensure!(
+            !path.exists(),
+            "{} was written by an older version of this program, which this one cannot go on from; to begin the run again, delete {}",
+            path.display(),
+            self.dir.display()
+        );
+        Ok(())
     }
 
     /// The folder of all answers.

@@ -5,10 +5,12 @@
 
 use super::paths::RunPaths;
 use crate::files::{read_json, write_json};
-use crate::model::{Frozen, Model, Sample};
+use crate::model::{Backbone, Model, Sample};
 use crate::observer::{Observer, check};
-use crate::samples::spread;
+use crate::samples::{Exam, spread};
+use crate::weight_training::{Batch, ImageFeatures};
 use anyhow::{Context, Result};
+use fwd_data::bench::{Record, Split};
 use fwd_prompt::analysis::{ENERGIES, TaskGram, rank_growth};
 use fwd_prompt::linalg::Gram;
 use fwd_prompt::{FrozenModel, PromptPool};
@@ -156,7 +158,7 @@ pub(super) struct Prompted<'a> {
     run: &'a RunPaths,
     model: &'a Model,
     observer: &'a dyn Observer,
-    tasks: Vec<(&'a str, Vec<&'a ModelSample>)>,
+    tasks: Vec<(&'a str, Vec<&'a Sample>)>,
     /// Made when they are needed first; they stay.
     grams: Vec<TaskGram>,
 }
@@ -188,10 +190,9 @@ impl<'a> Prompted<'a> {
         if path.exists() {
             return Ok(());
         }
-        let model = Frozen(self.model);
         if self.grams.is_empty() {
             let gram = |(name, some): &(&str, Vec<&Sample>)| {
-                Ok(TaskGram::accumulate(&model, name, some.iter().copied())?)
+                Ok(TaskGram::accumulate(self.model, name, some.iter().copied())?)
             };
             self.grams = self.tasks.iter().map(gram).collect::<Result<_>>()?;
         }
@@ -199,11 +200,51 @@ impl<'a> Prompted<'a> {
         for ((_, some), grams) in self.tasks.iter().zip(&self.grams) {
             let mut prompted = grams.both()?;
             for sample in some {
-                prompted.push(&pool.gather(&[pool.select(&model.queries(sample)?)?])?.values)?;
+                prompted.push(&pool.gather(&[pool.select(&self.model.queries(sample)?)?])?.values)?;
             }
             tasks.push(TaskRows { grams: grams.clone(), prompted: Some(prompted), n_samples: some.len() });
         }
         let learnt = after.checked_sub(1).and_then(|t| self.tasks.get(t)).map(|(name, _)| *name);
+        write_json(&path, &stage(after, learnt, &tasks, self.observer)?)
+    }
+}
+
+/// The embeddings of a run whose bridge is trained, of which the ranks after each task are taken.
+pub(super) struct Bridged<'a> {
+    pub(super) run: &'a RunPaths,
+    pub(super) backbone: &'a Backbone,
+    /// What is scored of each task, in the order in which they are learnt.
+    pub(super) exams: &'a [Exam<'a>],
+    pub(super) images: &'a ImageFeatures,
+    /// Samples that are embedded at a time.
+    pub(super) batch: usize,
+    pub(super) observer: &'a dyn Observer,
+}
+
+impl Bridged<'_> {
+    /// Writes the ranks of the embeddings as a model makes them after so many tasks, unless they are there.
+    ///
+    /// # Errors
+    /// As [`Prompted::record`].
+    pub(super) fn record(&self, after: usize, model: &Model) -> Result<()> {
+        let path = self.run.ranks(after);
+        if path.exists() {
+            return Ok(());
+        }
+        let mut tasks = Vec::new();
+        for Exam { task, .. } in self.exams {
+            let records: Vec<&Record> = task.split(Split::Train).collect();
+            let records: Vec<&Record> = spread(records.len(), SAMPLES).map(|i| records[i]).collect();
+            let mut samples = Vec::with_capacity(records.len());
+            for records in records.chunks(self.batch) {
+                check(self.observer)?;
+                let batch = Batch::new(self.backbone.reader(), self.images, None, records)?;
+                samples.extend(batch.features(model)?.samples(&batch.labels)?);
+            }
+            let grams = TaskGram::accumulate(model, &task.name, &samples)?;
+            tasks.push(TaskRows { grams, prompted: None, n_samples: samples.len() });
+        }
+        let learnt = after.checked_sub(1).and_then(|t| self.exams.get(t)).map(|exam| &*exam.task.name);
         write_json(&path, &stage(after, learnt, &tasks, self.observer)?)
     }
 }
@@ -246,7 +287,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(read_ranks(dir.path()).unwrap(), []);
         for after in [10, 9] {
-            write_json(&RunPaths::new(dir.path()).ranks(after), &Stage { after, ..first.clone() }).unwrap();
+            write_json(&RunPaths::new(dir.path()).ranks(after), &RankStage { after, ..first.clone() }).unwrap();
         }
         assert_eq!(
             read_ranks(dir.path()).unwrap(),

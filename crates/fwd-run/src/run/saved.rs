@@ -4,11 +4,13 @@ use super::manifest::Manifest;
 use super::paths::RunPaths;
 use crate::device::DeviceKind;
 use crate::method::Method;
+use crate::model::Model;
 use crate::observer::Observer;
 use crate::session::{Session, SessionOptions};
 use anyhow::{Context, Result, ensure};
+use fwd_continual::SavedState;
 use fwd_data::task::OnBad;
-use fwd_prompt::{FrozenModel, PromptPool, RunState};
+use fwd_prompt::{PromptPool, Prompts};
 use std::path::{Path, PathBuf};
 
 /// A run, finished or not, whose manifest was read.
@@ -100,34 +102,34 @@ impl SavedRun {
     ///
     /// # Errors
     /// A damaged or missing state, or one whose widths are not the model's.
-    pub fn pool<M: FrozenModel>(&self, model: &M, task: Option<&str>) -> Result<PromptPool> {
+    pub fn pool(&self, model: &Model, task: Option<&str>) -> Result<PromptPool> {
         let config = &self.manifest.run.config;
         if config.method == Method::ZeroShot {
-            return Ok(PromptPool::new(model.dims(), config.pool.prompt_len, config.pool.top_k));
+            return Ok(PromptPool::new(model.prompt_dims(), config.pool.prompt_len, config.pool.top_k));
         }
-        Ok(self.state(model, task)?.pool().clone())
+        Ok(self.prompts(model, task)?.pool().clone())
     }
 
-    /// All that the run has computed; under the method `independent`, for `task`.
+    /// The prompts with everything that was computed for them; under the method `independent`, those of `task`.
     ///
     /// # Errors
     /// As [`Self::pool`].
-    pub fn state<M: FrozenModel>(&self, model: &M, task: Option<&str>) -> Result<RunState> {
+    pub fn prompts(&self, model: &Model, task: Option<&str>) -> Result<Prompts> {
         let task = if self.manifest.run.config.method == Method::Independent {
             Some(task.context("each task of this run has prompts of its own; name one with --task")?)
         } else {
             None
         };
         let dir = self.paths.state(task);
-        ensure!(RunState::exists(&dir), "{} holds no prompts yet; let the run go on first", dir.display());
-        let state = RunState::load(&dir)?;
+        ensure!(SavedState::exists(&dir), "{} holds no prompts yet; let the run go on first", dir.display());
+        let prompts = Prompts::load(&dir)?;
         ensure!(
-            state.pool().dims() == model.dims(),
+            prompts.pool().dims() == model.prompt_dims(),
             "{}: its prompts are for a model of {:?}, this one has {:?}",
             dir.display(),
-            state.pool().dims(),
-            model.dims()
+            prompts.pool().dims(),
+            model.prompt_dims()
         );
-        Ok(state)
+        Ok(prompts)
     }
 }

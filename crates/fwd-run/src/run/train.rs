@@ -5,26 +5,29 @@
 //! [`Runner::carry_out`].
 
 use super::directory::RunDir;
-use super::finetune::Finetune;
+use super::finetune::{BridgeLearner, image_features};
 use super::manifest::Manifest;
 use super::metrics::{Measures, RunMetrics, TaskInfo};
 use super::paths::RunPaths;
-use super::ranks::Prompted;
+use super::ranks::{Bridged, Prompted};
 use super::timing::Timing;
-use super::watch::Watch;
+use super::watch::{Remark, Watch};
 use crate::config::{Order, RunConfig};
-use crate::error::Failure;
-use crate::model::{Frozen, Sample};
+use crate::error::boxed;
+use crate::model::{Model, Sample};
 use crate::observer::{Interrupted, Observer};
 use crate::plan::Plan;
-use crate::predictions::{self, Generation};
+use crate::predictions::{self, Generation, Prediction};
 use crate::samples::{Exam, Samples};
 use crate::session::Session;
 use anyhow::{Context, Result};
-use fwd_prompt::{
-    Config, Curriculum, Cursor, FrozenModel, Interference, Phase, PromptPool, RunState, Status, Task, Trainer,
+use fwd_continual::{
+    Column, Curriculum, Event, Learner, Method, MethodConfig, Moment, PRETRAINING, SavedState, Schedule,
+    Stage, Status, Task, TaskId, Trainer,
 };
-use std::cell::{Cell, RefCell};
+use fwd_data::bench::{Record, Split};
+use fwd_prompt::{Config, Interference, PromptLearner, PromptPool, Rule};
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
@@ -123,10 +126,22 @@ struct Runner<'a> {
     observer: &'a dyn Observer,
 }
 
-/// The score of a column of the trainer's matrix, with these prompts, at this row.
-type Score<'s> = &'s mut dyn FnMut(&PromptPool, usize, usize) -> Result<f64>;
+/// The score of a column at a moment, with the learner as it is.
+type Score<'s, L> = &'s mut dyn FnMut(&L, Moment, Column) -> Result<f64>;
 
-impl Runner<'_> {
+/// Prompts in front of the session's model.
+type Prompter<'a> = PromptLearner<&'a Model>;
+
+/// How the continual loop is told to learn: with what, against forgetting how, and how often.
+struct Course<L> {
+    learner: L,
+    method: Box<dyn Method>,
+    plan: fwd_continual::Plan,
+    /// The task whose own state this is, under the method `independent`.
+    task: Option<String>,
+}
+
+impl<'a> Runner<'a> {
     fn carry_out(&self, plan: &Plan, alone: Option<&[f64]>) -> Result<Outcome> {
         match plan {
             Plan::ZeroShot => self.zero_shot(),
@@ -139,10 +154,10 @@ impl Runner<'_> {
 
     /// Scores without any prompt.
     fn zero_shot(&self) -> Result<Outcome> {
-        let (dims, pool) = (Frozen(&self.session.backbone.model).dims(), &self.config.pool);
+        let (dims, pool) = (self.session.backbone.model.prompt_dims(), &self.config.pool);
         let pool = PromptPool::new(dims, pool.prompt_len, pool.top_k);
         let row = self.samples.exams.iter().map(|exam| {
-            let path = self.run.answers(0, &exam.task.name);
+            let path = self.run.answers(Moment::START.n_learnt(), &exam.task.name);
             if path.exists() {
                 predictions::read_percent(exam.task.metric, &path)
             } else {
@@ -157,23 +172,29 @@ impl Runner<'_> {
     fn sequence(&self, config: &Config, alone: Option<&[f64]>) -> Result<Outcome> {
         let names = &self.config.tasks;
         let tasks = names.iter().zip(&self.samples.train);
-        let tasks = tasks.map(|(name, train)| Task { name: name.clone(), train }).collect();
-        let curriculum = Curriculum { pretraining: &self.samples.pretraining, tasks };
+        let tasks = tasks.map(|(name, train)| Task { name: name.clone(), train: &train[..] }).collect();
+        let curriculum = Curriculum { pretraining: &self.samples.pretraining[..], tasks };
         let rows = names.iter().zip(&self.samples.train).map(|(name, train)| (name.as_str(), &train[..]));
-        let mut ranks = Prompted::new(self.run, &self.session.backbone.model, self.observer, rows);
-        let mut score = |pool: &PromptPool, row: usize, column: usize| {
-            if column == 0 {
+        let mut ranks = Prompted::new(self.run, &*self.session.backbone.model, self.observer, rows);
+        let mut score = |learner: &Prompter<'_>, moment: Moment, column: Column| {
+            let (pool, row) = (learner.prompts().pool(), moment.n_learnt());
+            // A row begins with the first task.
+            if column == Column::Task(TaskId::from_index(0)) {
                 ranks.record(row, pool)?;
             }
-            match self.samples.exams.get(column) {
-                Some(exam) => self.score(&self.run.answers(row, &exam.task.name), exam, pool),
-                None => self.score_pretraining(row, pool),
+            match column {
+                Column::Task(task) => {
+                    let exam = &self.samples.exams[task.index()];
+                    self.score(&self.run.answers(row, &exam.task.name), exam, pool)
+                }
+                Column::Pretraining => self.score_pretraining(row, pool),
             }
         };
-        let state = self.learn(curriculum, config, None, &mut score)?;
+        let trainer = self.learn(curriculum, self.prompts(config, None)?, &mut score)?;
+        let interference = trainer.learner().prompts().interference();
         Ok(Outcome {
-            measures: Measures::of_sequence(state.scores(), state.interference(), alone),
-            ..Outcome::of(&state, state.scores().rows.clone())
+            measures: Measures::of_sequence(trainer.scores(), interference, alone),
+            ..Outcome::of(&trainer, trainer.scores().rows.clone())
         })
     }
 
@@ -182,13 +203,15 @@ impl Runner<'_> {
         let (mut scores, mut n_parameters) = (vec![Vec::new(), Vec::new()], 0);
         for (exam, train) in self.samples.exams.iter().zip(&self.samples.train) {
             let name = &exam.task.name;
-            let curriculum = Curriculum { pretraining: &[], tasks: vec![Task { name: name.clone(), train }] };
-            let mut score = |pool: &PromptPool, row: usize, _: usize| {
-                self.score(&self.run.answers(row, name), exam, pool)
+            let tasks = vec![Task { name: name.clone(), train: &train[..] }];
+            let mut score = |learner: &Prompter<'_>, moment: Moment, _: Column| {
+                let path = self.run.answers(moment.n_learnt(), name);
+                self.score(&path, exam, learner.prompts().pool())
             };
-            let state = self.learn(curriculum, config, Some(name), &mut score)?;
-            n_parameters += state.pool().n_parameters() as u64;
-            for (row, of_task) in scores.iter_mut().zip(&state.scores().rows) {
+            let course = self.prompts(config, Some(name))?;
+            let trainer = self.learn(Curriculum { pretraining: &[][..], tasks }, course, &mut score)?;
+            n_parameters += trainer.learner().prompts().pool().n_parameters() as u64;
+            for (row, of_task) in scores.iter_mut().zip(&trainer.scores().rows) {
                 row.extend(of_task);
             }
         }
@@ -198,85 +221,140 @@ impl Runner<'_> {
     /// The union of all tasks as one.
     fn joint(&self, config: &Config) -> Result<Outcome> {
         let train: Vec<Sample> = self.samples.train.concat();
-        let tasks = vec![Task { name: "all tasks".to_owned(), train: &train }];
+        let tasks = vec![Task { name: "all tasks".to_owned(), train: &train[..] }];
         let file = |row: usize, exam: &Exam<'_>| self.run.answers(row, &exam.task.name);
-        let mut score = |pool: &PromptPool, row: usize, _: usize| {
+        let mut score = |learner: &Prompter<'_>, moment: Moment, _: Column| {
+            let (pool, row) = (learner.prompts().pool(), moment.n_learnt());
             let scores = self.samples.exams.iter().map(|exam| self.score(&file(row, exam), exam, pool));
             Ok(mean(&scores.collect::<Result<Vec<_>>>()?))
         };
-        let state = self.learn(Curriculum { pretraining: &[], tasks }, config, None, &mut score)?;
-        // The trainer knows one column; the scores of each task are those of its answers.
+        let curriculum = Curriculum { pretraining: &[][..], tasks };
+        let trainer = self.learn(curriculum, self.prompts(config, None)?, &mut score)?;
+        // The loop knows one column; the scores of each task are those of its answers.
         let row = |row: usize| -> Result<Vec<f64>> {
-            self.samples
-                .exams
-                .iter()
-                .map(|exam| predictions::read_percent(exam.task.metric, &file(row, exam)))
-                .collect()
+            let percent = |exam: &Exam<'_>| predictions::read_percent(exam.task.metric, &file(row, exam));
+            self.samples.exams.iter().map(percent).collect()
         };
         let scores = vec![row(0)?, row(1)?];
-        Ok(Outcome { measures: Measures::of_row(&scores[1]), ..Outcome::of(&state, scores) })
+        Ok(Outcome { measures: Measures::of_row(&scores[1]), ..Outcome::of(&trainer, scores) })
     }
 
     /// Weights instead of prompts, one task after another.
     fn finetune(&self, alone: Option<&[f64]>) -> Result<Outcome> {
-        let Self { session, config, run, samples, observer, .. } = *self;
-        let cache = run.cache(config.paths.cache.as_deref());
-        let (scores, n_parameters) =
-            Finetune { session, config, run, exams: &samples.exams, cache: &cache, observer }.run()?;
-        let measures = Measures::of_sequence(&scores, &[], alone);
-        Ok(Outcome { measures, scores: scores.rows, n_parameters, ..Outcome::default() })
+        let Self { session, config, samples, observer, .. } = *self;
+        self.run.refuse_old_parameters()?;
+        let cache = self.run.cache(config.paths.cache.as_deref());
+        let (backbone, exams) = (&session.backbone, &samples.exams);
+        let images = image_features(backbone, &session.bench, exams, &cache, observer)?;
+        let learner = BridgeLearner::new(backbone, &images, config.finetune, config.training.max_grad_norm)?;
+        let train = exams.iter().map(|exam| exam.task.split(Split::Train).collect::<Vec<&Record>>());
+        let tasks = exams.iter().zip(train);
+        let tasks = tasks.map(|(exam, train)| Task { name: exam.task.name.clone(), train }).collect();
+        let batch = config.eval_batch;
+        let ranks = Bridged { run: self.run, backbone, exams, images: &images, batch, observer };
+        // The model of a row is made once, for all of its columns.
+        let mut model: Option<(Moment, Box<Model>)> = None;
+        let mut score = |learner: &BridgeLearner<'_>, moment: Moment, column: Column| {
+            let Column::Task(task) = column else { return Ok(0.0) };
+            let (exam, row) = (&exams[task.index()], moment.n_learnt());
+            if model.as_ref().is_none_or(|(of, _)| *of != moment) {
+                model = Some((moment, learner.model()?));
+            }
+            let Some((_, model)) = &model else { return Ok(0.0) };
+            if task.index() == 0 {
+                ranks.record(row, &**model)?;
+            }
+            let path = self.run.answers(row, &exam.task.name);
+            if path.exists() {
+                return predictions::read_percent(exam.task.metric, &path);
+            }
+            let began = Instant::now();
+            let answers = learner.answer(&**model, exam, self.generation(), observer)?;
+            self.finish_score(began, &path, exam, &answers)
+        };
+        // Its learning rate does not follow the schedule of the prompts.
+        let mut plan = config.trainer(Rule::None, config.pool.clone()).plan();
+        plan.schedule = Schedule::default();
+        let course = Course { learner, method: MethodConfig::Plain.build(), plan, task: None };
+        let trainer = self.learn(Curriculum { pretraining: Vec::new(), tasks }, course, &mut score)?;
+        Ok(Outcome {
+            measures: Measures::of_sequence(trainer.scores(), &[], alone),
+            scores: trainer.scores().rows.clone(),
+            n_parameters: trainer.learner().n_parameters(),
+            ..Outcome::default()
+        })
     }
 
-    /// One run of the trainer, begun or taken up again.
-    fn learn(
+    fn prompts(&self, config: &Config, task: Option<&str>) -> Result<Course<Prompter<'a>>> {
+        let learner = PromptLearner::new(&*self.session.backbone.model, config.clone())?;
+        let (method, plan) = (config.method.build(), config.plan());
+        Ok(Course { learner, method, plan, task: task.map(str::to_owned) })
+    }
+
+    /// One run of the loop, begun or taken up again.
+    fn learn<L: Learner, D: AsRef<[L::Sample]>>(
         &self,
-        curriculum: Curriculum<'_, Sample>,
-        config: &Config,
-        task: Option<&str>,
-        score: Score<'_>,
-    ) -> Result<RunState> {
-        let model = Frozen(&self.session.backbone.model);
-        let dir = self.run.state(task);
-        let n_columns = curriculum.tasks.len() + usize::from(!curriculum.pretraining.is_empty());
-        let mut trainer = if RunState::exists(&dir) {
-            let trainer = Trainer::resume(&model, curriculum, config, &dir).with_context(|| {
+        curriculum: Curriculum<D>,
+        course: Course<L>,
+        score: Score<'_, L>,
+    ) -> Result<Trainer<L, D>>
+    where
+        L::Note: Remark,
+    {
+        let Course { learner, method, plan, task } = course;
+        let dir = self.run.state(task.as_deref());
+        let columns = curriculum.columns();
+        let names: Vec<String> = curriculum.tasks.iter().map(|task| task.name.clone()).collect();
+        let mut trainer = if SavedState::exists(&dir) {
+            let trainer = Trainer::resume(learner, method, curriculum, plan, &dir).with_context(|| {
                 format!("cannot go on; to begin this run again, delete {}", self.run.dir().display())
             })?;
-            if trainer.state().cursor().phase != Phase::Done {
-                self.observer.note(&format!("going on with {}", place(trainer.state())));
+            if trainer.stage() != Stage::Done {
+                self.observer.note(&format!("going on with {}", place(&trainer.stage(), &names)));
             }
             trainer
         } else {
-            Trainer::new(&model, curriculum, config.clone())?
+            Trainer::new(learner, method, curriculum, plan)?
         };
-        let row = Cell::new(first_row(trainer.state().cursor()));
-        let mut evaluate = |_: &Frozen<'_>, pool: &PromptPool, column: usize| {
-            score(pool, row.get(), column).map_err(Failure)
+        let mut evaluate = |learner: &L, moment, column| score(learner, moment, column).map_err(boxed);
+        let n_scored = match trainer.stage() {
+            Stage::Evaluate { column, .. } => columns.iter().position(|c| *c == column).unwrap_or(0),
+            _ => 0,
         };
-        let n_scored = if let Phase::Evaluate(n) = trainer.state().cursor().phase { n } else { 0 };
-        let mut watch = Watch::new(n_columns, n_scored, self.observer);
-        let mut observe = |event: &fwd_prompt::Event| {
+        let mut watch = Watch::new(columns.len(), n_scored, self.observer);
+        let mut observe = |event: &Event<L::Note>| {
             watch.see(event, &mut self.timing.borrow_mut());
-            if let fwd_prompt::Event::Learnt { .. } | fwd_prompt::Event::NoSamples { .. } = event {
-                row.set(row.get() + 1);
-            }
             if self.observer.is_stop_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         match trainer.run(Some(&dir), &mut evaluate, &mut observe)? {
-            Status::Finished => Ok(trainer.state().clone()),
+            Status::Finished => Ok(trainer),
             Status::Interrupted => Err(Interrupted.into()),
         }
+    }
+
+    fn generation(&self) -> Generation {
+        Generation { max_new_tokens: self.config.max_new_tokens, batch: self.config.eval_batch }
     }
 
     /// Scores a task and writes its answers.
     fn score(&self, path: &Path, exam: &Exam<'_>, pool: &PromptPool) -> Result<f64> {
         let began = Instant::now();
-        let generation =
-            Generation { max_new_tokens: self.config.max_new_tokens, batch: self.config.eval_batch };
-        let answers = predictions::answer(&self.session.backbone, pool, exam, generation, self.observer)?;
-        predictions::write(path, &answers)?;
+        let backbone = &self.session.backbone;
+        let answers = predictions::answer(backbone, pool, exam, self.generation(), self.observer)?;
+        self.finish_score(began, path, exam, &answers)
+    }
+
+    /// Writes the answers to a task's samples, and returns their figure.
+    fn finish_score(
+        &self,
+        began: Instant,
+        path: &Path,
+        exam: &Exam<'_>,
+        answers: &[Prediction<'_>],
+    ) -> Result<f64> {
+        predictions::write(path, answers)?;
         self.timing.borrow_mut().scoring += began.elapsed().as_secs_f64();
-        predictions::percent(exam.task.metric, &answers)
+        predictions::percent(exam.task.metric, answers)
     }
 
     /// The mean over the pre-training tasks.
@@ -291,14 +369,15 @@ impl Runner<'_> {
 }
 
 impl Outcome {
-    /// What a finished trainer knows.
-    fn of(state: &RunState, scores: Vec<Vec<f64>>) -> Self {
+    /// What a finished run of prompts knows.
+    fn of<D: AsRef<[Sample]>>(trainer: &Trainer<Prompter<'_>, D>, scores: Vec<Vec<f64>>) -> Self {
+        let prompts = trainer.learner().prompts();
         Self {
             scores,
-            interference: state.interference().to_vec(),
-            ranks: state.ledger().entries().iter().map(|entry| entry.basis.len()).collect(),
-            n_parameters: state.pool().n_parameters() as u64,
-            n_stored: state.stored_samples().len() as u64,
+            interference: prompts.interference().to_vec(),
+            ranks: prompts.ledger().entries().iter().map(|entry| entry.basis.len()).collect(),
+            n_parameters: prompts.pool().n_parameters() as u64,
+            n_stored: trainer.method().stored_samples().len() as u64,
             measures: Measures::default(),
         }
     }
@@ -308,22 +387,17 @@ fn mean(scores: &[f64]) -> f64 {
     scores.iter().sum::<f64>() / scores.len().max(1) as f64
 }
 
-/// How many tasks are learnt where a run stands: the row of the matrix that is filled next, or was filled last.
-fn first_row(cursor: Cursor) -> usize {
-    match cursor.phase {
-        Phase::Evaluate(_) | Phase::Done => cursor.task,
-        Phase::Subspace | Phase::Train(_) => cursor.task.saturating_sub(1),
-    }
-}
-
 /// Where a run stands, for the user.
-fn place(state: &RunState) -> String {
-    let Cursor { task, phase } = state.cursor();
-    let name = state.tasks().get(task).map_or("?", |task| &task.name);
-    match phase {
-        Phase::Subspace => format!("the subspace of {name}"),
-        Phase::Train(step) => format!("{name}, step {}", step + 1),
-        Phase::Evaluate(column) => format!("the scores after {name}, column {}", column + 1),
-        Phase::Done => "the result".to_owned(),
+fn place(stage: &Stage, tasks: &[String]) -> String {
+    let name = |task: TaskId| tasks.get(task.index()).map_or("?", String::as_str);
+    match *stage {
+        Stage::Pretraining => format!("the subspace of {PRETRAINING}"),
+        Stage::Begin(task) => format!("the subspace of {}", name(task)),
+        Stage::Train { task, step, .. } => format!("{}, step {}", name(task), step + 1),
+        Stage::Remember(task) => format!("what is remembered of {}", name(task)),
+        Stage::Evaluate { moment, .. } => {
+            format!("the scores after {}", moment.last_task().map_or(PRETRAINING, name))
+        }
+        Stage::Done => "the result".to_owned(),
     }
 }

@@ -1,11 +1,44 @@
-//! The trainer's events as progress, remarks, log lines and seconds.
+//! The loop's events as progress, remarks, log lines and seconds.
 
 use super::timing::Timing;
 use crate::observer::{Observer, Progress};
-use fwd_prompt::Event;
+use fwd_continual::{Event, Moment};
+use fwd_prompt::PromptNote;
 use std::fmt::Write;
 
-/// Follows one run of the trainer.
+/// What a learner tells of its own, as lines of the log.
+pub(super) trait Remark {
+    /// Logs what it tells of a task.
+    fn log(&self, task: &str);
+}
+
+impl Remark for PromptNote {
+    fn log(&self, task: &str) {
+        match self {
+            Self::Subspace { n_rows, rank, captured_before, captured, capacity_left } => tracing::info!(
+                "subspace of {task}: {rank} directions of {n_rows} embeddings, energy {captured_before:.3} -> \
+                 {captured:.3}, {capacity_left} directions left"
+            ),
+            Self::CapacityExhausted => {
+                tracing::warn!("after {task} no direction is left: later tasks get no subspace of their own");
+            }
+            Self::NothingAllowed => {
+                tracing::warn!("the rule leaves nothing to change for {task}; only its keys learn");
+            }
+            Self::Interference(interference) => {
+                let forbidden = interference.iter().filter(|i| i.forbidden).map(|i| i.leakage);
+                tracing::info!("interference of {task}: leakage {:.1e}", forbidden.fold(0.0, f64::max));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Remark for () {
+    fn log(&self, _task: &str) {}
+}
+
+/// Follows one run of the loop.
 pub(super) struct Watch<'o> {
     observer: &'o dyn Observer,
     /// What is shown: a phase of a task, its name, and how far it is.
@@ -23,25 +56,12 @@ impl<'o> Watch<'o> {
     }
 
     /// Takes note of an event.
-    pub(super) fn see(&mut self, event: &Event, timing: &mut Timing) {
+    pub(super) fn see<N: Remark>(&mut self, event: &Event<N>, timing: &mut Timing) {
         match event {
-            Event::Embedded { task, done, of } => self.show("subspace", task, *done, *of),
-            Event::Fisher { task, done, of } => self.show("sensitivity", task, *done, *of),
-            Event::Subspace { task, n_rows, rank, captured_before, captured, capacity_left } => {
-                self.shown = None;
-                tracing::info!(
-                    "subspace of {task}: {rank} directions of {n_rows} embeddings, energy {captured_before:.3} -> \
-                     {captured:.3}, {capacity_left} directions left"
-                );
-            }
-            Event::CapacityExhausted { task } => {
-                tracing::warn!("after {task} no direction is left: later tasks get no subspace of their own");
-            }
+            Event::Examined { task, done, of } => self.show("subspace", task, *done, *of),
+            Event::Remembered { task, done, of } => self.show("sensitivity", task, *done, *of),
             Event::NoSamples { task } => {
                 tracing::warn!("task {task} has no training samples; it is only scored")
-            }
-            Event::NothingAllowed { task } => {
-                tracing::warn!("the rule leaves nothing to change for {task}; only its keys learn");
             }
             Event::Step { task, step, of, loss, grad_norm, seconds, optimiser_seconds, .. } => {
                 timing.training += seconds;
@@ -52,17 +72,20 @@ impl<'o> Watch<'o> {
                 }
                 tracing::debug!("{task} step {step}/{of}: loss {loss:.4}, gradient {grad_norm:.3e}");
             }
-            Event::Learnt { task, interference, optimiser_share } => {
+            Event::Learnt { task, optimiser_share, note } => {
                 self.shown = None;
-                let forbidden = interference.iter().filter(|i| i.forbidden).map(|i| i.leakage);
-                let leakage = forbidden.fold(0.0, f64::max);
+                note.log(task);
                 tracing::info!(
-                    "learnt {task}: leakage {leakage:.1e}, {:.2} % of the steps is the projected optimiser",
+                    "learnt {task}: {:.2} % of the steps is the optimiser",
                     100.0 * optimiser_share
                 );
             }
-            Event::Scored { after, task, score } => self.scored(*after, task, *score),
+            Event::Scored { moment, task, score } => self.scored(*moment, task, *score),
             Event::Saved { path } => tracing::debug!("saved {}", path.display()),
+            Event::Note { task, note } => {
+                self.shown = None;
+                note.log(task);
+            }
             _ => {}
         }
     }
@@ -83,7 +106,8 @@ impl<'o> Watch<'o> {
         }
     }
 
-    fn scored(&mut self, after: usize, task: &str, score: f64) {
+    fn scored(&mut self, moment: Moment, task: &str, score: f64) {
+        let after = moment.n_learnt();
         tracing::info!("after {after} tasks, {task}: {score:.2}");
         let _ = write!(self.row, "  {task} {score:.1}");
         self.n_scored += 1;

@@ -1,12 +1,12 @@
 //! Batches of images, instructions and answers, from what the frozen vision network computed.
 
 use super::image_features::{ImageFeatures, Statistics};
-use crate::model::{Model, instructions};
+use crate::model::{Model, Reader, instructions};
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use fwd_data::Processor;
 use fwd_data::bench::Record;
-use fwd_models::{FrozenFeatures, GenerationConfig, Hypothesis, Instructions, ModelKind, Scored, Tap};
+use fwd_models::{FrozenFeatures, GenerationConfig, Hypothesis, Instructions, Scored, Tap, generate};
 use std::borrow::Cow;
 
 /// A batch as the model reads it, from what the frozen vision network computed.
@@ -50,13 +50,13 @@ impl Batch {
     /// # Errors
     /// An image without features, an error of the tokenizers.
     pub(crate) fn new(
-        model: (&Processor, ModelKind),
+        reader: Reader<'_>,
         images: &ImageFeatures,
         statistics: Option<&Statistics>,
         records: &[&Record],
     ) -> Result<Self> {
         let samples: Vec<Example<'_>> = records.iter().map(|record| Example::from(*record)).collect();
-        Self::of(model, images, statistics, &samples)
+        Self::of(reader, images, statistics, &samples)
     }
 
     /// As [`Self::new`], of any samples.
@@ -64,7 +64,7 @@ impl Batch {
     /// # Errors
     /// As [`Self::new`].
     pub(crate) fn of(
-        (processor, kind): (&Processor, ModelKind),
+        reader: Reader<'_>,
         images: &ImageFeatures,
         statistics: Option<&Statistics>,
         samples: &[Example<'_>],
@@ -72,11 +72,11 @@ impl Batch {
         let keys: Vec<(&str, u32)> = samples.iter().map(|s| s.image).collect();
         let questions: Vec<&str> = samples.iter().map(|s| &*s.instruction).collect();
         let answers: Vec<&str> = samples.iter().map(|s| s.answer).collect();
-        let answers = processor.text.encode_batch(&answers)?;
+        let answers = reader.processor.text.encode_batch(&answers)?;
         let labels = answers.labels(fwd_ops::IGNORE_INDEX);
         Ok(Self {
             image: images.batch(&keys, statistics)?,
-            instructions: instructions(processor, kind, &questions)?,
+            instructions: instructions(reader, &questions)?,
             labels: Tensor::from_vec(labels, (answers.rows, answers.width), &Device::Cpu)?,
             prompts: None,
         })
@@ -105,7 +105,7 @@ impl Batch {
     /// Those of the model.
     pub(crate) fn score(&self, model: &Model, prompts: Option<&Tensor>) -> Result<(FrozenFeatures, Scored)> {
         let features = self.features(model)?;
-        let mut input = features.input()?;
+        let mut input = features.input.clone();
         if let (Some(all), Some(chosen)) = (prompts, &self.prompts) {
             input = input.with_prompt(&all.index_select(&chosen.to_device(all.device())?, 0)?)?;
         }
@@ -129,9 +129,8 @@ impl Batch {
         max_new_tokens: usize,
     ) -> Result<Vec<String>> {
         let features = self.features(model)?;
-        let encoded = model.language().encode(&features.input()?, &mut Tap::none())?;
         let config = GenerationConfig::greedy(max_new_tokens, model.special_tokens().clone());
-        let rows = model.language().generate(&encoded, &config, None)?;
+        let rows = generate(model.language(), &features.input, &config, None)?;
         let text = |row: &Vec<Hypothesis>| -> Result<String> {
             let ids = row.first().map_or(&[][..], |best| &best.ids);
             Ok(processor.text.decode(ids)?.trim().to_owned())
@@ -144,11 +143,7 @@ impl Batch {
 ///
 /// # Errors
 /// As [`Batch::new`].
-pub(crate) fn halves(
-    model: (&Processor, ModelKind),
-    images: &ImageFeatures,
-    records: &[&Record],
-) -> Result<Vec<Batch>> {
+pub(crate) fn halves(reader: Reader<'_>, images: &ImageFeatures, records: &[&Record]) -> Result<Vec<Batch>> {
     let half = records.len().div_ceil(2).max(1);
-    records.chunks(half).map(|half| Batch::new(model, images, None, half)).collect()
+    records.chunks(half).map(|half| Batch::new(reader, images, None, half)).collect()
 }

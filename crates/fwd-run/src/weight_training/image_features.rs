@@ -3,13 +3,13 @@
 //! Each image's features are also kept on disk under the hashes of network and image, so that a second start does not compute
 //! them again.
 
-use crate::model::hex;
+use crate::model::{Model, hex};
 use crate::observer::{Observer, check};
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use fwd_data::bench::Benchmark;
 use fwd_data::{ImageLimits, ImageProcessor};
-use fwd_models::{Tap, VisionTower};
+use fwd_models::Tap;
 use half::f16;
 use rand::Rng;
 use rayon::prelude::*;
@@ -28,8 +28,8 @@ pub(crate) struct ImageFeatures {
 
 /// A frozen vision network with the processor that makes its pixels.
 pub(crate) struct Network<'a> {
-    /// The network itself.
-    pub(crate) tower: &'a VisionTower,
+    /// The model that it belongs to.
+    pub(crate) model: &'a Model,
     /// What tells its features from those of others in a cache.
     pub(crate) hash: &'a str,
     /// Turns an image into its pixels.
@@ -102,7 +102,7 @@ impl ImageFeatures {
                     let pixels: Vec<f32> = batch.par_iter().map(decode).collect::<Result<Vec<_>>>()?.concat();
                     let size = (batch.len(), 3, network.processor.height, network.processor.width);
                     let pixels = Tensor::from_vec(pixels, size, &Device::Cpu)?;
-                    let features = network.tower.features(&pixels, &mut Tap::none())?;
+                    let features = network.model.image_features(&pixels, &mut Tap::none())?;
                     let (n, tokens, channels) = features.dims3()?;
                     let flat = features.flatten_all()?.to_vec1::<f32>()?;
                     let of_image =
@@ -182,7 +182,7 @@ fn seen(view: &View<'_>, pixels: Vec<f32>, (height, width): (usize, usize)) -> V
     if view.number == 0 {
         return pixels;
     }
-    let mut rng = fwd_prompt::stream(0, view.key, [u64::from(view.number), 0]);
+    let mut rng = fwd_continual::stream(0, view.key, [u64::from(view.number), 0]);
     let scale: f32 = rng.random_range(0.82..1.12);
     let [x, y] = [width, height].map(|side| {
         let free = (1.0 - scale) * side as f32;
@@ -243,7 +243,7 @@ fn write(path: &Path, (tokens, channels, row): &Kept) -> std::io::Result<()> {
     let body: Vec<u8> = row.iter().flat_map(|x| x.to_le_bytes()).collect();
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir)?;
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    let mut file = fwd_files::temporary(dir)?;
     for word in [*tokens as u32, *channels as u32, crc32fast::hash(&body)] {
         file.write_all(&word.to_le_bytes())?;
     }

@@ -6,4 +6,4 @@ mod step;
 
 pub(crate) use batch::{Batch, Example, PROMPTS, halves};
 pub(crate) use image_features::{ImageFeatures, Network, Statistics, View};
-pub(crate) use step::{step, weights_of};
+pub(crate) use step::{gradient, load_weights, save_weights, step, weights_of};

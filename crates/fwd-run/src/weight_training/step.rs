@@ -4,25 +4,26 @@ use super::batch::{Batch, PROMPTS};
 use crate::model::{Backbone, Model};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
+use fwd_continual::{Section, SectionError};
 use fwd_models::{
     Checkpoint, FrozenFeatures, Gradient, StepConfig, StepReport, Tracked, Trainable, WeightDtype, Weights,
 };
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 
-/// One step of the trained parameters down the mean loss over the samples of some batches, plus what `extra` adds to a batch's.
+/// The mean loss over the samples of some batches, plus what `extra` adds to a batch's, and its gradient.
 ///
 /// The batches are worked on side by side: two halves keep two cores busier than one batch does, whose small operations do not
 /// divide. The result does not depend on the number of threads.
 ///
 /// # Errors
 /// Those of the model; a parameter without a gradient.
-pub(crate) fn step(
+pub(crate) fn gradient(
     base: &Model,
-    trainable: &mut Trainable,
+    trainable: &Trainable,
     batches: &[Batch],
-    config: &StepConfig,
     extra: impl Fn(&FrozenFeatures, &Tensor) -> Result<Tensor> + Sync,
-) -> Result<StepReport> {
+) -> Result<Gradient> {
     let mut tracked = trainable.tracked(base.device())?;
     let model = base.with_parameters(&mut tracked)?;
     let prompts = match trainable.get(PROMPTS) {
@@ -30,14 +31,28 @@ pub(crate) fn step(
         None => None,
     };
     let n = batches.iter().map(Batch::len).sum::<Result<usize>>()?;
-    let gradient = |batch: &Batch| {
-        let (features, scored) = batch.score(&model, prompts.as_ref())?;
+    let of_batch = |batch: &Batch| {
+        let (features, scored) = batch.score(&*model, prompts.as_ref())?;
         let loss = (extra(&features, &scored.loss)? * (batch.len()? as f64 / n as f64))?;
         gradient_of(&tracked, &loss, prompts.as_ref())
     };
-    let gradients = batches.par_iter().map(gradient).collect::<Result<Vec<_>>>()?;
-    let sum = gradients.into_iter().reduce(|sum, more| sum.plus(&more)).context("no batch")?;
-    Ok(trainable.step(sum, config)?)
+    let gradients = batches.par_iter().map(of_batch).collect::<Result<Vec<_>>>()?;
+    gradients.into_iter().reduce(|sum, more| sum.plus(&more)).context("no batch")
+}
+
+/// One step of the trained parameters down a [`gradient`].
+///
+/// # Errors
+/// As [`gradient`].
+pub(crate) fn step(
+    base: &Model,
+    trainable: &mut Trainable,
+    batches: &[Batch],
+    config: &StepConfig,
+    extra: impl Fn(&FrozenFeatures, &Tensor) -> Result<Tensor> + Sync,
+) -> Result<StepReport> {
+    let gradient = gradient(base, trainable, batches, extra)?;
+    Ok(trainable.step(gradient, config)?)
 }
 
 /// Prompts that no sample has in front get the gradient 0, which is no mistake here.
@@ -63,8 +78,44 @@ pub(crate) fn weights_of(backbone: &Backbone) -> Result<Trainable> {
     let mut trainable = Trainable::record(&mut source, &Device::Cpu, |weights| {
         backbone.model.with_parameters(weights).map(drop)
     })?;
-    let neck: Vec<String> =
-        trainable.names().filter(|n| n.starts_with("vision_model.")).map(String::from).collect();
+    let vision = backbone.model.vision_parameters();
+    let is_vision = |name: &str| vision.iter().any(|prefix| name.starts_with(prefix));
+    let neck: Vec<String> = trainable.names().filter(|name| is_vision(name)).map(String::from).collect();
     neck.iter().for_each(|name| trainable.remove(name));
     Ok(trainable)
+}
+
+/// Writes parameters and moments into a section of a saved state.
+pub(crate) fn save_weights(trainable: &Trainable, section: &mut Section) {
+    let mut n_steps = BTreeMap::new();
+    for name in trainable.names() {
+        let (Some((shape, values)), Some((first, second, n))) =
+            (trainable.get(name), trainable.moments(name))
+        else {
+            continue;
+        };
+        section.put_f32(name, shape, values);
+        section.put_f32(&format!("{name}#first"), shape, first);
+        section.put_f32(&format!("{name}#second"), shape, second);
+        n_steps.insert(name, n);
+    }
+    section.set_info(&n_steps);
+}
+
+/// Takes back what [`save_weights`] wrote, into parameters of the same names and shapes.
+///
+/// # Errors
+/// A parameter that is missing or of another shape.
+pub(crate) fn load_weights(trainable: &mut Trainable, section: &Section) -> Result<(), SectionError> {
+    let n_steps: BTreeMap<String, u32> = section.info()?;
+    let names: Vec<String> = trainable.names().map(String::from).collect();
+    let misfit = |e: fwd_models::ModelError| SectionError(e.to_string());
+    for name in names {
+        let shape = trainable.get(&name).map(|(shape, _)| shape.to_vec()).unwrap_or_default();
+        let n = n_steps.get(&name).ok_or_else(|| SectionError(format!("parameter {name} is missing")))?;
+        trainable.insert(&name, &shape, section.f32(&name, &shape)?).map_err(misfit)?;
+        let [first, second] = ["first", "second"].map(|part| section.f32(&format!("{name}#{part}"), &shape));
+        trainable.set_moments(&name, first?, second?, *n).map_err(misfit)?;
+    }
+    Ok(())
 }

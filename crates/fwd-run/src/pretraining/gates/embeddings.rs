@@ -35,7 +35,7 @@ impl Accumulator {
                 self.text_norm.0 += norm(token);
                 self.text_norm.1 += 1;
             }
-            self.tokens.push(embeddings.image);
+            self.tokens.push(embeddings.image.into_owned());
         }
         Ok(())
     }

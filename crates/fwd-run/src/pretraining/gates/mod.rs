@@ -16,19 +16,20 @@ use super::paths::ModelPaths;
 use super::vision::features;
 use crate::config::RunConfig;
 use crate::method::Method;
-use crate::model::{Backbone, FeatureStore, Frozen, Sample};
+use crate::model::{Backbone, FeatureStore, Model, Sample};
 use crate::observer::{Observer, check};
 use crate::plan::Plan;
 use crate::predictions::{self, Generation};
 use crate::samples::{self, Exam};
-use crate::weight_training::{Batch, ImageFeatures, View, halves, step, weights_of};
+use crate::weight_training::{Batch, View, halves, step, weights_of};
 use anyhow::Result;
 use candle_core::Device;
 use embeddings::Accumulator;
+use fwd_continual::{Column, Curriculum, Event, Moment, Task};
 use fwd_data::bench::{BenchTask, Benchmark, Record, Split, Stage};
-use fwd_models::StepConfig;
+use fwd_models::{ModelError, StepConfig};
 use fwd_prompt::linalg::AdamW;
-use fwd_prompt::{Curriculum, Event, FrozenModel, PromptPool, Rejection, Task, Trainer};
+use fwd_prompt::{PromptLearner, PromptPool, Rejection, trainer};
 use rand::seq::SliceRandom;
 use rivals::{Majority, evenly, nearest_answers, percent, ridge_answers};
 use std::ops::ControlFlow;
@@ -62,11 +63,11 @@ pub fn measure(
         store: FeatureStore::new(&backbone, &bench, cache.clone(), observer),
         observer,
     };
-    let mut sums = Accumulator::new(backbone.model.dims().model);
+    let mut sums = Accumulator::new(backbone.model.prompt_dims().model);
     let mut pretraining = Vec::new();
     for task in bench.pretraining() {
         let exam = samples::exam(&gauge.store, task, Split::Val, SAMPLES)?;
-        sums.add(&backbone.model, &exam)?;
+        sums.add(&*backbone.model, &exam)?;
         pretraining.push(gauge.pretrained(task, &exam)?);
     }
     let embeddings = sums.finish()?;
@@ -143,7 +144,7 @@ impl Gauge<'_> {
     }
 
     fn no_prompts(&self) -> PromptPool {
-        PromptPool::new(self.backbone.model.dims(), 1, 1)
+        PromptPool::new(self.backbone.model.prompt_dims(), 1, 1)
     }
 
     fn queries(&self, records: &[&Record]) -> Result<Vec<Vec<f32>>> {
@@ -161,11 +162,12 @@ impl Gauge<'_> {
         };
         // What prompts can teach is asked, not who takes them.
         config.pool.rejection = Rejection::Never;
-        let model = Frozen(&self.backbone.model);
-        let tasks = vec![Task { name: task.name.clone(), train: &train }];
-        let mut trainer = Trainer::new(&model, Curriculum { pretraining: &[], tasks }, config)?;
+        let tasks = vec![Task { name: task.name.clone(), train: &train[..] }];
+        let curriculum = Curriculum { pretraining: &[][..], tasks };
+        let mut trainer = trainer(&*self.backbone.model, curriculum, &config)?;
+        let mut unscored = |_: &PromptLearner<&Model>, _: Moment, _: Column| Ok::<_, ModelError>(0.0);
         let progress = self.observer.begin(&format!("prompts: {}", task.name), train.len());
-        trainer.run(None, &mut |_, _, _| Ok(0.0), &mut |event| {
+        trainer.run(None, &mut unscored, &mut |event| {
             if let Event::Step { step, of, loss, .. } = event {
                 progress.set(step * train.len() / of);
                 progress.say(&format!("prompts: {} {loss:.2}", task.name));
@@ -173,12 +175,12 @@ impl Gauge<'_> {
             if self.observer.is_stop_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         check(self.observer)?;
-        Ok(trainer.state().pool().clone())
+        Ok(trainer.learner().prompts().pool().clone())
     }
 
     /// The score after all weights but the vision tower's were tuned on the task: what the model could learn at all.
     fn fine_tune(&self, task: &BenchTask, train: &[&Record], val: &[&Record], cache: &Path) -> Result<f64> {
-        let (base, processor) = (&self.backbone.model, &self.backbone.processor);
+        let (base, processor) = (&*self.backbone.model, &self.backbone.processor);
         let mut keys: Vec<&str> = train.iter().chain(val).map(|r| r.image.as_str()).collect();
         keys.sort_unstable();
         keys.dedup();
@@ -193,7 +195,7 @@ impl Gauge<'_> {
             check(self.observer)?;
             if order.len() < TUNING_BATCH {
                 let mut more = train.to_vec();
-                more.shuffle(&mut fwd_prompt::stream(
+                more.shuffle(&mut fwd_continual::stream(
                     0,
                     &format!("fine-tuning {}", task.name),
                     [n as u64, 0],
@@ -201,7 +203,7 @@ impl Gauge<'_> {
                 order.extend(more);
             }
             let records: Vec<&Record> = order.drain(..TUNING_BATCH.min(order.len())).collect();
-            let batches = halves((processor, base.kind()), &images, &records)?;
+            let batches = halves(self.backbone.reader(), &images, &records)?;
             let lr = 5e-4 * (1.0 - n as f64 / TUNING_STEPS as f64);
             let config =
                 StepConfig { optimiser: AdamW { lr, beta2: 0.98, ..AdamW::default() }, max_norm: 1.0 };
@@ -212,8 +214,8 @@ impl Gauge<'_> {
         let model = base.with_parameters(&mut trainable.frozen(base.device())?)?;
         let mut answers = Vec::new();
         for records in val.chunks(GENERATION.batch) {
-            let batch = Batch::new((processor, base.kind()), &images, None, records)?;
-            answers.extend(batch.answers(&model, processor, GENERATION.max_new_tokens)?);
+            let batch = Batch::new(self.backbone.reader(), &images, None, records)?;
+            answers.extend(batch.answers(&*model, processor, GENERATION.max_new_tokens)?);
         }
         percent(task.metric, val, |i, _| answers[i].clone())
     }

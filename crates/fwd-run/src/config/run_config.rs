@@ -14,23 +14,22 @@
 //! out = "runs/fwd-1"
 //! ```
 
+use super::options::MethodOptions;
 use crate::choice::Choice;
 use crate::device::DeviceKind;
 use crate::method::Method;
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use fwd_continual::MethodConfig;
 use fwd_data::bench::Split;
 use fwd_prompt::linalg::{AdamW, ProjectAt};
-use fwd_prompt::{
-    Allocation, Config, EwcConfig, MethodConfig, PoolConfig, Rejection, ReplayConfig, Rule, SubspaceOptions,
-    TrainingConfig,
-};
+use fwd_prompt::{Allocation, Config, PoolConfig, Rejection, Rule, SubspaceOptions, TrainingConfig};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Everything that a run is started with.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct RunConfig {
     /// How the tasks are learnt.
     pub method: Method,
@@ -64,10 +63,9 @@ pub struct RunConfig {
     pub training: TrainingConfig,
     /// The weight of the pre-trained part of an update under the method `fwd-weighted`.
     pub alpha: f32,
-    /// The buffer of the method `replay`.
-    pub replay: ReplayConfig,
-    /// The penalty of the method `ewc`.
-    pub ewc: EwcConfig,
+    /// The options of the methods of [`fwd_continual`], each under its own name.
+    #[serde(flatten)]
+    pub options: MethodOptions,
     /// AdamW of the weights under the method `finetune`; epochs and batches are those of `training`.
     pub finetune: AdamW,
     /// The state is saved every so many steps; it changes nothing in the result.
@@ -108,11 +106,13 @@ pub enum Order {
 }
 
 impl Choice for Order {
-    const ALL: &'static [(Self, &'static str, &'static str)] = &[
-        (Self::Given, "given", "As they are given"),
-        (Self::Reversed, "reversed", "The last one first"),
-        (Self::Shuffled, "shuffled", "Drawn by the seed"),
-    ];
+    fn all() -> Vec<(Self, &'static str, String)> {
+        vec![
+            (Self::Given, "given", "As they are given".to_owned()),
+            (Self::Reversed, "reversed", "The last one first".to_owned()),
+            (Self::Shuffled, "shuffled", "Drawn by the seed".to_owned()),
+        ]
+    }
 }
 
 impl Default for RunConfig {
@@ -141,8 +141,7 @@ impl Default for RunConfig {
                 ..TrainingConfig::default()
             },
             alpha: 0.5,
-            replay: ReplayConfig::default(),
-            ewc: EwcConfig::default(),
+            options: MethodOptions::default(),
             finetune: AdamW { lr: 3e-4, ..AdamW::default() },
             save_every: 50,
             paths: Paths::default(),
@@ -217,9 +216,9 @@ impl RunConfig {
         ] {
             ensure!(value > 0, "{key} is 0, must be at least 1");
         }
-        for method in [MethodConfig::Replay(self.replay), MethodConfig::Ewc(self.ewc)] {
+        for method in self.options.all() {
             let config = self.trainer(Rule::FwdWeighted(self.alpha), self.pool.clone());
-            Config { method, ..config }.check()?;
+            Config { method: *method, ..config }.check()?;
         }
         Ok(())
     }
