@@ -29,7 +29,7 @@ enum Args {
     Package,
     /// Kills a training run at random moments, lets it go on, and compares the result with that of an unbroken run.
     Kills {
-        /// How often.
+        /// How many times the run is killed.
         #[arg(long, default_value_t = 20)]
         n: u32,
     },

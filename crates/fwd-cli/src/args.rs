@@ -62,7 +62,7 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Print a completion script for a shell.
     Completions {
-        /// The shell.
+        /// The shell that the script is for.
         shell: Shell,
     },
 }
@@ -105,7 +105,7 @@ pub(crate) enum Layout {
 pub(crate) struct ScoreArgs {
     /// Predictions, one JSON object a line, with `question_id` and `text`; samples without one count as 0.
     pub(crate) predictions: PathBuf,
-    /// The task.
+    /// The task that was answered, by its name in the benchmark.
     #[arg(long)]
     pub(crate) task: String,
     /// Benchmark: as for `data check`; without it the embedded one.
@@ -376,7 +376,7 @@ pub(crate) struct AskArgs {
     /// The question.
     #[arg(value_name = "QUESTION")]
     pub(crate) second: Option<String>,
-    /// The image.
+    /// The image that the question is about.
     #[arg(long, value_name = "FILE")]
     pub(crate) image: PathBuf,
     /// Model directory; without it the run's, or the embedded model.

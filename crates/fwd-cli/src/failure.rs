@@ -24,19 +24,9 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// All messages of the chain; many errors repeat their source's, and are not said twice.
+/// All messages of the chain, from the outermost to the first cause.
 fn render(error: &anyhow::Error) -> String {
-    let mut out = String::new();
-    for cause in error.chain() {
-        let message = cause.to_string();
-        if !out.contains(&message) {
-            if !out.is_empty() {
-                out.push_str(": ");
-            }
-            out.push_str(&message);
-        }
-    }
-    out
+    error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// What to do about an error of the system.
@@ -73,12 +63,13 @@ fn command_line() -> String {
 mod tests {
     use super::*;
     use anyhow::Context;
+    use fwd_data::DataError;
 
     #[test]
     fn no_message_is_said_twice() {
-        let io = io::Error::new(ErrorKind::StorageFull, "no space left");
-        let wrapped = Err::<(), _>(io).context("a/b: no space left").context("the run stopped");
-        let error = wrapped.unwrap_err();
+        let source = io::Error::new(ErrorKind::StorageFull, "no space left");
+        let error = DataError::Io { path: "a/b".into(), source };
+        let error = Err::<(), _>(error).context("the run stopped").unwrap_err();
         assert_eq!(render(&error), "the run stopped: a/b: no space left");
         assert!(hint(&error).unwrap().contains("free some"));
     }

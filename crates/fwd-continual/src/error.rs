@@ -39,7 +39,7 @@ impl fmt::Display for Place {
 pub struct Failure {
     /// Where; nowhere in particular for a failure that the loop can place better.
     pub at: Option<Place>,
-    /// What.
+    /// What failed. It is the source of the error that reaches the caller.
     pub source: Box<dyn Error + Send + Sync>,
 }
 
@@ -75,7 +75,7 @@ pub enum ContinualError {
         task: String,
         /// Where in the work on it.
         at: Place,
-        /// The cause.
+        /// What failed in the learner, the method or the scoring.
         source: Box<dyn Error + Send + Sync>,
     },
     /// A file that cannot be read or written.

@@ -67,7 +67,7 @@ pub enum Event<N> {
     },
     /// One entry of the score matrix.
     Scored {
-        /// The row.
+        /// The moment of the score: the row of the score matrix.
         moment: Moment,
         /// The name of the column.
         task: String,

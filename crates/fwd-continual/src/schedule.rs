@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Decay {
-    /// It stays.
+    /// The learning rate stays as it is.
     #[default]
     Constant,
     /// It falls to 0 like `(1 + cos πx)/2`.

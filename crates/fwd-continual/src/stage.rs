@@ -32,7 +32,7 @@ pub enum Stage<T = ()> {
     Remember(TaskId),
     /// One entry of the score matrix.
     Evaluate {
-        /// The row.
+        /// The moment of the score: the row of the score matrix.
         moment: Moment,
         /// The column that is scored next.
         column: Column,

@@ -80,7 +80,7 @@ struct StepTime {
 pub struct Progress {
     /// What is done next.
     pub stage: Stage,
-    /// The tasks.
+    /// The tasks by name and size, in the order in which they are learnt.
     pub tasks: Vec<TaskInfo>,
     /// Number of samples of pre-training.
     pub n_pretraining: usize,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum DataError {
     /// A file or folder could not be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -151,3 +151,14 @@ fn list(paths: &[PathBuf]) -> String {
 
 /// Shorthand for a result with [`DataError`].
 pub type Result<T> = std::result::Result<T, DataError>;
+
+impl DataError {
+    /// The error with what caused it in one text, for lists of errors; [`Display`](std::fmt::Display) leaves the cause to
+    /// [`source`](std::error::Error::source).
+    pub fn with_cause(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
+    }
+}

@@ -28,7 +28,7 @@ impl Skipped {
         if on_bad == OnBad::Refuse {
             return Err(error);
         }
-        self.list(error.to_string());
+        self.list(error.with_cause());
         Ok(())
     }
 

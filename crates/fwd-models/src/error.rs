@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum ModelError {
     /// A file could not be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Io {
         /// The file that was to be read.
         path: PathBuf,
@@ -16,7 +16,7 @@ pub enum ModelError {
         source: std::io::Error,
     },
     /// A JSON file does not parse, or lacks a field.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Json {
         /// The JSON file.
         path: PathBuf,

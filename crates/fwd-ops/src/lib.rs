@@ -35,8 +35,6 @@ pub use activation::Activation;
 pub use attention::{AttentionSublayer, AttentionWeights, KvCache, attention};
 pub use backward::backward;
 pub use bias::{AttentionBias, position_bias};
-#[doc(hidden)] // The old name, until its users have the new one.
-pub use conv::InvertedResidualWeights as InvertedResidualConfig;
 pub use conv::{InvertedResidual, InvertedResidualWeights, StemConv, linear_relu6};
 pub use cross_entropy::{IGNORE_INDEX, cross_entropy, token_nll};
 pub use embedding::embedding;

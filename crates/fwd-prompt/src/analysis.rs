@@ -23,18 +23,18 @@ pub enum Modality {
     Image,
     /// Instruction tokens.
     Text,
-    /// All.
+    /// Visual and instruction tokens together.
     Both,
 }
 
 /// The spectrum of some rows `Z`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Spectrum {
-    /// The task.
+    /// The task whose rows they are.
     pub task: String,
     /// Which of its rows.
     pub modality: Modality,
-    /// N.
+    /// N: the number of rows.
     pub n_rows: u64,
     /// `σ_i`, largest first: square roots of the eigenvalues of `ZᵀZ`.
     pub singular_values: Vec<f64>,
@@ -49,9 +49,9 @@ pub struct Spectrum {
 /// Two subspaces of one modality, at the energy the analysis was asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pair {
-    /// One task.
+    /// The name of one task.
     pub a: String,
-    /// The other.
+    /// The name of the other task.
     pub b: String,
     /// Which rows.
     pub modality: Modality,
@@ -79,7 +79,7 @@ pub struct Analysis {
 /// The Gram matrices of a task's rows, by modality.
 #[derive(Debug, Clone)]
 pub struct TaskGram {
-    /// The task.
+    /// The task whose samples were embedded.
     pub task: String,
     /// Visual tokens.
     pub image: Gram,

@@ -31,7 +31,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// δ.
+    /// δ: whether what lies outside of all subspaces is kept.
     fn keeps_rest(self) -> bool {
         self != Self::FwdStrict
     }
@@ -70,7 +70,7 @@ pub struct Entry {
     pub n_rows: u64,
     /// Eigenvalues of the residual, largest first, in squares of the embeddings' unit.
     pub eigenvalues: Vec<f64>,
-    /// `tr C`.
+    /// `tr C`: the energy of all rows, in squares of the embeddings' unit.
     pub energy: f64,
     /// The share of the energy that older subspaces hold.
     pub captured_before: f64,
@@ -155,7 +155,7 @@ impl SubspaceLedger {
         Ok(&self.entries[at])
     }
 
-    /// Width d.
+    /// d: the width of an embedding.
     pub fn dim(&self) -> usize {
         self.dim
     }

@@ -2,6 +2,12 @@
 
 #![allow(clippy::unwrap_used)] // A helper of a test may panic.
 
+#[path = "../../fwd-models/tests/decoder/mod.rs"]
+mod decoder;
+
+use candle_core::Device;
+use decoder::Decoder;
+use fwd_models::{Blip, LanguageModel, MultimodalModel, WeightDtype};
 use fwd_prompt::Allocation;
 use fwd_run::comparison::{Comparison, FinishedRun};
 use fwd_run::run::{RunMetrics, RunPaths, SavedRun, refuse_finished, train};
@@ -11,8 +17,8 @@ use serde_json::json;
 use std::fs::{self, File};
 use std::io::Cursor;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Asks the work to stop from its n-th question on, and takes note of everything.
 struct Stopping {
@@ -128,6 +134,42 @@ fn a_run_stops_when_its_observer_says_so_and_goes_on_to_the_same_result() {
         assert!(twice.contains("are the same run"), "{twice}");
         assert_eq!(Comparison::read(&[unbroken], false).unwrap().groups.len(), 1);
     }
+}
+
+/// The program's own methods learn, answer and score with a decoder-only language model, which no crate knows: prompts are learnt in
+/// front of it, and the bridge before it is tuned.
+#[test]
+fn a_decoder_only_language_model_runs_through_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    write_backbone(&place("model"));
+    write_benchmark(&place("bench"));
+    let options = SessionOptions {
+        backbone: Some(place("model")),
+        bench: Some(place("bench")),
+        ..SessionOptions::default()
+    };
+    let mut session = Session::open(&options, &Silent).unwrap();
+    let t5 = train(&session, config(Method::Fwd), &place("t5"), &Silent).unwrap();
+    let blip = Blip::load(&place("model"), WeightDtype::F32, &Device::Cpu).unwrap();
+    let (vocab, d) = (blip.language().vocab_size(), blip.language().d_model());
+    let blip = blip.with_language(Arc::new(Decoder::new(vocab, d, 3))).unwrap();
+    session.backbone.model = Box::new(blip.with_special_tokens(decoder::tokens()).unwrap());
+    session.backbone.hash = "InstructBLIP in front of a decoder".to_owned();
+    for method in [Method::Fwd, Method::Shared("replay"), Method::Finetune] {
+        let out = place(&format!("decoder-{method}"));
+        let metrics = train(&session, config(method), &out, &Silent).unwrap();
+        let n_columns = if method == Method::Finetune { 2 } else { 3 };
+        assert_eq!(metrics.scores.iter().map(Vec::len).collect::<Vec<_>>(), [n_columns; 3]);
+        assert!(metrics.trainable_parameters > 0);
+        let answers =
+            |name: &str, after| fs::read(RunPaths::new(place(name)).answers(after, "colours")).unwrap();
+        assert_ne!(answers(&format!("decoder-{method}"), 0), answers("t5", 0), "another model answers");
+    }
+    // Prompts were learnt, and the rule has kept its promise.
+    let fwd = RunMetrics::read(&place("decoder-fwd")).unwrap();
+    assert!(fwd.measures.leakage.unwrap() < 1e-5 && fwd.ranks.iter().all(|rank| *rank > 0));
+    assert_ne!(fwd.interference, t5.interference);
 }
 
 /// The reference InstructBLIP of the model crate's tests, random weights, with the tokenizers of the data crate's tests.

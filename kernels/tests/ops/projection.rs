@@ -68,7 +68,7 @@ pub(super) fn coefficients(x: &[f64], basis: &[f64], d: usize) -> Vec<Vec<f64>> 
     x.chunks_exact(d).map(along).collect()
 }
 
-/// Π in f64.
+/// Π of the gradient, computed in f64.
 pub(super) fn project(x: &[f64], basis: &[f64], c: &[f64], d: usize, keeps_rest: bool) -> Vec<f64> {
     let mut out = if keeps_rest { x.to_vec() } else { vec![0.0; x.len()] };
     for (row, along) in out.chunks_exact_mut(d).zip(coefficients(x, basis, d)) {

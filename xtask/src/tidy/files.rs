@@ -14,7 +14,9 @@ pub(super) const MAX_LINES: usize = 600;
 pub(super) const MAX_EMPTY_DOC: usize = 14;
 
 pub(super) fn opening(file: File) -> Vec<String> {
-    if file.text.starts_with("//!") { Vec::new() } else { vec![format!("{}:1", file.name)] }
+    let opens =
+        file.text.starts_with("//!") || file.text.starts_with("#![doc = include_str!(\"../README.md\")]");
+    if opens { Vec::new() } else { vec![format!("{}:1", file.name)] }
 }
 
 pub(super) fn length(file: File) -> Vec<String> {
@@ -76,6 +78,9 @@ mod tests {
     #[test]
     fn each_rule_is_found_broken() {
         assert_eq!(opening(file("crates/x/src/a.rs", "fn f() {}\n")), ["crates/x/src/a.rs:1"]);
+        assert!(
+            opening(file("crates/x/src/lib.rs", "#![doc = include_str!(\"../README.md\")]\n")).is_empty()
+        );
         let lines = |n: usize| format!("//! What.\n{}", "\n".repeat(n - 1));
         assert_eq!(length(file("crates/x/src/a.rs", &lines(601))), ["crates/x/src/a.rs: 601 lines"]);
         assert!(length(file("crates/x/src/a.rs", &lines(600))).is_empty());

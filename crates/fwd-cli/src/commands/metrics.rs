@@ -4,8 +4,8 @@
 use crate::args::{Common, MetricsArgs};
 use crate::{output, progress, table};
 use anyhow::{Context, Result, ensure};
-use fwd_eval::ScoreTable;
 use fwd_continual::ScoreMatrix;
+use fwd_eval::ScoreTable;
 use fwd_run::config::parse_split;
 use fwd_run::run::Measures;
 use fwd_run::scoring::{FolderScores, FolderScoring, score_folder};

@@ -1,13 +1,13 @@
 //! The kinds of charts, and what each is made of: data that [`draw`](super::draw) draws.
 
-/// A chart.
+/// What is drawn: one of the kinds of charts that the report has.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Chart {
     /// Values over a sequence.
     Lines(Lines),
     /// One value with its interval for each of some names.
     Dots(Dots),
-    /// A matrix.
+    /// A matrix of colours with a value in each cell.
     Heat(Heat),
 }
 
@@ -18,11 +18,11 @@ pub(super) struct Lines {
     pub(super) x: Axis,
     /// The vertical axis.
     pub(super) y: Axis,
-    /// The lines.
+    /// The lines, drawn in this order.
     pub(super) series: Vec<Series>,
 }
 
-/// An axis.
+/// An axis with its title and its ends.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Axis {
     /// What it shows, with its unit.
@@ -34,7 +34,7 @@ pub(super) struct Axis {
 /// How an axis is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scale {
-    /// Evenly.
+    /// Values lie evenly along the axis.
     Linear,
     /// Evenly, labelled at whole numbers only.
     Whole,
@@ -42,10 +42,10 @@ pub(super) enum Scale {
     Log,
 }
 
-/// A line.
+/// A line through points, with a name in the legend.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Series {
-    /// Its name.
+    /// The name in the legend.
     pub(super) name: String,
     /// Its number, for colour and marker.
     pub(super) number: usize,
@@ -58,7 +58,7 @@ pub(super) struct Series {
 pub(super) struct Point {
     /// Where it lies.
     pub(super) x: f64,
-    /// Its value.
+    /// The value that the dot stands at.
     pub(super) y: f64,
     /// The ends of the value's interval; both the value itself if there is none.
     pub(super) ends: (f64, f64),
@@ -75,14 +75,14 @@ pub(super) struct Dots {
     pub(super) mark: Option<f64>,
 }
 
-/// A row.
+/// A row of dots with an interval each.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DotRow {
-    /// Its name.
+    /// The name at the left of the row.
     pub(super) name: String,
     /// Its number, for colour and marker.
     pub(super) number: usize,
-    /// The value.
+    /// The value in the middle of the interval.
     pub(super) value: f64,
     /// The ends of its interval; both the value itself if there is none.
     pub(super) ends: (f64, f64),

@@ -28,7 +28,7 @@ pub(super) enum Block {
     List(Vec<String>),
     /// Terms and what they mean.
     Terms(Vec<(String, String)>),
-    /// A table.
+    /// A table: a head, and rows of as many cells.
     Table(Table),
     /// Figures beside each other.
     Figures(Vec<Figure>),

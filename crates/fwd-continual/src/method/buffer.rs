@@ -1,6 +1,6 @@
 //! A buffer of samples of learnt tasks, of limited size.
 
-use super::TaskView;
+use super::interface::TaskView;
 use crate::curriculum::{StoredSample, TaskId};
 use crate::streams::{permutation, stream};
 use rand::Rng;

@@ -1,6 +1,6 @@
 //! Elastic weight consolidation (Kirkpatrick et al. 2017), with one running penalty for all older tasks.
 
-use super::{Method, StepView, TaskView};
+use super::interface::{Method, StepView, TaskView};
 use crate::curriculum::TaskInfo;
 use crate::error::Failure;
 use crate::learner::Change;

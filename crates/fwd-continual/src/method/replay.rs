@@ -1,7 +1,7 @@
 //! Experience replay (Chaudhry et al. 2019): some samples of learnt tasks stay in a buffer and are learnt again along with new ones.
 
 use super::buffer::{BufferPolicy, updated};
-use super::{Method, StepAt, TaskView};
+use super::interface::{Method, StepAt, TaskView};
 use crate::curriculum::{StoredSample, TaskInfo};
 use crate::error::Failure;
 use crate::plan::Plan;

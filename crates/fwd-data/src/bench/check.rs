@@ -179,7 +179,7 @@ fn undecodable(bench: &Benchmark) -> Vec<String> {
         .filter_map(|key| {
             let decoded =
                 bench.image(key).and_then(|bytes| RgbImage::decode(&bytes, key, ImageLimits::default()));
-            decoded.err().map(|error| error.to_string())
+            decoded.err().map(|error| error.with_cause())
         })
         .collect()
 }

@@ -265,7 +265,7 @@ impl Checker {
             },
             Some(ImageSource::Bytes(bytes)) => {
                 if let Err(error) = RgbImage::decode(bytes, from, ImageLimits::default()) {
-                    add(&mut self.report.undecodable_images, place, error.to_string());
+                    add(&mut self.report.undecodable_images, place, error.with_cause());
                 }
                 seen.contents.insert(ContentHash::of(bytes), from.to_owned());
             }
@@ -296,7 +296,7 @@ impl Checker {
                 let (hash, error) = match read_file(&file) {
                     Ok(bytes) => {
                         let decoded = RgbImage::decode(&bytes, &origin, ImageLimits::default());
-                        (Some(ContentHash::of(&bytes)), decoded.err().map(|error| error.to_string()))
+                        (Some(ContentHash::of(&bytes)), decoded.err().map(|error| error.with_cause()))
                     }
                     Err(error) => (None, Some(format!("{from}: {error}"))),
                 };
@@ -334,7 +334,7 @@ impl Checker {
 
     /// Puts an error where it belongs; one that is not about a record is given back.
     fn record_error(&mut self, place: Place<'_>, error: DataError) -> Result<()> {
-        let what = error.to_string();
+        let what = error.with_cause();
         let report = &mut self.report;
         let findings = match &error {
             DataError::ImagePath { fault: PathFault::Missing | PathFault::NoFile, .. } => {

@@ -10,7 +10,7 @@
 use crate::error::{ModelError, Result};
 use crate::weights::{Checkpoint, Scope, WeightDtype};
 use candle_core::{Device, Tensor};
-use fwd_ops::{InvertedResidual, InvertedResidualConfig, Linear, StemConv, in_pool, linear_relu6};
+use fwd_ops::{InvertedResidual, InvertedResidualWeights, Linear, StemConv, in_pool, linear_relu6};
 use rayon::prelude::*;
 use std::path::Path;
 
@@ -98,7 +98,7 @@ impl EfficientNetLite0 {
                     convolution(&mut block, "_depthwise_conv", "_bn1", shape)?;
                 let project = pointwise(&mut block, "_project_conv", "_bn2", n_out, channels)?;
                 let stride = if i == 0 { first_stride } else { 1 };
-                blocks.push(InvertedResidual::new(InvertedResidualConfig {
+                blocks.push(InvertedResidual::new(InvertedResidualWeights {
                     expand,
                     depthwise_weight,
                     depthwise_bias,

@@ -287,7 +287,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(read_ranks(dir.path()).unwrap(), []);
         for after in [10, 9] {
-            write_json(&RunPaths::new(dir.path()).ranks(after), &RankStage { after, ..first.clone() }).unwrap();
+            write_json(&RunPaths::new(dir.path()).ranks(after), &RankStage { after, ..first.clone() })
+                .unwrap();
         }
         assert_eq!(
             read_ranks(dir.path()).unwrap(),

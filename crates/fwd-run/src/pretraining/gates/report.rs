@@ -10,7 +10,7 @@ pub struct Report {
     pub backbone: String,
     /// SHA-256 of the benchmark.
     pub benchmark: String,
-    /// Gate 1.
+    /// What gate 1 looks at: are the input embeddings alive?
     pub embeddings: Embeddings,
     /// Gate 2, by pre-training task.
     pub pretraining: Vec<Pretrained>,
