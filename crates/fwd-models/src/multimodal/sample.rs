@@ -58,7 +58,7 @@ impl Sample {
 /// lies between no real tokens.
 pub(crate) fn batched(batch: &[&Sample], d: usize, device: &Device) -> Result<LanguageInput> {
     let is_misshapen = |s: &&Sample| s.segments.iter().any(|part| !part.embeds.len().is_multiple_of(d));
-    if let Some(i) = batch.iter().position(|s| is_misshapen(s)) {
+    if let Some(i) = batch.iter().position(is_misshapen) {
         return Err(ModelError::input("language input", format!("sample {i} does not have rows of {d}")));
     }
     let columns = aligned(batch);
