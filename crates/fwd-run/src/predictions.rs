@@ -135,7 +135,7 @@ pub fn write(path: &Path, predictions: &[Prediction<'_>]) -> Result<()> {
     write_atomically(path, &lines)
 }
 
-/// The figure in percent of a file that [`write`] wrote; the same number as [`percent`] gave for it.
+/// The figure in percent of a file that [`write()`] wrote; the same number as [`percent`] gave for it.
 ///
 /// # Errors
 /// If the file is missing or damaged.
