@@ -32,12 +32,14 @@ fn features(dir: &Path) -> Vec<[Vec<f64>; 4]> {
     for folder in fs::read_dir(dir).unwrap() {
         for file in fs::read_dir(folder.unwrap().path()).unwrap() {
             let bytes = fs::read(file.unwrap().path()).unwrap();
-            let length = |i: usize| {
+            let word = |i: usize| {
                 let at = 12 + 4 * i;
                 u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize
             };
-            let mut values = floats(&bytes[28..]);
-            found.push([0, 1, 2, 3].map(|i| values.drain(..length(i)).collect()));
+            // Two segments, an image (1) and a text (2), each with its length, then the lengths of the queries.
+            assert_eq!([word(0), word(1), word(3)], [2, 1, 2]);
+            let mut values = floats(&bytes[12 + 4 * 7..]);
+            found.push([2, 4, 5, 6].map(|i| values.drain(..word(i)).collect()));
         }
     }
     found
@@ -48,7 +50,7 @@ fn tensor(place: &Place, run: &str, name: &str) -> (Vec<usize>, Vec<f64>) {
     let state = place.json(&format!("{run}/state/state.json"));
     let bytes = fs::read(place.path(run).join("state").join(state["tensors"].as_str().unwrap())).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let view = tensors.tensor(name).unwrap();
+    let view = tensors.tensor(&format!("learner/{name}")).unwrap();
     (view.shape().to_vec(), floats(view.data()))
 }
 

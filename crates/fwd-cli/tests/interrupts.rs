@@ -123,7 +123,8 @@ fn fine_tuning_goes_on_where_it_was_killed() {
     let more = [&LONG[..], &["--method", "finetune"]].concat();
     succeed(&mut place.train("whole", &more));
     let mut child = start(&mut place.train("run", &more));
-    wait_for("a saved state", || place.path("run/state/parameters.safetensors").exists());
+    let state = place.path("run/state/state.json");
+    wait_for("a saved step", || fs::read_to_string(&state).is_ok_and(|text| text.contains("\"train\"")));
     child.kill().unwrap();
     child.wait().unwrap();
     succeed(&mut place.train("run", &more));

@@ -59,7 +59,17 @@ fn a_model_is_trained_interrupted_and_used() {
     succeed(&mut pretrain("whole"));
     let curve = fs::read_to_string(place.path("whole/loss.csv")).unwrap();
     assert!(curve.starts_with("step,loss,squares\n8,"), "{curve}");
-    assert!(!place.path("whole/training-state.safetensors").exists());
+    assert!(!place.path("whole/training-state").exists());
+
+    // A finished training stays finished, whatever is left of its state; one of an older version is refused by its file.
+    fs::create_dir(place.path("whole/training-state")).unwrap();
+    let again = pretrain("whole").output().unwrap();
+    assert!(String::from_utf8_lossy(&again.stderr).contains("holds a finished training"), "{again:?}");
+    fs::create_dir(place.path("old")).unwrap();
+    fs::copy(place.path("whole/recipe.toml"), place.path("old/recipe.toml")).unwrap();
+    fs::write(place.path("old/training-state.safetensors"), "old").unwrap();
+    let old = pretrain("old").output().unwrap();
+    assert!(String::from_utf8_lossy(&old.stderr).contains("written by an older version"), "{old:?}");
 
     let child = pretrain("part").spawn().unwrap();
     // Anywhere: in the frozen pass, in a step, or after the end.

@@ -22,9 +22,9 @@ fn walk(key: &str, there: &Value, here: &Value, out: &mut Vec<String>) {
         (Value::Object(a), Value::Object(b)) => {
             let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
             for name in names {
-                let get = |map: &Map<String, Value>| map.get(name).cloned().unwrap_or_default();
+                let get = |map| Map::get(map, name).unwrap_or(&Value::Null);
                 let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-                walk(&key, &get(a), &get(b), out);
+                walk(&key, get(a), get(b), out);
             }
         }
         _ if there != here => out.push(format!("{key} is {there} there, {here} here")),

@@ -108,6 +108,11 @@ impl<'o, N> Reporter<'o, N> {
         self.is_stopped |= (self.observe)(&event).is_break();
     }
 
+    /// Stops the run as if the observer had asked for it.
+    pub(crate) fn stop(&mut self) {
+        self.is_stopped = true;
+    }
+
     /// Whether the observer has asked to stop: a learner then returns `None` from what it cannot finish soon.
     pub fn is_stopped(&self) -> bool {
         self.is_stopped

@@ -5,11 +5,13 @@
 //!
 //! ```text
 //! begin_pretraining(samples)                     once, with the samples of the pre-training tasks
-//! for each task that has samples:
+//! for each task that has samples (skip_task for the others):
 //!     training = begin_task(samples)
 //!     for each step:  g = gradients(training, batch);  the method may change g;  step(training, g)
 //!     end_task(training, samples)
+//!     gradient_of(sample)                        for each sample that the method wants to remember something of
 //! ```
+//! `change` is asked for by methods during a step, `save` after every stage, and `load` once before a saved run goes on.
 
 use crate::curriculum::{StoredSample, TaskId};
 use crate::error::Failure;
@@ -104,12 +106,12 @@ pub trait Learner {
     /// What exists while a task is being learnt, as the state of the optimiser. The loop keeps it.
     type Training;
     /// What the learner tells beside the loop's own events.
-    type Note: Clone;
+    type Note;
 
     /// The name of this kind of learner, for saved states.
     fn kind(&self) -> &'static str;
 
-    /// Everything that decides what this learner computes, as a JSON object. A saved run is only taken up by a learner with the same.
+    /// Everything that decides what this learner computes, as JSON. A saved run is only taken up by a learner with the same.
     fn identity(&self) -> serde_json::Value;
 
     /// Whether a task trains parameters that older tasks have trained. If not, nothing needs to hold them back.

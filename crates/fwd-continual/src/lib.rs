@@ -30,4 +30,4 @@ pub use schedule::{Decay, Schedule};
 pub use scores::ScoreMatrix;
 pub use stage::Stage;
 pub use streams::{normal, permutation, stream};
-pub use trainer::{Evaluate, Progress, Status, Trainer};
+pub use trainer::{Evaluate, LoopState, Status, Trainer};

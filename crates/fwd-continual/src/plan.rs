@@ -38,7 +38,7 @@ impl Plan {
     /// [`ContinualError::Config`].
     pub fn check(&self) -> Result<()> {
         if self.batch_size == 0 {
-            return Err(ContinualError::Config("training.batch_size is 0, must be at least 1".to_owned()));
+            return Err(ContinualError::Config("batch_size is 0, must be at least 1".to_owned()));
         }
         Ok(())
     }

@@ -220,7 +220,10 @@ impl SavedState {
         let crc32 = crc32fast::hash(&bytes);
         let tensors = format!("state-{crc32:08x}.safetensors");
         let path = dir.join(&tensors);
-        fwd_files::write_atomically(&path, &bytes).map_err(io(&path))?;
+        // The file is named by its content: what only the manifest's part has changed needs no second copy.
+        if !fs::read(&path).is_ok_and(|kept| kept == bytes) {
+            fwd_files::write_atomically(&path, &bytes).map_err(io(&path))?;
+        }
         let sections = self.sections.iter().map(|(name, section)| (name.clone(), section.info.clone()));
         let manifest = Manifest {
             version: VERSION,

@@ -77,7 +77,7 @@ struct StepTime {
 /// What the loop itself saves: where it stands and what it was told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Progress {
+pub struct LoopState {
     /// What is done next.
     pub stage: Stage,
     /// The tasks by name and size, in the order in which they are learnt.
@@ -98,7 +98,7 @@ const LOOP: &str = "loop";
 const LEARNER: &str = "learner";
 const METHOD: &str = "method";
 
-impl Progress {
+impl LoopState {
     /// What a saved state says of the loop.
     ///
     /// # Errors
@@ -114,7 +114,7 @@ impl SavedState {
     /// # Errors
     /// If the state is that of another kind of learner.
     pub fn learner(&self, kind: &str) -> std::result::Result<&crate::Section, SectionError> {
-        let (actual, _) = Progress::of(self)?.learner;
+        let (actual, _) = LoopState::of(self)?.learner;
         if actual != kind {
             return Err(SectionError(format!("the state is one of the learner `{actual}`, not `{kind}`")));
         }
@@ -150,8 +150,8 @@ impl<L: Learner, D: AsRef<[L::Sample]>> Trainer<L, D> {
     ) -> Result<Self> {
         let mut trainer = Self::new(learner, method, curriculum, plan)?;
         let state = SavedState::load(dir)?;
-        let saved = Progress::of(&state).map_err(|e| misfit(dir, LOOP, &e))?;
-        let own = trainer.progress();
+        let saved = LoopState::of(&state).map_err(|e| misfit(dir, LOOP, &e))?;
+        let own = trainer.loop_state();
         let other = |what: String| {
             let what = format!("{what}; use another folder for another run");
             Err(ContinualError::State { path: dir.to_path_buf(), what })
@@ -201,8 +201,8 @@ impl<L: Learner, D: AsRef<[L::Sample]>> Trainer<L, D> {
     }
 
     /// What the loop saves of itself.
-    pub fn progress(&self) -> Progress {
-        Progress {
+    pub fn loop_state(&self) -> LoopState {
+        LoopState {
             stage: self.stage.position(),
             tasks: self.curriculum.infos(),
             n_pretraining: self.curriculum.pretraining.as_ref().len(),
@@ -216,7 +216,7 @@ impl<L: Learner, D: AsRef<[L::Sample]>> Trainer<L, D> {
     /// Everything that a run needs to go on.
     pub fn saved_state(&self) -> SavedState {
         let mut state = SavedState::default();
-        state.section_mut(LOOP).set_info(&self.progress());
+        state.section_mut(LOOP).set_info(&self.loop_state());
         self.learner.save(self.stage.training(), state.section_mut(LEARNER));
         self.method.save(state.section_mut(METHOD));
         state
@@ -226,7 +226,8 @@ impl<L: Learner, D: AsRef<[L::Sample]>> Trainer<L, D> {
     /// stage, every [`Plan::save_every`] steps, and on stopping.
     ///
     /// # Errors
-    /// [`ContinualError`] that names the task and the sample, step or file. The state is that before the failed unit of work.
+    /// [`ContinualError`] that names the task and the sample, step or file. The state in memory is that before the failed unit of work,
+    /// or, if it could not be saved, that after it. The folder is the caller's: a state of another run in it is replaced.
     pub fn run<E: Into<Box<dyn Error + Send + Sync>>>(
         &mut self,
         dir: Option<&Path>,
@@ -266,10 +267,14 @@ impl<L: Learner, D: AsRef<[L::Sample]>> Trainer<L, D> {
                 scores.rows[row].push(score);
                 Unit::Ended(next)
             }
-            Stage::Done => Unit::Stopped,
+            Stage::Done => return Ok(Checkpoint::NotYet),
         };
         Ok(match unit {
-            Unit::Stopped => Checkpoint::NotYet,
+            Unit::Stopped => {
+                // Whoever stopped a unit of work wants the run to stop, not the same unit again.
+                report.stop();
+                Checkpoint::NotYet
+            }
             Unit::Stepped => match stage {
                 Stage::Train { step, .. } if plan.save_every > 0 && step.is_multiple_of(plan.save_every) => {
                     Checkpoint::Due
@@ -284,7 +289,7 @@ impl<L: Learner, D: AsRef<[L::Sample]>> Trainer<L, D> {
     }
 }
 
-impl Progress {
+impl LoopState {
     /// What must be the same for a run to go on.
     fn identity(&self) -> Value {
         let named =
@@ -358,18 +363,23 @@ impl<'a, L: Learner, D: AsRef<[L::Sample]>> Work<'a, L, D> {
         let began = Instant::now();
         let place = Place::Step(*step + 1);
         let failed = |e| ContinualError::of(at.name, place, e);
-        let order = self.order(&at, task, *step / per_epoch, samples.len());
+        let order = self.order(&at, task, *step / per_epoch, samples.len()).map_err(failed)?;
         let from = *step % per_epoch * n_new;
         let chosen = &order[from..(from + n_new).min(order.len())];
         let new: Vec<(usize, &L::Sample)> = chosen.iter().map(|&i| (i, &samples[i])).collect();
         let now = StepAt { plan: self.plan, task, step: *step };
-        let old = self.stored(&self.method.rehearsed(&now));
+        let old = self.method.rehearsed(&now);
+        if old.len() != self.method.n_rehearsed(self.plan) {
+            let due = self.method.n_rehearsed(self.plan);
+            return Err(failed(format!("the method brings {} old samples, not {due}", old.len()).into()));
+        }
+        let old = self.stored(&old).map_err(failed)?;
         let batch = Batch { new, old };
         let mut gradients = self.learner.gradients(training, &at, &batch).map_err(failed)?;
         check(&gradients).map_err(failed)?;
         let (learner, this) = (&*self.learner, &*self);
         let mut gradient_of = |chosen: &[StoredSample]| {
-            let batch = Batch { new: Vec::new(), old: this.stored(chosen) };
+            let batch = Batch { new: Vec::new(), old: this.stored(chosen)? };
             let gradients = learner.gradients(training, &at, &batch)?;
             check(&gradients)?;
             Ok(gradients.parameters)
@@ -382,6 +392,10 @@ impl<'a, L: Learner, D: AsRef<[L::Sample]>> Work<'a, L, D> {
         };
         let penalty = self.method.adjust(&mut view).map_err(failed)?;
         drop(view);
+        check(&gradients).map_err(failed)?;
+        if !penalty.is_finite() {
+            return Err(failed(NotFinite("the penalty of the method").into()));
+        }
         let factor = self.plan.schedule.factor(*step, of);
         let done = self.learner.step(training, &gradients, factor).map_err(failed)?;
         *step += 1;
@@ -404,20 +418,40 @@ impl<'a, L: Learner, D: AsRef<[L::Sample]>> Work<'a, L, D> {
     }
 
     /// The order of a task's samples in a pass.
-    fn order(&mut self, at: &TaskAt<'_>, task: TaskId, number: usize, n: usize) -> Vec<usize> {
-        match &*self.epoch {
-            Some(epoch) if epoch.task == task && epoch.number == number => epoch.order.clone(),
-            _ => {
-                let order = self.learner.order(at, number, n);
-                *self.epoch = Some(Epoch { task, number, order: order.clone() });
-                order
-            }
+    fn order(
+        &mut self,
+        at: &TaskAt<'_>,
+        task: TaskId,
+        number: usize,
+        n: usize,
+    ) -> std::result::Result<Vec<usize>, Failure> {
+        if let Some(epoch) = self.epoch.as_ref().filter(|epoch| (epoch.task, epoch.number) == (task, number))
+        {
+            return Ok(epoch.order.clone());
         }
+        let order = self.learner.order(at, number, n);
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        if !sorted.iter().copied().eq(0..n) {
+            return Err(format!("the learner's order of {n} samples does not have each of them once").into());
+        }
+        *self.epoch = Some(Epoch { task, number, order: order.clone() });
+        Ok(order)
     }
 
-    fn stored(&self, chosen: &[StoredSample]) -> Vec<(StoredSample, &'a L::Sample)> {
+    /// Samples of learnt tasks by their places.
+    fn stored(
+        &self,
+        chosen: &[StoredSample],
+    ) -> std::result::Result<Vec<(StoredSample, &'a L::Sample)>, Failure> {
         let curriculum = self.curriculum;
-        chosen.iter().map(|&old| (old, &curriculum.train(old.task)[old.sample])).collect()
+        let find = |&old: &StoredSample| {
+            let task = curriculum.tasks.get(old.task.index());
+            let sample = task.and_then(|task| task.train.as_ref().get(old.sample));
+            let lost = || format!("the method asks for sample {} of task {}", old.sample, old.task);
+            Ok((old, sample.ok_or_else(|| Failure::from(format!("{}, which does not exist", lost())))?))
+        };
+        chosen.iter().map(find).collect()
     }
 
     /// After the last step: the learner takes up what it learnt.

@@ -101,7 +101,7 @@ fn damaged_truncated_and_huge_images_are_errors_that_name_the_record() {
     fail(&png, ImageLimits { max_side: 100, ..limits });
     fail(&png, ImageLimits { max_bytes: 1000, ..limits });
     let missing = RgbImage::open(Path::new("no/such.png"), limits).unwrap_err();
-    assert!(missing.to_string().starts_with("no/such.png: "), "{missing}");
+    assert!(missing.with_cause().starts_with("no/such.png: "), "{missing}");
 }
 
 /// A JPEG whose EXIF segment holds a thumbnail with an end marker of its own, and one with a trailer behind its end.

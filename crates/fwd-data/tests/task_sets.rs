@@ -400,7 +400,7 @@ fn a_conversion_is_whole_or_not_there() {
     assert!(matches!(convert::to_llava(&bench, &out), Err(DataError::Io { .. })));
     assert_eq!(fs::read_dir(to.path()).unwrap().count(), 0);
     write(to.path(), "out/mine.txt", "mine");
-    let message = convert::to_packed(&bench, &out).unwrap_err().to_string();
+    let message = convert::to_packed(&bench, &out).unwrap_err().with_cause();
     assert!(message.contains("something is there already"), "{message}");
     assert_eq!(fs::read(out.join("mine.txt")).unwrap(), b"mine");
 }

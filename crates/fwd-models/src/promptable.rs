@@ -34,8 +34,9 @@ impl FrozenModel for dyn MultimodalModel + '_ {
             return loss_gradient(self, batch, prompts, n_tokens);
         }
         // The loss is a mean over label tokens, so each group counts by its own.
-        let labels = |samples: &[&Sample]| samples.iter().flat_map(|s| s.labels.clone()).collect::<Vec<_>>();
-        let n_labels = |s: &[&Sample]| labels(s).iter().filter(|&&id| id != IGNORE_INDEX).count() as f64;
+        let n_labels = |samples: &[&Sample]| {
+            samples.iter().flat_map(|s| &s.labels).filter(|&&id| id != IGNORE_INDEX).count() as f64
+        };
         let all = n_labels(batch);
         let mut loss = 0.0;
         let mut gradients = vec![Vec::new(); batch.len()];
@@ -103,10 +104,15 @@ pub fn answer(
 }
 
 fn check(batch: &[&Sample], prompts: &PromptBatch) -> Result<()> {
-    if batch.len() == prompts.lengths.len() {
+    let (n, size) = (prompts.lengths.len(), prompts.lengths.iter().sum::<usize>() * prompts.dim);
+    if n == batch.len() && size == prompts.values.len() {
         return Ok(());
     }
-    let what = format!("prompts for {} samples, there are {}", prompts.lengths.len(), batch.len());
+    let what = format!(
+        "prompts of {size} elements for {n} samples; there are {} elements and {} samples",
+        prompts.values.len(),
+        batch.len()
+    );
     Err(ModelError::input("prompts", what))
 }
 

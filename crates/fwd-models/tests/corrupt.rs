@@ -50,11 +50,17 @@ impl Copy {
 
     /// The error's text, in which `expected` must stand.
     fn fails_with(&self, expected: &[&str]) {
-        let error = self.load().expect_err("a damaged checkpoint must not load").to_string();
+        let error = with_cause(&self.load().expect_err("a damaged checkpoint must not load"));
         for part in expected {
             assert!(error.contains(part), "`{part}` is missing in: {error}");
         }
     }
+}
+
+/// An error and what caused it.
+fn with_cause(error: &ModelError) -> String {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+    format!("{error}{}", cause.unwrap_or_default())
 }
 
 #[test]
@@ -204,7 +210,7 @@ fn the_architecture_is_found_by_name_and_an_unknown_one_is_refused_by_name() {
     let error = load().unwrap_err().to_string();
     assert!(error.contains("config.json: model_type `llava` is not supported"), "{error}");
     fs::write(copy.path("config.json"), "{}").unwrap();
-    let error = load().unwrap_err().to_string();
+    let error = with_cause(&load().unwrap_err());
     assert!(error.contains("config.json: missing field `model_type`"), "{error}");
 }
 

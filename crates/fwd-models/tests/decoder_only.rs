@@ -11,8 +11,8 @@ use common::{Set, abs_max, fixtures, max_diff};
 use decoder::{Decoder, Random, tokens};
 use fwd_models::{
     Blip, GenerationConfig, Hypothesis, Instructions, LanguageInput, LanguageModel, ModelError,
-    MultimodalModel, Sample, SampleSegment, Segment, SegmentKind, SpecialTokens, Tap, Trainable, generate,
-    padded,
+    MultimodalModel, PaddingSide, Sample, SampleSegment, Segment, SegmentKind, SpecialTokens, Tap, Trainable,
+    generate, padded,
 };
 use fwd_ops::IGNORE_INDEX;
 use fwd_prompt::{FrozenModel, PromptBatch};

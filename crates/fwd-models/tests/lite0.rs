@@ -172,6 +172,7 @@ fn damaged_weights_are_refused_and_named() {
     let variance = "_blocks.3._bn1.running_var";
     fails(variance, Some(f32::INFINITY), &format!("1 tensors not finite: {variance}"));
     fails(variance, Some(-0.5), "_blocks.3._bn1.running_var: a variance cannot be -0.5");
-    let error = EfficientNetLite0::load(Path::new("no/such.safetensors")).unwrap_err().to_string();
-    assert!(error.starts_with("no/such.safetensors: "), "{error}");
+    let error = EfficientNetLite0::load(Path::new("no/such.safetensors")).unwrap_err();
+    assert_eq!(error.to_string(), "no/such.safetensors");
+    assert!(std::error::Error::source(&error).is_some_and(|cause| cause.is::<std::io::Error>()));
 }

@@ -15,7 +15,7 @@ use crate::pool::{PromptPool, Selection, slot};
 use crate::prompts::{KIND, Prompts, TrainingInfo, initial_values};
 use fwd_continual::{
     Batch, Change, ContinualError, Curriculum, Event, Failure, Gradients, Learner, NotFinite, Place,
-    Reporter, SavedState, Section, SectionError, StepReport, TaskAt, Trainer, normal, permutation, stream,
+    Reporter, Section, SectionError, StepReport, TaskAt, Trainer, normal, permutation, stream,
 };
 use fwd_linalg::{AdamW, AdamWState, Gram, LinalgError, ProjectedAdamW, Projection, clip_factor};
 use serde::Serialize;
@@ -98,11 +98,6 @@ pub fn resume<M: FrozenModel, D: AsRef<[M::Features]>>(
 ) -> Result<PromptTrainer<M, D>, ContinualError> {
     let learner = PromptLearner::new(model, config.clone())?;
     Trainer::resume(learner, config.method.build(), curriculum, config.plan(), dir)
-}
-
-/// Whether a folder holds the state of a run.
-pub fn is_saved(dir: &Path) -> bool {
-    SavedState::exists(dir)
 }
 
 impl<M: FrozenModel> PromptLearner<M> {
@@ -238,9 +233,13 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
     }
 
     fn identity(&self) -> serde_json::Value {
-        // How often a run is saved changes nothing that it computes.
-        let config = Config { save_every: 0, ..self.config().clone() };
-        serde_json::json!({ "config": config, "dims": self.model.dims() })
+        // The rest of the configuration is the loop's and the method's.
+        let Config { seed, pool, subspace, rule, project_at, training, .. } = self.config();
+        serde_json::json!({
+            "seed": seed, "pool": pool, "subspace": subspace, "rule": rule, "project_at": project_at,
+            "prompts": training.prompts, "keys": training.keys, "key_weight": training.key_weight,
+            "max_grad_norm": training.max_grad_norm, "dims": self.model.dims(),
+        })
     }
 
     fn shares_parameters(&self) -> bool {
@@ -265,6 +264,10 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
         report: &mut Reporter<'_, PromptNote>,
     ) -> Result<Option<PromptTraining>, Failure> {
         let Some(gram) = self.gram(samples, task, report)? else { return Ok(None) };
+        // An unusable query is found before hours of training, not after them.
+        for (i, sample) in samples.iter().enumerate() {
+            queries_of(&self.model, sample, i)?;
+        }
         let length = (gram.trace() / gram.n_rows().max(1) as f64).sqrt();
         let (pool, first) = self.open_prompts(samples, task, length)?;
         self.add_subspace(&gram, task, report)?;
@@ -300,7 +303,12 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
         }
         // An old sample selects its prompts as at inference, however far it is; of these, the trained ones learn from it.
         for &(stored, sample) in &batch.old {
-            let query = queries_of(&self.model, sample, stored.sample)?;
+            // The place of a failure is one of the task that is learnt, so an older sample is named in the text.
+            let named = |e: Failure| {
+                let what = format!("sample {} of task {}, which is rehearsed", stored.sample, stored.task);
+                Failure::from(Rehearsed { what, source: e.source })
+            };
+            let query = queries_of(&self.model, sample, stored.sample).map_err(named)?;
             selections.push(pool.select_among(&query, 0..pool.len())?);
             queries.push(query);
         }
@@ -325,6 +333,13 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
         factor: f64,
     ) -> Result<StepReport, Failure> {
         let Prompts { config, pool, .. } = &mut self.prompts;
+        let dims = pool.dims();
+        let n = pool.len() - training.first;
+        let due = [n * dims.image_query, n * dims.text_query];
+        if !gradients.auxiliary.iter().map(Vec::len).eq(due) {
+            let what = format!("gradients of keys of other sizes than {due:?}");
+            return Err(PromptError::Shape { op: "PromptLearner::step", what }.into());
+        }
         let max_norm = config.training.max_grad_norm.unwrap_or(f64::INFINITY);
         let (gradient_scale, grad_norm) = clip_factor(&gradients.parameters, max_norm);
         let lr = config.training.prompts.lr * factor;
@@ -338,7 +353,6 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
         projected.step(&mut training.prompts, &mut training.change, &gradients.parameters)?;
         let optimiser_seconds = began.elapsed().as_secs_f64();
         let optimiser = AdamW { lr: config.training.keys.lr * factor, ..config.training.keys };
-        let dims = pool.dims();
         let keys = [
             (&mut training.image_keys, &mut pool.image_keys, dims.image_query),
             (&mut training.text_keys, &mut pool.text_keys, dims.text_query),
@@ -443,6 +457,14 @@ impl<M> PromptLearner<M> {
             projection: ledger.projection(config.rule, now),
         }
     }
+}
+
+/// What failed with a sample of an older task.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+struct Rehearsed {
+    what: String,
+    source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 /// The queries of a sample, which must be finite: they become keys, and choose prompts.

@@ -52,7 +52,7 @@ pub use config::{Allocation, Config, KeyInit, PoolConfig, Rejection, SubspaceOpt
 pub use error::{PromptError, Result};
 pub use fwd_continual as continual;
 pub use fwd_linalg as linalg;
-pub use learner::{PromptLearner, PromptNote, PromptTrainer, PromptTraining, is_saved, resume, trainer};
+pub use learner::{PromptLearner, PromptNote, PromptTrainer, PromptTraining, resume, trainer};
 pub use ledger::{Entry, Interference, Rule, SubspaceLedger};
 pub use model::{Dims, Embeddings, FrozenModel, LossGradient, PromptBatch, PromptGroup, Queries};
 pub use pool::{PromptPool, Selection};

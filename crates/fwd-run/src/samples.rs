@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use fwd_data::bench::{BenchTask, Record, Split, record_name};
 
 /// The name under which all pre-training tasks together stand among tasks.
-pub const PRETRAINING: &str = "pre-training";
+pub use fwd_continual::PRETRAINING;
 
 /// A sample that is scored, with the record it came from.
 pub struct Case<'a> {

@@ -37,6 +37,10 @@ pub struct Session {
     pub bench_dir: PathBuf,
     /// Records that were left out of it.
     pub skipped: Skipped,
+    /// Where the model computes.
+    pub device: DeviceKind,
+    /// What became of records that cannot be used.
+    pub on_bad: OnBad,
     /// The program that runs, with version and build.
     pub program: String,
 }
@@ -68,7 +72,8 @@ impl Session {
         let backbone = Backbone::open(&backbone, &device)?;
         tracing::info!("model {} ({})", backbone.dir.display(), backbone.hash);
         tracing::info!("benchmark {} ({})", bench_dir.display(), bench.hash());
-        Ok(Self { backbone, bench, bench_dir, skipped, program: options.program.clone() })
+        let (device, on_bad, program) = (options.device, options.on_bad, options.program.clone());
+        Ok(Self { backbone, bench, bench_dir, skipped, device, on_bad, program })
     }
 
     /// What the model computes of the benchmark's samples before prompts are involved, kept in `dir`.

@@ -136,6 +136,52 @@ fn a_run_stops_when_its_observer_says_so_and_goes_on_to_the_same_result() {
     }
 }
 
+/// An older version kept the weights of an unfinished fine-tuning in a file of their own.
+#[test]
+fn an_unfinished_fine_tuning_of_an_older_version_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    write_backbone(&place("model"));
+    write_benchmark(&place("bench"));
+    let options = SessionOptions {
+        backbone: Some(place("model")),
+        bench: Some(place("bench")),
+        ..SessionOptions::default()
+    };
+    let session = Session::open(&options, &Silent).unwrap();
+    let out = place("run");
+    let stopped = train(&session, config(Method::Finetune), &out, &Stopping::from(1)).unwrap_err();
+    assert!(is_interrupt(&stopped));
+    fs::create_dir_all(RunPaths::new(&out).state(None)).unwrap();
+    fs::write(RunPaths::new(&out).state(None).join("parameters.safetensors"), "old").unwrap();
+    let refused = train(&session, config(Method::Finetune), &out, &Silent).unwrap_err().to_string();
+    assert!(refused.contains("parameters.safetensors was written by an older version"), "{refused}");
+}
+
+#[test]
+fn impossible_values_are_refused_before_anything_is_computed() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    write_backbone(&place("model"));
+    write_benchmark(&place("bench"));
+    let options = SessionOptions {
+        backbone: Some(place("model")),
+        bench: Some(place("bench")),
+        ..SessionOptions::default()
+    };
+    let session = Session::open(&options, &Silent).unwrap();
+    let refused = |change: &dyn Fn(&mut RunConfig)| {
+        let mut config = config(Method::Fwd);
+        change(&mut config);
+        let error = train(&session, config, &place("run"), &Silent).unwrap_err();
+        assert!(!place("run").exists());
+        error.to_string()
+    };
+    assert!(refused(&|c| c.eval_batch = 0).contains("eval_batch is 0"));
+    assert!(refused(&|c| c.split = fwd_data::bench::Split::Train).contains("split is `train`"));
+    assert!(refused(&|c| c.method = Method::Shared("replai")).contains("replai"));
+}
+
 /// The program's own methods learn, answer and score with a decoder-only language model, which no crate knows: prompts are learnt in
 /// front of it, and the bridge before it is tuned.
 #[test]

@@ -106,3 +106,21 @@ impl MethodConfig {
         *self == Self::Plain
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_is_called_the_same_in_files_and_by_itself() {
+        for method in MethodConfig::all() {
+            let written = serde_json::to_value(method).unwrap();
+            let (tag, options) = written.as_object().unwrap().iter().next().unwrap();
+            assert_eq!(tag, method.name());
+            assert_eq!(*options, method.build().options());
+            assert_eq!(MethodConfig::named(tag), Some(method));
+            assert!(!method.build().about().is_empty());
+            assert_eq!(serde_json::from_value::<MethodConfig>(written).unwrap(), method);
+        }
+    }
+}

@@ -23,7 +23,7 @@ pub(crate) struct Decoder {
     positions: Tensor,
     blocks: Vec<(AttentionSublayer, FeedForwardSublayer)>,
     norm: Norm,
-    head: Linear,
+    pub(crate) head: Linear,
 }
 
 /// Numbers in −1..1 that depend on the seed alone (SplitMix64).

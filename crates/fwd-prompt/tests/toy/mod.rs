@@ -157,6 +157,7 @@ pub(crate) struct State {
     pub(crate) stored: Vec<StoredSample>,
 }
 
+#[allow(dead_code)] // Not every test asks for everything.
 impl State {
     pub(crate) fn of<M: FrozenModel<Features = Sample>>(trainer: &PromptTrainer<M, &[Sample]>) -> Self {
         Self {
@@ -190,7 +191,7 @@ pub(crate) fn run(
 ) -> (State, Status) {
     let model = Toy::new();
     let mut trainer = match dir {
-        Some(dir) if is_saved(dir) => resume(&model, data.curriculum(), config, dir).unwrap(),
+        Some(dir) if SavedState::exists(dir) => resume(&model, data.curriculum(), config, dir).unwrap(),
         _ => trainer(&model, data.curriculum(), config).unwrap(),
     };
     let mut evaluate = |learner: &PromptLearner<&Toy>, _: Moment, column: Column| data.score(learner, column);

@@ -216,6 +216,11 @@ impl RunConfig {
         ] {
             ensure!(value > 0, "{key} is 0, must be at least 1");
         }
+        ensure!(
+            Method::named(self.method.name()) == Some(self.method),
+            "there is no method {:?}",
+            self.method
+        );
         for method in self.options.all() {
             let config = self.trainer(Rule::FwdWeighted(self.alpha), self.pool.clone());
             Config { method: *method, ..config }.check()?;

@@ -1,7 +1,7 @@
 //! The frozen pass: what the model computes for each sample before any prompt is involved, kept on disk.
 //!
-//! A file holds one sample. Its name is the SHA-256 of the model's hash, the image's content hash and the instruction, so a
-//! file can be missing but never out of date. Layout, little endian: magic `FWDFEAT2`, CRC-32 of what follows, in u32 the number n of
+//! A file holds one sample. Its name is the SHA-256 of the model's hash, the image's content hash, the instruction, the kind of
+//! device and the layout, so a file can be missing but never out of date. Layout, little endian: magic `FWDFEAT2`, CRC-32 of what follows, in u32 the number n of
 //! segments and for each its kind and its length, the lengths of both queries, then all these vectors in f32. A file that was cut
 //! short or damaged is computed anew.
 
@@ -133,15 +133,21 @@ fn read(path: &Path) -> io::Result<Option<Sample>> {
     decode(&bytes).map(Some).ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "damaged or cut short"))
 }
 
-/// The numbers that stand for kinds of segments in a file.
-const KINDS: [(u32, SegmentKind); 3] =
-    [(0, SegmentKind::Prompt), (1, SegmentKind::Image), (2, SegmentKind::Text)];
+/// The kinds of segments; in a file, the position of a kind stands for it.
+const KINDS: [SegmentKind; 3] = [SegmentKind::Prompt, SegmentKind::Image, SegmentKind::Text];
+
+fn number(kind: SegmentKind) -> u32 {
+    match kind {
+        SegmentKind::Prompt => 0,
+        SegmentKind::Image => 1,
+        SegmentKind::Text => 2,
+    }
+}
 
 fn encode(sample: &Sample) -> Vec<u8> {
     let mut head = vec![sample.segments.len() as u32];
     for segment in &sample.segments {
-        let number = KINDS.iter().find(|(_, kind)| *kind == segment.kind).map_or(u32::MAX, |(n, _)| *n);
-        head.extend([number, segment.embeds.len() as u32]);
+        head.extend([number(segment.kind), segment.embeds.len() as u32]);
     }
     head.extend([sample.image_query.len() as u32, sample.text_query.len() as u32]);
     let mut body: Vec<u8> = head.into_iter().flat_map(u32::to_le_bytes).collect();
@@ -170,8 +176,7 @@ fn decode(bytes: &[u8]) -> Option<Sample> {
     };
     let (segments, queries) = head.split_at(head.len() - 2);
     let segment = |&[kind, length]: &[[u8; 4]; 2]| {
-        let number = u32::from_le_bytes(kind);
-        let (_, kind) = KINDS.into_iter().find(|(n, _)| *n == number)?;
+        let kind = *KINDS.get(u32::from_le_bytes(kind) as usize)?;
         Some(SampleSegment { kind, embeds: next(length)? })
     };
     let segments = segments.as_chunks::<2>().0.iter().map(segment).collect::<Option<_>>()?;

@@ -74,7 +74,13 @@ pub fn pretrain(recipe: &Recipe, options: &PretrainingOptions, observer: &dyn Ob
         let kept = Recipe::read(&out.recipe())?;
         let dir = out.dir().display();
         ensure!(kept == *recipe, "{dir} holds a training of another recipe; use another folder");
-        let is_finished = out.trained().exists() && !out.state().exists();
+        let old = out.dir().join("training-state.safetensors");
+        ensure!(
+            !old.exists(),
+            "{} was written by an older version of this program, which this one cannot go on from; use another folder",
+            old.display()
+        );
+        let is_finished = out.trained().exists() && !SavedState::exists(&out.state());
         ensure!(!is_finished, "{dir} holds a finished training; use another folder");
     }
     let bench = Benchmark::open(&options.bench)?;
@@ -189,8 +195,9 @@ impl<'a> Pretraining<'a> {
                 );
                 curve.add(n_done, mean, &watched);
                 write_atomically(&self.out.curve(), curve.text().as_bytes())?;
-                self.export(&trainable)?;
+                // The state first: a model without it counts as finished.
                 self.save(&trainable)?;
+                self.export(&trainable)?;
                 (recent, began) = (Vec::new(), Instant::now());
             }
             if is_stopped {
@@ -198,7 +205,14 @@ impl<'a> Pretraining<'a> {
             }
         }
         drop(progress);
-        fs::remove_dir_all(self.out.state()).context("cannot remove the training state")?;
+        // What a process that was killed after the last step may not have written.
+        self.export(&trainable)?;
+        let state = SavedState::manifest(&self.out.state());
+        if state.exists() {
+            // Without its manifest it is no state any more, whatever else of it is left.
+            fs::remove_file(state).context("cannot remove the training state")?;
+        }
+        let _ = fs::remove_dir_all(self.out.state());
         self.observer.note(&format!("finished: {}", self.out.dir().display()));
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! One method on a sequence of tasks, into a run directory.
 //!
 //! Take the run directory, run the frozen pass, train and score as the method's [`Plan`] says, write the metrics. Every stage can be
-//! killed and goes on from what it saved. A further method is a variant of [`Method`](crate::method::Method), and at most an arm of
-//! [`Runner::carry_out`].
+//! killed and goes on from what it saved. A method of [`fwd_continual`] needs nothing here; another one is a variant of
+//! [`Method`](crate::method::Method), and at most an arm of [`Runner::carry_out`].
 
 use super::directory::RunDir;
 use super::finetune::{BridgeLearner, image_features};
@@ -20,12 +20,13 @@ use crate::plan::Plan;
 use crate::predictions::{self, Generation, Prediction};
 use crate::samples::{Exam, Samples};
 use crate::session::Session;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use fwd_continual::{
     Column, Curriculum, Event, Learner, Method, MethodConfig, Moment, PRETRAINING, SavedState, Schedule,
     Stage, Status, Task, TaskId, Trainer,
 };
 use fwd_data::bench::{Record, Split};
+use fwd_data::task::OnBad;
 use fwd_prompt::{Config, Interference, PromptLearner, PromptPool, Rule};
 use std::cell::RefCell;
 use std::ops::ControlFlow;
@@ -44,6 +45,9 @@ pub fn train(
     observer: &dyn Observer,
 ) -> Result<RunMetrics> {
     let began = Instant::now();
+    config.check()?;
+    // The manifest says what was done, whatever the configuration asks for.
+    (config.device, config.skip_bad) = (session.device, session.on_bad == OnBad::Skip);
     let tasks = session.tasks(&config)?;
     config.tasks = tasks.iter().map(|task| task.name.clone()).collect();
     config.order = Order::Given; // The list above has it.
@@ -255,21 +259,22 @@ impl<'a> Runner<'a> {
         // The model of a row is made once, for all of its columns.
         let mut model: Option<(Moment, Box<Model>)> = None;
         let mut score = |learner: &BridgeLearner<'_>, moment: Moment, column: Column| {
-            let Column::Task(task) = column else { return Ok(0.0) };
+            let Column::Task(task) = column else { bail!("fine-tuning scores no pre-training") };
             let (exam, row) = (&exams[task.index()], moment.n_learnt());
-            if model.as_ref().is_none_or(|(of, _)| *of != moment) {
-                model = Some((moment, learner.model()?));
-            }
-            let Some((_, model)) = &model else { return Ok(0.0) };
+            let kept = model.take().filter(|(of, _)| *of == moment);
+            let (_, current) = model.insert(kept.map_or_else(|| learner.model().map(|m| (moment, m)), Ok)?);
             if task.index() == 0 {
-                ranks.record(row, &**model)?;
+                ranks.record(row, &**current)?;
             }
             let path = self.run.answers(row, &exam.task.name);
             if path.exists() {
                 return predictions::read_percent(exam.task.metric, &path);
             }
             let began = Instant::now();
-            let answers = learner.answer(&**model, exam, self.generation(), observer)?;
+            let answers = learner.answer(&**current, exam, self.generation(), observer)?;
+            if task.index() + 1 == exams.len() {
+                model = None; // Nobody needs it while the next task is learnt.
+            }
             self.finish_score(began, &path, exam, &answers)
         };
         // Its learning rate does not follow the schedule of the prompts.
@@ -310,7 +315,8 @@ impl<'a> Runner<'a> {
                 format!("cannot go on; to begin this run again, delete {}", self.run.dir().display())
             })?;
             if trainer.stage() != Stage::Done {
-                self.observer.note(&format!("going on with {}", place(&trainer.stage(), &names)));
+                let place = place(&trainer.stage(), &names);
+                self.observer.note(&format!("going on with {place}"));
             }
             trainer
         } else {
@@ -392,11 +398,18 @@ fn place(stage: &Stage, tasks: &[String]) -> String {
     let name = |task: TaskId| tasks.get(task.index()).map_or("?", String::as_str);
     match *stage {
         Stage::Pretraining => format!("the subspace of {PRETRAINING}"),
-        Stage::Begin(task) => format!("the subspace of {}", name(task)),
-        Stage::Train { task, step, .. } => format!("{}, step {}", name(task), step + 1),
+        Stage::Begin(task) => format!("the beginning of {}", name(task)),
+        Stage::Train { task, step, .. } => format!("{}, after step {step}", name(task)),
         Stage::Remember(task) => format!("what is remembered of {}", name(task)),
-        Stage::Evaluate { moment, .. } => {
-            format!("the scores after {}", moment.last_task().map_or(PRETRAINING, name))
+        Stage::Evaluate { moment, column } => {
+            let column = match column {
+                Column::Task(task) => name(task),
+                Column::Pretraining => PRETRAINING,
+            };
+            match moment.last_task() {
+                Some(task) => format!("the scores after {}, column {column}", name(task)),
+                None => format!("the scores before the first task, column {column}"),
+            }
         }
         Stage::Done => "the result".to_owned(),
     }
