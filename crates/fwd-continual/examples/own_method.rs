@@ -4,6 +4,7 @@
 //! `cargo run -p fwd-continual --example own_method`
 
 #![forbid(unsafe_code)]
+#![allow(clippy::print_stdout)] // An example shows its result.
 
 use fwd_continual::*;
 use serde_json::{Value, json};

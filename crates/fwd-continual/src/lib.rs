@@ -20,10 +20,7 @@ pub use differences::differences;
 pub use error::{ContinualError, Failure, NotFinite, Place, Result, chain};
 pub use event::{Event, Observe, Reporter};
 pub use learner::{Batch, Change, Gradients, Learner, StepReport, TaskAt};
-pub use method::{
-    BufferPolicy, EachGradient, Ewc, EwcConfig, GradientOf, Method, MethodConfig, Plain, Replay,
-    ReplayConfig, StepAt, StepView, TaskView,
-};
+pub use method::*;
 pub use plan::Plan;
 pub use saved::{SavedState, Section, SectionError};
 pub use schedule::{Decay, Schedule};

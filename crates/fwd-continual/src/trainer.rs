@@ -384,14 +384,13 @@ impl<'a, L: Learner, D: AsRef<[L::Sample]>> Work<'a, L, D> {
             check(&gradients)?;
             Ok(gradients.parameters)
         };
-        let mut view = StepView {
+        let penalty = self.method.adjust(&mut StepView {
             at: now,
             change: &|| learner.change(training),
             gradient: &mut gradients.parameters,
             gradient_of: &mut gradient_of,
-        };
-        let penalty = self.method.adjust(&mut view).map_err(failed)?;
-        drop(view);
+        });
+        let penalty = penalty.map_err(failed)?;
         check(&gradients).map_err(failed)?;
         if !penalty.is_finite() {
             return Err(failed(NotFinite("the penalty of the method").into()));

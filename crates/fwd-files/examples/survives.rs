@@ -3,6 +3,7 @@
 //! `cargo run -p fwd-files --example survives`
 
 #![forbid(unsafe_code)]
+#![allow(clippy::print_stdout)] // An example shows its result.
 
 use std::fs;
 use std::io;
