@@ -14,6 +14,7 @@ use std::path::Path;
 use toy::*;
 
 const REPLAY: ReplayConfig = ReplayConfig { size: 12, batch_share: 0.5, policy: BufferPolicy::EqualShare };
+const AGEM: AgemConfig = AgemConfig { size: 12, reference: 6, policy: BufferPolicy::EqualShare };
 const EWC: EwcConfig = EwcConfig { weight: 1e4, decay: 0.9, fisher_samples: 10 };
 
 /// Plain tuning of prompts that all samples share, with a method.
@@ -197,6 +198,28 @@ fn ewc_holds_shared_prompts_and_nothing_else() {
 }
 
 #[test]
+fn agem_forgets_less_by_steps_that_do_not_hurt_its_buffer() {
+    let data = Data::new(3);
+    let plain = finish(&data, &shared(MethodConfig::Plain));
+    let agem = finish(&data, &shared(MethodConfig::Agem(AGEM)));
+    let lost = |state: &State| state.scores.forgetting(3).unwrap();
+    assert!(lost(&agem) < 0.7 * lost(&plain), "{:?} {:?}", agem.scores, plain.scores);
+    assert_eq!(agem.stored.len(), 12);
+    assert!(agem.stored.iter().all(|s| (1..=3).contains(&s.task.number()) && s.sample < 25));
+    // The first task has nothing to keep to, and a batch has no old samples among the new ones.
+    assert_eq!(agem.scores.get(1, 1), plain.scores.get(1, 1));
+    let mut config = shared(MethodConfig::Agem(AGEM));
+    (config.training.batch_size, config.training.steps) = (10, Some(3));
+    let (_, calls) = spy(&data, &config);
+    let old = data.tasks[0][0].target[0];
+    let count = |targets: &Vec<f32>| (targets.iter().filter(|t| **t == old).count(), targets.len());
+    let counts: Vec<_> = calls.iter().map(|(targets, _)| count(targets)).collect();
+    // Each step of the second task computes its batch's gradient and that of six samples of the first.
+    assert_eq!(counts[..3], [(10, 10), (10, 10), (5, 5)]);
+    assert_eq!(counts[3..9], [(0, 10), (6, 6), (0, 10), (6, 6), (0, 5), (6, 6)]);
+}
+
+#[test]
 fn modal_prompt_finds_the_task_of_each_sample_alone() {
     let data = separable(3);
     let (state, told) = events(&data, &modal_prompt(1));
@@ -306,6 +329,7 @@ fn every_method_goes_on_from_every_step_to_the_bytes_of_an_unbroken_run() {
         small(MethodConfig::Replay(REPLAY)),
         small(MethodConfig::Replay(reservoir)),
         small(MethodConfig::Ewc(ewc)),
+        small(MethodConfig::Agem(AGEM)),
         modal,
     ] {
         let dir = tempfile::tempdir().unwrap();

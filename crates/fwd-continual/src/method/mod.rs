@@ -5,15 +5,18 @@
 //! | `plain` | nothing | nothing |
 //! | `replay` | old samples in the batch | which samples the buffer holds |
 //! | `ewc` | a penalty on the change of the parameters | the diagonal Fisher information of the parameters |
+//! | `agem` | nothing that goes against the mean gradient of old samples | which samples the buffer holds |
 //!
 //! A further method is a file with a [`Method`], a line in the list of [`MethodConfig`]'s variants, and a test. One of your own needs
 //! the trait alone (`examples/own_method.rs`).
 
+mod agem;
 mod buffer;
 mod ewc;
 mod interface;
 mod replay;
 
+pub use agem::{Agem, AgemConfig};
 pub use buffer::BufferPolicy;
 pub use ewc::{Ewc, EwcConfig};
 pub use interface::{EachGradient, GradientOf, Method, Plain, StepAt, StepView, TaskView};
@@ -88,6 +91,8 @@ methods! {
     Replay(ReplayConfig) => Replay,
     /// A penalty on changing what older tasks are sensitive to.
     Ewc(EwcConfig) => Ewc,
+    /// Steps that never go against the mean gradient of a buffer of older samples.
+    Agem(AgemConfig) => Agem,
 }
 
 impl MethodConfig {
