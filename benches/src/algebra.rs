@@ -54,6 +54,7 @@ pub fn find_subspace(rows: &[f32], dim: usize) -> Result<Subspace> {
 }
 
 /// A prompt with its optimiser, ready to take steps.
+#[derive(Debug)]
 pub struct StepBench {
     dim: usize,
     basis: Mat<f32>,

@@ -10,6 +10,7 @@ use fwd_kernels::{
 };
 
 /// An operation on one shape and type, which is timed.
+#[derive(Debug)]
 pub struct Case {
     /// Operation, shape and type: the name that the PyTorch side uses too.
     pub name: String,

@@ -105,6 +105,7 @@ impl Weights for RandomWeights {
 }
 
 /// A model with one batch of random data.
+#[derive(Debug)]
 pub struct Bench {
     model: Blip,
     pixels: Tensor,

@@ -97,6 +97,12 @@ pub struct Reporter<'o, N> {
     is_stopped: bool,
 }
 
+impl<N> std::fmt::Debug for Reporter<'_, N> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reporter").field("is_stopped", &self.is_stopped).finish_non_exhaustive()
+    }
+}
+
 impl<'o, N> Reporter<'o, N> {
     /// Tells everything to `observe`.
     pub fn new(observe: Observe<'o, N>) -> Self {

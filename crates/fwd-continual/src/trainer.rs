@@ -60,6 +60,17 @@ pub struct Trainer<L: Learner, D> {
     time: StepTime,
 }
 
+impl<L: Learner, D> std::fmt::Debug for Trainer<L, D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trainer")
+            .field("learner", &self.learner.kind())
+            .field("method", &self.method.name())
+            .field("stage", &self.stage.position())
+            .field("scores", &self.scores)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The order of the samples in one pass over a task.
 struct Epoch {
     task: TaskId,

@@ -14,6 +14,12 @@ type Look<'a> = dyn FnMut(&str, &Tensor) + Send + 'a;
 /// ```
 pub struct Tap<'a>(Option<&'a mut Look<'a>>);
 
+impl std::fmt::Debug for Tap<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tap").field("is_seen", &self.0.is_some()).finish_non_exhaustive()
+    }
+}
+
 impl<'a> Tap<'a> {
     /// Calls `look` for every stage.
     pub fn new(look: &'a mut Look<'a>) -> Self {

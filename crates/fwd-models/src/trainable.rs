@@ -44,6 +44,7 @@ pub struct StepReport {
 }
 
 /// The parameters as variables of one forward pass.
+#[derive(Debug)]
 pub struct Tracked {
     variables: BTreeMap<String, Var>,
     tensors: Named,
@@ -304,6 +305,7 @@ impl Weights for Recorder<'_> {
 }
 
 /// Tensors by name.
+#[derive(Debug)]
 struct Named(BTreeMap<String, Tensor>);
 
 impl Weights for Named {

@@ -70,6 +70,16 @@ pub struct Checkpoint {
     device: Device,
 }
 
+impl std::fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let n_tensors = self.entries.len();
+        f.debug_struct("Checkpoint")
+            .field("path", &self.path)
+            .field("n_tensors", &n_tensors)
+            .finish_non_exhaustive()
+    }
+}
+
 #[derive(Deserialize)]
 struct ShardIndex {
     weight_map: BTreeMap<String, String>,

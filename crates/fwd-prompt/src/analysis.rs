@@ -128,15 +128,15 @@ impl TaskGram {
     /// As [`Self::both`].
     pub fn by_modality(&self) -> std::result::Result<Vec<(Modality, Cow<'_, Gram>)>, LinalgError> {
         let single = [(Modality::Image, &self.image), (Modality::Text, &self.text)];
-        let mut found: Vec<_> = single
+        let mut grams: Vec<_> = single
             .into_iter()
             .filter(|(_, gram)| gram.n_rows() > 0)
             .map(|(modality, gram)| (modality, Cow::Borrowed(gram)))
             .collect();
-        if found.len() == 2 {
-            found.push((Modality::Both, Cow::Owned(self.both()?)));
+        if grams.len() == 2 {
+            grams.push((Modality::Both, Cow::Owned(self.both()?)));
         }
-        Ok(found)
+        Ok(grams)
     }
 }
 
@@ -146,18 +146,18 @@ impl TaskGram {
 /// [`PromptError::Linalg`] that names the task.
 pub fn analyze(tasks: &[TaskGram], energy: f64) -> Result<Analysis> {
     let mut spectra = Vec::new();
-    let mut found: Vec<(usize, Modality, Subspace)> = Vec::new();
+    let mut spaces: Vec<(usize, Modality, Subspace)> = Vec::new();
     for (t, task) in tasks.iter().enumerate() {
         let error = |source| linalg_error(&task.task, "analysis", source);
         for (modality, gram) in task.by_modality().map_err(error)? {
             let space = decompose(&gram, energy).map_err(error)?;
             spectra.push(spectrum(&task.task, modality, gram.n_rows(), &space));
-            found.push((t, modality, space));
+            spaces.push((t, modality, space));
         }
     }
     let (mut pairs, mut modalities) = (Vec::new(), Vec::new());
-    for (i, (ta, ma, a)) in found.iter().enumerate() {
-        for (tb, mb, b) in &found[i + 1..] {
+    for (i, (ta, ma, a)) in spaces.iter().enumerate() {
+        for (tb, mb, b) in &spaces[i + 1..] {
             let is_within = ta == tb && *ma == Modality::Image && *mb == Modality::Text;
             if (ta != tb && ma == mb) || is_within {
                 let error = |source| linalg_error(&tasks[*tb].task, "analysis", source);
@@ -186,8 +186,8 @@ pub fn rank_growth(stages: &[Gram]) -> Result<Vec<([usize; 3], f64)>> {
     let stage = |(i, gram): (usize, &Gram)| {
         let name = format!("stage {i}");
         let space = decompose(gram, 1.0).map_err(|source| linalg_error(&name, "analysis", source))?;
-        let found = spectrum(&name, Modality::Both, gram.n_rows(), &space);
-        Ok((found.ranks, found.effective_rank))
+        let of_stage = spectrum(&name, Modality::Both, gram.n_rows(), &space);
+        Ok((of_stage.ranks, of_stage.effective_rank))
     };
     stages.iter().enumerate().map(stage).collect()
 }
@@ -233,27 +233,27 @@ mod tests {
             text: axes(4, text),
         };
         let tasks = [task("a", &[(0, 3.0), (1, 1.0)], &[(2, 1.0)]), task("b", &[(1, 2.0), (3, 2.0)], &[])];
-        let found = analyze(&tasks, 1.0).unwrap();
-        let image = &found.spectra[0];
+        let analysis = analyze(&tasks, 1.0).unwrap();
+        let image = &analysis.spectra[0];
         assert_eq!((image.task.as_str(), image.modality, image.n_rows), ("a", Modality::Image, 2));
         assert!((image.singular_values[0] - 3.0).abs() < 1e-9 && (image.energy_curve[0] - 0.9).abs() < 1e-9);
         assert_eq!(image.ranks[1..], [2, 2]);
-        assert_eq!(found.spectra.len(), 4); // a: image, text, both; b: image
-        assert!((found.spectra[3].effective_rank - 2.0).abs() < 1e-9);
-        assert_eq!(found.pairs.len(), 1); // the images; b has no text
-        assert!((found.pairs[0].overlap - 0.5).abs() < 1e-9);
-        assert_eq!(found.pairs[0].ranks, [2, 2]);
-        assert!(found.pairs[0].angles[0] < 1e-2 && (found.pairs[0].angles[1] - 90.0).abs() < 1e-6);
-        assert_eq!((found.modalities.len(), found.modalities[0].overlap), (1, 0.0));
+        assert_eq!(analysis.spectra.len(), 4); // a: image, text, both; b: image
+        assert!((analysis.spectra[3].effective_rank - 2.0).abs() < 1e-9);
+        assert_eq!(analysis.pairs.len(), 1); // the images; b has no text
+        assert!((analysis.pairs[0].overlap - 0.5).abs() < 1e-9);
+        assert_eq!(analysis.pairs[0].ranks, [2, 2]);
+        assert!(analysis.pairs[0].angles[0] < 1e-2 && (analysis.pairs[0].angles[1] - 90.0).abs() < 1e-6);
+        assert_eq!((analysis.modalities.len(), analysis.modalities[0].overlap), (1, 0.0));
     }
 
     #[test]
     fn rank_growth_counts_each_stage() {
         let stages =
             [axes(3, &[(0, 1.0)]), axes(3, &[(0, 1.0), (1, 1.0)]), axes(3, &[(0, 1.0), (1, 1.0), (2, 0.01)])];
-        let found = rank_growth(&stages).unwrap();
-        assert_eq!(found.iter().map(|x| x.0[2]).collect::<Vec<_>>(), [1, 2, 2]);
-        assert!(found.windows(2).all(|w| w[1].1 > w[0].1));
+        let growth = rank_growth(&stages).unwrap();
+        assert_eq!(growth.iter().map(|x| x.0[2]).collect::<Vec<_>>(), [1, 2, 2]);
+        assert!(growth.windows(2).all(|w| w[1].1 > w[0].1));
         assert_eq!(rank_growth(&[Gram::new(3)]).unwrap(), [([0, 0, 0], 0.0)]);
     }
 }

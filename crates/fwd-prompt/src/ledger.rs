@@ -141,16 +141,16 @@ impl SubspaceLedger {
     /// # Errors
     /// As [`residual_subspace`]; nothing is appended then.
     pub fn add(&mut self, task: &str, gram: &Gram, config: &SubspaceConfig) -> Result<&Entry, LinalgError> {
-        let found = residual_subspace(gram, &self.basis(), config)?;
+        let residual = residual_subspace(gram, &self.basis(), config)?;
         let at = self.entries.len();
         self.entries.push(Entry {
             task: task.to_owned(),
-            basis: found.basis,
+            basis: residual.basis,
             n_rows: gram.n_rows(),
-            eigenvalues: found.eigenvalues,
-            energy: found.energy,
-            captured_before: found.captured_before,
-            captured: found.captured,
+            eigenvalues: residual.eigenvalues,
+            energy: residual.energy,
+            captured_before: residual.captured_before,
+            captured: residual.captured,
         });
         Ok(&self.entries[at])
     }
@@ -284,10 +284,10 @@ mod tests {
 
     #[test]
     fn interference_is_the_share_inside_each_older_subspace() {
-        let found = axes().interference(Rule::Fwd, 2, &[3.0, 0.0, 0.0, 0.0, 4.0]).unwrap();
-        assert_eq!(found.len(), 2);
-        assert!((found[0].leakage - 0.6).abs() < 1e-6 && !found[0].forbidden);
-        assert!(found[1].leakage < 1e-6 && found[1].forbidden);
+        let shares = axes().interference(Rule::Fwd, 2, &[3.0, 0.0, 0.0, 0.0, 4.0]).unwrap();
+        assert_eq!(shares.len(), 2);
+        assert!((shares[0].leakage - 0.6).abs() < 1e-6 && !shares[0].forbidden);
+        assert!(shares[1].leakage < 1e-6 && shares[1].forbidden);
         assert!(axes().interference(Rule::Fwd, 2, &[0.0; 5]).unwrap().iter().all(|x| x.leakage == 0.0));
     }
 }

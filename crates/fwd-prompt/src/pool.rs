@@ -63,11 +63,11 @@ impl PromptPool {
     /// # Errors
     /// [`PromptError::Shape`] if a length is wrong.
     pub fn push(&mut self, image_key: &[f32], text_key: &[f32], prompt: &[f32]) -> Result<()> {
-        let found = [image_key.len(), text_key.len(), prompt.len()];
+        let actual = [image_key.len(), text_key.len(), prompt.len()];
         let expected = [self.dims.image_query, self.dims.text_query, self.prompt_size()];
-        if found != expected {
+        if actual != expected {
             let what =
-                format!("image key, text key and prompt have {found:?} elements, expected {expected:?}");
+                format!("image key, text key and prompt have {actual:?} elements, expected {expected:?}");
             return Err(PromptError::Shape { op: "PromptPool::push", what });
         }
         self.image_keys.extend_from_slice(image_key);
@@ -160,11 +160,11 @@ impl PromptPool {
     }
 
     fn check(&self, queries: &Queries<'_>, among: &Range<usize>) -> Result<()> {
-        let found = (queries.image.len(), queries.text.len());
+        let actual = (queries.image.len(), queries.text.len());
         let expected = (self.dims.image_query, self.dims.text_query);
-        if found != expected || among.end > self.n_prompts {
+        if actual != expected || among.end > self.n_prompts {
             let what = format!(
-                "queries of {found:?} elements, expected {expected:?}; prompts {among:?} of {}",
+                "queries of {actual:?} elements, expected {expected:?}; prompts {among:?} of {}",
                 self.n_prompts
             );
             return Err(PromptError::Shape { op: "PromptPool::select", what });
@@ -310,15 +310,18 @@ mod tests {
             .unwrap();
         }
         for query in queries(20) {
-            let found = pool.select(&query).unwrap();
-            assert!(found.scores.windows(2).all(|w| w[0] >= w[1]));
+            let selection = pool.select(&query).unwrap();
+            assert!(selection.scores.windows(2).all(|w| w[0] >= w[1]));
             // Each prompt stands twice in this pool, so the four best are two pairs.
-            assert_eq!((found.prompts[0] + 6, found.prompts[2] + 6), (found.prompts[1], found.prompts[3]));
+            assert_eq!(
+                (selection.prompts[0] + 6, selection.prompts[2] + 6),
+                (selection.prompts[1], selection.prompts[3])
+            );
             let terms = pool.similarities(&query).unwrap();
-            let sums = found.prompts.iter().map(|&j| (terms[j][0] + terms[j][1]) as f32);
-            assert!(sums.eq(found.scores.iter().copied()));
+            let sums = selection.prompts.iter().map(|&j| (terms[j][0] + terms[j][1]) as f32);
+            assert!(sums.eq(selection.scores.iter().copied()));
             let part = pool.select_among(&query, 6..12).unwrap();
-            assert_eq!(part.prompts[0], found.prompts[1]);
+            assert_eq!(part.prompts[0], selection.prompts[1]);
         }
     }
 
@@ -372,8 +375,8 @@ mod tests {
                 loss(&pool)
             };
             let expected = (nudged(h) - nudged(-h)) / f64::from(2.0 * h);
-            let found = f64::from(if i < 15 { image[i] } else { text[i - 15] });
-            assert!((found - expected).abs() < 2e-4, "{i}: {found} {expected}");
+            let actual = f64::from(if i < 15 { image[i] } else { text[i - 15] });
+            assert!((actual - expected).abs() < 2e-4, "{i}: {actual} {expected}");
             largest = largest.max(expected.abs());
         }
         assert!(largest > 1e-2);

@@ -12,6 +12,7 @@ use rand::Rng;
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use toy::*;
 
 /// The largest leakage into a subspace that the rule forbids, over all tasks, and how many there are.
@@ -360,6 +361,25 @@ fn a_damaged_or_foreign_state_is_refused() {
         fs::write(&path, bytes).unwrap();
     }
     assert_eq!(refusal(&config, &data), None);
+}
+
+/// A run that owns its model and its samples can be handed to another thread, or to another language.
+#[test]
+fn a_trainer_that_owns_everything_leaves_its_maker() {
+    let data = Data::new(2);
+    let own = |task: &[Sample]| task.to_vec();
+    let tasks = data.tasks.iter().enumerate();
+    let tasks = tasks.map(|(i, task)| Task { name: format!("task {}", i + 1), train: own(task) }).collect();
+    let curriculum = Curriculum { pretraining: own(&data.pretraining), tasks };
+    let model = Arc::new(Toy::new());
+    let mut owned = trainer(model.clone(), curriculum, &config(Rule::Fwd)).unwrap();
+    let away = std::thread::spawn(move || {
+        let mut evaluate = |_: &PromptLearner<Arc<Toy>>, _: Moment, _: Column| Ok::<_, Broken>(1.0);
+        owned.run(None, &mut evaluate, &mut |_| ControlFlow::Continue(())).unwrap();
+        owned.learner().prompts().clone()
+    });
+    assert_eq!(away.join().unwrap(), finish(&data, &config(Rule::Fwd)).prompts);
+    assert_eq!(Arc::strong_count(&model), 1);
 }
 
 #[test]

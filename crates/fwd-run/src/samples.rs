@@ -10,6 +10,7 @@ use fwd_data::bench::{BenchTask, Record, Split, record_name};
 pub use fwd_continual::PRETRAINING;
 
 /// A sample that is scored, with the record it came from.
+#[derive(Debug)]
 pub struct Case<'a> {
     /// The record's own name, or `TASK/SPLIT/NUMBER`, counted from 0 in the order of the file.
     pub question_id: String,
@@ -20,6 +21,7 @@ pub struct Case<'a> {
 }
 
 /// A task with what is scored of it.
+#[derive(Debug)]
 pub struct Exam<'a> {
     /// The task, which says how it is scored.
     pub task: &'a BenchTask,
@@ -28,6 +30,7 @@ pub struct Exam<'a> {
 }
 
 /// Everything that a run reads.
+#[derive(Debug)]
 pub struct Samples<'a> {
     /// Training samples of each task; none if nothing is trained.
     pub train: Vec<Vec<Sample>>,

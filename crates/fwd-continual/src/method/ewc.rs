@@ -182,8 +182,8 @@ mod tests {
                 ewc.penalise(&moved(6, &change), &mut [0.0; 10])
             };
             let expected = (nudged(0.125) - nudged(-0.125)) / 0.25; // exact for a quadratic, but for the rounding of f32
-            let found = f64::from(gradient[i] - before[i]);
-            assert!((found - expected).abs() < 1e-4 * (1.0 + expected.abs()), "{i}: {found} {expected}");
+            let actual = f64::from(gradient[i] - before[i]);
+            assert!((actual - expected).abs() < 1e-4 * (1.0 + expected.abs()), "{i}: {actual} {expected}");
             assert_eq!(expected != 0.0, i < 8 && i != 1);
         }
         // Prompts beyond all that have information are free, and keep their gradient to the bit.

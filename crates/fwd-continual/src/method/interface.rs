@@ -100,6 +100,15 @@ pub struct StepView<'a> {
     pub gradient_of: GradientOf<'a>,
 }
 
+impl std::fmt::Debug for StepView<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StepView")
+            .field("at", &self.at)
+            .field("gradient", &self.gradient)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Computes the gradients of samples of the learnt task one by one, with respect to all parameters, and shows each. `None` if the
 /// run was stopped meanwhile.
 pub type EachGradient<'a> =
@@ -117,6 +126,15 @@ pub struct TaskView<'a> {
     pub shares_parameters: bool,
     /// Gradients of its samples, by their positions.
     pub gradients: EachGradient<'a>,
+}
+
+impl std::fmt::Debug for TaskView<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TaskView")
+            .field("task", &self.task)
+            .field("tasks", &self.tasks)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Nothing beside what the learner does.

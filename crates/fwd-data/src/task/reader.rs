@@ -14,6 +14,12 @@ use std::path::{Path, PathBuf};
 /// The records of a file, in its order; after an error in one record the next can still be read.
 pub struct Records(Box<dyn Iterator<Item = Result<TaskRecord>>>);
 
+impl std::fmt::Debug for Records {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Records").finish_non_exhaustive()
+    }
+}
+
 impl Iterator for Records {
     type Item = Result<TaskRecord>;
 

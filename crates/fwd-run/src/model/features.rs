@@ -29,6 +29,12 @@ pub struct FeatureStore<'a> {
     unwritable: Once,
 }
 
+impl std::fmt::Debug for FeatureStore<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FeatureStore").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
 impl<'a> FeatureStore<'a> {
     /// Samples of a benchmark as a model sees them, kept in `dir`; the observer may stop the work between two samples.
     pub fn new(

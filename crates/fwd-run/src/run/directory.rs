@@ -16,6 +16,12 @@ pub struct RunDir<'o> {
     observer: &'o dyn Observer,
 }
 
+impl std::fmt::Debug for RunDir<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunDir").field("paths", &self.paths).finish_non_exhaustive()
+    }
+}
+
 /// Refuses a directory that holds a finished run, before anything is loaded.
 ///
 /// # Errors
