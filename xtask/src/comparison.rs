@@ -1,4 +1,4 @@
-//! `cargo xtask comparison`: every method on the embedded benchmark, over seeds and two orders of the tasks, and the table of it.
+//! `cargo xtask comparison`: the methods of results/ on the embedded benchmark, over seeds and two orders of the tasks, and its table.
 //!
 //! Even seeds learn the tasks in the benchmark's order, odd ones in the reverse, so that an interval is over both. Every run has the
 //! same budget: the program's defaults, which were chosen by the validation scores of single tasks. Runs are ordinary run

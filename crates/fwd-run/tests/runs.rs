@@ -87,19 +87,28 @@ fn config(method: Method) -> RunConfig {
     config
 }
 
+/// What the manifests of these runs say of the program.
+const PROGRAM: &str = "a second front end 1.0";
+
+/// A small model and a small benchmark, written into a folder and opened.
+fn open(folder: &Path) -> Session {
+    let (model, bench) = (folder.join("model"), folder.join("bench"));
+    write_backbone(&model);
+    write_benchmark(&bench);
+    let options = SessionOptions {
+        backbone: Some(model),
+        bench: Some(bench),
+        program: PROGRAM.to_owned(),
+        ..SessionOptions::default()
+    };
+    Session::open(&options, &Silent).unwrap()
+}
+
 #[test]
 fn a_run_stops_when_its_observer_says_so_and_goes_on_to_the_same_result() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name);
-    write_backbone(&place("model"));
-    write_benchmark(&place("bench"));
-    let options = SessionOptions {
-        backbone: Some(place("model")),
-        bench: Some(place("bench")),
-        program: "a second front end 1.0".to_owned(),
-        ..SessionOptions::default()
-    };
-    let session = Session::open(&options, &Silent).unwrap();
+    let session = open(folder.path());
     for method in [Method::Fwd, Method::Finetune] {
         let unbroken = place(&format!("{method}-unbroken"));
         let metrics = train(&session, config(method), &unbroken, &Silent).unwrap();
@@ -127,7 +136,7 @@ fn a_run_stops_when_its_observer_says_so_and_goes_on_to_the_same_result() {
         let bytes = |dir: &Path| fs::read(RunPaths::new(dir).metrics_json()).unwrap();
         assert_eq!(bytes(&broken), bytes(&unbroken));
         assert!(refuse_finished(&broken).is_err());
-        assert_eq!(SavedRun::read(&broken).unwrap().manifest().program, options.program);
+        assert_eq!(SavedRun::read(&broken).unwrap().manifest().program, PROGRAM);
         assert_eq!(FinishedRun::read(&broken).unwrap().metrics, metrics);
         // The same run twice would count one seed as two.
         let twice = Comparison::read(&[unbroken.clone(), broken], false).unwrap_err().to_string();
@@ -141,14 +150,7 @@ fn a_run_stops_when_its_observer_says_so_and_goes_on_to_the_same_result() {
 fn an_unfinished_fine_tuning_of_an_older_version_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name);
-    write_backbone(&place("model"));
-    write_benchmark(&place("bench"));
-    let options = SessionOptions {
-        backbone: Some(place("model")),
-        bench: Some(place("bench")),
-        ..SessionOptions::default()
-    };
-    let session = Session::open(&options, &Silent).unwrap();
+    let session = open(folder.path());
     let out = place("run");
     let stopped = train(&session, config(Method::Finetune), &out, &Stopping::from(1)).unwrap_err();
     assert!(is_interrupt(&stopped));
@@ -162,14 +164,7 @@ fn an_unfinished_fine_tuning_of_an_older_version_is_refused_by_name() {
 fn impossible_values_are_refused_before_anything_is_computed() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name);
-    write_backbone(&place("model"));
-    write_benchmark(&place("bench"));
-    let options = SessionOptions {
-        backbone: Some(place("model")),
-        bench: Some(place("bench")),
-        ..SessionOptions::default()
-    };
-    let session = Session::open(&options, &Silent).unwrap();
+    let session = open(folder.path());
     let refused = |change: &dyn Fn(&mut RunConfig)| {
         let mut config = config(Method::Fwd);
         change(&mut config);
@@ -188,14 +183,7 @@ fn impossible_values_are_refused_before_anything_is_computed() {
 fn a_decoder_only_language_model_runs_through_everything() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name);
-    write_backbone(&place("model"));
-    write_benchmark(&place("bench"));
-    let options = SessionOptions {
-        backbone: Some(place("model")),
-        bench: Some(place("bench")),
-        ..SessionOptions::default()
-    };
-    let mut session = Session::open(&options, &Silent).unwrap();
+    let mut session = open(folder.path());
     let t5 = train(&session, config(Method::Fwd), &place("t5"), &Silent).unwrap();
     let blip = Blip::load(&place("model"), WeightDtype::F32, &Device::Cpu).unwrap();
     let (vocab, d) = (blip.language().vocab_size(), blip.language().d_model());

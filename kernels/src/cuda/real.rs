@@ -14,7 +14,7 @@ const VECTORS: cusolverEigMode_t = cusolverEigMode_t::CUSOLVER_EIG_MODE_VECTOR;
 
 /// Sizes and device addresses of a Jacobi SVD in column-major order: a (rows, cols), s, u with columns of `rows`, v with columns of
 /// `cols`, one `info` a matrix.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct Factors {
     pub(super) rows: c_int,
