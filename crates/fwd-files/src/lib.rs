@@ -1,8 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
-use std::fs;
-use std::io::{self, BufWriter, IntoInnerError, Write};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, ErrorKind, IntoInnerError, Read, Write};
 use std::path::Path;
 use tempfile::NamedTempFile;
 
@@ -61,6 +61,62 @@ pub fn write_atomically_with(
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     #[cfg(unix)]
-    fs::File::open(dir)?.sync_all()?;
+    File::open(dir)?.sync_all()?;
     Ok(())
+}
+
+/// Opens an ordinary file for reading.
+///
+/// A folder, a pipe or a device is refused before it is opened: a pipe would wait for its writer, and a device may never end.
+///
+/// # Errors
+/// The system's error, without the path; [`ErrorKind::InvalidInput`] for what is no ordinary file.
+pub fn open(path: &Path) -> io::Result<File> {
+    if !fs::metadata(path)?.is_file() {
+        let what = "this is no ordinary file but a folder, a pipe or a device";
+        return Err(io::Error::new(ErrorKind::InvalidInput, what));
+    }
+    File::open(path)
+}
+
+/// The content of an ordinary file of at most `max_bytes` bytes, which is asked for its length before it is read.
+///
+/// # Errors
+/// As [`open`]; [`ErrorKind::FileTooLarge`] with both figures for a larger file.
+///
+/// # Examples
+/// ```
+/// # let folder = std::env::temp_dir().join("fwd-files-read");
+/// let path = folder.join("config.json");
+/// fwd_files::write_atomically(&path, b"{}")?;
+/// assert_eq!(fwd_files::read(&path, 2)?, b"{}");
+/// assert!(fwd_files::read(&path, 1).is_err());
+/// # std::fs::remove_dir_all(folder)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+    let file = open(path)?;
+    let n_bytes = file.metadata()?.len();
+    let too_large = |n_bytes: u64| {
+        let what = format!("the file has {n_bytes} bytes, more than the {max_bytes} that are read");
+        io::Error::new(ErrorKind::FileTooLarge, what)
+    };
+    if n_bytes > max_bytes {
+        return Err(too_large(n_bytes));
+    }
+    // The file may grow while it is read, and those below /proc say that they have no bytes.
+    let mut bytes = Vec::with_capacity(n_bytes as usize);
+    file.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max_bytes { Err(too_large(bytes.len() as u64)) } else { Ok(bytes) }
+}
+
+/// As [`read`], for a file of text.
+///
+/// # Errors
+/// As [`read`]; [`ErrorKind::InvalidData`] with the place of the first byte that is no UTF-8.
+pub fn read_to_string(path: &Path, max_bytes: u64) -> io::Result<String> {
+    String::from_utf8(read(path, max_bytes)?).map_err(|error| {
+        let what = format!("byte {} is no UTF-8", error.utf8_error().valid_up_to());
+        io::Error::new(ErrorKind::InvalidData, what)
+    })
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use fwd_files::{is_temporary, temporary, write_atomically, write_atomically_with};
+use fwd_files::{is_temporary, read, read_to_string, temporary, write_atomically, write_atomically_with};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{Error, ErrorKind};
@@ -89,4 +89,29 @@ fn the_mode_is_that_of_an_ordinary_file_under_the_umask() {
     write_atomically(&written, b"content").unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
     assert_eq!(mode(&written), mode(&ordinary));
+}
+
+#[test]
+fn what_is_no_file_or_too_long_is_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    fs::write(&path, b"four").unwrap();
+    assert_eq!(read(&path, 4).unwrap(), b"four");
+    let error = read(&path, 3).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FileTooLarge);
+    assert!(error.to_string().contains('4') && error.to_string().contains('3'), "{error}");
+    assert_eq!(read(dir.path(), 10).unwrap_err().kind(), ErrorKind::InvalidInput);
+    fs::write(&path, b"ab\xff").unwrap();
+    assert_eq!(read_to_string(&path, 4).unwrap_err().to_string(), "byte 2 is no UTF-8");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_and_a_device_are_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [pipe.as_path(), Path::new("/dev/zero")] {
+        assert_eq!(read(path, 10).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
 }
