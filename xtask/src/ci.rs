@@ -2,7 +2,7 @@
 
 use crate::kernels::{self, KernelsArgs};
 use crate::shell::{command, root, run as execute};
-use crate::{kills, package, tidy};
+use crate::{dist, kills, package, tidy};
 use anyhow::{Result, ensure};
 use std::path::PathBuf;
 
@@ -31,6 +31,7 @@ pub(crate) fn run() -> Result<()> {
     kernels::kernels(&KernelsArgs::CHECK)?;
     kernels::emulate()?;
     execute(&mut command("cargo", &TEST[1..]))?;
+    dist::travel()?;
     kills::kills(20)
 }
 

@@ -8,6 +8,7 @@ mod bundle;
 mod ci;
 mod comparison;
 mod data;
+mod dist;
 mod kernels;
 mod kills;
 mod package;
@@ -33,6 +34,10 @@ enum Args {
         #[arg(long, default_value_t = 20)]
         n: u32,
     },
+    /// The program in an archive for machines without Rust, in target/dist.
+    Dist,
+    /// Runs `demo --quick` from another folder while the source tree is hidden.
+    Travel,
     /// Compiles the CUDA kernels for every target, and tables what they need. Fetches NVIDIA's compiler; needs no GPU.
     Kernels(kernels::KernelsArgs),
     /// Runs the CUDA kernels on the CPU and compares them with their references.
@@ -66,6 +71,8 @@ fn main() -> Result<()> {
         Args::Tidy => tidy::run(),
         Args::Package => package::run(),
         Args::Kills { n } => kills::kills(n),
+        Args::Dist => dist::dist(),
+        Args::Travel => dist::travel(),
         Args::Kernels(args) => kernels::kernels(&args),
         Args::Emulate => kernels::emulate(),
         Args::Bundle(args) => bundle::bundle(&args),

@@ -12,9 +12,17 @@ pub(crate) fn root() -> PathBuf {
 
 /// Where cargo puts a program that it builds with `--release`.
 pub(crate) fn built(name: &str) -> PathBuf {
+    target().join("release").join(name)
+}
+
+/// Where cargo puts a program that it builds without `--release`, as for tests.
+pub(crate) fn built_for_tests(name: &str) -> PathBuf {
+    target().join("debug").join(name)
+}
+
+fn target() -> PathBuf {
     // Cargo is started in the root, so that is what a relative folder is relative to.
-    let target = root().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
-    target.join("release").join(name)
+    root().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
 /// A command in the root of the workspace.

@@ -8,6 +8,57 @@ use fwd_run::config::Order;
 use fwd_run::{Choice, DeviceKind, Method};
 use std::path::PathBuf;
 
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  fwd-prompt demo --quick            does everything work? half a minute
+  fwd-prompt demo                    the methods compared, a few minutes";
+
+const TRAIN_EXAMPLES: &str = "\
+Examples:
+  fwd-prompt train --method fwd --tasks flags,posters --steps 50
+  fwd-prompt train --config run.toml --seed 1 --out runs/fwd-1
+  fwd-prompt train --backbone instructblip-flan-t5-xl --bench cl_dataset --skip-bad --set limits.too_long=cut";
+
+const EVAL_EXAMPLES: &str = "\
+Examples:
+  fwd-prompt eval runs/fwd-1 --split val
+  fwd-prompt eval runs/fwd-1 --task flags --predictions answers";
+
+const ASK_EXAMPLES: &str = "\
+Examples:
+  fwd-prompt ask --image photo.jpg \"what color is it\"
+  fwd-prompt ask runs/fwd-1 --image flag.png \"which country has this flag\"";
+
+const SCORE_EXAMPLES: &str = "\
+Examples:
+  fwd-prompt score answers.jsonl --task textvqa --bench cl_dataset
+  fwd-prompt score answers.jsonl --task flags --out scored.jsonl --peer-compat";
+
+const METRICS_EXAMPLES: &str = "\
+Examples:
+  fwd-prompt metrics matrix.csv
+  fwd-prompt metrics runs/fwd-1
+  fwd-prompt metrics results/CoIN/LLaVA --bench cl_dataset";
+
+const COMPARE_EXAMPLES: &str = "\
+Examples:
+  fwd-prompt compare runs/*-seed-*
+  fwd-prompt compare runs/* --against sequential --format latex --out table.tex";
+
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  fwd-prompt report runs/demo/* --out report";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  fwd-prompt data check cl_dataset
+  fwd-prompt data check cl_dataset --backbone instructblip-flan-t5-xl --skip-bad";
+
+const CONVERT_EXAMPLES: &str = "\
+Examples:
+  fwd-prompt data convert cl_dataset packed --to packed
+  fwd-prompt data convert packed cl_dataset --to coin --tasks flags,posters";
+
 /// Continual prompt tuning of a frozen multimodal language model.
 #[derive(Debug, Parser)]
 #[command(name = "fwd-prompt", version, about, propagate_version = true)]
@@ -35,13 +86,16 @@ pub(crate) struct Common {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Compare four methods on the embedded benchmark, in a few minutes.
+    #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
     /// Learn a sequence of tasks with one method, into a run directory.
-    #[command(args_override_self = true)]
+    #[command(args_override_self = true, after_help = TRAIN_EXAMPLES)]
     Train(TrainArgs),
     /// Score a run's prompts again.
+    #[command(after_help = EVAL_EXAMPLES)]
     Eval(EvalArgs),
     /// Answer a question about an image (PNG, JPEG or WebP).
+    #[command(after_help = ASK_EXAMPLES)]
     Ask(AskArgs),
     /// How the tasks' input embeddings lie to each other, and how their rank grows along runs.
     Analyze(AnalyzeArgs),
@@ -53,12 +107,16 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Data(DataCommand),
     /// Score a file of predictions against a task's annotations.
+    #[command(after_help = SCORE_EXAMPLES)]
     Score(ScoreArgs),
     /// Measures of continual learning from any matrix of scores, or any toolbox's folder of results.
+    #[command(after_help = METRICS_EXAMPLES)]
     Metrics(MetricsArgs),
     /// Finished runs beside each other: mean and 95 % interval over seeds for each method.
+    #[command(after_help = COMPARE_EXAMPLES)]
     Compare(CompareArgs),
     /// One HTML file about finished runs, with figures as SVG and PNG.
+    #[command(after_help = REPORT_EXAMPLES)]
     Report(ReportArgs),
     /// Print a completion script for a shell.
     Completions {
@@ -70,8 +128,10 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum DataCommand {
     /// Prove that no image is in two splits, and that nothing is missing, empty or unreadable.
+    #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
     /// Write a benchmark in another format: packed, or LLaVA's JSON in CoIN's layout.
+    #[command(after_help = CONVERT_EXAMPLES)]
     Convert(ConvertArgs),
 }
 
@@ -208,9 +268,12 @@ pub(crate) struct ReportArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
-    /// Folder of the runs; what is finished there is not run again.
-    #[arg(long, value_name = "DIR", default_value = "runs/demo")]
-    pub(crate) out: PathBuf,
+    /// Folder of the runs; what is finished there is not run again. Without it `runs/demo`, or `runs/quick`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Only show that everything works: two methods, two tasks and ten steps each, in half a minute.
+    #[arg(long)]
+    pub(crate) quick: bool,
     /// Seed of all random numbers.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
@@ -231,7 +294,8 @@ pub(crate) struct TrainArgs {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Run directory; it is made, or an unfinished run of the same configuration in it goes on.
+    /// Run directory; it is made, or an unfinished run of the same configuration in it goes on. Without it `runs/METHOD-seed-SEED`,
+    /// with a number behind it where another run lies there.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// The method.
@@ -422,6 +486,9 @@ pub(crate) struct PretrainArgs {
 pub(crate) struct CheckArgs {
     /// Benchmark: a packed folder, one in CoIN's layout or with `tasks.toml`, or such a description; without it the embedded one.
     pub(crate) dir: Option<PathBuf>,
+    /// Model directory whose tokenizers measure instructions and answers; without it the embedded model.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) backbone: Option<PathBuf>,
     /// Count and list records that cannot be used, as training with --skip-bad leaves them out, but do not call them wrong.
     #[arg(long)]
     pub(crate) skip_bad: bool,

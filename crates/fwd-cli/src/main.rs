@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod assets;
 mod commands;
 mod failure;
 mod interrupt;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    assets::embed();
     logging::install(args.common.verbose, args.common.quiet);
     progress::configure(args.common.quiet);
     commands::run(args)

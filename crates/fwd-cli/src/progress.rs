@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 static QUIET: AtomicBool = AtomicBool::new(false);
 
-const STYLE: &str = "{msg:32!} [{bar:28}] {pos}/{len}  {eta_precise} left";
+const STYLE: &str = "{wide_msg} [{bar:16}] {pos}/{len}  {eta_precise} left";
 
 /// Hides everything if `quiet`.
 pub(crate) fn configure(quiet: bool) {

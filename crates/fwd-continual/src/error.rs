@@ -78,6 +78,18 @@ pub enum ContinualError {
         /// What failed in the learner, the method or the scoring.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// A loss, a gradient or an updated parameter is not a finite number; the state is that before the step.
+    #[error(
+        "task `{task}`: training diverged at step {step}; a lower learning rate or a bound on the norm of the gradient may help"
+    )]
+    Diverged {
+        /// The name of the task.
+        task: String,
+        /// The step, counted from 1.
+        step: usize,
+        /// Which quantity it is.
+        source: NotFinite,
+    },
     /// A file that cannot be read or written.
     #[error("{}", path.display())]
     Io {
@@ -102,6 +114,14 @@ pub type Result<T, E = ContinualError> = std::result::Result<T, E>;
 impl ContinualError {
     pub(crate) fn of(task: &str, otherwise: Place, failure: Failure) -> Self {
         Self::Task { task: task.to_owned(), at: failure.at.unwrap_or(otherwise), source: failure.source }
+    }
+
+    /// What failed in a step that is counted from 1; a quantity that is not finite says that training has diverged.
+    pub(crate) fn of_step(task: &str, step: usize, failure: Failure) -> Self {
+        match failure.source.downcast::<NotFinite>() {
+            Ok(quantity) => Self::Diverged { task: task.to_owned(), step, source: *quantity },
+            Err(source) => Self::of(task, Place::Step(step), Failure { source, ..failure }),
+        }
     }
 }
 

@@ -372,8 +372,8 @@ impl<'a, L: Learner, D: AsRef<[L::Sample]>> Work<'a, L, D> {
             return self.end(task, training, report);
         }
         let began = Instant::now();
-        let place = Place::Step(*step + 1);
-        let failed = |e| ContinualError::of(at.name, place, e);
+        let number = *step + 1;
+        let failed = |e| ContinualError::of_step(at.name, number, e);
         let order = self.order(&at, task, *step / per_epoch, samples.len()).map_err(failed)?;
         let from = *step % per_epoch * n_new;
         let chosen = &order[from..(from + n_new).min(order.len())];

@@ -33,7 +33,7 @@ impl Skipped {
     }
 
     /// Counts a record that is left out, and keeps the reason while there are not too many.
-    pub(crate) fn list(&mut self, reason: String) {
+    pub fn list(&mut self, reason: String) {
         const MOST: usize = 1000;
         self.n_records += 1;
         if self.reasons.len() < MOST {

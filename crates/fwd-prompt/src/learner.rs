@@ -350,7 +350,13 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
             at: config.project_at,
             gradient_scale,
         };
-        projected.step(&mut training.prompts, &mut training.change, &gradients.parameters)?;
+        let stepped = projected.step(&mut training.prompts, &mut training.change, &gradients.parameters);
+        stepped.map_err(|error| match error {
+            LinalgError::NotFinite { .. } | LinalgError::Overflow { .. } => {
+                NotFinite("the step of the prompts").into()
+            }
+            other => Failure::from(other),
+        })?;
         let optimiser_seconds = began.elapsed().as_secs_f64();
         let optimiser = AdamW { lr: config.training.keys.lr * factor, ..config.training.keys };
         let keys = [
@@ -359,6 +365,14 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
         ];
         for ((state, keys, width), gradient) in keys.into_iter().zip(&gradients.auxiliary) {
             optimiser.step(state, &mut keys[training.first * width..], gradient)?;
+        }
+        let changed = [
+            &training.change[..],
+            &pool.image_keys[training.first * dims.image_query..],
+            &pool.text_keys[training.first * dims.text_query..],
+        ];
+        if !changed.iter().copied().flatten().all(|x| x.is_finite()) {
+            return Err(NotFinite("an updated prompt or key").into());
         }
         Ok(StepReport { grad_norm, lr, optimiser_seconds })
     }

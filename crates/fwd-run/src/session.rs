@@ -3,6 +3,7 @@
 use crate::assets;
 use crate::config::{Order, RunConfig};
 use crate::device::DeviceKind;
+use crate::limits::{CutTexts, TextLimits};
 use crate::model::{Backbone, FeatureStore};
 use crate::observer::Observer;
 use anyhow::{Result, ensure};
@@ -22,6 +23,8 @@ pub struct SessionOptions {
     pub device: DeviceKind,
     /// What becomes of records that cannot be used.
     pub on_bad: OnBad,
+    /// How long texts may be, and what becomes of longer ones.
+    pub limits: TextLimits,
     /// The program that runs, with version and build, for the manifests of the runs that it begins.
     pub program: String,
 }
@@ -41,6 +44,10 @@ pub struct Session {
     pub device: DeviceKind,
     /// What became of records that cannot be used.
     pub on_bad: OnBad,
+    /// How long texts may be.
+    pub limits: TextLimits,
+    /// Texts that were cut to these limits.
+    pub cut: CutTexts,
     /// The program that runs, with version and build.
     pub program: String,
 }
@@ -52,6 +59,7 @@ impl Default for SessionOptions {
             bench: None,
             device: DeviceKind::Cpu,
             on_bad: OnBad::Refuse,
+            limits: TextLimits::default(),
             program: concat!("fwd-run ", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }
@@ -66,14 +74,16 @@ impl Session {
         let device = options.device.open()?;
         let bench_dir = options.bench.clone().map_or_else(assets::benchmark, Ok)?;
         let bench_dir = bench_dir.canonicalize().unwrap_or(bench_dir);
-        let Loaded { bench, skipped } = task::open(&bench_dir, options.on_bad)?;
-        report(&skipped, observer);
+        let Loaded { mut bench, mut skipped } = task::open(&bench_dir, options.on_bad)?;
         let backbone = options.backbone.clone().map_or_else(assets::backbone, Ok)?;
         let backbone = Backbone::open(&backbone, &device)?;
+        let cut = options.limits.apply(&mut bench, &backbone, options.on_bad, &mut skipped)?;
+        report(&skipped, cut, observer);
         tracing::info!("model {} ({})", backbone.dir.display(), backbone.hash);
         tracing::info!("benchmark {} ({})", bench_dir.display(), bench.hash());
-        let (device, on_bad, program) = (options.device, options.on_bad, options.program.clone());
-        Ok(Self { backbone, bench, bench_dir, skipped, device, on_bad, program })
+        let &SessionOptions { device, on_bad, limits, .. } = options;
+        let program = options.program.clone();
+        Ok(Self { backbone, bench, bench_dir, skipped, device, on_bad, limits, cut, program })
     }
 
     /// What the model computes of the benchmark's samples before prompts are involved, kept in `dir`.
@@ -110,12 +120,17 @@ impl Session {
 }
 
 /// Says what was left out: the first few records, and how many there are; the manifest lists more.
-fn report(skipped: &Skipped, observer: &dyn Observer) {
+fn report(skipped: &Skipped, cut: CutTexts, observer: &dyn Observer) {
     const FEW: usize = 10;
     for reason in skipped.reasons.iter().take(FEW) {
         observer.note(&format!("left out: {reason}"));
     }
     if skipped.n_records > 0 {
         observer.note(&format!("{} records left out", skipped.n_records));
+    }
+    if cut != CutTexts::default() {
+        let CutTexts { instructions, answers } = cut;
+        observer
+            .note(&format!("{instructions} instructions and {answers} answers cut to the limits of length"));
     }
 }

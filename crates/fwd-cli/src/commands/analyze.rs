@@ -33,9 +33,12 @@ pub(super) fn command(args: &AnalyzeArgs, common: &Common) -> Result<ExitCode> {
     ensure!(args.samples > 0, "--samples is 0, must be at least 1");
     let growth = args.run.iter().map(|run| growth(run)).collect::<Result<Vec<_>>>()?;
     let first = args.run.first().map(|run| Manifest::read(run)).transpose()?;
-    let place = |given: &Option<PathBuf>, of_run: Option<&PathBuf>| given.as_ref().or(of_run).cloned();
-    let backbone = place(&args.backbone, first.as_ref().map(|m| &m.backbone_dir));
-    let bench = place(&args.bench, first.as_ref().map(|m| &m.bench_dir));
+    let place = |given: &Option<PathBuf>, of_run: fn(&Manifest) -> Result<PathBuf>| match given {
+        Some(dir) => Ok(Some(dir.clone())),
+        None => first.as_ref().map(of_run).transpose(),
+    };
+    let (backbone, bench) =
+        (place(&args.backbone, Manifest::backbone_dir)?, place(&args.bench, Manifest::bench_dir)?);
     let options = SessionOptions { backbone, bench, ..session::options() };
     let session = Session::open(&options, &Terminal)?;
     let of_run = || first.as_ref().map(|m| m.run.config.tasks.clone());

@@ -41,7 +41,7 @@ pub(super) fn command(args: &AskArgs, common: &Common) -> Result<ExitCode> {
     let run = run.map(SavedRun::read).transpose()?;
     let dir = match (&args.backbone, &run) {
         (Some(dir), _) => dir.clone(),
-        (None, Some(run)) => run.manifest().backbone_dir.clone(),
+        (None, Some(run)) => run.manifest().backbone_dir()?,
         (None, None) => assets::backbone()?,
     };
     let backbone = Backbone::open(&dir, &args.device.open()?)?;

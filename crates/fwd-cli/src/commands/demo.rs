@@ -11,6 +11,7 @@ use crate::{output, progress, table};
 use anyhow::{Result, ensure};
 use fwd_run::run::{Manifest, RunMetrics, RunPaths, train};
 use fwd_run::{Method, RunConfig, Session, SessionOptions};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -20,6 +21,15 @@ const METHODS: [Method; 5] =
 
 /// Passes over the samples of a task: fewer than by default, so that five runs take minutes.
 const EPOCHS: usize = 5;
+
+/// The methods of `--quick`.
+const QUICK_METHODS: [Method; 2] = [Method::Sequential, Method::Fwd];
+
+/// The number of tasks of `--quick`, from the front of the sequence.
+const QUICK_TASKS: usize = 2;
+
+/// The training steps of a task under `--quick`: enough to see that everything works, not to learn it.
+const QUICK_STEPS: usize = 10;
 
 /// The command `demo`.
 ///
@@ -34,20 +44,17 @@ pub(super) fn command(args: &DemoArgs, common: &Common) -> Result<ExitCode> {
         ..session::options()
     };
     let session = Session::open(&options, &Terminal)?;
+    let out = args.out.clone().unwrap_or_else(|| default_folder(args.quick));
+    let methods: &[Method] = if args.quick { &QUICK_METHODS } else { &METHODS };
     let mut results: Vec<RunMetrics> = Vec::new();
-    for (i, method) in METHODS.into_iter().enumerate() {
-        let dir = args.out.join(method.to_string());
-        let mut config = RunConfig::default();
-        (config.method, config.seed, config.device) = (method, args.seed, args.device);
-        config.training.epochs = EPOCHS;
-        if method != Method::Independent {
-            config.paths.alone = Some(args.out.join(Method::Independent.to_string()));
-        }
-        progress::note(&format!("[{}/{}] {method}: {}", i + 1, METHODS.len(), dir.display()));
+    for (i, &method) in methods.iter().enumerate() {
+        let dir = out.join(method.to_string());
+        let config = configuration(args, method, &session, &out);
+        progress::note(&format!("[{}/{}] {method}: {}", i + 1, methods.len(), dir.display()));
         results.push(if RunPaths::new(&dir).is_finished() {
             let run = Manifest::read(&dir)?.run;
             let is_same = run.config.seed == args.seed
-                && run.config.training.epochs == EPOCHS
+                && run.config.training == config.training
                 && run.config.device == args.device
                 && run.backbone_hash == session.backbone.hash
                 && run.data_hash == session.bench.hash().to_string();
@@ -63,11 +70,33 @@ pub(super) fn command(args: &DemoArgs, common: &Common) -> Result<ExitCode> {
         });
     }
     progress::note(&format!("{:.0} s", began.elapsed().as_secs_f64()));
-    let compared: Vec<&RunMetrics> = results[1..].iter().collect();
+    // Tasks learnt alone have a score each, and no course.
+    let compared: Vec<&RunMetrics> = results.iter().filter(|run| run.method != Method::Independent).collect();
     if common.json {
         output::print_json(&compared)?;
     } else {
         output::print(&table::comparison(&compared))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn default_folder(is_quick: bool) -> PathBuf {
+    PathBuf::from(if is_quick { "runs/quick" } else { "runs/demo" })
+}
+
+/// What a method is run with.
+fn configuration(args: &DemoArgs, method: Method, session: &Session, out: &Path) -> RunConfig {
+    let mut config = RunConfig::default();
+    (config.method, config.seed, config.device) = (method, args.seed, args.device);
+    if args.quick {
+        let tasks = session.bench.sequence();
+        config.tasks = tasks.iter().take(QUICK_TASKS).map(|task| task.name.clone()).collect();
+        config.training.steps = Some(QUICK_STEPS);
+        return config;
+    }
+    config.training.epochs = EPOCHS;
+    if method != Method::Independent {
+        config.paths.alone = Some(out.join(Method::Independent.to_string()));
+    }
+    config
 }

@@ -3,13 +3,16 @@
 use super::session;
 use crate::args::{Common, TrainArgs};
 use crate::terminal::Terminal;
-use crate::{output, table};
-use anyhow::{Context, Result};
+use crate::{output, progress, table};
+use anyhow::Result;
 use fwd_run::config::parse_split;
-use fwd_run::run::{refuse_finished, train};
+use fwd_run::run::{directory_below, refuse_finished, train};
 use fwd_run::{RunConfig, Session, SessionOptions};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// Where run directories lie that nobody has named.
+const RUNS: &str = "runs";
 
 /// The command `train`.
 ///
@@ -17,18 +20,26 @@ use std::process::ExitCode;
 /// A configuration that cannot be, and those of [`train`].
 pub(super) fn command(args: &TrainArgs, common: &Common) -> Result<ExitCode> {
     let config = configuration(args)?;
-    let out = config.paths.out.clone();
-    let out =
-        out.context("no run directory: name one with --out DIR, or as `paths.out` in the configuration")?;
-    refuse_finished(&out)?;
+    if let Some(out) = &config.paths.out {
+        refuse_finished(out)?;
+    }
     let options = SessionOptions {
         backbone: config.paths.backbone.clone(),
         bench: config.paths.bench.clone(),
         device: config.device,
         on_bad: session::on_bad(config.skip_bad),
+        limits: config.limits,
         ..session::options()
     };
     let session = Session::open(&options, &Terminal)?;
+    let out = match &config.paths.out {
+        Some(out) => out.clone(),
+        None => {
+            let out = directory_below(Path::new(RUNS), &session, &config)?;
+            progress::note(&format!("run directory: {}", out.display()));
+            out
+        }
+    };
     let metrics = train(&session, config, &out, &Terminal)?;
     if common.json {
         output::print_json(&metrics)?;

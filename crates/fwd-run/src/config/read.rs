@@ -31,6 +31,7 @@ fields![
     split,
     device,
     skip_bad,
+    limits,
     pretraining_samples,
     retention_samples,
     max_new_tokens,

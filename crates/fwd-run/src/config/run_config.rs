@@ -17,6 +17,7 @@
 use super::options::MethodOptions;
 use crate::choice::Choice;
 use crate::device::DeviceKind;
+use crate::limits::TextLimits;
 use crate::method::Method;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use fwd_continual::MethodConfig;
@@ -45,6 +46,8 @@ pub struct RunConfig {
     pub device: DeviceKind,
     /// Whether records that cannot be used are left out, instead of refused.
     pub skip_bad: bool,
+    /// How long instructions and answers may be, and what becomes of longer ones.
+    pub limits: TextLimits,
     /// Samples of all pre-training tasks together, of which their subspace is made.
     pub pretraining_samples: usize,
     /// Samples of each pre-training task that are scored, to see what is left of it.
@@ -125,6 +128,7 @@ impl Default for RunConfig {
             split: Split::Test,
             device: DeviceKind::default(),
             skip_bad: false,
+            limits: TextLimits::default(),
             pretraining_samples: 512,
             retention_samples: 25,
             max_new_tokens: 24,
@@ -216,6 +220,7 @@ impl RunConfig {
         ] {
             ensure!(value > 0, "{key} is 0, must be at least 1");
         }
+        self.limits.check()?;
         ensure!(
             Method::named(self.method.name()) == Some(self.method),
             "there is no method {:?}",

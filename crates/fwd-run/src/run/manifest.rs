@@ -1,8 +1,10 @@
 //! What a run is: everything that decides its result, and where it began.
 
 use super::paths::RunPaths;
+use crate::assets;
 use crate::config::RunConfig;
 use crate::files::read_json;
+use crate::limits::CutTexts;
 use crate::session::Session;
 use anyhow::{Context, Result, ensure};
 use fwd_data::task::Skipped;
@@ -10,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The version of the file's layout that this crate writes and reads.
 const VERSION: u32 = 1;
@@ -36,6 +38,9 @@ pub struct Manifest {
     /// Records that were left out of the benchmark; its hash knows them too.
     #[serde(default)]
     pub skipped: Skipped,
+    /// Texts of the benchmark that were cut to the limits.
+    #[serde(default)]
+    pub cut: CutTexts,
 }
 
 /// What decides the result of a run.
@@ -78,14 +83,38 @@ impl Manifest {
             backbone_dir: session.backbone.dir.clone(),
             bench_dir: session.bench_dir.clone(),
             program: session.program.clone(),
-            started: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            // A clock before 1970 is wrong, and no reason to stop.
+            started: humantime::format_rfc3339_seconds(SystemTime::now().max(UNIX_EPOCH)).to_string(),
             machine: Machine {
                 os: std::env::consts::OS.to_owned(),
                 arch: std::env::consts::ARCH.to_owned(),
                 threads: rayon::current_num_threads(),
             },
             skipped: session.skipped.clone(),
+            cut: session.cut,
         }
+    }
+
+    /// Whether another manifest is of the same run: everything that decides its result is the same.
+    pub fn is_same_run(&self, other: &Self) -> bool {
+        let [a, b] = [&self.run, &other.run].map(serde_json::to_value);
+        matches!((a, b), (Ok(a), Ok(b)) if fwd_continual::differences(&a, &b).is_empty())
+    }
+
+    /// The model's folder, or the embedded model where that folder is gone; the hash tells whether it is the same.
+    ///
+    /// # Errors
+    /// If both are gone.
+    pub fn backbone_dir(&self) -> Result<PathBuf> {
+        assets::or_embedded(&self.backbone_dir, assets::backbone)
+    }
+
+    /// The benchmark's folder, or the embedded benchmark where that folder is gone; the hash tells whether it is the same.
+    ///
+    /// # Errors
+    /// If both are gone.
+    pub fn bench_dir(&self) -> Result<PathBuf> {
+        assets::or_embedded(&self.bench_dir, assets::benchmark)
     }
 
     /// Reads that of a run directory.

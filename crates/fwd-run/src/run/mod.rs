@@ -21,4 +21,4 @@ pub use paths::RunPaths;
 pub use ranks::{Rank, RankStage, Rows, read_ranks};
 pub use saved::{Reopening, SavedRun};
 pub use timing::Timing;
-pub use train::train;
+pub use train::{directory_below, train};

@@ -61,17 +61,18 @@ impl SavedRun {
     /// Another model or benchmark than the run's.
     pub fn session(&self, places: &Reopening, observer: &dyn Observer) -> Result<Session> {
         let manifest = &self.manifest;
-        let backbone = places.backbone.as_ref().unwrap_or(&manifest.backbone_dir);
-        let bench = places.bench.as_ref().unwrap_or(&manifest.bench_dir);
+        let backbone = places.backbone.clone().map_or_else(|| manifest.backbone_dir(), Ok)?;
+        let bench = places.bench.clone().map_or_else(|| manifest.bench_dir(), Ok)?;
         let options = SessionOptions {
             backbone: Some(backbone.clone()),
             bench: Some(bench.clone()),
             device: places.device,
+            limits: manifest.run.config.limits,
             on_bad: if manifest.run.config.skip_bad { OnBad::Skip } else { OnBad::Refuse },
             ..SessionOptions::default()
         };
         let session = Session::open(&options, observer)?;
-        self.check_backbone(&session.backbone.hash, backbone)?;
+        self.check_backbone(&session.backbone.hash, &backbone)?;
         let hash = session.bench.hash().to_string();
         ensure!(
             hash == manifest.run.data_hash,

@@ -11,9 +11,10 @@ use super::metrics::{Measures, RunMetrics, TaskInfo};
 use super::paths::RunPaths;
 use super::ranks::{Bridged, Prompted};
 use super::timing::Timing;
-use super::watch::{Remark, Watch};
+use super::watch::{Ahead, Remark, Watch};
 use crate::config::{Order, RunConfig};
 use crate::error::boxed;
+use crate::memory;
 use crate::model::{Model, Sample};
 use crate::observer::{Interrupted, Observer};
 use crate::plan::Plan;
@@ -25,12 +26,13 @@ use fwd_continual::{
     Column, Curriculum, Event, Learner, Method, MethodConfig, Moment, PRETRAINING, SavedState, Schedule,
     Stage, Status, Task, TaskId, Trainer,
 };
-use fwd_data::bench::{Record, Split};
+use fwd_data::bench::{BenchTask, Record, Split};
 use fwd_data::task::OnBad;
 use fwd_prompt::{Config, Interference, PromptLearner, PromptPool, Rule};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Runs one method into one directory, or goes on with an unfinished run there.
@@ -40,19 +42,12 @@ use std::time::Instant;
 /// What was finished is kept in all cases.
 pub fn train(
     session: &Session,
-    mut config: RunConfig,
+    config: RunConfig,
     out: &Path,
     observer: &dyn Observer,
 ) -> Result<RunMetrics> {
     let began = Instant::now();
-    config.check()?;
-    // The manifest says what was done, whatever the configuration asks for.
-    (config.device, config.skip_bad) = (session.device, session.on_bad == OnBad::Skip);
-    let tasks = session.tasks(&config)?;
-    config.tasks = tasks.iter().map(|task| task.name.clone()).collect();
-    config.order = Order::Given; // The list above has it.
-    let alone =
-        config.paths.alone.as_ref().map(|dir| RunMetrics::read_alone(dir, config.split)).transpose()?;
+    let Resolved { config, tasks, alone } = resolve(session, config)?;
     let alone_scores = match &alone {
         Some(all) => {
             let score = |name| {
@@ -107,6 +102,47 @@ pub fn train(
     metrics.write(run.dir())?;
     tracing::info!("finished: average {:.2}", metrics.measures.average.unwrap_or_default());
     Ok(metrics)
+}
+
+/// A run directory below `root` that nobody has named: `METHOD-seed-SEED`, or that name with a number behind it. It is the first that
+/// does not exist or where an unfinished run of the same identity lies, so that the same command goes on.
+///
+/// # Errors
+/// As [`train`] for a configuration that cannot be.
+pub fn directory_below(root: &Path, session: &Session, config: &RunConfig) -> Result<PathBuf> {
+    let Resolved { config, alone, .. } = resolve(session, config.clone())?;
+    let name = format!("{}-seed-{}", config.method, config.seed);
+    let manifest = Manifest::new(session, config, alone);
+    let numbered = (2..).map(|n| root.join(format!("{name}-{n}")));
+    let mut candidates = std::iter::once(root.join(&name)).chain(numbered);
+    let is_ours = |dir: &PathBuf| {
+        !dir.exists()
+            || !RunPaths::new(dir).is_finished()
+                && Manifest::read(dir).is_ok_and(|there| there.is_same_run(&manifest))
+    };
+    candidates.find(is_ours).context("all names of run directories are taken")
+}
+
+/// A configuration as the session carries it out.
+struct Resolved<'s> {
+    config: RunConfig,
+    tasks: Vec<&'s BenchTask>,
+    /// The scores of tasks learnt alone.
+    alone: Option<BTreeMap<String, f64>>,
+}
+
+fn resolve(session: &Session, mut config: RunConfig) -> Result<Resolved<'_>> {
+    config.check()?;
+    // The manifest says what was done, whatever the configuration asks for.
+    (config.device, config.skip_bad) = (session.device, session.on_bad == OnBad::Skip);
+    config.limits = session.limits;
+    let tasks = session.tasks(&config)?;
+    config.tasks = tasks.iter().map(|task| task.name.clone()).collect();
+    config.order = Order::Given; // The list above has it.
+    config.check_memory(session.backbone.model.prompt_dims(), memory::available())?;
+    let alone =
+        config.paths.alone.as_ref().map(|dir| RunMetrics::read_alone(dir, config.split)).transpose()?;
+    Ok(Resolved { config, tasks, alone })
 }
 
 /// What a plan ends in: the parts of [`RunMetrics`] that depend on it.
@@ -310,6 +346,12 @@ impl<'a> Runner<'a> {
         let dir = self.run.state(task.as_deref());
         let columns = curriculum.columns();
         let names: Vec<String> = curriculum.tasks.iter().map(|task| task.name.clone()).collect();
+        let ahead = Ahead {
+            tasks: names.clone(),
+            n_samples: curriculum.tasks.iter().map(|task| task.train.as_ref().len()).collect(),
+            has_fixed_steps: plan.steps.is_some(),
+            n_columns: columns.len(),
+        };
         let mut trainer = if SavedState::exists(&dir) {
             let trainer = Trainer::resume(learner, method, curriculum, plan, &dir).with_context(|| {
                 format!("cannot go on; to begin this run again, delete {}", self.run.dir().display())
@@ -327,7 +369,7 @@ impl<'a> Runner<'a> {
             Stage::Evaluate { column, .. } => columns.iter().position(|c| *c == column).unwrap_or(0),
             _ => 0,
         };
-        let mut watch = Watch::new(columns.len(), n_scored, self.observer);
+        let mut watch = Watch::new(ahead, n_scored, self.observer);
         let mut observe = |event: &Event<L::Note>| {
             watch.see(event, &mut self.timing.borrow_mut());
             if self.observer.is_stop_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

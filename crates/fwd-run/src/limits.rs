@@ -1,0 +1,279 @@
+//! Limits on the length of texts: an answer or an instruction of thousands of tokens would take the memory of the machine, and an
+//! instruction beyond the model's positions cannot be read at all. What is too long is refused, or cut, as configured, and counted.
+
+use crate::model::Backbone;
+use anyhow::{Result, bail, ensure};
+use fwd_data::bench::{Benchmark, Record, Split, record_name};
+use fwd_data::task::{OnBad, Skipped};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// How long texts may be, in tokens of the model, and what becomes of longer ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TextLimits {
+    /// The longest instruction. Where the model itself reads fewer tokens, that counts.
+    pub max_instruction_tokens: usize,
+    /// The longest answer that is learnt. Answers that are only scored may have any length.
+    pub max_target_tokens: usize,
+    /// What becomes of a text that is too long.
+    pub too_long: TooLong,
+}
+
+impl Default for TextLimits {
+    /// Instructions of 512 tokens, answers of 256; what is longer is refused.
+    fn default() -> Self {
+        Self { max_instruction_tokens: 512, max_target_tokens: 256, too_long: TooLong::Refuse }
+    }
+}
+
+/// What becomes of a text that is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TooLong {
+    /// Its record cannot be used: an error, or left out where records may be.
+    #[default]
+    Refuse,
+    /// The text is cut behind the last word that fits, and counted.
+    Cut,
+}
+
+/// How many texts were cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CutTexts {
+    /// Instructions.
+    pub instructions: usize,
+    /// Answers that are learnt.
+    pub answers: usize,
+}
+
+/// A text that is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Excess {
+    kind: Text,
+    n_tokens: usize,
+    limit: usize,
+}
+
+/// A text of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Text {
+    Instruction,
+    Answer,
+}
+
+impl std::fmt::Display for Excess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (what, key) = match self.kind {
+            Text::Instruction => ("instruction", "limits.max_instruction_tokens"),
+            Text::Answer => ("answer", "limits.max_target_tokens"),
+        };
+        let Self { n_tokens, limit, .. } = self;
+        write!(
+            f,
+            "its {what} has {n_tokens} tokens, the limit is {limit} ({key}, and what the model reads); shorten it, or set limits.too_long = \"cut\""
+        )
+    }
+}
+
+impl TextLimits {
+    /// Refuses limits that let nothing through.
+    ///
+    /// # Errors
+    /// That names the key.
+    pub fn check(&self) -> Result<()> {
+        for (key, value) in [
+            ("limits.max_instruction_tokens", self.max_instruction_tokens),
+            ("limits.max_target_tokens", self.max_target_tokens),
+        ] {
+            ensure!(value >= 2, "{key} is {value}, must be at least 2: the end of the text is a token too");
+        }
+        Ok(())
+    }
+
+    /// What is too long in an instruction and in its answers, of which the first is learnt in the split for training; none if all fits.
+    ///
+    /// # Errors
+    /// Those of the tokenizers.
+    pub fn excess(
+        &self,
+        backbone: &Backbone,
+        split: Split,
+        instruction: &str,
+        answers: &[String],
+    ) -> Result<Option<String>> {
+        let excess = self.first_excess(backbone, split, instruction, answers.first().map(String::as_str))?;
+        Ok(excess.map(|excess| excess.to_string()))
+    }
+
+    fn first_excess(
+        &self,
+        backbone: &Backbone,
+        split: Split,
+        instruction: &str,
+        answer: Option<&str>,
+    ) -> Result<Option<Excess>> {
+        let over = |kind, text: &str, limit: usize| {
+            if is_surely_short(text, limit) {
+                return Ok(None);
+            }
+            let n_tokens = match kind {
+                Text::Instruction => backbone.count_instruction_tokens(text)?,
+                Text::Answer => backbone.count_answer_tokens(text)?,
+            };
+            Ok((n_tokens > limit).then_some(Excess { kind, n_tokens, limit }))
+        };
+        let excess = over(Text::Instruction, instruction, self.instruction_limit(backbone))?;
+        match answer.filter(|_| excess.is_none() && split == Split::Train) {
+            Some(answer) => over(Text::Answer, answer, self.max_target_tokens),
+            None => Ok(excess),
+        }
+    }
+
+    fn instruction_limit(&self, backbone: &Backbone) -> usize {
+        let own = backbone.max_instruction_tokens().unwrap_or(usize::MAX);
+        own.min(self.max_instruction_tokens)
+    }
+
+    /// Cuts or leaves out the records of a benchmark whose texts are too long, or refuses them.
+    ///
+    /// # Errors
+    /// That names the record and both figures; those of the tokenizers.
+    pub fn apply(
+        &self,
+        bench: &mut Benchmark,
+        backbone: &Backbone,
+        on_bad: OnBad,
+        skipped: &mut Skipped,
+    ) -> Result<CutTexts> {
+        self.check()?;
+        let mut cut = CutTexts::default();
+        for task in &mut bench.tasks {
+            let names = names(&task.name, &task.records);
+            let excesses = task.records.par_iter().map(|record| {
+                let answer = record.answers.first().map(String::as_str);
+                self.first_excess(backbone, record.split, &record.instruction, answer)
+            });
+            let excesses = excesses.collect::<Result<Vec<_>>>()?;
+            let mut keep = vec![true; task.records.len()];
+            for (i, excess) in excesses.into_iter().enumerate() {
+                let Some(excess) = excess else { continue };
+                match (self.too_long, on_bad) {
+                    (TooLong::Cut, _) => self.cut(&mut task.records[i], backbone, &mut cut)?,
+                    (TooLong::Refuse, OnBad::Skip) => {
+                        keep[i] = false;
+                        skipped.list(format!("{}: {excess}", names[i]));
+                    }
+                    (TooLong::Refuse, OnBad::Refuse) => {
+                        bail!("{}: {excess}, or leave it out with --skip-bad", names[i])
+                    }
+                }
+            }
+            let mut keep = keep.into_iter();
+            task.records.retain(|_| keep.next().unwrap_or(true));
+        }
+        Ok(cut)
+    }
+
+    fn cut(&self, record: &mut Record, backbone: &Backbone, cut: &mut CutTexts) -> Result<()> {
+        let limit = self.instruction_limit(backbone);
+        if let Some(short) =
+            longest_prefix(&record.instruction, limit, |text| backbone.count_instruction_tokens(text))?
+        {
+            record.instruction = short;
+            cut.instructions += 1;
+        }
+        if record.split == Split::Train
+            && let Some(answer) = record.answers.first_mut()
+            && let Some(short) =
+                longest_prefix(answer, self.max_target_tokens, |text| backbone.count_answer_tokens(text))?
+        {
+            *answer = short;
+            cut.answers += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a text has no more tokens than `limit` by its length alone: a token of plain letters has at least one of them, and tokenizers
+/// add a mark in front and one or two around.
+fn is_surely_short(text: &str, limit: usize) -> bool {
+    const ADDED: usize = 4;
+    text.is_ascii() && text.len() + ADDED <= limit
+}
+
+/// The names of a task's records in messages: their own, or split and place.
+fn names(task: &str, records: &[Record]) -> Vec<String> {
+    let mut counts = [0; 3];
+    let name = |record: &Record| {
+        let count = &mut counts[record.split as usize];
+        let name = record_name(task, record.split, *count);
+        *count += 1;
+        record.id.as_ref().map_or(name.clone(), |id| format!("{name} (id {})", shortened(id)))
+    };
+    records.iter().map(name).collect()
+}
+
+/// An id in a message: in one short line.
+fn shortened(text: &str) -> String {
+    const LONGEST: usize = 60;
+    let short: String = text.escape_debug().take(LONGEST).collect();
+    if text.chars().count() > LONGEST { format!("{short}…") } else { short }
+}
+
+/// The longest beginning of a text, up to the end of a word, that has at most `limit` tokens; none if the text itself has no more.
+fn longest_prefix(text: &str, limit: usize, count: impl Fn(&str) -> Result<usize>) -> Result<Option<String>> {
+    if count(text)? <= limit {
+        return Ok(None);
+    }
+    let ends_of_words = text.char_indices().filter(|(at, c)| *at > 0 && c.is_whitespace()).map(|(at, _)| at);
+    let all = text.char_indices().map(|(at, _)| at).filter(|&at| at > 0);
+    for ends in [ends_of_words.collect::<Vec<_>>(), all.collect()] {
+        // The number of tokens grows with the text, but for single tokens at the seam: the last step goes down until it fits.
+        let (mut low, mut high) = (0, ends.len());
+        while low < high {
+            let middle = (low + high) / 2;
+            if count(text[..ends[middle]].trim_end())? <= limit { low = middle + 1 } else { high = middle }
+        }
+        for &end in ends[..low].iter().rev() {
+            let short = text[..end].trim_end();
+            if !short.is_empty() && count(short)? <= limit {
+                return Ok(Some(short.to_owned()));
+            }
+        }
+    }
+    bail!("the text `{}` cannot be cut to {limit} tokens", shortened(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A token a word, and one for the end.
+    fn words(text: &str) -> Result<usize> {
+        Ok(text.split_whitespace().count() + 1)
+    }
+
+    /// A token a letter, and one for the end.
+    fn letters(text: &str) -> Result<usize> {
+        Ok(text.chars().count() + 1)
+    }
+
+    #[test]
+    fn a_text_is_cut_behind_the_last_word_that_fits() {
+        assert_eq!(longest_prefix("a b c", 4, words).unwrap(), None);
+        assert_eq!(longest_prefix("a b  c", 3, words).unwrap(), Some("a b".to_owned()));
+        assert_eq!(longest_prefix("aa bb", 5, letters).unwrap(), Some("aa".to_owned()));
+        // A single word is cut within.
+        assert_eq!(longest_prefix("äöüß", 4, letters).unwrap(), Some("äöü".to_owned()));
+        assert!(longest_prefix("ab", 1, letters).is_err());
+    }
+
+    #[test]
+    fn limits_that_let_nothing_through_are_refused() {
+        TextLimits::default().check().unwrap();
+        let none = TextLimits { max_target_tokens: 1, ..TextLimits::default() };
+        assert!(none.check().unwrap_err().to_string().contains("limits.max_target_tokens"));
+    }
+}
