@@ -1,11 +1,14 @@
 //! The command line.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use fwd_eval::FirstRow;
 use fwd_run::config::Order;
 use fwd_run::{Choice, DeviceKind, Method};
+use std::ffi::OsStr;
+use std::marker::PhantomData;
 use std::path::PathBuf;
 
 const DEMO_EXAMPLES: &str = "\
@@ -212,8 +215,52 @@ pub(crate) struct MetricsArgs {
 
 /// A setting of the library by its name; the help lists all names with what they mean.
 fn one_of<T: Choice + Send + Sync>() -> impl TypedValueParser<Value = T> {
-    let names = T::all().into_iter().map(|(_, name, about)| PossibleValue::new(name).help(about));
-    PossibleValuesParser::new(names).try_map(|name| T::named(&name).ok_or("there is no such value"))
+    OneOf(PhantomData)
+}
+
+/// Reads the name of a `T`; of a misspelt one it says which is meant.
+struct OneOf<T>(PhantomData<T>);
+
+impl<T> Clone for OneOf<T> {
+    fn clone(&self) -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T: Choice + Send + Sync + 'static> TypedValueParser for OneOf<T> {
+    type Value = T;
+
+    fn parse_ref(&self, cmd: &clap::Command, arg: Option<&Arg>, value: &OsStr) -> Result<T, clap::Error> {
+        let name = value.to_string_lossy();
+        T::named(&name).ok_or_else(|| {
+            let names: Vec<String> = T::all().into_iter().map(|(_, name, _)| name.to_owned()).collect();
+            let mut error = clap::Error::new(ErrorKind::InvalidValue).with_cmd(cmd);
+            if let Some(arg) = arg {
+                error.insert(ContextKind::InvalidArg, ContextValue::String(arg.to_string()));
+            }
+            if let Some(meant) = nearest(&names, &name) {
+                error.insert(ContextKind::SuggestedValue, ContextValue::String(meant));
+            }
+            error.insert(ContextKind::InvalidValue, ContextValue::String(name.into_owned()));
+            error.insert(ContextKind::ValidValue, ContextValue::Strings(names));
+            error
+        })
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let names = T::all().into_iter().map(|(_, name, about)| PossibleValue::new(name).help(about));
+        Some(Box::new(names))
+    }
+}
+
+/// The name that a misspelt one is most similar to, if one is similar.
+fn nearest(names: &[String], misspelt: &str) -> Option<String> {
+    // The one measure knows common beginnings, the other exchanged letters.
+    let similarity = |name: &String| {
+        strsim::jaro_winkler(name, misspelt).max(strsim::normalized_damerau_levenshtein(name, misspelt))
+    };
+    let scored = names.iter().map(|name| (similarity(name), name)).filter(|(score, _)| *score > 0.65);
+    scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name.clone())
 }
 
 /// The moment of the first row of a matrix, by its name.
@@ -502,5 +549,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_misspelt_method_comes_with_the_one_that_is_meant() {
+        for (misspelt, meant) in [("fdw", "fwd"), ("fintune", "finetune"), ("l2pp", "l2p")] {
+            let error = Args::try_parse_from(["fwd-prompt", "train", "--method", misspelt]).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(&format!("'{meant}'")) && text.contains("a similar value"), "{text}");
+        }
+        let text = Args::try_parse_from(["fwd-prompt", "train", "--method", "lora"]).unwrap_err().to_string();
+        assert!(text.contains("possible values") && !text.contains("similar"), "{text}");
     }
 }

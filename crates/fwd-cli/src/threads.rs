@@ -12,6 +12,10 @@ const STACK: usize = 64 << 20;
 /// Threads of the pool nest: one that waits takes up another's work.
 const POOL_STACK: usize = 16 << 20;
 
+/// What a system that refuses a thread is short of.
+const TOO_LITTLE: &str =
+    "cannot start threads: the system allows too little memory or too few of them (ulimit -v, ulimit -u)";
+
 /// Starts the program again with the environment it needs, in this process' place, unless it is there already.
 ///
 /// The environment of a running process cannot be changed safely. If the restart fails, the program goes on and is only slower.
@@ -46,9 +50,9 @@ fn replace(again: &mut Command) {
 pub(crate) fn with_large_stack<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    rayon::ThreadPoolBuilder::new().stack_size(POOL_STACK).build_global().context("cannot start threads")?;
+    rayon::ThreadPoolBuilder::new().stack_size(POOL_STACK).build_global().context(TOO_LITTLE)?;
     let thread = std::thread::Builder::new().name("work".into()).stack_size(STACK).spawn(work);
-    let ended = thread.context("cannot start a thread")?.join();
+    let ended = thread.context(TOO_LITTLE)?.join();
     ended.map_err(|_| {
         anyhow!("the program has a defect (see the message above); the run directory is intact")
     })?

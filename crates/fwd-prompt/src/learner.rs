@@ -371,8 +371,9 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
             &pool.image_keys[training.first * dims.image_query..],
             &pool.text_keys[training.first * dims.text_query..],
         ];
-        if !changed.iter().copied().flatten().all(|x| x.is_finite()) {
-            return Err(NotFinite("an updated prompt or key").into());
+        // Similarities and subspaces are made of their squares.
+        if !changed.iter().copied().flatten().all(|x| (x * x).is_finite()) {
+            return Err(NotFinite("the square of an updated prompt or key").into());
         }
         Ok(StepReport { grad_norm, lr, optimiser_seconds })
     }

@@ -1,7 +1,7 @@
 //! Limits on the length of texts: an answer or an instruction of thousands of tokens would take the memory of the machine, and an
 //! instruction beyond the model's positions cannot be read at all. What is too long is refused, or cut, as configured, and counted.
 
-use crate::model::Backbone;
+use crate::model::CountTokens;
 use anyhow::{Result, bail, ensure};
 use fwd_data::bench::{Benchmark, Record, Split, record_name};
 use fwd_data::task::{OnBad, Skipped};
@@ -65,14 +65,16 @@ enum Text {
 
 impl std::fmt::Display for Excess {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (what, key) = match self.kind {
-            Text::Instruction => ("instruction", "limits.max_instruction_tokens"),
+        let (what, from) = match self.kind {
+            Text::Instruction => {
+                ("instruction", "the smaller of limits.max_instruction_tokens and what the model reads")
+            }
             Text::Answer => ("answer", "limits.max_target_tokens"),
         };
         let Self { n_tokens, limit, .. } = self;
         write!(
             f,
-            "its {what} has {n_tokens} tokens, the limit is {limit} ({key}, and what the model reads); shorten it, or set limits.too_long = \"cut\""
+            "its {what} has {n_tokens} tokens, the limit is {limit} ({from}); shorten it, or set limits.too_long = \"cut\""
         )
     }
 }
@@ -98,18 +100,18 @@ impl TextLimits {
     /// Those of the tokenizers.
     pub fn excess(
         &self,
-        backbone: &Backbone,
+        model: &dyn CountTokens,
         split: Split,
         instruction: &str,
         answers: &[String],
     ) -> Result<Option<String>> {
-        let excess = self.first_excess(backbone, split, instruction, answers.first().map(String::as_str))?;
+        let excess = self.first_excess(model, split, instruction, answers.first().map(String::as_str))?;
         Ok(excess.map(|excess| excess.to_string()))
     }
 
     fn first_excess(
         &self,
-        backbone: &Backbone,
+        model: &dyn CountTokens,
         split: Split,
         instruction: &str,
         answer: Option<&str>,
@@ -119,20 +121,20 @@ impl TextLimits {
                 return Ok(None);
             }
             let n_tokens = match kind {
-                Text::Instruction => backbone.count_instruction_tokens(text)?,
-                Text::Answer => backbone.count_answer_tokens(text)?,
+                Text::Instruction => model.count_instruction_tokens(text)?,
+                Text::Answer => model.count_answer_tokens(text)?,
             };
             Ok((n_tokens > limit).then_some(Excess { kind, n_tokens, limit }))
         };
-        let excess = over(Text::Instruction, instruction, self.instruction_limit(backbone))?;
+        let excess = over(Text::Instruction, instruction, self.instruction_limit(model))?;
         match answer.filter(|_| excess.is_none() && split == Split::Train) {
             Some(answer) => over(Text::Answer, answer, self.max_target_tokens),
             None => Ok(excess),
         }
     }
 
-    fn instruction_limit(&self, backbone: &Backbone) -> usize {
-        let own = backbone.max_instruction_tokens().unwrap_or(usize::MAX);
+    fn instruction_limit(&self, model: &dyn CountTokens) -> usize {
+        let own = model.max_instruction_tokens().unwrap_or(usize::MAX);
         own.min(self.max_instruction_tokens)
     }
 
@@ -143,7 +145,7 @@ impl TextLimits {
     pub fn apply(
         &self,
         bench: &mut Benchmark,
-        backbone: &Backbone,
+        model: &dyn CountTokens,
         on_bad: OnBad,
         skipped: &mut Skipped,
     ) -> Result<CutTexts> {
@@ -153,14 +155,14 @@ impl TextLimits {
             let names = names(&task.name, &task.records);
             let excesses = task.records.par_iter().map(|record| {
                 let answer = record.answers.first().map(String::as_str);
-                self.first_excess(backbone, record.split, &record.instruction, answer)
+                self.first_excess(model, record.split, &record.instruction, answer)
             });
             let excesses = excesses.collect::<Result<Vec<_>>>()?;
             let mut keep = vec![true; task.records.len()];
             for (i, excess) in excesses.into_iter().enumerate() {
                 let Some(excess) = excess else { continue };
                 match (self.too_long, on_bad) {
-                    (TooLong::Cut, _) => self.cut(&mut task.records[i], backbone, &mut cut)?,
+                    (TooLong::Cut, _) => self.cut(&mut task.records[i], model, &mut cut)?,
                     (TooLong::Refuse, OnBad::Skip) => {
                         keep[i] = false;
                         skipped.list(format!("{}: {excess}", names[i]));
@@ -176,10 +178,10 @@ impl TextLimits {
         Ok(cut)
     }
 
-    fn cut(&self, record: &mut Record, backbone: &Backbone, cut: &mut CutTexts) -> Result<()> {
-        let limit = self.instruction_limit(backbone);
+    fn cut(&self, record: &mut Record, model: &dyn CountTokens, cut: &mut CutTexts) -> Result<()> {
+        let limit = self.instruction_limit(model);
         if let Some(short) =
-            longest_prefix(&record.instruction, limit, |text| backbone.count_instruction_tokens(text))?
+            longest_prefix(&record.instruction, limit, |text| model.count_instruction_tokens(text))?
         {
             record.instruction = short;
             cut.instructions += 1;
@@ -187,7 +189,7 @@ impl TextLimits {
         if record.split == Split::Train
             && let Some(answer) = record.answers.first_mut()
             && let Some(short) =
-                longest_prefix(answer, self.max_target_tokens, |text| backbone.count_answer_tokens(text))?
+                longest_prefix(answer, self.max_target_tokens, |text| model.count_answer_tokens(text))?
         {
             *answer = short;
             cut.answers += 1;

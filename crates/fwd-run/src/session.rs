@@ -78,12 +78,30 @@ impl Session {
         let backbone = options.backbone.clone().map_or_else(assets::backbone, Ok)?;
         let backbone = Backbone::open(&backbone, &device)?;
         let cut = options.limits.apply(&mut bench, &backbone, options.on_bad, &mut skipped)?;
-        report(&skipped, cut, observer);
         tracing::info!("model {} ({})", backbone.dir.display(), backbone.hash);
         tracing::info!("benchmark {} ({})", bench_dir.display(), bench.hash());
         let &SessionOptions { device, on_bad, limits, .. } = options;
         let program = options.program.clone();
-        Ok(Self { backbone, bench, bench_dir, skipped, device, on_bad, limits, cut, program })
+        let session = Self { backbone, bench, bench_dir, skipped, device, on_bad, limits, cut, program };
+        const FEW: usize = 10;
+        for reason in session.skipped.reasons.iter().take(FEW) {
+            observer.note(&format!("left out: {reason}"));
+        }
+        session.note_losses(observer);
+        Ok(session)
+    }
+
+    /// Tells how many records are left out and how many texts are cut, if there are any; the manifest of a run lists them.
+    pub fn note_losses(&self, observer: &dyn Observer) {
+        if self.skipped.n_records > 0 {
+            observer.note(&format!("{} records left out", self.skipped.n_records));
+        }
+        if self.cut != CutTexts::default() {
+            let CutTexts { instructions, answers } = self.cut;
+            observer.note(&format!(
+                "{instructions} instructions and {answers} answers cut to the limits of length"
+            ));
+        }
     }
 
     /// What the model computes of the benchmark's samples before prompts are involved, kept in `dir`.
@@ -116,21 +134,5 @@ impl Session {
             Order::Shuffled => tasks.shuffle(&mut fwd_continual::stream(config.seed, "task order", [0, 0])),
         }
         Ok(tasks)
-    }
-}
-
-/// Says what was left out: the first few records, and how many there are; the manifest lists more.
-fn report(skipped: &Skipped, cut: CutTexts, observer: &dyn Observer) {
-    const FEW: usize = 10;
-    for reason in skipped.reasons.iter().take(FEW) {
-        observer.note(&format!("left out: {reason}"));
-    }
-    if skipped.n_records > 0 {
-        observer.note(&format!("{} records left out", skipped.n_records));
-    }
-    if cut != CutTexts::default() {
-        let CutTexts { instructions, answers } = cut;
-        observer
-            .note(&format!("{instructions} instructions and {answers} answers cut to the limits of length"));
     }
 }

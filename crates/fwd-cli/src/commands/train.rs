@@ -46,6 +46,8 @@ pub(super) fn command(args: &TrainArgs, common: &Common) -> Result<ExitCode> {
     } else {
         output::print(&format!("{}\n{}", table::scores(&metrics), table::comparison(&[&metrics])))?;
     }
+    // The list of what was left out scrolled by long ago.
+    session.note_losses(&Terminal);
     Ok(ExitCode::SUCCESS)
 }
 

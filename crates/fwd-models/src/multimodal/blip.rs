@@ -4,7 +4,7 @@
 //! [`LanguageModel`] of the projection's width can take its place ([`Blip::with_language`]).
 
 use super::features::FrozenFeatures;
-use super::model::{Instructions, MultimodalModel};
+use super::model::{Instructions, MultimodalModel, Reading};
 use crate::bridge::{Projection, QFormer, QFormerText};
 use crate::config::{ModelConfig, ModelKind, SpecialTokens};
 use crate::error::{ModelError, Result};
@@ -30,6 +30,15 @@ pub struct Blip {
     qformer: QFormer,
     projection: Projection,
     language: Arc<dyn LanguageModel>,
+}
+
+impl ModelConfig {
+    pub(super) fn reading(&self) -> Reading {
+        let bridge_reads_instruction = self.kind == ModelKind::InstructBlip;
+        // T5 has relative positions; the Q-Former of BLIP-2 reads no instruction.
+        let max_instruction_tokens = bridge_reads_instruction.then_some(self.qformer.max_position_embeddings);
+        Reading { bridge_reads_instruction, max_instruction_tokens }
+    }
 }
 
 impl Blip {
@@ -225,12 +234,11 @@ impl MultimodalModel for Blip {
     }
 
     fn bridge_reads_instruction(&self) -> bool {
-        self.config.kind == ModelKind::InstructBlip
+        self.config.reading().bridge_reads_instruction
     }
 
     fn max_instruction_tokens(&self) -> Option<usize> {
-        // T5 has relative positions; the Q-Former of BLIP-2 reads no instruction.
-        self.bridge_reads_instruction().then_some(self.config.qformer.max_position_embeddings)
+        self.config.reading().max_instruction_tokens
     }
 
     fn image_features(&self, pixels: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor> {

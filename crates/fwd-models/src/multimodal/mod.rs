@@ -18,6 +18,6 @@ mod sample;
 
 pub use blip::Blip;
 pub use features::FrozenFeatures;
-pub use load::load;
-pub use model::{Instructions, MultimodalModel};
+pub use load::{load, reading};
+pub use model::{Instructions, MultimodalModel, Reading};
 pub use sample::{Sample, SampleSegment, padded};

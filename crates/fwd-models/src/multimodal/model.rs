@@ -23,6 +23,15 @@ pub struct Instructions {
     pub qformer: Option<QFormerText>,
 }
 
+/// What a model does with an instruction, as its configuration alone says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// As [`MultimodalModel::bridge_reads_instruction`].
+    pub bridge_reads_instruction: bool,
+    /// As [`MultimodalModel::max_instruction_tokens`].
+    pub max_instruction_tokens: Option<usize>,
+}
+
 /// A model that answers instructions about images: a vision tower, a bridge, and a language model.
 ///
 /// Images, masks, ids and labels may be on the CPU, whatever device the parameters are on; ids and labels are best kept there.

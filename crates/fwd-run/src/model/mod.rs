@@ -2,10 +2,12 @@
 //! sample kept on disk.
 
 mod backbone;
+mod counting;
 mod features;
 
 pub use backbone::{Answer, Backbone};
 pub(crate) use backbone::{Reader, hex, instructions};
+pub use counting::{CountTokens, ModelTokenizers};
 pub use features::FeatureStore;
 /// What the frozen model has computed of one image and instruction, before any prompt is involved.
 pub use fwd_models::Sample;
