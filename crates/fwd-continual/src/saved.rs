@@ -22,6 +22,10 @@ use std::path::Path;
 
 const MANIFEST: &str = "state.json";
 const VERSION: u32 = 4;
+/// The largest manifest that is read, in bytes.
+const MAX_MANIFEST: u64 = 1 << 28;
+/// The largest file of tensors that is read, in bytes: fine-tuning keeps weights and two moments of each.
+const MAX_TENSORS: u64 = 1 << 36;
 
 /// All sections of a saved state.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -255,7 +259,7 @@ impl SavedState {
     /// [`ContinualError::Io`], or [`ContinualError::State`] that says which file is damaged, cut short or of another version.
     pub fn load(dir: &Path) -> Result<Self> {
         let path = Self::manifest(dir);
-        let json = fs::read(&path).map_err(io(&path))?;
+        let json = fwd_files::read(&path, MAX_MANIFEST).map_err(io(&path))?;
         let state = |what: String| ContinualError::State { path: path.clone(), what };
         let version: Versioned =
             serde_json::from_slice(&json).map_err(|e| state(format!("not a saved state: {e}")))?;
@@ -275,7 +279,7 @@ impl SavedState {
             )));
         }
         let path = dir.join(&manifest.tensors);
-        let bytes = fs::read(&path).map_err(io(&path))?;
+        let bytes = fwd_files::read(&path, MAX_TENSORS).map_err(io(&path))?;
         let damaged =
             |what: String| ContinualError::State { path: path.clone(), what: format!("damaged: {what}") };
         let crc = crc32fast::hash(&bytes);

@@ -3,7 +3,6 @@
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fs;
 use std::path::Path;
 
 /// Writes a temporary file beside `path`, flushes it to the disk, renames it, and flushes the folder.
@@ -24,11 +23,29 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     write_atomically(path, &bytes)
 }
 
+/// The largest file that is read into memory at once, in bytes.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// The content of an ordinary file of at most 1 GiB.
+///
+/// # Errors
+/// The system's error, naming the file.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    fwd_files::read(path, MAX_BYTES).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The content of an ordinary file of text of at most 1 GiB.
+///
+/// # Errors
+/// As [`read`], or where it is no UTF-8.
+pub fn read_to_string(path: &Path) -> Result<String> {
+    fwd_files::read_to_string(path, MAX_BYTES).with_context(|| format!("cannot read {}", path.display()))
+}
+
 /// Reads a JSON file.
 ///
 /// # Errors
 /// That it is missing, or where it is damaged.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))
+    serde_json::from_slice(&read(path)?).with_context(|| format!("{} is damaged", path.display()))
 }

@@ -5,7 +5,7 @@
 //! `prompt` is the question, `text` the answer that was given, `score` is that of the task's metric, 0…1 (0…10 for CIDEr-D, which is
 //! one of all captions together).
 
-use crate::files::write_atomically;
+use crate::files::{read_to_string, write_atomically};
 use crate::model::Backbone;
 use crate::observer::{Observer, check};
 use crate::samples::Exam;
@@ -13,7 +13,6 @@ use anyhow::{Context, Result};
 use fwd_data::bench::Metric;
 use fwd_prompt::PromptPool;
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::path::Path;
 
 /// How answers are generated.
@@ -145,7 +144,7 @@ pub fn read_percent(metric: Metric, path: &Path) -> Result<f64> {
         text: String,
         answers: Vec<String>,
     }
-    let file = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file = read_to_string(path)?;
     let read = |(i, line): (usize, &str)| -> Result<Line> {
         serde_json::from_str(line)
             .with_context(|| format!("{}, line {}, is damaged; delete the file", path.display(), i + 1))

@@ -17,6 +17,7 @@
 use super::options::MethodOptions;
 use crate::choice::Choice;
 use crate::device::DeviceKind;
+use crate::files::read_to_string;
 use crate::limits::TextLimits;
 use crate::method::Method;
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -25,7 +26,6 @@ use fwd_data::bench::Split;
 use fwd_prompt::linalg::{AdamW, ProjectAt};
 use fwd_prompt::{Allocation, Config, PoolConfig, Rejection, Rule, SubspaceOptions, TrainingConfig};
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Everything that a run is started with.
@@ -161,10 +161,7 @@ impl RunConfig {
     /// An unreadable file; an unknown key or a value of the wrong kind, with line, column and a suggestion.
     pub fn read(file: Option<&Path>, assignments: &[String]) -> Result<Self> {
         let (text, origin) = match file {
-            Some(path) => (
-                fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
-                path.display().to_string(),
-            ),
+            Some(path) => (read_to_string(path)?, path.display().to_string()),
             None => (String::new(), "configuration".to_owned()),
         };
         let mut config = Self::parse(&text, &origin)?;

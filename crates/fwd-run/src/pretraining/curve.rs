@@ -1,7 +1,7 @@
 //! The loss curve of a pre-training.
 
-use anyhow::{Context, Result};
-use std::fs;
+use crate::files::read_to_string;
+use anyhow::Result;
 use std::path::Path;
 
 /// The loss curve as CSV: step, mean training loss since the line before, validation loss of each task.
@@ -14,7 +14,7 @@ impl Curve {
     pub(super) fn read(path: &Path, step: usize, tasks: &[&str]) -> Result<Self> {
         let mut text = format!("step,loss,{}\n", tasks.join(","));
         if step > 0 && path.exists() {
-            let old = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let old = read_to_string(path)?;
             let is_kept = |line: &&str| {
                 line.split(',').next().and_then(|n| n.parse().ok()).is_some_and(|n: usize| n <= step)
             };

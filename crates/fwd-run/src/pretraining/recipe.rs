@@ -1,12 +1,12 @@
 //! The recipe of a pre-training: sizes of the model, data, optimiser. A TOML file, unknown keys are errors.
 
+use crate::files::read_to_string;
 use anyhow::{Context, Result, ensure};
 use fwd_models::ModelConfig;
 use fwd_prompt::linalg::AdamW;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 /// Everything that decides what a pre-training computes, beside the data and the vision network.
@@ -165,7 +165,7 @@ impl Recipe {
     /// # Errors
     /// An unreadable file, an unknown or missing key, a value that cannot be.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = read_to_string(path)?;
         let recipe: Self = toml::from_str(&text).with_context(|| path.display().to_string())?;
         ensure!(
             recipe.steps > 0 && recipe.batch_size > 0,

@@ -8,7 +8,7 @@ use super::sampler::{Draw, Drawn, Sampler};
 use super::vision::features;
 use super::vocabulary::{self, texts_of};
 use crate::assets;
-use crate::files::{write_atomically, write_json};
+use crate::files::{read, write_atomically, write_json};
 use crate::model::{Model, Reader};
 use crate::observer::{Interrupted, Observer};
 use crate::weight_training::{
@@ -104,7 +104,7 @@ impl<'a> Pretraining<'a> {
         let vision = out.vision();
         if !vision.exists() {
             let embedded = ModelPaths::new(&assets::backbone()?).vision();
-            let bytes = fs::read(&embedded).with_context(|| format!("cannot read {}", embedded.display()))?;
+            let bytes = read(&embedded)?;
             write_atomically(&vision, &bytes)?;
         }
         let train = || tasks.iter().flat_map(|t| t.split(Split::Train));
@@ -323,7 +323,7 @@ impl<'a> Pretraining<'a> {
         let mut map = BTreeMap::new();
         for path in [self.out.vision(), self.out.trained()] {
             let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let bytes = read(&path)?;
             let tensors =
                 safetensors::SafeTensors::deserialize(&bytes).with_context(|| path.display().to_string())?;
             map.extend(tensors.names().into_iter().map(|name| (name.to_owned(), file.clone())));

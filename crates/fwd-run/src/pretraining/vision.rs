@@ -1,13 +1,13 @@
 //! Features of images through the vision network of a model that is trained.
 
+use crate::files::read;
 use crate::model::{Model, hex};
 use crate::observer::Observer;
 use crate::weight_training::{ImageFeatures, Network, View};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use fwd_data::ImageProcessor;
 use fwd_data::bench::Benchmark;
 use sha2::{Digest, Sha256};
-use std::fs;
 use std::path::Path;
 
 /// Features of views of images through the vision network of a model, whose weights are in the file `vision`.
@@ -22,7 +22,7 @@ pub(super) fn features(
     cache: &Path,
     observer: &dyn Observer,
 ) -> Result<ImageFeatures> {
-    let bytes = fs::read(vision).with_context(|| format!("cannot read {}", vision.display()))?;
+    let bytes = read(vision)?;
     let hash = hex(&Sha256::digest(&bytes));
     let network = Network { model, hash: &hash, processor };
     ImageFeatures::compute(&network, bench, views, cache, observer)

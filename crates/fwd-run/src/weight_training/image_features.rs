@@ -226,14 +226,19 @@ fn path(cache: &Path, tower_hash: &str, bench: &Benchmark, view: &View<'_>) -> R
     Ok(cache.join("vision").join(&name[..2]).join(&name[2..]))
 }
 
+/// The largest file that is read, in bytes: 65,536 tokens of 2048 channels.
+const MAX_BYTES: u64 = 1 << 28;
+
 /// Tokens, channels, CRC-32, values. None for a file that is missing, cut short or damaged.
 fn read(path: &Path) -> Option<Kept> {
-    let bytes = fs::read(path).ok()?;
+    let bytes = fwd_files::read(path, MAX_BYTES).ok()?;
     let (head, body) = bytes.split_first_chunk::<12>()?;
     let word =
         |i: usize| u32::from_le_bytes([head[4 * i], head[4 * i + 1], head[4 * i + 2], head[4 * i + 3]]);
     let (tokens, channels) = (word(0) as usize, word(1) as usize);
-    if word(2) != crc32fast::hash(body) || body.len() != 2 * tokens * channels {
+    if word(2) != crc32fast::hash(body)
+        || tokens.checked_mul(channels).and_then(|n| n.checked_mul(2)) != Some(body.len())
+    {
         return None;
     }
     Some((tokens, channels, body.as_chunks::<2>().0.iter().map(|&b| f16::from_le_bytes(b)).collect()))
