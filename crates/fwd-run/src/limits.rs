@@ -3,7 +3,7 @@
 
 use crate::model::CountTokens;
 use anyhow::{Result, bail, ensure};
-use fwd_data::bench::{Benchmark, Record, Split, record_name};
+use fwd_data::bench::{BenchTask, Benchmark, Record, Split, record_name};
 use fwd_data::task::{OnBad, Skipped};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -152,30 +152,46 @@ impl TextLimits {
         self.check()?;
         let mut cut = CutTexts::default();
         for task in &mut bench.tasks {
-            let names = names(&task.name, &task.records);
-            let excesses = task.records.par_iter().map(|record| {
-                let answer = record.answers.first().map(String::as_str);
-                self.first_excess(model, record.split, &record.instruction, answer)
-            });
-            let excesses = excesses.collect::<Result<Vec<_>>>()?;
             let mut keep = vec![true; task.records.len()];
-            for (i, excess) in excesses.into_iter().enumerate() {
-                let Some(excess) = excess else { continue };
+            for (i, what) in self.excesses(task, model)? {
                 match (self.too_long, on_bad) {
                     (TooLong::Cut, _) => self.cut(&mut task.records[i], model, &mut cut)?,
                     (TooLong::Refuse, OnBad::Skip) => {
                         keep[i] = false;
-                        skipped.list(format!("{}: {excess}", names[i]));
+                        skipped.list(what);
                     }
-                    (TooLong::Refuse, OnBad::Refuse) => {
-                        bail!("{}: {excess}, or leave it out with --skip-bad", names[i])
-                    }
+                    (TooLong::Refuse, OnBad::Refuse) => bail!("{what}, or leave it out with --skip-bad"),
                 }
             }
             let mut keep = keep.into_iter();
             task.records.retain(|_| keep.next().unwrap_or(true));
         }
         Ok(cut)
+    }
+
+    /// The records of a benchmark whose texts are too long, each with its name and both figures.
+    ///
+    /// # Errors
+    /// Those of the tokenizers.
+    pub fn findings(&self, bench: &Benchmark, model: &dyn CountTokens) -> Result<Vec<String>> {
+        let mut all = Vec::new();
+        for task in &bench.tasks {
+            all.extend(self.excesses(task, model)?.into_iter().map(|(_, what)| what));
+        }
+        Ok(all)
+    }
+
+    /// The records of a task whose texts are too long, by their places.
+    fn excesses(&self, task: &BenchTask, model: &dyn CountTokens) -> Result<Vec<(usize, String)>> {
+        let records = task.records.par_iter().enumerate();
+        let found = records.filter_map(|(i, record)| {
+            let answer = record.answers.first().map(String::as_str);
+            let excess = self.first_excess(model, record.split, &record.instruction, answer);
+            excess.transpose().map(|excess| Ok((i, excess?)))
+        });
+        let found = found.collect::<Result<Vec<_>>>()?;
+        let names = if found.is_empty() { Vec::new() } else { names(&task.name, &task.records) };
+        Ok(found.into_iter().map(|(i, excess)| (i, format!("{}: {excess}", names[i]))).collect())
     }
 
     fn cut(&self, record: &mut Record, model: &dyn CountTokens, cut: &mut CutTexts) -> Result<()> {

@@ -49,6 +49,8 @@ pub struct CheckReport {
     pub stated_answers: Vec<String>,
     /// Tasks without records in a split, as `task: split`.
     pub empty_splits: Vec<String>,
+    /// Records that a model refuses, as whoever has the model found them; [`check`] itself knows none.
+    pub refused_by_model: Vec<String>,
     /// Records that were left out when the benchmark was opened. They do not count as wrong.
     pub left_out: Skipped,
 }
@@ -63,6 +65,7 @@ impl CheckReport {
             && self.answers_not_ten.is_empty()
             && self.stated_answers.is_empty()
             && self.empty_splits.is_empty()
+            && self.refused_by_model.is_empty()
     }
 }
 
@@ -76,6 +79,7 @@ impl fmt::Display for CheckReport {
         list(f, "records without ten answers", &self.answers_not_ten)?;
         list(f, "instructions that state the answer", &self.stated_answers)?;
         list(f, "splits without records", &self.empty_splits)?;
+        list(f, "records that the model refuses", &self.refused_by_model)?;
         if self.left_out.n_records > 0 {
             writeln!(f, "records left out: {}", self.left_out.n_records)?;
             self.left_out.reasons.iter().try_for_each(|reason| writeln!(f, "  {reason}"))?;
@@ -115,6 +119,7 @@ pub fn check(bench: &Benchmark, left_out: Skipped) -> CheckReport {
         answers_not_ten: bench.tasks.iter().flat_map(answers_not_ten).collect(),
         stated_answers: bench.tasks.iter().flat_map(stated_answers).collect(),
         empty_splits: bench.tasks.iter().flat_map(empty_splits).collect(),
+        refused_by_model: Vec::new(),
         left_out,
     }
 }
