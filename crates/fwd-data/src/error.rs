@@ -72,7 +72,10 @@ pub enum DataError {
         what: String,
     },
     /// The text of a record has the token `<image>`, which stands for an image, and the record has none.
-    #[error("{}, record {index}: the text has `<image>`, but the record has no image; give its path under the key `image`", file(path))]
+    #[error(
+        "{}, record {index}: the text has `<image>`, but the record has no image; give its path under the key `image`",
+        file(path)
+    )]
     TokenWithoutImage {
         /// The file of records.
         path: PathBuf,

@@ -118,4 +118,5 @@ fn report(skipped: &Skipped, observer: &dyn Observer) {
     if skipped.n_records > 0 {
         observer.note(&format!("{} records left out", skipped.n_records));
     }
+    skipped.remarks.iter().for_each(|remarks| observer.note(&remarks.to_string()));
 }

@@ -1,11 +1,11 @@
-//! `data check`: the report on a benchmark; `data convert`: the same benchmark in another format.
+//! `data check`: the report on a benchmark; `data convert`: the same benchmark in another format; `data init`: a benchmark from pictures.
 
 use super::session::on_bad;
-use crate::args::{CheckArgs, Common, ConvertArgs, Layout};
+use crate::args::{CheckArgs, Common, ConvertArgs, InitArgs, Layout};
 use crate::{output, progress};
 use anyhow::Result;
 use fwd_data::bench::check as examine;
-use fwd_data::task::{self, Loaded, TaskSet, convert as convert_to};
+use fwd_data::task::{self, Init, Loaded, MadeTask, TaskSet, convert as convert_to};
 use fwd_run::assets;
 use serde::Serialize;
 use std::fmt::Display;
@@ -57,8 +57,42 @@ pub(super) fn convert(args: &ConvertArgs, common: &Common) -> Result<ExitCode> {
         output::print_json(&loaded.skipped)?;
     } else {
         loaded.skipped.reasons.iter().for_each(|reason| progress::note(reason));
+        let kept = |name: &str| bench.tasks.iter().any(|task| task.name == name);
+        let remarks = loaded.skipped.remarks.iter().filter(|remarks| kept(&remarks.task));
+        remarks.for_each(|remarks| progress::note(&remarks.to_string()));
         let n = loaded.skipped.n_records;
         output::print(&format!("{} tasks, {n} records left out: {}", bench.tasks.len(), args.out.display()))?;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The command `data init`.
+///
+/// # Errors
+/// A folder without classes, a damaged table, a benchmark that is there already.
+pub(super) fn init(args: &InitArgs, common: &Common) -> Result<ExitCode> {
+    const FEW: usize = 10;
+    let options = Init { seed: args.seed, test_share: args.test_share, question: args.question.clone() };
+    let made = task::init(&args.from, &options)?;
+    if common.json {
+        output::print_json(&made)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for path in made.passed_over.iter().take(FEW) {
+        progress::note(&format!("passed over: {:?}", path.display().to_string()));
+    }
+    for MadeTask { name, n_classes, n_records } in &made.tasks {
+        let classes = n_classes.map_or_else(String::new, |n| format!("{n} classes, "));
+        let splits: Vec<String> = n_records.iter().map(|(split, n)| format!("{n} {split}")).collect();
+        output::print(&format!("{name}: {classes}{}", splits.join(", ")))?;
+    }
+    let n_passed_over = made.passed_over.len();
+    let description = made.description.display();
+    output::print(&format!(
+        "{} tasks, {n_passed_over} pictures passed over: {description}",
+        made.tasks.len()
+    ))?;
+    let dir = made.description.parent().unwrap_or(&made.description).display();
+    output::print(&format!("next: fwd-prompt data check {dir}"))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -45,7 +45,12 @@ pub fn annotations(path: &Path, task: &str, split: Split) -> Result<Annotations>
             question: record.instruction,
             answers: record.answers,
         });
-        return Ok(Annotations { task: task.to_owned(), metric, samples: samples.collect(), left_out: Vec::new() });
+        return Ok(Annotations {
+            task: task.to_owned(),
+            metric,
+            samples: samples.collect(),
+            left_out: Vec::new(),
+        });
     }
     let set = TaskSet::open(path)?;
     let spec = set.task(task)?;
@@ -60,7 +65,8 @@ pub fn annotations(path: &Path, task: &str, split: Split) -> Result<Annotations>
         left_out.append(&mut records.left_out.rejected_images);
         for record in records {
             let record = record?;
-            let Some((prompt, answers)) = asked_and_right(spec, references.as_ref(), split, &file, &record)? else {
+            let Some((prompt, answers)) = asked_and_right(spec, references.as_ref(), split, &file, &record)?
+            else {
                 left_out.push(record.name());
                 continue;
             };

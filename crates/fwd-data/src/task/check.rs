@@ -240,7 +240,9 @@ impl Checker<'_> {
                 for record in records {
                     let looked = record.and_then(|record| {
                         let from = origin(&path, record.index);
-                        let Some((prompt, answers)) = asked_and_right(spec, references.as_ref(), split, &path, &record)? else {
+                        let Some((prompt, answers)) =
+                            asked_and_right(spec, references.as_ref(), split, &path, &record)?
+                        else {
                             remarks.rejected_images += 1;
                             return Ok(());
                         };
@@ -253,7 +255,8 @@ impl Checker<'_> {
                         Ok(())
                     });
                     looked.or_else(|error| {
-                        remarks.token_without_image += usize::from(matches!(error, DataError::TokenWithoutImage { .. }));
+                        remarks.token_without_image +=
+                            usize::from(matches!(error, DataError::TokenWithoutImage { .. }));
                         self.record_error(place, error)
                     })?;
                 }
@@ -294,7 +297,11 @@ impl Checker<'_> {
         if let Some(id) = &record.id {
             let is_known = !seen.ids.insert(digest(id));
             if !seen.asked.insert(digest(&format!("{id}\n{}", record.instruction))) {
-                add(&mut self.report.duplicate_ids, place, format!("{from}: another is called `{}`", shown(id)));
+                add(
+                    &mut self.report.duplicate_ids,
+                    place,
+                    format!("{from}: another is called `{}`", shown(id)),
+                );
             } else if is_known {
                 seen.n_shared_ids += 1;
             }

@@ -75,7 +75,8 @@ impl Annotations {
                 Err(error) => read.errors.push(error),
             }
         }
-        let rejected = read.captions.iter().filter(|(_, captions)| captions.texts.is_empty() && captions.has_rejected);
+        let rejected =
+            read.captions.iter().filter(|(_, captions)| captions.texts.is_empty() && captions.has_rejected);
         read.left_out.rejected_images = rejected.map(|(image, _)| image.clone()).collect();
         Ok(read)
     }
@@ -96,7 +97,10 @@ impl Annotations {
     /// The captions by the ids of their images, and the errors of single annotations. An image has none if all of its captions are
     /// marked as rejected; one with empty captions only is not among them.
     pub(super) fn into_answers(self) -> (impl Iterator<Item = (String, Vec<String>)>, Vec<DataError>) {
-        let known = self.captions.into_iter().filter(|(_, captions)| captions.has_rejected || !captions.texts.is_empty());
+        let known = self
+            .captions
+            .into_iter()
+            .filter(|(_, captions)| captions.has_rejected || !captions.texts.is_empty());
         (known.map(|(image, captions)| (image, captions.texts)), self.errors)
     }
 }

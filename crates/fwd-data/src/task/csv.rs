@@ -40,7 +40,11 @@ impl CsvRecords {
             .collect::<std::result::Result<_, _>>()
             .map_err(|_| source.syntax("the header is not UTF-8"))?;
         if let Some((i, name)) = header.iter().enumerate().find(|(i, name)| header[..*i].contains(name)) {
-            return Err(source.syntax(format!("the header names `{}` again in column {}", shown(name), i + 1)));
+            return Err(source.syntax(format!(
+                "the header names `{}` again in column {}",
+                shown(name),
+                i + 1
+            )));
         }
         if !header.iter().any(|name| ["text", "question", "instruction"].contains(&name.as_str())) {
             let columns = header.join("`, `");
@@ -52,13 +56,16 @@ impl CsvRecords {
     }
 
     fn advance(&mut self) -> Result<Option<TaskRecord>> {
-        let Some(Row { cells, is_open, has_breaks, is_strange }) = row(&mut self.source, Some(self.n_read))? else {
+        let Some(Row { cells, is_open, has_breaks, is_strange }) = row(&mut self.source, Some(self.n_read))?
+        else {
             return Ok(None);
         };
         let index = self.n_read;
         let what = format!("{} fields under {} columns", cells.len(), self.header.len());
         if is_open && cells.len() < self.header.len() {
-            return Err(self.source.syntax(format!("the file ends inside record {index}, with {what}; it is truncated")));
+            return Err(self
+                .source
+                .syntax(format!("the file ends inside record {index}, with {what}; it is truncated")));
         }
         if has_breaks && (is_strange || cells.len() != self.header.len()) {
             let what = format!(
@@ -135,7 +142,9 @@ fn row(source: &mut Source, index: Option<usize>) -> Result<Option<Row>> {
         }
         let Some(byte) = source.peek()? else {
             if is_quoted {
-                let what = format!("the file ends inside the quotation marks of {name}, the row at byte {start}; it is truncated");
+                let what = format!(
+                    "the file ends inside the quotation marks of {name}, the row at byte {start}; it is truncated"
+                );
                 return Err(source.syntax(what));
             }
             row.is_open = true;

@@ -173,7 +173,8 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<TaskSpec>> {
     let fail = |what: String| DataError::Config { path: path.into(), what };
     let syntax = |error: toml::de::Error| {
         let start = error.span().and_then(|span| text.get(..span.start));
-        let line = start.map_or_else(String::new, |start| format!("line {}: ", start.matches('\n').count() + 1));
+        let line =
+            start.map_or_else(String::new, |start| format!("line {}: ", start.matches('\n').count() + 1));
         fail(format!("{line}{}", error.message()))
     };
     let table: toml::Table = text.parse().map_err(syntax)?;

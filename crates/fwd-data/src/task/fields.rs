@@ -89,7 +89,9 @@ impl Fields<'_> {
     pub(super) fn answers(&self) -> Result<Option<Vec<String>>> {
         let is_none = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
         let several = self.get(&["answers"]).filter(|(_, value)| !is_none(value));
-        let Some((key, value)) = several.or_else(|| self.get(&["answer", "answers"])) else { return Ok(None) };
+        let Some((key, value)) = several.or_else(|| self.get(&["answer", "answers"])) else {
+            return Ok(None);
+        };
         // A list of numbers under `answer` may be a box.
         let is_meant = |list: &Vec<Value>| key == "answers" || list.iter().any(Value::is_string);
         let parsed = value.as_str().and_then(literal::list).filter(is_meant).map(Value::Array);
@@ -110,9 +112,9 @@ impl Fields<'_> {
         let list = parsed.as_ref().unwrap_or(value).as_array();
         let numbers: Option<Vec<f64>> = list.and_then(|list| list.iter().map(Value::as_f64).collect());
         let numbers = numbers.and_then(|numbers| <[f64; N]>::try_from(numbers).ok());
-        numbers
-            .map(Some)
-            .ok_or_else(|| self.fail(key, format!("expected {N} numbers, found {}", shown(&value.to_string()))))
+        numbers.map(Some).ok_or_else(|| {
+            self.fail(key, format!("expected {N} numbers, found {}", shown(&value.to_string())))
+        })
     }
 
     fn as_text(&self, key: &str, value: &Value) -> Result<String> {

@@ -311,7 +311,9 @@ fn read_value(source: &mut Source, mut out: Option<&mut Vec<u8>>) -> Result<()> 
             return Err(too_long(source));
         }
         if is_done && scan.is_crossed {
-            return Err(source.syntax("the brackets do not match, so that nobody knows where the record ends"));
+            return Err(
+                source.syntax("the brackets do not match, so that nobody knows where the record ends")
+            );
         }
         if is_done {
             return Ok(());

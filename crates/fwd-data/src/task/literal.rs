@@ -103,7 +103,9 @@ mod tests {
 
     #[test]
     fn other_texts_are_no_lists() {
-        for text in ["['a' 'b']", "['a', nan]", "['a", "['a'] x", "[a]", "('a', 'b')", "['\\q']", "[None]", "a"] {
+        for text in
+            ["['a' 'b']", "['a', nan]", "['a", "['a'] x", "[a]", "('a', 'b')", "['\\q']", "[None]", "a"]
+        {
             assert_eq!(list(text), None, "{text}");
         }
         assert!(is_broken_list("['a' 'b']") && is_broken_list("[\"a\", None]"));

@@ -25,9 +25,13 @@ pub(super) const KEYS: [&str; 2] = ["conversations", "messages"];
 pub(super) fn records(fields: &Fields<'_>) -> Result<Vec<TaskRecord>> {
     let (key, turns) = fields.get(&KEYS).ok_or_else(|| fields.missing(&KEYS[..1]))?;
     let turns = turns.as_array().ok_or_else(|| fields.fail(key, "expected a list of turns"))?;
-    let mut turns: Vec<Turn<'_>> =
-        turns.iter().enumerate().map(|(number, turn)| Turn::of(fields, key, number, turn)).collect::<Result<_>>()?;
-    let system = turns.first().filter(|turn| turn.role == "system").map(|turn| format!("{}\n", turn.text.trim()));
+    let mut turns: Vec<Turn<'_>> = turns
+        .iter()
+        .enumerate()
+        .map(|(number, turn)| Turn::of(fields, key, number, turn))
+        .collect::<Result<_>>()?;
+    let system =
+        turns.first().filter(|turn| turn.role == "system").map(|turn| format!("{}\n", turn.text.trim()));
     if system.is_some() {
         turns.remove(0);
     }
@@ -37,7 +41,8 @@ pub(super) fn records(fields: &Fields<'_>) -> Result<Vec<TaskRecord>> {
     for (i, turn) in turns.iter().enumerate() {
         turn.must_be(fields, key, if i % 2 == 0 { "human" } else { "gpt" })?;
         if i > 0 && turn.n_image_tokens > 0 {
-            let what = format!("turn {} has `<image>`; only the first question may show the image", turn.number);
+            let what =
+                format!("turn {} has `<image>`; only the first question may show the image", turn.number);
             return Err(fields.fail(key, what));
         }
     }
@@ -73,7 +78,11 @@ pub(super) fn records(fields: &Fields<'_>) -> Result<Vec<TaskRecord>> {
 }
 
 /// The image under a key of the record, or in a part of a turn.
-fn image(fields: &Fields<'_>, key: &str, turns: &[Turn<'_>]) -> std::result::Result<Option<ImageSource>, ImageFault> {
+fn image(
+    fields: &Fields<'_>,
+    key: &str,
+    turns: &[Turn<'_>],
+) -> std::result::Result<Option<ImageSource>, ImageFault> {
     let mut images = Vec::new();
     for value in turns.iter().flat_map(|turn| &turn.images) {
         images.extend(picture::images(fields, key, value)?);
@@ -108,7 +117,10 @@ impl<'a> Turn<'a> {
                 let mut texts = Vec::with_capacity(parts.len());
                 for part in parts {
                     texts.push(part_text(part, &mut images).map_err(|what| {
-                        fields.fail(key, format!("turn {number} has a part that is neither text nor image: {what}"))
+                        fields.fail(
+                            key,
+                            format!("turn {number} has a part that is neither text nor image: {what}"),
+                        )
                     })?);
                 }
                 Cow::Owned(texts.join("\n"))
@@ -120,7 +132,9 @@ impl<'a> Turn<'a> {
 
     /// An error unless the turn is that of a role, under one of the names that it has.
     fn must_be(&self, fields: &Fields<'_>, key: &str, role: &str) -> Result<()> {
-        if self.role == role || matches!((self.role, role), ("user", "human") | ("assistant" | "model", "gpt")) {
+        if self.role == role
+            || matches!((self.role, role), ("user", "human") | ("assistant" | "model", "gpt"))
+        {
             return Ok(());
         }
         let (number, from) = (self.number, shown(self.role));

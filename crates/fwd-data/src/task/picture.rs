@@ -37,8 +37,22 @@ const TEXTS: [&str; 13] = [
 ];
 /// What a key called after an image is about, if it is not the image itself.
 const TRAITS: [&str; 16] = [
-    "width", "height", "size", "shape", "caption", "description", "question", "text", "label", "answer", "type", "format",
-    "source", "class", "date", "license",
+    "width",
+    "height",
+    "size",
+    "shape",
+    "caption",
+    "description",
+    "question",
+    "text",
+    "label",
+    "answer",
+    "type",
+    "format",
+    "source",
+    "class",
+    "date",
+    "license",
 ];
 
 type Found<T> = std::result::Result<T, ImageFault>;
@@ -85,9 +99,10 @@ pub(super) fn images(fields: &Fields<'_>, key: &str, value: &Value) -> Found<Vec
     match value {
         Value::Null => Ok(Vec::new()),
         Value::String(text) => of_text(fields, key, text.trim()),
-        Value::Array(items) if items.iter().any(is_numeric) => {
-            Err(fault(key, "a decoded array of numbers; write the picture as a PNG or JPEG file and give its path"))
-        }
+        Value::Array(items) if items.iter().any(is_numeric) => Err(fault(
+            key,
+            "a decoded array of numbers; write the picture as a PNG or JPEG file and give its path",
+        )),
         Value::Array(items) => {
             let mut all = Vec::new();
             for item in items {
@@ -127,10 +142,14 @@ fn of_text(fields: &Fields<'_>, key: &str, text: &str) -> Found<Vec<ImageSource>
     if let Some(items) = literal::list(text) {
         return images(fields, key, &Value::Array(items));
     }
-    let is_python = ["{", "[", "<PIL", "array(", "tensor(", "b'", "b\""].iter().any(|start| text.starts_with(start));
+    let is_python =
+        ["{", "[", "<PIL", "array(", "tensor(", "b'", "b\""].iter().any(|start| text.starts_with(start));
     let what = if text.starts_with("data:") {
         Some("a data URL")
-    } else if text.split_once("://").is_some_and(|(scheme, _)| scheme.bytes().all(|b| b.is_ascii_alphanumeric())) {
+    } else if text
+        .split_once("://")
+        .is_some_and(|(scheme, _)| scheme.bytes().all(|b| b.is_ascii_alphanumeric()))
+    {
         Some("a web address, and nothing is downloaded")
     } else if is_base64(text) {
         Some("an image in base64")
@@ -180,7 +199,9 @@ fn suspect(fields: &Fields<'_>) -> Option<ImageFault> {
 fn is_file_name(text: &str) -> bool {
     const ENDINGS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"];
     let ending = text.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
-    text.len() < 400 && !text.contains('\n') && ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
+    text.len() < 400
+        && !text.contains('\n')
+        && ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
 }
 
 /// Whether a value is a number, or a list that begins with one at any depth.

@@ -23,7 +23,8 @@ pub(super) fn record(fields: &Fields<'_>) -> Result<TaskRecord> {
         None => bbox.map(|bbox| format!("{bbox:?}")).into_iter().collect(),
     };
     let text = fields.required(&["text", "question", "instruction"])?;
-    let (image, image_fault) = picture::of(fields).map_or_else(|fault| (None, Some(fault)), |image| (image, None));
+    let (image, image_fault) =
+        picture::of(fields).map_or_else(|fault| (None, Some(fault)), |image| (image, None));
     Ok(TaskRecord {
         id: fields.id()?,
         index: fields.index,

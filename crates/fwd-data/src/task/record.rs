@@ -51,7 +51,8 @@ impl TaskRecord {
     pub(super) fn remark(&self, remarks: &mut Remarks) {
         let has_token = self.n_image_tokens > 0;
         remarks.without_image += usize::from(self.image.is_none());
-        remarks.image_without_token += usize::from(self.is_conversation && self.image.is_some() && !has_token);
+        remarks.image_without_token +=
+            usize::from(self.is_conversation && self.image.is_some() && !has_token);
     }
 
     /// The image, which the text and the keys must agree about; `path` is the file of the record.

@@ -29,7 +29,8 @@ impl References {
     /// As [`read`](super::read), and those of `on_bad`.
     pub(super) fn open(path: &Path, mut on_bad: impl FnMut(DataError) -> Result<()>) -> Result<Self> {
         let format = Format::of(path)?;
-        let mut references = Self { path: path.into(), answers: HashMap::new(), left_out: LeftOut::default() };
+        let mut references =
+            Self { path: path.into(), answers: HashMap::new(), left_out: LeftOut::default() };
         let answers = &mut references.answers;
         if format == Format::Coco {
             let mut annotations = coco::Annotations::open(path)?;

@@ -72,8 +72,8 @@ impl TaskSet {
         if path.is_dir() && !file.exists() {
             return Self::discover(path);
         }
-        let text =
-            fwd_files::read_to_string(&file, MAX_DESCRIPTION).map_err(|source| DataError::Io { path: file.clone(), source })?;
+        let text = fwd_files::read_to_string(&file, MAX_DESCRIPTION)
+            .map_err(|source| DataError::Io { path: file.clone(), source })?;
         let tasks = description::parse(&file, &text)?;
         let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Ok(Self { dir: dir.into(), tasks })
@@ -339,10 +339,12 @@ impl Loader<'_> {
                 read.left_out.remark(&mut remarks);
                 remarks.rejected_images += read.left_out.rejected_images.len();
                 for record in read {
-                    let record =
-                        record.and_then(|record| Ok((record.index, self.record(&place, record, &mut remarks)?)));
+                    let record = record
+                        .and_then(|record| Ok((record.index, self.record(&place, record, &mut remarks)?)));
                     match record {
-                        Ok((index, Some(record))) => records.push(Sourced { record, path: path.clone(), index }),
+                        Ok((index, Some(record))) => {
+                            records.push(Sourced { record, path: path.clone(), index })
+                        }
                         Ok((_, None)) => remarks.rejected_images += 1,
                         Err(error) => {
                             let lacks_image = matches!(error, DataError::TokenWithoutImage { .. });
@@ -358,7 +360,12 @@ impl Loader<'_> {
     }
 
     /// The record of the benchmark; none if it is not asked.
-    fn record(&mut self, place: &Place<'_>, record: TaskRecord, remarks: &mut Remarks) -> Result<Option<Record>> {
+    fn record(
+        &mut self,
+        place: &Place<'_>,
+        record: TaskRecord,
+        remarks: &mut Remarks,
+    ) -> Result<Option<Record>> {
         let Place { spec, split: (split, split_name), path, root, references, .. } = *place;
         let Some((instruction, answers)) = asked_and_right(spec, references, split, path, &record)? else {
             return Ok(None);

@@ -95,7 +95,10 @@ pub(super) fn other_kind(start: &[u8]) -> Option<&'static str> {
         (&[0x28, 0xb5, 0x2f, 0xfd], "the file is compressed by zstd; unpack it with `unzstd`"),
         (b"BZh", "the file is compressed by bzip2; unpack it with `bunzip2`"),
         (&[0xfd, b'7', b'z', b'X', b'Z'], "the file is compressed by xz; unpack it with `unxz`"),
-        (b"version https://git-lfs", "the file is a pointer of Git LFS, not its content; fetch that with `git lfs pull`"),
+        (
+            b"version https://git-lfs",
+            "the file is a pointer of Git LFS, not its content; fetch that with `git lfs pull`",
+        ),
         (b"<", "the file is a page of HTML or XML, maybe the error of a failed download; download it again"),
     ];
     KINDS.iter().find(|(mark, _)| start.starts_with(mark)).map(|(_, what)| *what)
