@@ -136,6 +136,23 @@ pub(crate) enum DataCommand {
     /// Write a benchmark in another format: packed, or LLaVA's JSON in CoIN's layout.
     #[command(after_help = CONVERT_EXAMPLES)]
     Convert(ConvertArgs),
+    /// Make a benchmark from folders of pictures, one sub-folder a class, or from a table (CSV: image, question, answer).
+    Init(InitArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct InitArgs {
+    /// Folder of pictures: its sub-folders are the classes, or tasks whose sub-folders are the classes. Or a CSV file.
+    pub(crate) from: PathBuf,
+    /// Share of the pictures that is drawn for the test.
+    #[arg(long, default_value_t = 0.2, value_name = "SHARE")]
+    pub(crate) test_share: f64,
+    /// Decides which pictures are drawn.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// What is asked about each picture of a class.
+    #[arg(long, default_value = "What is in the picture?")]
+    pub(crate) question: String,
 }
 
 #[derive(Debug, clap::Args)]

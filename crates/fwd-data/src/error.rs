@@ -1,13 +1,16 @@
 //! The error type of this crate.
 
-use std::path::PathBuf;
+use crate::shown::{shown, shown_up_to};
+use std::path::{Path, PathBuf};
 
 /// What can go wrong when an image or a text is read.
+///
+/// Messages are one line of bounded length: what comes out of files is shortened, and its control characters are escaped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
     /// A file or folder could not be read or written.
-    #[error("{}", path.display())]
+    #[error("{}", file(path))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -15,7 +18,7 @@ pub enum DataError {
         source: std::io::Error,
     },
     /// An image is damaged, of an unknown format or too large.
-    #[error("{origin}: {what}")]
+    #[error("{}: {}", note(origin), note(what))]
     Image {
         /// The file or record it came from.
         origin: String,
@@ -23,7 +26,7 @@ pub enum DataError {
         what: String,
     },
     /// A configuration file is damaged or asks for something unknown.
-    #[error("{}: {what}", path.display())]
+    #[error("{}: {}", file(path), note(what))]
     Config {
         /// The configuration file.
         path: PathBuf,
@@ -31,7 +34,7 @@ pub enum DataError {
         what: String,
     },
     /// A tokenizer file is damaged, or a text cannot be encoded.
-    #[error("{origin}: {what}")]
+    #[error("{}: {}", note(origin), note(what))]
     Tokenizer {
         /// The tokenizer file.
         origin: String,
@@ -39,7 +42,7 @@ pub enum DataError {
         what: String,
     },
     /// An image pack is damaged.
-    #[error("{}: {what}", path.display())]
+    #[error("{}: {}", file(path), note(what))]
     Pack {
         /// The file `images.pack`.
         path: PathBuf,
@@ -47,7 +50,7 @@ pub enum DataError {
         what: String,
     },
     /// A record of the embedded benchmark cannot be used.
-    #[error("{}, line {line}: {what}", path.display())]
+    #[error("{}, line {line}: {}", file(path), note(what))]
     Record {
         /// The file of the task.
         path: PathBuf,
@@ -57,7 +60,7 @@ pub enum DataError {
         what: String,
     },
     /// A record of a file in one of the field's formats cannot be used.
-    #[error("{}, record {index}{}: {what}", path.display(), key.as_ref().map_or_else(String::new, |key| format!(", key `{key}`")))]
+    #[error("{}, record {index}{}: {}", file(path), key.as_ref().map_or_else(String::new, |key| format!(", key `{}`", shown(key))), note(what))]
     TaskRecord {
         /// The file of records.
         path: PathBuf,
@@ -68,8 +71,19 @@ pub enum DataError {
         /// What is wrong with the record.
         what: String,
     },
-    /// A task's file is damaged outside its records.
-    #[error("{}, byte {at}: {what}", path.display())]
+    /// The text of a record has the token `<image>`, which stands for an image, and the record has none.
+    #[error(
+        "{}, record {index}: the text has `<image>`, but the record has no image; give its path under the key `image`",
+        file(path)
+    )]
+    TokenWithoutImage {
+        /// The file of records.
+        path: PathBuf,
+        /// The record, counted from 0 as the files' own tools do.
+        index: usize,
+    },
+    /// A task's file ends early, or is damaged so that the rest of it cannot be read.
+    #[error("{}, byte {at}: {}", file(path), note(what))]
     TaskSyntax {
         /// The file of records.
         path: PathBuf,
@@ -79,7 +93,7 @@ pub enum DataError {
         what: String,
     },
     /// The path of an image leads nowhere, or out of the image root.
-    #[error("{origin}: the image `{image}` {fault}; the image root is {}", root.display())]
+    #[error("{}: the image `{}` {fault}; the image root is {}", note(origin), shown(image), file(root))]
     ImagePath {
         /// The file and record it came from.
         origin: String,
@@ -91,7 +105,7 @@ pub enum DataError {
         fault: PathFault,
     },
     /// None of the files that a split of a task may have is there.
-    #[error("task `{task}`: no file for {split}; tried {}", list(tried))]
+    #[error("task `{}`: no file for {split}; tried {}", shown(task), list(tried))]
     NoTaskFile {
         /// The name of the task.
         task: String,
@@ -101,7 +115,7 @@ pub enum DataError {
         tried: Vec<PathBuf>,
     },
     /// The benchmark has no task of this name.
-    #[error("the benchmark has no task `{name}`{}", suggestion.as_ref().map_or_else(String::new, |s| format!("; did you mean `{s}`?")))]
+    #[error("the benchmark has no task `{}`{}", shown(name), suggestion.as_ref().map_or_else(String::new, |s| format!("; did you mean `{s}`?")))]
     UnknownTask {
         /// The name asked for.
         name: String,
@@ -109,7 +123,7 @@ pub enum DataError {
         suggestion: Option<String>,
     },
     /// The benchmark has no image of this key.
-    #[error("no pack of the benchmark holds the image `{key}`; keys read `folder/name`")]
+    #[error("no pack of the benchmark holds the image `{}`; keys read `folder/name`", shown(key))]
     UnknownImage {
         /// The key asked for.
         key: String,
@@ -132,6 +146,12 @@ pub enum PathFault {
     /// There is nothing of this name.
     #[error("is missing")]
     Missing,
+    /// One of its parts is longer than the system allows.
+    #[error("has a longer name than a file can have")]
+    NameTooLong,
+    /// The system does not let it be read.
+    #[error("may not be read: permission denied")]
+    Denied,
     /// It is a folder or a device.
     #[error("is no file")]
     NoFile,
@@ -146,7 +166,17 @@ pub(crate) fn unknown_task<'a>(names: impl Iterator<Item = &'a str>, name: &str)
 }
 
 fn list(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    paths.iter().map(|path| file(path)).collect::<Vec<_>>().join(", ")
+}
+
+/// A path in a message.
+pub(crate) fn file(path: &Path) -> String {
+    shown_up_to(&path.display().to_string(), 400)
+}
+
+/// A sentence in a message, which may hold several names and values.
+fn note(what: &str) -> String {
+    shown_up_to(what, 1000)
 }
 
 /// Shorthand for a result with [`DataError`].

@@ -4,6 +4,7 @@
 //! letter.` where it is a letter. A prompt's ending is its last line, or the last sentence of a prompt of one line. It counts where ten
 //! prompts or more share it that are not all the same.
 
+use crate::shown::shown;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -82,7 +83,9 @@ impl fmt::Display for Telling {
         write!(
             f,
             "{} prompts end in `{}`, and all of them have the answer `{}`",
-            self.n, self.line, self.answer
+            self.n,
+            shown(&self.line),
+            shown(&self.answer)
         )
     }
 }

@@ -18,6 +18,7 @@ mod leaks;
 mod loose;
 mod processor;
 mod resize;
+mod shown;
 mod skip;
 pub mod task;
 mod text;

@@ -118,6 +118,19 @@ fn formats_are_found_by_their_content() {
     ] {
         assert_eq!(Format::of(&fixture(name)).unwrap(), format, "{name}");
     }
+    // Conversations a line, under both names; a damaged first record tells nothing.
+    let turns = r#"{"images":["a"],"conversations":[{"from":"human","value":"<image>Q"},{"from":"gpt","value":"A"}]}"#;
+    for (name, text, n_good) in [
+        ("lines.jsonl", format!("{turns}\n{turns}\n"), 2),
+        ("lines.json", format!("{turns}\n{turns}\n"), 2),
+        ("lines.json", format!("{{\"id\" 1}}\n{turns}\n"), 1),
+        ("lines.jsonl", format!("{{\"id\" 1}}\n{turns}\n"), 1),
+        ("array.json", format!("[{{\"text\":\"\\ud83d\"}},{turns}]"), 1),
+        ("one.json", turns.to_owned(), 1),
+    ] {
+        let outcomes = outcome(name, text.as_bytes());
+        assert_eq!(outcomes.iter().filter(|record| record.is_ok()).count(), n_good, "{name}: {outcomes:?}");
+    }
     // One question a line, under the name of the other format.
     let lines = fs::read(fixture("test.jsonl")).unwrap();
     assert_eq!(outcome("lines.json", &lines).len(), 2);
@@ -255,10 +268,11 @@ fn every_format_names_file_record_and_key() {
         let message = first_error(name, &latin1);
         let place = if name == "table.csv" { ", key `text`".into() } else { format!(": byte {at}") };
         assert_eq!(message, format!("DIR/{name}, record 1{place}: this is not UTF-8"));
-        // Cut short in the middle of the second record.
-        let errors: Vec<_> =
-            outcome(name, &text.as_bytes()[..at + 1]).into_iter().filter_map(Result::err).collect();
-        assert!(errors.iter().any(|error| error.starts_with(&format!("DIR/{name}, record 1"))), "{errors:?}");
+        // Cut short in the middle of the second record: a fault of the file, after which there is nothing.
+        let outcomes = outcome(name, &text.as_bytes()[..at + 1]);
+        let error = outcomes.last().unwrap().as_ref().unwrap_err();
+        assert!(error.starts_with(&format!("DIR/{name}, byte ")) && error.contains("truncated"), "{error}");
+        assert!(error.contains("record 1"), "{error}");
     }
 }
 
@@ -291,7 +305,7 @@ fn damage_outside_the_records_ends_the_file() {
         (format!("[{good}] x"), "DIR/t.json, byte 28: text after the end of the array"),
         (
             format!("[{good},{{\"text\":\"Q"),
-            "DIR/t.json, record 1: byte 37: the file ends inside a value; it is truncated",
+            "DIR/t.json, byte 37: the file ends inside a value; it is truncated (record 1, which begins at byte 27)",
         ),
         ("x".into(), "DIR/t.json, byte 0: this is neither a JSON array nor a JSON object"),
         (String::new(), "DIR/t.json, byte 0: the file is empty"),
@@ -331,7 +345,7 @@ fn damaged_tables_are_named() {
     );
     assert_eq!(
         table("text,answer\n\"Q,A\n"),
-        "DIR/t.csv, record 0: the row at byte 12 ends inside quotation marks"
+        "DIR/t.csv, byte 17: the file ends inside the quotation marks of record 0, the row at byte 12; it is truncated"
     );
 }
 
@@ -354,28 +368,252 @@ fn captions_and_images_must_meet() {
     );
     assert_eq!(
         errors(r#"{"images": []}"#.into()),
-        ["DIR/c.json, byte 13: the file has no key `annotations`"]
+        ["DIR/c.json, byte 14: the file has no key `annotations`"]
     );
 }
 
 #[test]
-fn a_record_without_end_is_refused() {
+fn a_record_without_end_ends_the_file() {
     let long = vec![b'x'; 17 << 20];
-    let error = message("t.json", &[b"[{\"text\":\"".as_slice(), &long].concat());
-    assert!(
-        error.starts_with("DIR/t.json, record 0: byte ")
-            && error.ends_with("the record is longer than 16 MiB"),
-        "{error}"
+    for (name, head, record) in [
+        ("t.json", "[{\"text\":\"", "record 0"),
+        ("t.jsonl", "{\"text\":\"", "record 0"),
+        ("t.json", "{\"data\":[{\"question\":\"", "record 0"),
+        ("t.json", "{\"annotations\":[{\"caption\":\"", "record 0"),
+        ("t.csv", "text,answer\n\"", "record 0"),
+    ] {
+        let error = message(name, &[head.as_bytes(), &long].concat());
+        assert!(error.starts_with(&format!("DIR/{name}, byte ")) && error.contains(record), "{error}");
+        assert!(error.contains("longer than 16 MiB"), "{error}");
+    }
+}
+
+/// Every place that a file can be cut at, and what is read before the error; `n` records are in the whole file.
+#[test]
+fn a_file_that_is_cut_anywhere_is_an_error_of_the_file() {
+    for (name, text, _) in FORMATS {
+        let text = text.trim_end();
+        // A line that is cut behind its last brace, or a row behind its last comma, is whole.
+        let is_whole = |cut: &str| match name {
+            "test.jsonl" => cut.is_empty() || cut.ends_with('}') || cut.ends_with("}\n"),
+            "table.csv" => !cut.contains("Q,B"),
+            _ => false,
+        };
+        for at in 1..text.len() {
+            let cut = &text[..at];
+            if is_whole(cut) || name == "table.csv" && cut.ends_with('\n') {
+                continue;
+            }
+            let outcomes = outcome(name, cut.as_bytes());
+            let error = outcomes.last().unwrap().as_ref().unwrap_err();
+            assert!(error.starts_with(&format!("DIR/{name}, byte ")), "{name} cut at {at}: {error}");
+        }
+    }
+    assert_eq!(
+        message("t.csv", b"text,answer,size\nQ"),
+        "DIR/t.csv, byte 18: the file ends inside record 0, with 1 fields under 3 columns; it is truncated"
     );
-    let error = message("t.jsonl", &[b"{\"text\":\"".as_slice(), &long].concat());
-    assert!(error.ends_with("the record is longer than 16 MiB"), "{error}");
-    for head in ["{\"data\":[{\"question\":\"", "{\"annotations\":[{\"caption\":\""] {
-        let error = message("t.json", &[head.as_bytes(), &long].concat());
+    assert_eq!(
+        message("t.json", br#"{"data":[{"question":"Q","image_id":"a","answers":["A"]}]"#),
+        "DIR/t.json, byte 57: the file ends inside the object; it is truncated"
+    );
+    let twice = message("t.json", br#"{"data":[],"data":[]}"#);
+    assert!(twice.ends_with("the key `data` stands twice"), "{twice}");
+}
+
+#[test]
+fn damage_that_takes_in_other_records_is_of_the_file() {
+    let crossed = br#"[{"text":"Q","answer":["A"},{"text":"Q","answer":"A"}]]"#;
+    assert!(
+        message("t.json", crossed).contains("the brackets do not match"),
+        "{}",
+        message("t.json", crossed)
+    );
+    let table = outcome("t.csv", b"text,answer\nQ,A\n\"Q,A\nQ,A\n\"Q\",A\n");
+    let error = table.last().unwrap().as_ref().unwrap_err();
+    assert!(error.starts_with("DIR/t.csv, byte ") && error.contains("record 1"), "{error}");
+    // In one line it is of the record.
+    let table = outcome("t.csv", b"text,answer\n\"Q\"x,A\nQ,A\n");
+    assert!(table[1].is_ok(), "{table:?}");
+    assert_eq!(
+        table[0].as_ref().unwrap_err(),
+        "DIR/t.csv, record 0: text stands behind a closing quotation mark"
+    );
+}
+
+#[test]
+fn files_of_another_kind_are_named() {
+    for (start, what) in [
+        (&b"\x1f\x8b\x08\0\0"[..], "compressed by gzip; unpack it with `gunzip`"),
+        (b"PK\x03\x04", "ZIP archive"),
+        (b"\x28\xb5\x2f\xfd", "compressed by zstd"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "pointer of Git LFS"),
+        (b"<!DOCTYPE html>", "HTML"),
+        (b"PAR1", "ending `.parquet`"),
+    ] {
+        for name in ["t.json", "t.jsonl", "t.csv", "t.json.gz"] {
+            let error = message(name, start);
+            assert!(error.starts_with(&format!("DIR/{name}, byte 0: ")) && error.contains(what), "{error}");
+        }
+    }
+}
+
+#[test]
+fn names_keep_their_digits() {
+    let name = |id: &str, file: &str| {
+        let text = match file {
+            "t.csv" => format!("id,text,answer\n{id},Q,A\n"),
+            _ => format!(r#"[{{"id":{id},"text":"Q","answer":"A","score":0.5}}]"#),
+        };
+        outcome(file, text.as_bytes()).remove(0).unwrap().name()
+    };
+    for (id, expected) in [
+        ("1", "1"),
+        ("1.0", "1"),
+        ("-7", "-7"),
+        ("-0.0", "0"),
+        ("18446744073709551615", "18446744073709551615"),
+        ("123456789012345678901234567890", "123456789012345678901234567890"),
+        ("-123456789012345678901", "-123456789012345678901"),
+    ] {
+        assert_eq!(name(id, "t.json"), expected);
+    }
+    assert_eq!(
+        (name("3.0", "t.csv"), name("1.50", "t.csv"), name("v1.0", "t.csv")),
+        ("3".into(), "1.50".into(), "v1.0".into())
+    );
+}
+
+#[test]
+fn conversations_in_the_form_of_openai_are_read() {
+    let text = r#"{"id":1,"messages":[{"role":"system","content":"Be brief."},
+        {"role":"user","content":[{"type":"image","image":"a.png"},{"type":"text","text":"What?"}]},
+        {"role":"assistant","content":"A cat."},{"role":"user","content":"Sure?"},{"role":"assistant","content":"Yes."}]}"#;
+    let records: Vec<_> =
+        outcome("t.json", format!("[{text}]").as_bytes()).into_iter().map(Result::unwrap).collect();
+    assert_eq!(
+        (records[0].instruction.as_str(), records[0].answers[0].as_str()),
+        ("Be brief.\nWhat?", "A cat.")
+    );
+    assert_eq!(records[1].instruction, "Be brief.\nWhat?\nA cat.\nSure?");
+    assert_eq!((image(&records[0]), image(&records[1]), records[0].n_image_tokens), ("a.png", "a.png", 1));
+    for (turns, reason) in [
+        (
+            r#"[{"role":"user","content":"Q"},{"role":"tool","content":"A"}]"#,
+            "turn 1 is from `tool`, where `gpt` must speak",
+        ),
+        (
+            r#"[{"role":"user","content":"Q"},{"role":"assistant","content":"A"},{"role":"user","content":"<image>Q"},{"role":"assistant","content":"A"}]"#,
+            "turn 2 has `<image>`; only the first question may show the image",
+        ),
+        (
+            r#"[{"role":"user","content":[{"type":"audio","audio":"x"}]},{"role":"assistant","content":"A"}]"#,
+            "turn 0 has a part that is neither text nor image",
+        ),
+        (
+            r#"[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x/a.png"}}]},{"role":"assistant","content":"A"}]"#,
+            "this looks like a web address",
+        ),
+        (
+            r#"[{"role":"user","content":"<image><image>Q"},{"role":"assistant","content":"A"}]"#,
+            "has no image",
+        ),
+    ] {
+        let message = message("t.json", format!(r#"[{{"messages":{turns}}}]"#).as_bytes());
+        assert!(message.starts_with("DIR/t.json, record 0") && message.contains(reason), "{message}");
+    }
+}
+
+#[test]
+fn an_image_is_found_under_other_keys_or_the_key_is_named() {
+    let one = |keys: &str| {
+        outcome("t.json", format!(r#"[{{"text":"Q","answer":"A",{keys}}}]"#).as_bytes()).remove(0)
+    };
+    for keys in [
+        r#""image":["a.png"]"#,
+        r#""image":{"path":"a.png","bytes":null}"#,
+        r#""images":["a.png"]"#,
+        r#""images":"a.png""#,
+        r#""images":[{"path":"a.png"}]"#,
+        r#""image":null,"images":["a.png"]"#,
+        r#""image":"a.png","images":["a.png"]"#,
+        r#""image_path":"a.png""#,
+        r#""imagePath":"a.png""#,
+        r#""img":"a.png""#,
+        r#""image_file":"a.png""#,
+        r#""file_name":"a.png""#,
+        r#""image_1":"a.png","image_2":null,"image_3":"""#,
+        r#""images":"['a.png']""#,
+    ] {
+        assert_eq!(image(&one(keys).unwrap()), "a.png", "{keys}");
+    }
+    for (keys, key, reason) in [
+        (r#""images":["a.png","b.png"]"#, "images", "2 images; a record has one"),
+        (r#""image_1":"a.png","image_2":"b.png""#, "image_1", "the key `image_2` has another image"),
+        (r#""image":"a.png","images":["b.png"]"#, "image", "the key `images` has another image"),
+        (r#""picture":"a.png""#, "picture", "rename the key to `image`"),
+        (r#""source":"x/a.JPG""#, "source", "rename the key to `image`"),
+        (r#""image_id":3"#, "image_id", "rename the key to `image`"),
+        (r#""image_url":"https://x/1""#, "image_url", "rename the key to `image`"),
+        (r#""screenshots":["1"]"#, "screenshots", "rename the key to `image`"),
+        (r#""image":"https://x/a.png""#, "image", "this looks like a web address"),
+        (r#""image":"data:image/png;base64,AAAA""#, "image", "this looks like a data URL"),
+        (r#""image":"/9j/4AAQSkZJRgABAQAAAQABAAD""#, "image", "this looks like an image in base64"),
+        (r#""image":[[[1,2,3]]]"#, "image", "a decoded array of numbers"),
+        (r#""image":"{'bytes': b'x'}""#, "image", "a Python object written as text"),
+        (r#""image":{"bytes":"AAAA"}"#, "image", "written into the record as text"),
+        (r#""image":{"x":1}"#, "image", "an object with `x`"),
+    ] {
+        let error = one(keys).unwrap_err();
         assert!(
-            error.starts_with("DIR/t.json, record 0: byte ") && error.ends_with("longer than 16 MiB"),
+            error.starts_with(&format!("DIR/t.json, record 0, key `{key}`: ")) && error.contains(reason),
             "{error}"
         );
     }
-    let error = message("t.csv", &[b"text,answer\n\"".as_slice(), &long].concat());
-    assert!(error.ends_with("the row at byte 12 is longer than 16 MiB"), "{error}");
+    for keys in [
+        r#""image":"""#,
+        r#""image_width":3"#,
+        r#""images":[]"#,
+        r#""image_type":"photo""#,
+        r#""image":null"#,
+    ] {
+        assert_eq!(one(keys).unwrap().image, None, "{keys}");
+    }
+    assert_eq!(
+        message("t.json", br#"[{"text":"<image>\nQ","answer":"A"}]"#),
+        "DIR/t.json, record 0: the text has `<image>`, but the record has no image; give its path under the key `image`"
+    );
+    let twice = message("t.json", br#"[{"image":"a.png","text":"<image>\n<image>\nQ","answer":"A"}]"#);
+    assert!(
+        twice.ends_with("key `text`: `<image>` stands 2 times in the text; a record has one image"),
+        "{twice}"
+    );
+}
+
+#[test]
+fn lists_written_as_text_are_several_answers() {
+    let answers = |key: &str, value: &str| {
+        let record = serde_json::json!([{ "text": "Q", key: value }]);
+        outcome("t.json", record.to_string().as_bytes()).remove(0).unwrap().answers
+    };
+    assert_eq!(answers("answer", "['red', 'crimson']"), ["red", "crimson"]);
+    assert_eq!(answers("answers", r#"["red", 3]"#), ["red", "3"]);
+    assert_eq!(answers("answers", "[1, 2.5]"), ["1", "2.5"]);
+    // A box, and what is no list.
+    assert_eq!(answers("answer", "[0.1, 0.2, 0.3, 0.4]"), ["[0.1, 0.2, 0.3, 0.4]"]);
+    assert_eq!(answers("answer", "['red' 'crimson']"), ["['red' 'crimson']"]);
+}
+
+#[test]
+fn messages_are_one_line_of_bounded_length() {
+    let long = "x".repeat(100_000);
+    for text in [
+        format!(r#"[{{"text":"Q","answer":"A","image":"data:{long}"}}]"#),
+        format!(r#"[{{"text":"Q","answer":"A","size":"{long}\u001b[2J\n"}}]"#),
+        format!(r#"[{{"text":"Q","answer":"A","{long}image":"{long}"}}]"#),
+        format!(r#"[{{"conversations":[{{"from":"{long}\n","value":"Q"}},{{"from":"gpt","value":"A"}}]}}]"#),
+    ] {
+        let message = message("t.json", text.as_bytes());
+        assert!(message.len() < 1300 && !message.chars().any(char::is_control), "{message}");
+    }
 }

@@ -96,3 +96,73 @@ fn damage_is_named() {
     let message = read(&path, None).err().unwrap().to_string();
     assert!(message.contains("train.parquet, byte 0: "), "{message}");
 }
+
+fn fixture(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/cases/parquet").join(name)
+}
+
+fn outcomes(path: &Path) -> Vec<Result<TaskRecord, String>> {
+    match read(path, None) {
+        Ok(records) => records.map(|record| record.map_err(|error| error.to_string())).collect(),
+        Err(error) => vec![Err(error.to_string())],
+    }
+}
+
+#[test]
+fn every_codec_is_read() {
+    for codec in ["none", "snappy", "gzip", "brotli", "lz4", "zstd"] {
+        let records = outcomes(&fixture(&format!("codecs/{codec}.parquet")));
+        let first = records[0].as_ref().unwrap();
+        assert_eq!(
+            (records.len(), first.name().as_str(), first.answers.join("|")),
+            (2, "1", "a|b".into()),
+            "{codec}"
+        );
+        assert_eq!(first.image, Some(ImageSource::Path("a.png".into())), "{codec}");
+    }
+}
+
+#[test]
+fn columns_are_read_as_keys_of_json_are() {
+    let records = outcomes(&fixture("codecs/conversations.parquet"));
+    let second = records[1].as_ref().unwrap();
+    assert_eq!((records.len(), second.name().as_str(), second.instruction.as_str()), (2, "x#2", "Q\nA\nR"));
+    assert!(matches!(&second.image, Some(ImageSource::Bytes(bytes)) if bytes.starts_with(b"\x89PNG")));
+    let image = outcomes(&fixture("codecs/binary.parquet")).remove(0).unwrap().image;
+    assert_eq!(image, Some(ImageSource::Bytes(b"\x89PNG\xff".to_vec())));
+    for (name, what) in [
+        ("decoded", "record 0, key `image`: a decoded array of numbers"),
+        ("other_key", "record 0, key `picture`: this looks like the image of the record"),
+    ] {
+        let message = outcomes(&fixture(&format!("codecs/{name}.parquet"))).remove(0).unwrap_err();
+        assert!(message.contains(what), "{message}");
+    }
+}
+
+#[test]
+fn a_damaged_file_is_an_error_of_the_file_and_never_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.parquet");
+    let whole = fs::read(fixture("codecs/zstd.parquet")).unwrap();
+    let is_of_file = |error: &String| error.contains("t.parquet, byte 0: ");
+    for at in (0..whole.len()).step_by(5) {
+        for value in [0x00, 0x7f, 0xff] {
+            let mut bytes = whole.clone();
+            bytes[at] = value;
+            fs::write(&path, &bytes).unwrap();
+            // Whatever is read before the damage: at most one error ends the file.
+            let read = outcomes(&path);
+            let n_of_file = read
+                .iter()
+                .filter_map(|record| record.as_ref().err())
+                .filter(|error| is_of_file(error))
+                .count();
+            assert!(n_of_file <= 1 && read.len() < 100, "byte {at} = {value}: {} records", read.len());
+        }
+        fs::write(&path, &whole[..at]).unwrap();
+        let read = outcomes(&path);
+        assert!(read.len() == 1 && read[0].as_ref().is_err_and(is_of_file), "cut at {at}: {read:?}");
+    }
+    fs::write(&path, b"\x1f\x8b\x08").unwrap();
+    assert!(outcomes(&path).remove(0).unwrap_err().contains("compressed by gzip"));
+}

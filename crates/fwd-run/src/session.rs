@@ -96,6 +96,7 @@ impl Session {
         if self.skipped.n_records > 0 {
             observer.note(&format!("{} records left out", self.skipped.n_records));
         }
+        self.skipped.remarks.iter().for_each(|remarks| observer.note(&remarks.to_string()));
         if self.cut != CutTexts::default() {
             let CutTexts { instructions, answers } = self.cut;
             observer.note(&format!(

@@ -1,12 +1,13 @@
-//! `data check`: the report on a benchmark; `data convert`: the same benchmark in another format.
+//! `data check`: the report on a benchmark; `data convert`: the same benchmark in another format; `data init`: a benchmark from pictures.
 
 use super::session::on_bad;
-use crate::args::{CheckArgs, Common, ConvertArgs, Layout};
+use crate::args::{CheckArgs, Common, ConvertArgs, InitArgs, Layout};
 use crate::{output, progress};
 use anyhow::Result;
 use fwd_data::bench::check as examine;
-use fwd_data::task::{self, Loaded, TaskSet, convert as convert_to};
-use fwd_run::assets;
+use fwd_data::task::{self, Init, Loaded, MadeTask, OnBad, TaskSet, convert as convert_to};
+use fwd_run::model::ModelTokenizers;
+use fwd_run::{TextLimits, assets};
 use serde::Serialize;
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -18,12 +19,23 @@ use std::process::ExitCode;
 pub(super) fn check(args: &CheckArgs, common: &Common) -> Result<ExitCode> {
     let dir = args.dir.clone().map_or_else(assets::benchmark, Ok)?;
     let on_bad = on_bad(args.skip_bad);
+    let model = args.backbone.clone().map_or_else(assets::backbone, Ok)?;
+    let (tokens, limits) = (ModelTokenizers::open(&model)?, TextLimits::default());
     if dir.join("benchmark.json").is_file() {
         let Loaded { bench, skipped } = task::open(&dir, on_bad)?;
-        let report = examine(&bench, skipped);
+        let mut report = examine(&bench, skipped);
+        let refused = limits.findings(&bench, &tokens)?;
+        match on_bad {
+            OnBad::Skip => refused.into_iter().for_each(|what| report.left_out.list(what)),
+            OnBad::Refuse => report.refused_by_model = refused,
+        }
         return print(&report, report.is_clean(), common);
     }
-    let report = task::check(&TaskSet::open(&dir)?, on_bad)?;
+    // A tokenizer that fails on one text fails in training too.
+    let mut look = |_: &str, split, instruction: &str, answers: &[String]| {
+        limits.excess(&tokens, split, instruction, answers).unwrap_or_else(|error| Some(format!("{error:#}")))
+    };
+    let report = task::check_with(&TaskSet::open(&dir)?, on_bad, &mut look)?;
     print(&report, report.is_clean(), common)
 }
 
@@ -57,8 +69,42 @@ pub(super) fn convert(args: &ConvertArgs, common: &Common) -> Result<ExitCode> {
         output::print_json(&loaded.skipped)?;
     } else {
         loaded.skipped.reasons.iter().for_each(|reason| progress::note(reason));
+        let kept = |name: &str| bench.tasks.iter().any(|task| task.name == name);
+        let remarks = loaded.skipped.remarks.iter().filter(|remarks| kept(&remarks.task));
+        remarks.for_each(|remarks| progress::note(&remarks.to_string()));
         let n = loaded.skipped.n_records;
         output::print(&format!("{} tasks, {n} records left out: {}", bench.tasks.len(), args.out.display()))?;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The command `data init`.
+///
+/// # Errors
+/// A folder without classes, a damaged table, a benchmark that is there already.
+pub(super) fn init(args: &InitArgs, common: &Common) -> Result<ExitCode> {
+    const FEW: usize = 10;
+    let options = Init { seed: args.seed, test_share: args.test_share, question: args.question.clone() };
+    let made = task::init(&args.from, &options)?;
+    if common.json {
+        output::print_json(&made)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for path in made.passed_over.iter().take(FEW) {
+        progress::note(&format!("passed over: {:?}", path.display().to_string()));
+    }
+    for MadeTask { name, n_classes, n_records } in &made.tasks {
+        let classes = n_classes.map_or_else(String::new, |n| format!("{n} classes, "));
+        let splits: Vec<String> = n_records.iter().map(|(split, n)| format!("{n} {split}")).collect();
+        output::print(&format!("{name}: {classes}{}", splits.join(", ")))?;
+    }
+    let n_passed_over = made.passed_over.len();
+    let description = made.description.display();
+    output::print(&format!(
+        "{} tasks, {n_passed_over} pictures passed over: {description}",
+        made.tasks.len()
+    ))?;
+    let dir = made.description.parent().unwrap_or(&made.description).display();
+    output::print(&format!("next: fwd-prompt data check {dir}"))?;
     Ok(ExitCode::SUCCESS)
 }

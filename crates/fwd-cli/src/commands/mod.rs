@@ -35,6 +35,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Command::Pretrain(args) => pretrain::command(args, common),
         Command::Data(DataCommand::Check(args)) => data::check(args, common),
         Command::Data(DataCommand::Convert(args)) => data::convert(args, common),
+        Command::Data(DataCommand::Init(args)) => data::init(args, common),
         Command::Score(args) => score::command(args, common),
         Command::Metrics(args) => metrics::command(args, common),
         Command::Compare(args) => compare::command(args, common),

@@ -84,6 +84,7 @@ impl fmt::Display for CheckReport {
             writeln!(f, "records left out: {}", self.left_out.n_records)?;
             self.left_out.reasons.iter().try_for_each(|reason| writeln!(f, "  {reason}"))?;
         }
+        self.left_out.remarks.iter().try_for_each(|remarks| writeln!(f, "{remarks}"))?;
         write!(f, "{}", if self.is_clean() { "clean" } else { "NOT clean" })
     }
 }

@@ -28,8 +28,9 @@ pub(crate) struct TaskEntry {
     pub(super) title: String,
     pub(super) stage: Stage,
     pub(super) metric: Metric,
+    #[serde(default)]
     pub(super) synthetic: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) order: Option<u32>,
 }
 

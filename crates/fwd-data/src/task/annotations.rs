@@ -27,6 +27,8 @@ pub struct Annotations {
     pub metric: Metric,
     /// The samples, in the order of the files.
     pub samples: Vec<Annotation>,
+    /// The names of samples that are not scored: images all of whose captions are marked as rejected. Predictions for them do not count.
+    pub left_out: Vec<String>,
 }
 
 /// Reads the annotations of one split of a task. The path may be anything that [`open`](super::open) opens.
@@ -43,7 +45,12 @@ pub fn annotations(path: &Path, task: &str, split: Split) -> Result<Annotations>
             question: record.instruction,
             answers: record.answers,
         });
-        return Ok(Annotations { task: task.to_owned(), metric, samples: samples.collect() });
+        return Ok(Annotations {
+            task: task.to_owned(),
+            metric,
+            samples: samples.collect(),
+            left_out: Vec::new(),
+        });
     }
     let set = TaskSet::open(path)?;
     let spec = set.task(task)?;
@@ -52,17 +59,23 @@ pub fn annotations(path: &Path, task: &str, split: Split) -> Result<Annotations>
         let what = format!("task `{}` has no {}", spec.name, split.name());
         return Err(DataError::Config { path: set.dir.clone(), what });
     };
-    let mut samples = Vec::new();
+    let (mut samples, mut left_out) = (Vec::new(), Vec::new());
     for file in set.files(spec, name, names)? {
-        for record in read_unanswered(&file, spec.format)? {
+        let mut records = read_unanswered(&file, spec.format)?;
+        left_out.append(&mut records.left_out.rejected_images);
+        for record in records {
             let record = record?;
-            let (prompt, answers) = asked_and_right(spec, references.as_ref(), split, &file, &record)?;
+            let Some((prompt, answers)) = asked_and_right(spec, references.as_ref(), split, &file, &record)?
+            else {
+                left_out.push(record.name());
+                continue;
+            };
             let id = record.id.unwrap_or_else(|| record_name(&spec.name, split, samples.len()));
             let answers = spelt_out(spec.metric(), &prompt, answers);
             samples.push(Annotation { id, question: record.instruction, answers });
         }
     }
-    Ok(Annotations { task: spec.name.clone(), metric: spec.metric(), samples })
+    Ok(Annotations { task: spec.name.clone(), metric: spec.metric(), samples, left_out })
 }
 
 /// The names of the tasks in the order in which they are learnt, without those of pre-training. The path may be anything that

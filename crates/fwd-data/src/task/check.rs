@@ -1,24 +1,27 @@
 //! What makes the scores of a set of tasks worthless: images that are missing or damaged, records under one name, too few answers,
-//! test images seen in training, prompts that give the answer away.
+//! test images seen in training, prompts that give the answer away, answers that are lists written as text, and what the caller finds.
 //!
 //! Images are compared by the hash of their bytes, never by name. Nothing but a missing file stops the check.
 
+use super::coco::ORPHAN;
 use super::description::{Kind, TaskSpec};
 use super::images::ImageRoot;
+use super::literal::is_broken_list;
 use super::reader::read_unanswered;
 use super::record::{ImageSource, TaskRecord};
 use super::set::{TaskSet, asked_and_right, origin, splits};
 use crate::bench::{ContentHash, Overlap, Split};
-use crate::error::{DataError, PathFault, Result};
+use crate::error::{DataError, PathFault, Result, file as shown_file};
 use crate::image_file::{ImageLimits, RgbImage};
 use crate::leaks::{Closing, Leaks, Share, states_answer};
 use crate::loose::read_file;
-use crate::skip::OnBad;
+use crate::shown::shown;
+use crate::skip::{OnBad, Remarks};
 use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Something wrong with a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -59,6 +62,12 @@ pub struct TaskReport {
     pub outside_images: Findings,
     /// Images that cannot be decoded.
     pub undecodable_images: Findings,
+    /// Records whose text has `<image>` although they have no image.
+    pub tokens_without_image: Findings,
+    /// Records that the caller of [`check_with`] refuses, such as those too long for a model.
+    pub refused_by_model: Findings,
+    /// Answers that look like a list written as text and are none that can be read.
+    pub broken_lists: Findings,
     /// Records of one file that share both name and question.
     pub duplicate_ids: Findings,
     /// Records to be scored over ten annotators with another number of answers.
@@ -73,6 +82,9 @@ pub struct TaskReport {
     pub between_splits: Vec<Overlap>,
     /// Splits without records, as `task: split`.
     pub empty_splits: Vec<String>,
+    /// How many records of each task lack an image or its token, and how many captions were left out; only tasks with such records. This
+    /// does not count as wrong.
+    pub remarks: Vec<Remarks>,
     /// How often a scored question holds its answer. Some questions rightly do, so that this and all fields below do not count as wrong.
     pub answers_in_questions: Vec<Share>,
     /// How often a scored prompt holds an explanation of its answer, as those of ArxivQA do.
@@ -85,12 +97,15 @@ pub struct TaskReport {
 
 impl TaskReport {
     /// The findings by kind, with what to call them and whether it is records that cannot be used.
-    fn kinds(&self) -> [(&'static str, &Findings, bool); 9] {
+    fn kinds(&self) -> [(&'static str, &Findings, bool); 12] {
         [
             ("records that cannot be read", &self.unreadable_records, true),
             ("missing images", &self.missing_images, true),
             ("images outside the image root", &self.outside_images, true),
             ("undecodable images", &self.undecodable_images, true),
+            ("records with `<image>` and without image", &self.tokens_without_image, true),
+            ("records that the model refuses", &self.refused_by_model, true),
+            ("answers that look like a list and cannot be read as one", &self.broken_lists, false),
             ("names given twice", &self.duplicate_ids, false),
             ("records without ten answers", &self.answers_not_ten, false),
             ("captions without image", &self.captions_without_image, true),
@@ -123,10 +138,11 @@ impl fmt::Display for TaskReport {
             self.between_splits.iter().map(|o| o.n_images).sum::<usize>()
         )?;
         for Overlap { first, second, n_images, example: (a, b) } in &self.between_splits {
-            writeln!(f, "  {n_images} in {first} and {second}, such as `{a}` = `{b}`")?;
+            writeln!(f, "  {n_images} in {first} and {second}, such as `{}` = `{}`", shown(a), shown(b))?;
         }
         writeln!(f, "splits without records: {}", self.empty_splits.len())?;
         self.empty_splits.iter().try_for_each(|split| writeln!(f, "  {split}"))?;
+        self.remarks.iter().try_for_each(|remarks| writeln!(f, "{remarks}"))?;
         for (shares, what) in [
             (&self.answers_in_questions, "questions hold their answer"),
             (&self.explained_answers, "prompts explain their answer"),
@@ -137,6 +153,7 @@ impl fmt::Display for TaskReport {
             }
         }
         for Closing { task, line, kind, n } in &self.telling_kinds {
+            let line = shown(line);
             writeln!(f, "{task}: {n} scored prompts end in `{line}`, and their answers are all {kind}")?;
         }
         write!(f, "{}", if self.is_clean() { "clean" } else { "NOT clean" })
@@ -149,10 +166,22 @@ impl fmt::Display for TaskReport {
 ///
 /// # Errors
 /// [`DataError::NoTaskFile`] and [`DataError::Io`] for a file of records or a folder that is not there, [`DataError::TaskSyntax`] for
-/// one that is not of its format.
+/// one that is not of its format or ends early.
 pub fn check(set: &TaskSet, on_bad: OnBad) -> Result<TaskReport> {
+    check_with(set, on_bad, &mut |_, _, _, _| None)
+}
+
+/// A further look at a record, by task, split, what the model is asked and the right answers: what is wrong with it, or none.
+pub type Look<'a> = dyn FnMut(&str, Split, &str, &[String]) -> Option<String> + 'a;
+
+/// As [`check`], with a further look at each record that can be used. What it says is a finding of the record, in
+/// [`TaskReport::refused_by_model`].
+///
+/// # Errors
+/// As [`check`].
+pub fn check_with(set: &TaskSet, on_bad: OnBad, look: &mut Look<'_>) -> Result<TaskReport> {
     let report = TaskReport { skip_bad: on_bad == OnBad::Skip, ..TaskReport::default() };
-    let mut checker = Checker { report, files: HashMap::new() };
+    let mut checker = Checker { report, files: HashMap::new(), look };
     checker.report.n_tasks = set.tasks.len();
     set.tasks.iter().try_for_each(|spec| checker.task(set, spec))?;
     checker.report.n_images = checker.files.len();
@@ -169,10 +198,11 @@ struct Place<'a> {
 /// Content of the images of a split, each with a name.
 type Contents = BTreeMap<ContentHash, String>;
 
-struct Checker {
+struct Checker<'a> {
     report: TaskReport,
     /// The hash of each image file; none if it cannot be read.
     files: HashMap<PathBuf, Option<ContentHash>>,
+    look: &'a mut Look<'a>,
 }
 
 /// What is gathered of the records of a split.
@@ -188,11 +218,13 @@ struct Seen {
     contents: Contents,
 }
 
-impl Checker {
+impl Checker<'_> {
     fn task(&mut self, set: &TaskSet, spec: &TaskSpec) -> Result<()> {
         let root = set.image_root(spec)?;
         let place = Place { task: &spec.name, split: "references" };
         let references = set.references(spec, |error| self.record_error(place, error))?;
+        let mut remarks = Remarks::new(&spec.name);
+        references.iter().for_each(|references| references.left_out.remark(&mut remarks));
         let mut contents: Vec<(&'static str, Contents)> = Vec::new();
         let mut leaks = Leaks::default();
         let mut shared_ids = Share { task: spec.name.clone(), n: 0, of: 0 };
@@ -202,18 +234,31 @@ impl Checker {
             for path in set.files(spec, name, files)? {
                 seen.ids.clear();
                 seen.asked.clear();
-                for record in read_unanswered(&path, spec.format)? {
+                let records = read_unanswered(&path, spec.format)?;
+                records.left_out.remark(&mut remarks);
+                remarks.rejected_images += records.left_out.rejected_images.len();
+                for record in records {
                     let looked = record.and_then(|record| {
                         let from = origin(&path, record.index);
-                        self.record(place, &root, (&record, &from), &mut seen)?;
-                        let texts = asked_and_right(spec, references.as_ref(), split, &path, &record)?;
+                        let Some((prompt, answers)) =
+                            asked_and_right(spec, references.as_ref(), split, &path, &record)?
+                        else {
+                            remarks.rejected_images += 1;
+                            return Ok(());
+                        };
+                        self.record(place, (&root, &path), (&record, &from), &mut seen)?;
+                        record.remark(&mut remarks);
+                        self.texts(place, spec, split, (&from, &prompt, &answers));
                         if split != Split::Train {
-                            self.text(place, spec, (&from, &texts.0, &texts.1));
-                            leaks.see(&texts.0, &texts.1, spec.kind == Kind::MultipleChoice);
+                            leaks.see(&prompt, &answers, spec.kind == Kind::MultipleChoice);
                         }
                         Ok(())
                     });
-                    looked.or_else(|error| self.record_error(place, error))?;
+                    looked.or_else(|error| {
+                        remarks.token_without_image +=
+                            usize::from(matches!(error, DataError::TokenWithoutImage { .. }));
+                        self.record_error(place, error)
+                    })?;
                 }
             }
             self.report.n_records += seen.n_records;
@@ -230,6 +275,7 @@ impl Checker {
         self.overlaps(spec, &contents);
         let place = Place { split: "prompts", ..place };
         let report = &mut self.report;
+        report.remarks.extend(Some(remarks).filter(|remarks| !remarks.is_empty()));
         report.shared_ids.extend(Some(shared_ids).filter(|share| share.n > 0));
         report.answers_in_questions.extend(leaks.held(&spec.name));
         report.explained_answers.extend(leaks.explained(&spec.name));
@@ -243,7 +289,7 @@ impl Checker {
     fn record(
         &mut self,
         place: Place<'_>,
-        root: &ImageRoot,
+        (root, path): (&ImageRoot, &Path),
         (record, from): (&TaskRecord, &str),
         seen: &mut Seen,
     ) -> Result<()> {
@@ -251,12 +297,16 @@ impl Checker {
         if let Some(id) = &record.id {
             let is_known = !seen.ids.insert(digest(id));
             if !seen.asked.insert(digest(&format!("{id}\n{}", record.instruction))) {
-                add(&mut self.report.duplicate_ids, place, format!("{from}: another is called `{id}`"));
+                add(
+                    &mut self.report.duplicate_ids,
+                    place,
+                    format!("{from}: another is called `{}`", shown(id)),
+                );
             } else if is_known {
                 seen.n_shared_ids += 1;
             }
         }
-        match &record.image {
+        match record.usable_image(path)? {
             Some(ImageSource::Path(image)) => match root.resolve(image, from) {
                 Ok(file) => {
                     seen.files.entry(file).or_insert_with(|| from.to_owned());
@@ -274,14 +324,30 @@ impl Checker {
         Ok(())
     }
 
-    /// What the texts of a scored record tell.
-    fn text(&mut self, place: Place<'_>, spec: &TaskSpec, (from, prompt, answers): (&str, &str, &[String])) {
+    /// What the texts of a record tell.
+    fn texts(
+        &mut self,
+        place: Place<'_>,
+        spec: &TaskSpec,
+        split: Split,
+        (from, prompt, answers): (&str, &str, &[String]),
+    ) {
+        let report = &mut self.report;
+        if let Some(list) = answers.iter().find(|answer| is_broken_list(answer)) {
+            add(&mut report.broken_lists, place, format!("{from}: `{}`", shown(list)));
+        }
+        if let Some(what) = (self.look)(&spec.name, split, prompt, answers) {
+            add(&mut report.refused_by_model, place, format!("{from}: {what}"));
+        }
+        if split == Split::Train {
+            return;
+        }
         let due = spec.metric().answers_due();
         if due.is_some_and(|due| due != answers.len()) {
-            add(&mut self.report.answers_not_ten, place, format!("{from}: {} answers", answers.len()));
+            add(&mut report.answers_not_ten, place, format!("{from}: {} answers", answers.len()));
         }
         if let Some(answer) = states_answer(prompt, answers) {
-            add(&mut self.report.stated_answers, place, format!("{from}: the prompt states `{answer}`"));
+            add(&mut report.stated_answers, place, format!("{from}: the prompt states `{}`", shown(answer)));
         }
     }
 
@@ -292,7 +358,7 @@ impl Checker {
         let read: Vec<_> = unseen
             .into_par_iter()
             .map(|(file, from)| {
-                let origin = format!("{from}: {}", file.display());
+                let origin = format!("{from}: {}", shown_file(&file));
                 let (hash, error) = match read_file(&file) {
                     Ok(bytes) => {
                         let decoded = RgbImage::decode(&bytes, &origin, ImageLimits::default());
@@ -342,10 +408,11 @@ impl Checker {
             }
             DataError::ImagePath { .. } => &mut report.outside_images,
             DataError::TaskRecord { key: Some(key), what, .. }
-                if key == "image_id" && what.starts_with("annotations") =>
+                if key == "image_id" && what.starts_with(ORPHAN) =>
             {
                 &mut report.captions_without_image
             }
+            DataError::TokenWithoutImage { .. } => &mut report.tokens_without_image,
             DataError::TaskRecord { .. } => &mut report.unreadable_records,
             _ => return Err(error),
         };

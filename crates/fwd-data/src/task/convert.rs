@@ -222,12 +222,12 @@ fn write_pack(bench: &Benchmark, folder: &Path, keys: &[&str]) -> Result<()> {
 }
 
 /// Writes a file whole or not at all; folders on the way are made.
-fn write_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+pub(super) fn write_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     fwd_files::write_atomically_with(path, fill).map_err(|source| DataError::Io { path: path.into(), source })
 }
 
 /// Makes a folder whole or not at all.
-fn make_folder(out: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub(super) fn make_folder(out: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let io = |source| DataError::Io { path: out.into(), source };
     let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(io)?;

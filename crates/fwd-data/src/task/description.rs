@@ -60,7 +60,7 @@ pub struct TaskSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<Stage>,
     /// Whether its pictures were made by a program.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub synthetic: bool,
     /// The place in the sequence. If no task of a set has one, the tasks are learnt in the order of the list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -171,14 +171,20 @@ struct File {
 /// [`DataError::Config`] for a damaged file, an unknown key or value, a task without splits, a name that is malformed or stands twice.
 pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<TaskSpec>> {
     let fail = |what: String| DataError::Config { path: path.into(), what };
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| fail(error.to_string()))?;
+    let syntax = |error: toml::de::Error| {
+        let start = error.span().and_then(|span| text.get(..span.start));
+        let line =
+            start.map_or_else(String::new, |start| format!("line {}: ", start.matches('\n').count() + 1));
+        fail(format!("{line}{}", error.message()))
+    };
+    let table: toml::Table = text.parse().map_err(syntax)?;
     refuse_unknown(table.keys(), &["task"]).map_err(fail)?;
     let tasks = table.get("task").and_then(toml::Value::as_array).map(Vec::as_slice).unwrap_or_default();
     for (i, task) in tasks.iter().enumerate() {
         let keys = task.as_table().into_iter().flat_map(toml::Table::keys);
         refuse_unknown(keys, &KEYS).map_err(|what| fail(format!("task {i}: {what}")))?;
     }
-    let File { task: tasks } = toml::from_str(text).map_err(|error| fail(error.to_string()))?;
+    let File { task: tasks } = toml::from_str(text).map_err(syntax)?;
     validate(path, &tasks)?;
     Ok(tasks)
 }

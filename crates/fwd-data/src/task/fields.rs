@@ -1,9 +1,14 @@
 //! The keys of one record, read with errors that name file, record and key.
 
 use super::json::kind;
+use super::literal;
 use crate::error::{DataError, Result};
+use crate::shown::shown;
 use serde_json::{Map, Value};
 use std::path::Path;
+
+/// The only key of an object that stands for bytes, with their number among those of the record. No JSON key is called so by accident.
+const BLOB: &str = "\0bytes";
 
 /// An object of a file.
 pub(super) struct Fields<'a> {
@@ -13,9 +18,23 @@ pub(super) struct Fields<'a> {
     pub(super) index: usize,
     /// The keys of the record and their values.
     pub(super) map: &'a Map<String, Value>,
+    /// What the values hold that is no text, where the format has such values; [`blob`] refers to it.
+    pub(super) blobs: &'a [Vec<u8>],
+}
+
+/// A value that stands for the bytes of this number.
+#[cfg(feature = "parquet")]
+pub(super) fn blob(number: usize) -> Value {
+    Value::Object(Map::from_iter([(BLOB.to_owned(), Value::from(number))]))
 }
 
 impl Fields<'_> {
+    /// The bytes that an object stands for; none for any other object.
+    pub(super) fn blob(&self, object: &Map<String, Value>) -> Option<&[u8]> {
+        let number = object.get(BLOB)?.as_u64()?;
+        self.blobs.get(usize::try_from(number).ok()?).map(Vec::as_slice)
+    }
+
     /// An error about the value of a key.
     pub(super) fn fail(&self, key: &str, what: impl Into<String>) -> DataError {
         let (path, key) = (self.path.into(), Some(key.into()));
@@ -52,9 +71,12 @@ impl Fields<'_> {
         self.text(keys)?.ok_or_else(|| self.missing(keys))
     }
 
-    /// A name, which may be written as a number.
+    /// A name, which may be written as a number; `1.0` is the name `1`.
     pub(super) fn label(&self, keys: &[&str]) -> Result<Option<String>> {
-        self.get(keys).map(|(key, value)| self.as_label(key, value)).transpose()
+        let Some((key, value)) = self.get(keys) else { return Ok(None) };
+        let whole = value.as_f64().filter(|number| value.is_f64() && number.fract() == 0.0);
+        // Adding 0 makes 0 of -0.
+        whole.map_or_else(|| self.as_text(key, value), |number| Ok(format!("{:.0}", number + 0.0))).map(Some)
     }
 
     /// The name of the record, from `question_id` or `id`.
@@ -62,18 +84,23 @@ impl Fields<'_> {
         self.label(&["question_id", "id"])
     }
 
-    /// Right answers: one, a list, or a list of objects with a key `answer`; a string may hold a list in JSON. None if no key
+    /// Right answers: one, a list, or a list of objects with a key `answer`; a string may hold a list in JSON or in Python. None if no key
     /// is there.
     pub(super) fn answers(&self) -> Result<Option<Vec<String>>> {
-        let Some((key, value)) = self.get(&["answers", "answer"]) else { return Ok(None) };
-        let list = value.as_str().filter(|text| key == "answers" && text.trim_start().starts_with('['));
-        let parsed: Option<Value> = list.and_then(|text| serde_json::from_str(text).ok());
+        let is_none = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
+        let several = self.get(&["answers"]).filter(|(_, value)| !is_none(value));
+        let Some((key, value)) = several.or_else(|| self.get(&["answer", "answers"])) else {
+            return Ok(None);
+        };
+        // A list of numbers under `answer` may be a box.
+        let is_meant = |list: &Vec<Value>| key == "answers" || list.iter().any(Value::is_string);
+        let parsed = value.as_str().and_then(literal::list).filter(is_meant).map(Value::Array);
         let answers = match parsed.as_ref().unwrap_or(value) {
             Value::Array(items) => items
                 .iter()
-                .map(|item| self.as_label(key, item.get("answer").unwrap_or(item)))
+                .map(|item| self.as_text(key, item.get("answer").unwrap_or(item)))
                 .collect::<Result<_>>()?,
-            one => vec![self.as_label(key, one)?],
+            one => vec![self.as_text(key, one)?],
         };
         Ok(Some(answers))
     }
@@ -85,18 +112,12 @@ impl Fields<'_> {
         let list = parsed.as_ref().unwrap_or(value).as_array();
         let numbers: Option<Vec<f64>> = list.and_then(|list| list.iter().map(Value::as_f64).collect());
         let numbers = numbers.and_then(|numbers| <[f64; N]>::try_from(numbers).ok());
-        numbers.map(Some).ok_or_else(|| self.fail(key, format!("expected {N} numbers, found {value}")))
+        numbers.map(Some).ok_or_else(|| {
+            self.fail(key, format!("expected {N} numbers, found {}", shown(&value.to_string())))
+        })
     }
 
-    /// The path of the only image of the record; none if no key is there or the path is empty.
-    pub(super) fn image(&self, keys: &[&str]) -> Result<Option<String>> {
-        if let Some((key, Value::Array(list))) = self.get(keys) {
-            return Err(self.fail(key, format!("{} images; a record has one", list.len())));
-        }
-        Ok(self.text(keys)?.filter(|image| !image.is_empty()).map(str::to_owned))
-    }
-
-    fn as_label(&self, key: &str, value: &Value) -> Result<String> {
+    fn as_text(&self, key: &str, value: &Value) -> Result<String> {
         match value {
             Value::String(text) => Ok(text.clone()),
             Value::Number(number) => Ok(number.to_string()),

@@ -44,6 +44,10 @@ impl ImageRoot {
                 return Err(fail(PathFault::Missing));
             }
             Err(error) if error.kind() == ErrorKind::NotADirectory => return Err(fail(PathFault::Missing)),
+            Err(error) if error.kind() == ErrorKind::InvalidFilename => {
+                return Err(fail(PathFault::NameTooLong));
+            }
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(fail(PathFault::Denied)),
             Err(source) => return Err(DataError::Io { path, source }),
         };
         if !real.starts_with(&self.root) {

@@ -1,10 +1,12 @@
 //! The elements of a JSON array, or the lines of a JSONL file, one at a time: a file of gigabytes takes the memory of its
 //! longest record.
 //!
-//! The scanner only finds where a value ends, by its brackets and quotation marks; serde_json reads the value.
+//! The scanner only finds where a value ends, by its brackets and quotation marks; serde_json reads the value. A value that the scanner
+//! cannot find the end of is a fault of the file and not of one record: nobody knows what follows it.
 
 use super::source::{MAX_RECORD, Source};
 use crate::error::{DataError, Result};
+use crate::shown::shown;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -20,6 +22,7 @@ pub(super) enum Shape {
 }
 
 const TRUNCATED: &str = "the file ends inside the array; it is truncated";
+const CUT_VALUE: &str = "the file ends inside a value; it is truncated";
 
 /// A value of the file.
 pub(super) struct Element {
@@ -28,6 +31,8 @@ pub(super) struct Element {
     /// Where it begins.
     at: u64,
     bytes: Vec<u8>,
+    /// Whether the file ends with it, without the end of a line.
+    is_open: bool,
 }
 
 /// The elements of a file; after an error outside a record there are no more.
@@ -56,13 +61,10 @@ impl Elements {
             return self.line();
         }
         if self.state == State::Start {
-            match self.shape {
-                Shape::Under(key) => {
-                    if find_key(&mut self.source, &[key])?.is_none() {
-                        return Err(self.source.syntax(format!("the file has no key `{key}`")));
-                    }
-                }
-                Shape::Array | Shape::Lines => {}
+            if let Shape::Under(key) = self.shape
+                && find_key(&mut self.source, &[key])?.is_none()
+            {
+                return Err(self.source.syntax(format!("the file has no key `{key}`")));
             }
             expect(&mut self.source, b'[')?;
             self.state = State::Inside;
@@ -70,8 +72,12 @@ impl Elements {
         match self.source.peek_past_space()? {
             Some(b']') => {
                 self.source.consume(1);
-                if self.shape == Shape::Array && self.source.peek_past_space()?.is_some() {
-                    return Err(self.source.syntax("text after the end of the array"));
+                if let Shape::Under(key) = self.shape {
+                    finish_object(&mut self.source, key)?;
+                }
+                if self.source.peek_past_space()?.is_some() {
+                    let what = if self.shape == Shape::Array { "array" } else { "object" };
+                    return Err(self.source.syntax(format!("text after the end of the {what}")));
                 }
                 return Ok(None);
             }
@@ -85,8 +91,8 @@ impl Elements {
             Some(_) => {}
         }
         let (at, mut bytes) = (self.source.at(), Vec::new());
-        read_value(&mut self.source, Some(&mut bytes)).map_err(|error| self.inside(error))?;
-        Ok(Some(self.element(at, bytes)))
+        read_value(&mut self.source, Some(&mut bytes)).map_err(|error| self.inside(at, error))?;
+        Ok(Some(self.element(at, bytes, false)))
     }
 
     fn line(&mut self) -> Result<Option<Element>> {
@@ -101,25 +107,25 @@ impl Elements {
             bytes.extend(&chunk[..n_bytes]);
             self.source.consume(n_bytes);
             if bytes.len() > MAX_RECORD {
-                return Err(self.inside(too_long(&self.source)));
+                return Err(self.inside(at, too_long(&self.source)));
             }
             if end.is_some() || n_bytes == 0 {
-                return Ok(Some(self.element(at, bytes)));
+                return Ok(Some(self.element(at, bytes, end.is_none())));
             }
         }
     }
 
-    fn element(&mut self, at: u64, bytes: Vec<u8>) -> Element {
+    fn element(&mut self, at: u64, bytes: Vec<u8>, is_open: bool) -> Element {
         self.n_read += 1;
-        Element { index: self.n_read - 1, at, bytes }
+        Element { index: self.n_read - 1, at, bytes, is_open }
     }
 
-    /// An error of the scanner as one of the record it stands in.
-    fn inside(&self, error: DataError) -> DataError {
+    /// An error of the scanner with the record that it stands in, which begins at a byte.
+    fn inside(&self, start: u64, error: DataError) -> DataError {
         match error {
             DataError::TaskSyntax { path, at, what } => {
-                let what = format!("byte {at}: {what}");
-                DataError::TaskRecord { path, index: self.n_read, key: None, what }
+                let what = format!("{what} (record {}, which begins at byte {start})", self.n_read);
+                DataError::TaskSyntax { path, at, what }
             }
             other => other,
         }
@@ -144,16 +150,33 @@ impl Iterator for Elements {
 impl Element {
     /// The object that the element is.
     ///
+    /// Whole numbers of more than 64 bits become strings with all their digits, as names may be such numbers.
+    ///
     /// # Errors
     /// [`DataError::TaskRecord`] with the place of the fault: invalid UTF-8, invalid JSON, another value than an object.
+    /// [`DataError::TaskSyntax`] if the file ends within the element.
     pub(super) fn object(&self, path: &Path) -> Result<Map<String, Value>> {
         let fail = |what| DataError::TaskRecord { path: path.into(), index: self.index, key: None, what };
+        let cut = || {
+            let at = self.at + self.bytes.len() as u64;
+            let what = format!("{CUT_VALUE} (record {}, which begins at byte {})", self.index, self.at);
+            DataError::TaskSyntax { path: path.into(), at, what }
+        };
         if let Err(error) = std::str::from_utf8(&self.bytes) {
+            if self.is_open && error.error_len().is_none() {
+                return Err(cut());
+            }
             return Err(fail(format!("byte {}: this is not UTF-8", self.at + error.valid_up_to() as u64)));
         }
         match serde_json::from_slice(&self.bytes) {
-            Ok(Value::Object(map)) => Ok(map),
+            Ok(Value::Object(mut map)) => {
+                if map.values().any(Value::is_f64) {
+                    keep_digits(&mut map, &self.bytes);
+                }
+                Ok(map)
+            }
             Ok(other) => Err(fail(format!("expected an object, found {}", kind(&other)))),
+            Err(error) if self.is_open && error.is_eof() => Err(cut()),
             Err(error) => {
                 let before = self.bytes.split(|&byte| byte == b'\n').take(error.line().saturating_sub(1));
                 let line_start: usize = before.map(|line| line.len() + 1).sum();
@@ -164,6 +187,37 @@ impl Element {
             }
         }
     }
+
+    /// Whether it begins and ends with braces, but for white space.
+    pub(super) fn has_braces(&self) -> bool {
+        let text = self.bytes.trim_ascii();
+        text.starts_with(b"{") && text.ends_with(b"}")
+    }
+}
+
+/// Whole numbers that serde_json has rounded, as strings with their digits; `bytes` is what the object was read from.
+fn keep_digits(map: &mut Map<String, Value>, bytes: &[u8]) {
+    let mut rest = bytes.trim_ascii_start().get(1..).unwrap_or_default();
+    // The bytes are valid JSON, so that the scanner finds key, colon and value in turn.
+    let mut next = || {
+        rest = rest.trim_ascii_start();
+        let separators = rest.iter().take_while(|byte| b",:".contains(byte)).count();
+        rest = rest[separators..].trim_ascii_start();
+        let (part, after) = rest.split_at(Scan::default().feed(rest).0);
+        rest = after;
+        part
+    };
+    loop {
+        let (key, number) = (next(), next());
+        if key.is_empty() {
+            return;
+        }
+        let is_whole = number.strip_prefix(b"-").unwrap_or(number).iter().all(u8::is_ascii_digit);
+        let key = serde_json::from_slice::<String>(key).unwrap_or_default();
+        if let Some(value) = map.get_mut(&key).filter(|value| value.is_f64() && is_whole) {
+            *value = Value::String(String::from_utf8_lossy(number).into_owned());
+        }
+    }
 }
 
 /// What a value is, for messages.
@@ -171,7 +225,7 @@ pub(super) fn kind(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
         Value::Bool(_) => "a truth value".into(),
-        Value::Number(number) => format!("the number {number}"),
+        Value::Number(number) => format!("the number {}", shown(&number.to_string())),
         Value::String(_) => "a string".into(),
         Value::Array(_) => "a list".into(),
         Value::Object(_) => "an object".into(),
@@ -181,25 +235,46 @@ pub(super) fn kind(value: &Value) -> String {
 /// Goes to the value of the first of some keys of the object that the file is; none if it has none of them.
 pub(super) fn find_key<'a>(source: &mut Source, keys: &[&'a str]) -> Result<Option<&'a str>> {
     expect(source, b'{')?;
-    loop {
-        match source.peek_past_space()? {
-            Some(b'}') => return Ok(None),
-            Some(b',') => source.consume(1),
-            _ => {}
-        }
-        let mut name = Vec::new();
-        if source.peek_past_space()? != Some(b'"') {
-            return Err(source.syntax("expected a key in quotation marks"));
-        }
-        read_value(source, Some(&mut name))?;
-        expect(source, b':')?;
-        let name: String = serde_json::from_slice(&name).map_err(|_| source.syntax("the key is damaged"))?;
+    while let Some(name) = next_key(source)? {
         if let Some(&key) = keys.iter().find(|&&key| key == name) {
             return Ok(Some(key));
         }
         source.peek_past_space()?;
         read_value(source, None)?;
     }
+    Ok(None)
+}
+
+/// Passes over the rest of an object behind the value of one of its keys, which must not come again.
+fn finish_object(source: &mut Source, key: &str) -> Result<()> {
+    while let Some(name) = next_key(source)? {
+        if name == key {
+            return Err(source.syntax(format!("the key `{key}` stands twice")));
+        }
+        source.peek_past_space()?;
+        read_value(source, None)?;
+    }
+    Ok(())
+}
+
+/// The next key of an object, with its colon; none at the end of the object.
+fn next_key(source: &mut Source) -> Result<Option<String>> {
+    if source.peek_past_space()? == Some(b',') {
+        source.consume(1);
+    }
+    match source.peek_past_space()? {
+        Some(b'}') => {
+            source.consume(1);
+            return Ok(None);
+        }
+        Some(b'"') => {}
+        Some(_) => return Err(source.syntax("expected a key in quotation marks")),
+        None => return Err(source.syntax("the file ends inside the object; it is truncated")),
+    }
+    let mut name = Vec::new();
+    read_value(source, Some(&mut name))?;
+    expect(source, b':')?;
+    serde_json::from_slice(&name).map(Some).map_err(|_| source.syntax("the key is damaged"))
 }
 
 fn expect(source: &mut Source, wanted: u8) -> Result<()> {
@@ -224,7 +299,7 @@ fn read_value(source: &mut Source, mut out: Option<&mut Vec<u8>>) -> Result<()> 
     loop {
         let chunk = source.chunk()?;
         if chunk.is_empty() {
-            return Err(source.syntax("the file ends inside a value; it is truncated"));
+            return Err(source.syntax(CUT_VALUE));
         }
         let (n_bytes, is_done) = scan.feed(chunk);
         if let Some(out) = &mut out {
@@ -235,6 +310,11 @@ fn read_value(source: &mut Source, mut out: Option<&mut Vec<u8>>) -> Result<()> 
         if n_kept > MAX_RECORD {
             return Err(too_long(source));
         }
+        if is_done && scan.is_crossed {
+            return Err(
+                source.syntax("the brackets do not match, so that nobody knows where the record ends")
+            );
+        }
         if is_done {
             return Ok(());
         }
@@ -244,7 +324,10 @@ fn read_value(source: &mut Source, mut out: Option<&mut Vec<u8>>) -> Result<()> 
 /// How far into a value the scanner is.
 #[derive(Default)]
 struct Scan {
-    depth: usize,
+    /// The brackets that are open.
+    open: Vec<u8>,
+    /// Whether a bracket was closed by one of another kind. Where the value ends is a guess then.
+    is_crossed: bool,
     in_string: bool,
     is_escaped: bool,
     is_scalar: bool,
@@ -260,7 +343,7 @@ impl Scan {
                     b'\\' => self.is_escaped = true,
                     b'"' => {
                         self.in_string = false;
-                        if self.depth == 0 {
+                        if self.open.is_empty() {
                             return (i + 1, true);
                         }
                     }
@@ -269,17 +352,18 @@ impl Scan {
                 continue;
             }
             match byte {
-                b',' | b']' | b'}' if self.depth == 0 => return (i, true),
+                b',' | b']' | b'}' if self.open.is_empty() => return (i, true),
                 _ if self.is_scalar && byte.is_ascii_whitespace() => return (i, true),
                 b'"' if !self.is_scalar => self.in_string = true,
-                b'{' | b'[' => self.depth += 1,
+                b'{' | b'[' => self.open.push(byte),
                 b'}' | b']' => {
-                    self.depth -= 1;
-                    if self.depth == 0 {
+                    let opened = if byte == b'}' { b'{' } else { b'[' };
+                    self.is_crossed |= self.open.pop() != Some(opened);
+                    if self.open.is_empty() {
                         return (i + 1, true);
                     }
                 }
-                _ => self.is_scalar = self.depth == 0,
+                _ => self.is_scalar = self.open.is_empty(),
             }
         }
         (chunk.len(), false)

@@ -2,7 +2,7 @@
 //!
 //! [`read`] streams the records of one file, whatever its format, in bounded memory; a [`TaskSet`] describes the files of several
 //! tasks, or finds them in a folder, and [`open`] makes a [`Benchmark`](crate::bench::Benchmark) of it; [`check`] looks for what
-//! makes scores worthless; [`convert`] writes the packed format and the LLaVA layout; [`annotations`] are what predictions are
+//! makes scores worthless; [`init()`] makes a set from folders of pictures; [`convert`] writes the packed format and the LLaVA layout; [`annotations`] are what predictions are
 //! scored against.
 //!
 //! ```no_run
@@ -21,10 +21,13 @@ mod description;
 mod fields;
 mod format;
 mod images;
+mod init;
 mod json;
+mod literal;
 mod llava;
 #[cfg(feature = "parquet")]
 mod parquet;
+mod picture;
 mod presets;
 mod questions;
 mod reader;
@@ -34,12 +37,13 @@ mod set;
 mod source;
 mod textvqa;
 pub use crate::leaks::{Closing, Share};
-pub use crate::skip::{OnBad, Skipped};
+pub use crate::skip::{OnBad, Remarks, Skipped};
 pub use annotations::{Annotation, Annotations, annotations, sequence};
-pub use check::{Finding, Findings, TaskReport, check};
+pub use check::{Finding, Findings, Look, TaskReport, check, check_with};
 pub use description::{FileNames, Kind, TaskSpec};
 pub use format::Format;
 pub use images::ImageRoot;
+pub use init::{Init, Made, MadeTask, init};
 pub use presets::{Preset, is_same_task};
 pub use reader::{Records, read};
 pub use record::{ImageSource, TaskRecord};

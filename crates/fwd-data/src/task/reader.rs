@@ -1,5 +1,6 @@
 //! The records of a file of any format, one at a time.
 
+use super::coco::LeftOut;
 use super::fields::Fields;
 use super::format::Format;
 use super::json::{Element, Elements, Shape};
@@ -12,7 +13,11 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 /// The records of a file, in its order; after an error in one record the next can still be read.
-pub struct Records(Box<dyn Iterator<Item = Result<TaskRecord>>>);
+pub struct Records {
+    records: Box<dyn Iterator<Item = Result<TaskRecord>>>,
+    /// Captions of the file that are in none of the records.
+    pub(super) left_out: LeftOut,
+}
 
 impl std::fmt::Debug for Records {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -24,7 +29,7 @@ impl Iterator for Records {
     type Item = Result<TaskRecord>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next()
+        self.records.next()
     }
 }
 
@@ -33,18 +38,21 @@ impl Iterator for Records {
 /// One record is in memory at a time; for COCO all captions are, too.
 ///
 /// # Errors
-/// [`DataError::Io`] and [`DataError::TaskSyntax`]. The iterator's errors name file, record and key; a record without an answer
-/// is one of them.
+/// [`DataError::Io`] and [`DataError::TaskSyntax`]. The iterator's errors name file, record and key; a record without an answer, or
+/// whose image cannot be used, is one of them. [`DataError::TaskSyntax`] ends the file: it was cut, or is damaged so that nothing behind
+/// that place can be read.
 pub fn read(path: &Path, format: Option<Format>) -> Result<Records> {
     let path_of = path.to_path_buf();
-    let answered = read_unanswered(path, format)?.map(move |record| {
+    let Records { records, left_out } = read_unanswered(path, format)?;
+    let answered = records.map(move |record| {
         let record = record?;
+        record.usable_image(&path_of)?;
         if record.answers.is_empty() {
             return Err(no_answer(&path_of, record.index));
         }
         Ok(record)
     });
-    Ok(Records(Box::new(answered)))
+    Ok(Records { records: Box::new(answered), left_out })
 }
 
 pub(super) fn no_answer(path: &Path, index: usize) -> DataError {
@@ -52,28 +60,36 @@ pub(super) fn no_answer(path: &Path, index: usize) -> DataError {
     DataError::TaskRecord { path: path.into(), index, key: Some("answer".into()), what }
 }
 
-/// As [`read`], but records may have no answers: another file may hold them.
+/// As [`read`], but records may have no answers, as another file may hold them, and images that cannot be used, as not everyone looks at
+/// them.
 pub(super) fn read_unanswered(path: &Path, format: Option<Format>) -> Result<Records> {
     let format = format.map_or_else(|| Format::of(path), Ok)?;
     let elements = |shape, parse| -> Result<Box<dyn Iterator<Item = Result<TaskRecord>>>> {
         Ok(Box::new(JsonRecords::open(path, shape, parse)?))
     };
+    let mut left_out = LeftOut::default();
     let records = match format {
         Format::Llava => elements(Shape::Array, llava::records)?,
+        Format::LlavaLines => elements(Shape::Lines, llava::records)?,
         Format::Test => elements(Shape::Array, questions::records)?,
         Format::TestLines => elements(Shape::Lines, questions::records)?,
         Format::TextVqa => elements(Shape::Under("data"), textvqa::records)?,
-        Format::Coco => Box::new(coco::CocoRecords::open(path)?),
+        Format::Coco => {
+            let (records, captions) = coco::CocoRecords::open(path)?;
+            left_out = captions;
+            Box::new(records)
+        }
         Format::Csv => Box::new(csv::CsvRecords::open(path)?),
         #[cfg(feature = "parquet")]
         Format::Parquet => Box::new(parquet::ParquetRecords::open(path)?),
         #[cfg(not(feature = "parquet"))]
         Format::Parquet => {
-            let what = "this program was built without parquet; build it with the feature `parquet`".into();
-            return Err(DataError::Config { path: path.into(), what });
+            let what = "this program was built without parquet; build it again with \
+                        `cargo install --path crates/fwd-cli --features parquet`";
+            return Err(DataError::Config { path: path.into(), what: what.into() });
         }
     };
-    Ok(Records(records))
+    Ok(Records { records, left_out })
 }
 
 /// The records that one object makes.
@@ -95,7 +111,7 @@ impl JsonRecords {
 
     fn parsed(&self, element: &Element) -> Result<Vec<TaskRecord>> {
         let map = element.object(&self.path)?;
-        (self.parse)(&Fields { path: &self.path, index: element.index, map: &map })
+        (self.parse)(&Fields { path: &self.path, index: element.index, map: &map, blobs: &[] })
     }
 }
 

@@ -10,10 +10,10 @@ use super::reader::{no_answer, read_unanswered};
 use super::record::{ImageSource, TaskRecord};
 use super::references::References;
 use crate::bench::{BenchTask, Benchmark, INDEX_FILE, Record, Split, Stage, spelt_out};
-use crate::error::{DataError, Result, unknown_task};
+use crate::error::{DataError, Result, file, unknown_task};
 use crate::image_file::{ImageLimits, RgbImage};
 use crate::loose::LooseImages;
-use crate::skip::{OnBad, Skipped};
+use crate::skip::{OnBad, Remarks, Skipped};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -23,6 +23,8 @@ use std::sync::Arc;
 
 /// The description that a folder may hold.
 pub(super) const DESCRIPTION: &str = "tasks.toml";
+/// The longest description that is read.
+const MAX_DESCRIPTION: u64 = 4 << 20;
 /// The key of the image that stands for none.
 pub(super) const BLANK: &str = "no-image/blank.png";
 
@@ -50,7 +52,11 @@ pub struct Loaded {
 /// As [`Benchmark::open`], [`TaskSet::open`] and [`TaskSet::load`].
 pub fn open(path: &Path, on_bad: OnBad) -> Result<Loaded> {
     if path.join(INDEX_FILE).is_file() {
-        let (bench, skipped) = Benchmark::open_with(path, on_bad)?;
+        let (bench, mut skipped) = Benchmark::open_with(path, on_bad)?;
+        for task in &bench.tasks {
+            let without_image = task.records.iter().filter(|record| record.image == BLANK).count();
+            remember(&mut skipped, Remarks { without_image, ..Remarks::new(&task.name) });
+        }
         return Ok(Loaded { bench, skipped });
     }
     TaskSet::open(path)?.load(on_bad)
@@ -66,8 +72,8 @@ impl TaskSet {
         if path.is_dir() && !file.exists() {
             return Self::discover(path);
         }
-        let text =
-            fs::read_to_string(&file).map_err(|source| DataError::Io { path: file.clone(), source })?;
+        let text = fwd_files::read_to_string(&file, MAX_DESCRIPTION)
+            .map_err(|source| DataError::Io { path: file.clone(), source })?;
         let tasks = description::parse(&file, &text)?;
         let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Ok(Self { dir: dir.into(), tasks })
@@ -105,7 +111,7 @@ impl TaskSet {
     ///
     /// # Errors
     /// [`DataError`] naming file, record and key for the first record that cannot be used, unless those are to be skipped; a
-    /// missing file, or one damaged outside its records, is always an error.
+    /// missing file, or one that ends early or is damaged outside its records, is always an error.
     pub fn load(&self, on_bad: OnBad) -> Result<Loaded> {
         let mut loader =
             Loader { set: self, on_bad, images: LooseImages::default(), skipped: Skipped::default() };
@@ -191,7 +197,8 @@ pub(super) fn splits(spec: &TaskSpec) -> impl Iterator<Item = (Split, &'static s
     all.into_iter().filter_map(|(split, name, files)| Some((split, name, files.as_ref()?)))
 }
 
-/// What the model is asked for a record, and what is right: the record's own answers, or those kept apart.
+/// What the model is asked for a record, and what is right: the record's own answers, or those kept apart. None if it is not asked, since
+/// those kept apart are all marked as rejected.
 ///
 /// # Errors
 /// [`DataError::TaskRecord`] if either is missing or empty.
@@ -201,13 +208,16 @@ pub(super) fn asked_and_right(
     split: Split,
     path: &Path,
     record: &TaskRecord,
-) -> Result<(String, Vec<String>)> {
+) -> Result<Option<(String, Vec<String>)>> {
     let fail = |key: &str, what: &str| {
         let (path, key) = (path.into(), Some(key.into()));
         DataError::TaskRecord { path, index: record.index, key, what: what.into() }
     };
     let answers = match references.filter(|_| split != Split::Train) {
-        Some(references) => references.of(path, record)?,
+        Some(references) => match references.of(path, record)? {
+            rejected if rejected.is_empty() => return Ok(None),
+            answers => answers,
+        },
         None => record.answers.clone(),
     };
     if answers.is_empty() {
@@ -220,7 +230,7 @@ pub(super) fn asked_and_right(
     if instruction.trim().is_empty() {
         return Err(fail("text", "the instruction is empty; give the task a `prompt`"));
     }
-    Ok((instruction, answers))
+    Ok(Some((instruction, answers)))
 }
 
 /// The files that a path stands for, ascending: itself, or with `*` in its last part those that fit.
@@ -309,6 +319,8 @@ impl Loader<'_> {
         let root = self.set.image_root(spec)?;
         let references = self.set.references(spec, |error| self.skip(error))?;
         let mut records = Vec::new();
+        let mut remarks = Remarks::new(&spec.name);
+        references.iter().for_each(|references| references.left_out.remark(&mut remarks));
         let dir = self.set.dir.canonicalize().ok();
         let below = dir.and_then(|dir| root.path().strip_prefix(dir).ok().map(Path::to_path_buf));
         let below = below.map(|below| below.to_string_lossy().replace('\\', "/"));
@@ -323,22 +335,42 @@ impl Loader<'_> {
                     below: below.as_deref(),
                     references: references.as_ref(),
                 };
-                for record in read_unanswered(&path, spec.format)? {
-                    let read = record.and_then(|record| Ok((record.index, self.record(&place, record)?)));
-                    match read {
-                        Ok((index, record)) => records.push(Sourced { record, path: path.clone(), index }),
-                        Err(error) => self.skip(error)?,
+                let read = read_unanswered(&path, spec.format)?;
+                read.left_out.remark(&mut remarks);
+                remarks.rejected_images += read.left_out.rejected_images.len();
+                for record in read {
+                    let record = record
+                        .and_then(|record| Ok((record.index, self.record(&place, record, &mut remarks)?)));
+                    match record {
+                        Ok((index, Some(record))) => {
+                            records.push(Sourced { record, path: path.clone(), index })
+                        }
+                        Ok((_, None)) => remarks.rejected_images += 1,
+                        Err(error) => {
+                            let lacks_image = matches!(error, DataError::TokenWithoutImage { .. });
+                            remarks.token_without_image += usize::from(lacks_image);
+                            self.skip(error)?;
+                        }
                     }
                 }
             }
         }
+        remember(&mut self.skipped, remarks);
         Ok(records)
     }
 
-    fn record(&mut self, place: &Place<'_>, record: TaskRecord) -> Result<Record> {
+    /// The record of the benchmark; none if it is not asked.
+    fn record(
+        &mut self,
+        place: &Place<'_>,
+        record: TaskRecord,
+        remarks: &mut Remarks,
+    ) -> Result<Option<Record>> {
         let Place { spec, split: (split, split_name), path, root, references, .. } = *place;
-        let (instruction, answers) = asked_and_right(spec, references, split, path, &record)?;
-        let image = match &record.image {
+        let Some((instruction, answers)) = asked_and_right(spec, references, split, path, &record)? else {
+            return Ok(None);
+        };
+        let image = match record.usable_image(path)? {
             Some(ImageSource::Path(image)) => {
                 let file = root.resolve(image, &origin(path, record.index))?;
                 let key = key(place, image);
@@ -358,15 +390,19 @@ impl Loader<'_> {
                 BLANK.to_owned()
             }
         };
+        record.remark(remarks);
         let answers = spelt_out(spec.metric(), &instruction, answers);
-        Ok(Record { split, id: record.id, image, instruction, answers })
+        Ok(Some(Record { split, id: record.id, image, instruction, answers }))
     }
 
     /// Leaves a record out, or refuses to; a file that is damaged outside its records is never passed over.
     fn skip(&mut self, error: DataError) -> Result<()> {
         let is_record = matches!(
             error,
-            DataError::TaskRecord { .. } | DataError::ImagePath { .. } | DataError::Image { .. }
+            DataError::TaskRecord { .. }
+                | DataError::TokenWithoutImage { .. }
+                | DataError::ImagePath { .. }
+                | DataError::Image { .. }
         );
         if is_record { self.skipped.take(error, self.on_bad) } else { Err(error) }
     }
@@ -398,5 +434,10 @@ impl Loader<'_> {
 
 /// The name of a record in errors about its image.
 pub(super) fn origin(path: &Path, index: usize) -> String {
-    format!("{}, record {index}", path.display())
+    format!("{}, record {index}", file(path))
+}
+
+/// Keeps the remarks about a task if there are any.
+fn remember(skipped: &mut Skipped, remarks: Remarks) {
+    skipped.remarks.extend(Some(remarks).filter(|remarks| !remarks.is_empty()));
 }
