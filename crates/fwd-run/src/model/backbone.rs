@@ -7,7 +7,7 @@ use super::Model;
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use filebuffer::FileBuffer;
-use fwd_data::{ImageLimits, Processor, TokenBatch};
+use fwd_data::{ImageLimits, Orientation, Processor, TokenBatch};
 use fwd_models::{GenerationConfig, Instructions, QFormerText, Sample, Tap, WeightDtype};
 use fwd_prompt::{FrozenModel, PromptPool, Selection};
 use safetensors::SafeTensors;
@@ -72,10 +72,16 @@ impl Backbone {
     ///
     /// # Errors
     /// Those of the tokenizers and of the model.
-    pub fn features(&self, image: &[u8], origin: &str, instruction: &str) -> Result<Sample> {
+    pub fn features(
+        &self,
+        image: &[u8],
+        origin: &str,
+        orientation: Orientation,
+        instruction: &str,
+    ) -> Result<Sample> {
         let processor = &self.processor;
         let shape = (1, 3, processor.image.height, processor.image.width);
-        let pixels = processor.image.process_bytes(image, origin, ImageLimits::default())?;
+        let pixels = processor.image.process_bytes(image, origin, ImageLimits::default(), orientation)?;
         let pixels = Tensor::from_vec(pixels, shape, &Device::Cpu)?;
         let instructions = instructions(self.reader(), &[instruction])?;
         let features = self.model.features(&pixels, &instructions, &mut Tap::none())?;
