@@ -8,7 +8,7 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use fwd_data::bench::{Benchmark, Split};
-use fwd_data::{ImageLimits, ImageProcessor, RgbImage, resize_bicubic};
+use fwd_data::{ImageLimits, ImageProcessor, Orientation, RgbImage, resize_bicubic};
 use fwd_eval::cider_d;
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -52,7 +52,8 @@ fn main() -> Result<()> {
     let processor = ImageProcessor::clip(224);
     let images = median(args.iters, || {
         let read = |path: &PathBuf| -> Result<f32> {
-            let pixels = processor.process_bytes(&fs::read(path)?, "image", ImageLimits::default())?;
+            let (bytes, limits) = (fs::read(path)?, ImageLimits::default());
+            let pixels = processor.process_bytes(&bytes, "image", limits, Orientation::Stored)?;
             Ok(pixels.iter().sum())
         };
         black_box(paths.par_iter().map(read).collect::<Result<Vec<_>>>()?);

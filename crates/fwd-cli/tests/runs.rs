@@ -143,12 +143,35 @@ fn a_question_is_answered_with_and_without_a_run() {
     succeed(&mut place.program(&[&ask[..], &["run", "What color is the cat?"]].concat()));
     succeed(&mut place.program(&[&ask[..], &["--backbone", "model", "What is it?"]].concat()));
 
-    // The other two formats.
-    let png = image::open(&image).unwrap().to_rgb8();
-    for name in ["cat.jpg", "cat.webp"] {
-        png.save(place.path(name)).unwrap();
-        succeed(&mut place.program(&["ask", "--image", name, "--backbone", "model", "What is it?"]));
+    // The other formats.
+    let formats = concat!(env!("CARGO_MANIFEST_DIR"), "/../fwd-data/tests/fixtures/formats");
+    for name in ["420.jpg", "lossy.webp", "plain.gif", "rgb.bmp"] {
+        let image = format!("{formats}/{name}");
+        succeed(&mut place.program(&["ask", "--image", &image, "--backbone", "model", "What is it?"]));
     }
+
+    // A photograph on its side: the camera's tag counts, and the answer is that for the upright one.
+    let on_its_side = image::imageops::rotate270(&picture(0, 0));
+    on_its_side.save(place.path("untagged.png")).unwrap();
+    let untagged = fs::read(place.path("untagged.png")).unwrap();
+    fs::write(place.path("tagged.png"), with_orientation(&untagged, 6)).unwrap();
+    let reply = |name: &str| {
+        let ask = ["ask", "--json", "--image", name, "run", "What colour is it?"];
+        let output = place.program(&ask).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        output.stdout
+    };
+    assert_eq!(reply("tagged.png"), reply("square.png"));
+    assert_ne!(reply("untagged.png"), reply("square.png"));
+}
+
+/// A PNG with an orientation tag: an `eXIf` chunk behind the header, which ends at byte 33.
+fn with_orientation(png: &[u8], orientation: u8) -> Vec<u8> {
+    let mut chunk = b"eXIfMM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
+    chunk.extend([orientation, 0, 0, 0, 0, 0, 0]);
+    let length = (chunk.len() as u32 - 4).to_be_bytes();
+    let crc = crc32fast::hash(&chunk).to_be_bytes();
+    [&png[..33], &length, &chunk, &crc, &png[33..]].concat()
 }
 
 #[test]

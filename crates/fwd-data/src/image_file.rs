@@ -1,13 +1,22 @@
-//! Decoding PNG, JPEG and WebP to 8-bit RGB, with bounds on what a file may ask for.
+//! Decoding PNG, JPEG, WebP, GIF and BMP to 8-bit RGB, with bounds on what a file may ask for.
 //!
-//! As Pillow's `convert("RGB")` for 8-bit files: grey is repeated, alpha is dropped (or blended where [`Alpha`] says so), the
-//! orientation tag is not applied. Deeper files are rounded to 8 bits, where Pillow cuts off.
+//! As Pillow's `Image.open(file).convert("RGB")`: grey is repeated, 16 bits a channel lose their lower byte (grey of 16 bits is cut off
+//! at 255), inks become colours, and of several frames the first one is read. [`Alpha`] and [`Orientation`] say what becomes of
+//! transparency and of the orientation tag.
+
+mod bitmap;
+mod format;
+mod gif;
+mod jpeg;
+mod limits;
+mod stored;
 
 use crate::error::{DataError, Result};
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
-use std::fs;
-use std::io::Cursor;
+use format::Format;
+use image::{DynamicImage, ImageFormat};
+pub use limits::ImageLimits;
 use std::path::Path;
+use stored::{Pixels, Stored};
 
 /// An 8-bit RGB image, rows from the top, three bytes a pixel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,24 +24,6 @@ pub struct RgbImage {
     width: usize,
     height: usize,
     data: Vec<u8>,
-}
-
-/// The largest image that is decoded: a small file may unfold to gigabytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ImageLimits {
-    /// The longest side that an image may have, in pixels.
-    pub max_side: u32,
-    /// The most pixels that an image may have, width times height.
-    pub max_pixels: u64,
-    /// The most bytes that a decoder may allocate.
-    pub max_bytes: u64,
-}
-
-impl Default for ImageLimits {
-    /// Sides up to 16384 pixels, 64 megapixels, 512 MiB.
-    fn default() -> Self {
-        Self { max_side: 1 << 14, max_pixels: 1 << 26, max_bytes: 512 << 20 }
-    }
 }
 
 /// What becomes of transparency.
@@ -43,6 +34,16 @@ pub enum Alpha {
     Drop,
     /// The colours are blended over a background of this colour (red, green, blue).
     Over([u8; 3]),
+}
+
+/// What becomes of the orientation tag, which cameras write into EXIF or XMP data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Orientation {
+    /// The tag is ignored, as Pillow's `Image.open` does; a photograph may lie on its side. So data sets are read.
+    #[default]
+    Stored,
+    /// The image is turned as the tag says, as Pillow's `ImageOps.exif_transpose` does.
+    Upright,
 }
 
 impl RgbImage {
@@ -83,72 +84,70 @@ impl RgbImage {
         &self.data
     }
 
-    /// Reads and decodes a file; its content decides the format, not its name.
+    /// Reads and decodes a file as [`Self::decode`] does; its content decides the format, not its name.
     ///
     /// # Errors
     /// [`DataError::Io`] or [`DataError::Image`], naming the file.
     pub fn open(path: &Path, limits: ImageLimits) -> Result<Self> {
-        let bytes = fs::read(path).map_err(|source| DataError::Io { path: path.into(), source })?;
+        let io = |source| DataError::Io { path: path.into(), source };
+        let bytes = fwd_files::read(path, limits.max_file).map_err(io)?;
         Self::decode(&bytes, &path.display().to_string(), limits)
     }
 
-    /// Decodes an encoded image without its alpha; `origin` names it in errors.
+    /// Decodes an encoded image without its alpha and as it is stored; `origin` names it in errors.
     ///
     /// # Errors
     /// [`DataError::Image`] for a damaged, truncated or too large image, or an unknown format.
     pub fn decode(bytes: &[u8], origin: &str, limits: ImageLimits) -> Result<Self> {
-        Self::decode_with(bytes, origin, limits, Alpha::Drop)
+        Self::decode_with(bytes, origin, limits, Alpha::default(), Orientation::default())
     }
 
     /// Decodes an encoded image; `origin` names it in errors. Sizes are checked before any pixel is decoded.
     ///
     /// # Errors
     /// As [`Self::decode`].
-    pub fn decode_with(bytes: &[u8], origin: &str, limits: ImageLimits, alpha: Alpha) -> Result<Self> {
-        let fail = |what: String| DataError::Image { origin: origin.into(), what };
-        let mut reader =
-            ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| fail(e.to_string()))?;
-        let Some(format) = reader.format() else {
-            return Err(fail("neither PNG, JPEG nor WebP".into()));
+    pub fn decode_with(
+        bytes: &[u8],
+        origin: &str,
+        limits: ImageLimits,
+        alpha: Alpha,
+        orientation: Orientation,
+    ) -> Result<Self> {
+        let decoded = Format::of(bytes).and_then(|format| match format {
+            Format::Jpeg => jpeg::decode(bytes, limits),
+            Format::Gif => gif::decode(bytes, limits),
+            Format::Png => bitmap::decode(ImageFormat::Png, bytes, limits),
+            Format::WebP => bitmap::decode(ImageFormat::WebP, bytes, limits),
+            Format::Bmp => bitmap::decode(ImageFormat::Bmp, bytes, limits),
+        });
+        let Stored { width, height, pixels, turn } =
+            decoded.map_err(|what| DataError::Image { origin: origin.into(), what })?;
+        let data = match (pixels, alpha) {
+            (Pixels::Rgb(data), _) => data,
+            (Pixels::Rgba(data), Alpha::Drop) => {
+                data.as_chunks::<4>().0.iter().flat_map(|&[red, green, blue, _]| [red, green, blue]).collect()
+            }
+            (Pixels::Rgba(data), Alpha::Over(background)) => blended(&data, background),
         };
-        if is_truncated(format, bytes) {
-            return Err(fail(format!("the {format:?} file is truncated")));
-        }
-        // The sides are checked below, where the message can name them.
-        let mut bounds = Limits::no_limits();
-        bounds.max_alloc = Some(limits.max_bytes);
-        reader.limits(bounds.clone());
-        let broken = |e: image::ImageError| fail(format!("cannot be decoded as {format:?}: {e}"));
-        let mut decoder = reader.into_decoder().map_err(broken)?;
-        let (width, height) = decoder.dimensions();
-        let n_pixels = u64::from(width) * u64::from(height);
-        if width.max(height) > limits.max_side || n_pixels > limits.max_pixels {
-            return Err(fail(format!(
-                "the image has {width}x{height} pixels, more than the allowed {} a side or {} in all: scale it down",
-                limits.max_side, limits.max_pixels
-            )));
-        }
-        let n_bytes = decoder.total_bytes();
-        if bounds.reserve(n_bytes).is_err() {
-            return Err(fail(format!(
-                "the {width}x{height} pixels take {n_bytes} bytes, more than the allowed {}: scale it down",
-                limits.max_bytes
-            )));
-        }
-        decoder.set_limits(bounds).map_err(broken)?;
-        let image = DynamicImage::from_decoder(decoder).map_err(broken)?;
-        let data = match (image, alpha) {
-            (image, Alpha::Over(background)) if image.color().has_alpha() => blended(image, background),
-            (DynamicImage::ImageRgb8(rgb), _) => rgb.into_raw(),
-            (other, _) => other.to_rgb8().into_raw(),
-        };
-        Ok(Self { width: width as usize, height: height as usize, data })
+        let image = Self { width, height, data };
+        Ok(match orientation {
+            Orientation::Stored => image,
+            Orientation::Upright => image.turned(turn),
+        })
+    }
+
+    fn turned(self, turn: image::metadata::Orientation) -> Self {
+        let Self { width, height, data } = self;
+        let buffer = image::RgbImage::from_raw(width as u32, height as u32, data).unwrap_or_default();
+        let mut image = DynamicImage::ImageRgb8(buffer);
+        image.apply_orientation(turn);
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        Self { width, height, data: image.into_rgb8().into_raw() }
     }
 }
 
-/// `α·colour + (1 − α)·background`, rounded.
-fn blended(image: DynamicImage, background: [u8; 3]) -> Vec<u8> {
-    let rgba = image.into_rgba8().into_raw();
+/// `α·colour + (1 − α)·background`, rounded: Pillow's `alpha_composite` over an opaque background, to the bit.
+fn blended(rgba: &[u8], background: [u8; 3]) -> Vec<u8> {
     let over = |&[red, green, blue, alpha]: &[u8; 4]| -> [u8; 3] {
         let colours = [red, green, blue];
         let alpha = u32::from(alpha);
@@ -158,33 +157,4 @@ fn blended(image: DynamicImage, background: [u8; 3]) -> Vec<u8> {
         })
     };
     rgba.as_chunks::<4>().0.iter().flat_map(over).collect()
-}
-
-/// Decoders fill up a JPEG that ends early with grey; the end marker behind its first scan tells.
-fn is_truncated(format: image::ImageFormat, bytes: &[u8]) -> bool {
-    const END_OF_IMAGE: [u8; 2] = [0xff, 0xd9];
-    if format != image::ImageFormat::Jpeg {
-        return false;
-    }
-    let scan = first_scan(bytes).unwrap_or(bytes.len());
-    !bytes[scan..].windows(2).any(|pair| pair == END_OF_IMAGE)
-}
-
-/// Where the first scan of a JPEG starts: behind the segments, one of which may hold a whole thumbnail of its own.
-fn first_scan(bytes: &[u8]) -> Option<usize> {
-    const START_OF_SCAN: u8 = 0xda;
-    let mut at = 2;
-    loop {
-        let [marker, kind, high, low] = *bytes.get(at..at + 4)? else { return None };
-        if marker != 0xff {
-            return None;
-        }
-        if kind == 0xff {
-            at += 1; // Fill byte.
-        } else if kind == START_OF_SCAN {
-            return Some(at);
-        } else {
-            at += 2 + usize::from(u16::from_be_bytes([high, low]));
-        }
-    }
 }

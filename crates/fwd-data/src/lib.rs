@@ -24,7 +24,7 @@ pub mod task;
 mod text;
 
 pub use error::{DataError, PathFault, Result};
-pub use image_file::{Alpha, ImageLimits, RgbImage};
+pub use image_file::{Alpha, ImageLimits, Orientation, RgbImage};
 pub use processor::{ImageProcessor, Processor};
 pub use resize::resize_bicubic;
 pub use text::{TextTokenizer, TokenBatch, excerpt};

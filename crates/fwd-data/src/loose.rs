@@ -1,33 +1,124 @@
-//! Images that are in no pack: files, and encoded images that were read out of other files.
+//! Where encoded images lie. None is kept in memory: each is read when it is needed.
 
 use crate::error::{DataError, Result};
+use crate::image_file::ImageLimits;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// The longest image file that is read.
-const MAX_FILE: u64 = 256 << 20;
+/// How many bytes of a file are looked at together.
+const CHUNK: u64 = 1 << 16;
+
+/// Where an encoded image lies.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    /// A file of its own.
+    File(PathBuf),
+    /// Part of a file that holds many.
+    Part { file: Arc<Shared>, at: u64, n_bytes: u64 },
+}
+
+/// A file that holds many images. It stays open, so that another file of its name does not take its place.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+impl Shared {
+    pub(crate) fn new(path: PathBuf, file: File) -> Self {
+        Self { path, file: Mutex::new(file) }
+    }
+}
+
+impl Place {
+    /// The length of the encoded image in bytes.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] if there is no such file.
+    pub(crate) fn n_bytes(&self) -> Result<u64> {
+        match self {
+            Self::Part { n_bytes, .. } => Ok(*n_bytes),
+            Self::File(path) => {
+                let metadata = fs::metadata(path);
+                Ok(metadata.map_err(|source| DataError::Io { path: path.clone(), source })?.len())
+            }
+        }
+    }
+
+    /// The encoded image.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] naming the file: it cannot be read, is too large, or has become shorter.
+    pub(crate) fn read(&self) -> Result<Vec<u8>> {
+        match self {
+            Self::File(path) => read_file(path),
+            Self::Part { n_bytes, .. } => {
+                let mut bytes = Vec::with_capacity(*n_bytes as usize);
+                self.stream(|chunk| bytes.extend(chunk))?;
+                Ok(bytes)
+            }
+        }
+    }
+
+    /// Gives the encoded image to `take` in pieces.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn stream(&self, mut take: impl FnMut(&[u8])) -> Result<()> {
+        let (path, streamed) = match self {
+            Self::File(path) => {
+                let limit = ImageLimits::default().max_file;
+                (
+                    path,
+                    fwd_files::open(path).and_then(|mut file| {
+                        let n_bytes = file.metadata()?.len();
+                        if n_bytes > limit {
+                            let what =
+                                format!("the file has {n_bytes} bytes, more than the {limit} that are read");
+                            return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+                        }
+                        copy(&mut file, n_bytes, &mut take)
+                    }),
+                )
+            }
+            Self::Part { file, at, n_bytes } => {
+                let mut open = file.file.lock().unwrap_or_else(PoisonError::into_inner);
+                let sought = open.seek(SeekFrom::Start(*at));
+                (&file.path, sought.and_then(|_| copy(&mut *open, *n_bytes, &mut take)))
+            }
+        };
+        streamed.map_err(|source| DataError::Io { path: path.clone(), source })
+    }
+}
+
+/// Gives the next `n_bytes` bytes to `take` in pieces; fewer are an error.
+pub(crate) fn copy(from: &mut impl Read, n_bytes: u64, take: &mut impl FnMut(&[u8])) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK.min(n_bytes) as usize];
+    let mut left = n_bytes;
+    while left > 0 {
+        let part = &mut chunk[..CHUNK.min(left) as usize];
+        from.read_exact(part).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => io::Error::new(
+                error.kind(),
+                format!("the file ends {left} bytes too early: it has been cut short"),
+            ),
+            _ => error,
+        })?;
+        take(part);
+        left -= part.len() as u64;
+    }
+    Ok(())
+}
 
 /// Images by key that are in no pack.
 #[derive(Debug, Default)]
 pub(crate) struct LooseImages {
-    images: BTreeMap<String, Loose>,
-    /// Bytes that came out of other files.
-    spool: Option<Mutex<File>>,
-}
-
-#[derive(Debug)]
-struct Loose {
-    place: Place,
-    kept: OnceLock<Vec<u8>>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Place {
-    File(PathBuf),
-    Spool { at: u64, n_bytes: u64 },
+    images: BTreeMap<String, Place>,
+    /// Bytes that came out of other files, and how many they are.
+    spool: Option<(Arc<Shared>, u64)>,
 }
 
 impl LooseImages {
@@ -36,14 +127,11 @@ impl LooseImages {
     /// # Errors
     /// [`DataError::Image`] if another image has the key.
     pub(crate) fn insert_file(&mut self, key: &str, path: PathBuf) -> Result<()> {
-        let place = Place::File(path);
         match self.images.get(key) {
-            Some(other) if other.place != place => {
-                Err(DataError::Image { origin: key.into(), what: "two images have this key".into() })
-            }
-            Some(_) => Ok(()),
+            Some(Place::File(other)) if *other == path => Ok(()),
+            Some(_) => Err(DataError::Image { origin: key.into(), what: "two images have this key".into() }),
             None => {
-                self.images.insert(key.into(), Loose { place, kept: OnceLock::new() });
+                self.images.insert(key.into(), Place::File(path));
                 Ok(())
             }
         }
@@ -55,16 +143,18 @@ impl LooseImages {
     /// [`DataError::Io`] if it cannot be written.
     pub(crate) fn insert_bytes(&mut self, key: &str, bytes: &[u8]) -> Result<()> {
         let io = |source| DataError::Io { path: std::env::temp_dir(), source };
-        let spool = match self.spool.take() {
+        let (file, at) = match self.spool.take() {
             Some(spool) => spool,
-            None => Mutex::new(tempfile::tempfile().map_err(io)?),
+            None => (Arc::new(Shared::new(std::env::temp_dir(), tempfile::tempfile().map_err(io)?)), 0),
         };
-        let spool = self.spool.insert(spool);
-        let file = spool.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let at = file.seek(SeekFrom::End(0)).map_err(io)?;
-        file.write_all(bytes).map_err(io)?;
-        let place = Place::Spool { at, n_bytes: bytes.len() as u64 };
-        self.images.insert(key.into(), Loose { place, kept: OnceLock::new() });
+        {
+            let mut open = file.file.lock().unwrap_or_else(PoisonError::into_inner);
+            open.seek(SeekFrom::Start(at)).map_err(io)?;
+            open.write_all(bytes).map_err(io)?;
+        }
+        let n_bytes = bytes.len() as u64;
+        self.spool = Some((Arc::clone(&file), at + n_bytes));
+        self.images.insert(key.into(), Place::Part { file, at, n_bytes });
         Ok(())
     }
 
@@ -83,65 +173,25 @@ impl LooseImages {
         self.images.remove(key);
     }
 
-    /// The length of an encoded image in bytes.
-    pub(crate) fn len_of(&self, key: &str) -> Result<u64> {
-        match &self.get(key)?.place {
-            Place::Spool { n_bytes, .. } => Ok(*n_bytes),
-            Place::File(path) => match fs::metadata(path) {
-                Ok(metadata) => Ok(metadata.len()),
-                Err(source) => Err(DataError::Io { path: path.clone(), source }),
-            },
-        }
-    }
-
     /// The encoded image.
     ///
     /// # Errors
-    /// [`DataError::UnknownImage`], [`DataError::Io`], [`DataError::Image`] for a file that is too large.
+    /// [`DataError::UnknownImage`], or as [`Place::read`].
     pub(crate) fn read(&self, key: &str) -> Result<Vec<u8>> {
-        match &self.get(key)?.place {
-            Place::File(path) => read_file(path),
-            Place::Spool { at, n_bytes } => {
-                let io = |source| DataError::Io { path: std::env::temp_dir(), source };
-                let spool = self.spool.as_ref().ok_or_else(|| io(ErrorKind::NotFound.into()))?;
-                let mut file = spool.lock().unwrap_or_else(PoisonError::into_inner);
-                read_range(&mut file, *at, *n_bytes).map_err(io)
-            }
-        }
+        self.images.get(key).ok_or_else(|| DataError::UnknownImage { key: key.into() })?.read()
     }
 
-    /// The encoded image, kept in memory from then on.
-    ///
-    /// # Errors
-    /// As [`Self::read`].
-    pub(crate) fn kept(&self, key: &str) -> Result<&[u8]> {
-        let image = self.get(key)?;
-        if let Some(bytes) = image.kept.get() {
-            return Ok(bytes);
-        }
-        let bytes = self.read(key)?;
-        Ok(image.kept.get_or_init(|| bytes))
-    }
-
-    fn get(&self, key: &str) -> Result<&Loose> {
-        self.images.get(key).ok_or_else(|| DataError::UnknownImage { key: key.into() })
+    /// The places of all images, by key.
+    pub(crate) fn into_places(self) -> BTreeMap<String, Place> {
+        self.images
     }
 }
 
 /// An image file as it is.
+///
+/// # Errors
+/// [`DataError::Io`] naming the file, also for one that is too large, a pipe or a device.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
-    let io = |source| DataError::Io { path: path.into(), source };
-    let n_bytes = fs::metadata(path).map_err(io)?.len();
-    if n_bytes > MAX_FILE {
-        let what = format!("the file has {n_bytes} bytes, more than the allowed {MAX_FILE}");
-        return Err(DataError::Image { origin: path.display().to_string(), what });
-    }
-    fs::read(path).map_err(io)
-}
-
-fn read_range(file: &mut File, at: u64, n_bytes: u64) -> io::Result<Vec<u8>> {
-    file.seek(SeekFrom::Start(at))?;
-    let mut bytes = vec![0; n_bytes as usize];
-    file.read_exact(&mut bytes)?;
-    Ok(bytes)
+    let read = fwd_files::read(path, ImageLimits::default().max_file);
+    read.map_err(|source| DataError::Io { path: path.into(), source })
 }

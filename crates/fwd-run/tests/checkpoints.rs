@@ -5,6 +5,7 @@
 mod model;
 
 use candle_core::Device;
+use fwd_data::Orientation;
 use fwd_run::model::Backbone;
 use image::{ImageFormat, RgbImage};
 use std::fs;
@@ -31,10 +32,11 @@ fn an_instruction_beyond_the_positions_of_the_model_is_refused_with_both_figures
     // [CLS] and [SEP] count too.
     let fitting = "a ".repeat(limit - 2);
     assert_eq!(backbone.count_instruction_tokens(&fitting).unwrap(), limit);
-    backbone.features(&png(), "shared.png", &fitting).unwrap();
+    backbone.features(&png(), "shared.png", Orientation::Stored, &fitting).unwrap();
     let long = format!("{fitting} a");
     assert_eq!(backbone.count_instruction_tokens(&long).unwrap(), limit + 1);
-    let error = format!("{:#}", backbone.features(&png(), "shared.png", &long).unwrap_err());
+    let error =
+        format!("{:#}", backbone.features(&png(), "shared.png", Orientation::Stored, &long).unwrap_err());
     assert!(error.contains("the instruction has 65 tokens, the model's limit is 64"), "{error}");
     assert!(!error.contains("shared.png") && error.len() < 250, "{error}");
     assert_eq!(backbone.count_answer_tokens("a cat").unwrap(), backbone.labels("a cat").unwrap().len());
@@ -53,5 +55,5 @@ fn a_model_whose_bridge_reads_no_instruction_has_no_limit() {
     let long = "a cat ".repeat(200);
     let n_tokens = backbone.processor.text.encode(&long).unwrap().len();
     assert_eq!(backbone.count_instruction_tokens(&long).unwrap(), n_tokens);
-    backbone.features(&png(), "x.png", &long).unwrap();
+    backbone.features(&png(), "x.png", Orientation::Stored, &long).unwrap();
 }

@@ -3,15 +3,17 @@
 use crate::args::{AskArgs, Common};
 use crate::output;
 use anyhow::{Context, Result, ensure};
-use fwd_data::{ImageLimits, RgbImage};
+use fwd_data::{Alpha, ImageLimits, Orientation, RgbImage};
 use fwd_prompt::PromptPool;
 use fwd_run::assets;
 use fwd_run::model::Backbone;
 use fwd_run::run::SavedRun;
 use serde::Serialize;
-use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
+
+/// A photograph of one's own is shown as a viewer of images would show it; those of data sets are read as they are stored.
+const UPRIGHT: Orientation = Orientation::Upright;
 
 /// An answer as JSON.
 #[derive(Serialize)]
@@ -36,8 +38,9 @@ pub(super) fn command(args: &AskArgs, common: &Common) -> Result<ExitCode> {
     ensure!(args.max_new_tokens > 0, "--max-new-tokens is 0, must be at least 1");
     // The image first: it fails at once, the model takes time.
     let origin = args.image.display().to_string();
-    let image = fs::read(&args.image).with_context(|| origin.clone())?;
-    RgbImage::decode(&image, &origin, ImageLimits::default())?;
+    let limits = ImageLimits::default();
+    let image = fwd_files::read(&args.image, limits.max_file).with_context(|| origin.clone())?;
+    RgbImage::decode_with(&image, &origin, limits, Alpha::default(), UPRIGHT)?;
     let run = run.map(SavedRun::read).transpose()?;
     let dir = match (&args.backbone, &run) {
         (Some(dir), _) => dir.clone(),
@@ -52,8 +55,9 @@ pub(super) fn command(args: &AskArgs, common: &Common) -> Result<ExitCode> {
         }
         None => PromptPool::new(backbone.model.prompt_dims(), 1, 1),
     };
-    let sample =
-        backbone.features(&image, &origin, question).context("the model cannot read the question")?;
+    let sample = backbone
+        .features(&image, &origin, UPRIGHT, question)
+        .context("the model cannot read the question")?;
     let answers = backbone.answer(&[&sample], &pool, args.max_new_tokens)?;
     let answer = answers.into_iter().next().context("the model returned no answer")?;
     if !pool.is_empty() && answer.selection.prompts.is_empty() {

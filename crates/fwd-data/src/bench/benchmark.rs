@@ -1,15 +1,15 @@
-//! A benchmark in memory: its tasks, its images, and the hash of both.
+//! A benchmark: its tasks in memory, the places of its images, and the hash of both.
 
+use super::hash::feed;
 use super::index::{INDEX_FILE, TaskEntry, read, read_index, read_records, task_file};
-use super::pack::Pack;
+use super::pack::{Places, read_folder, read_pack};
 use super::record::{BenchTask, ContentHash, Record, Stage};
 use crate::error::{DataError, Result, unknown_task};
 use crate::image_file::{ImageLimits, RgbImage};
-use crate::loose::LooseImages;
+use crate::loose::{LooseImages, Place};
 use crate::skip::{OnBad, Skipped};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,10 +20,8 @@ use std::sync::Arc;
 pub struct Benchmark {
     /// The tasks, in the order of `benchmark.json`.
     pub tasks: Vec<BenchTask>,
-    /// The images of each folder, by its name.
-    packs: BTreeMap<String, Pack>,
-    /// Images that are in no pack.
-    loose: Arc<LooseImages>,
+    /// The images, by key.
+    images: Arc<Places>,
     hash: ContentHash,
 }
 
@@ -41,7 +39,7 @@ impl Benchmark {
     /// images cannot be decoded; the hash depends on which are left out.
     pub(crate) fn open_with(dir: &Path, on_bad: OnBad) -> Result<(Self, Skipped)> {
         let mut hasher = Sha256::new();
-        let packs = open_packs(dir, &mut hasher)?;
+        let images = read_images(dir, &mut hasher)?;
         let (bytes, entries) = read_index(dir)?;
         feed(&mut hasher, INDEX_FILE, &bytes);
         let (mut tasks, mut skipped) = (Vec::with_capacity(entries.len()), Skipped::default());
@@ -50,10 +48,10 @@ impl Benchmark {
             let bytes = read(&path)?;
             feed(&mut hasher, &entry.name, &bytes);
             let read: Vec<_> = read_records(&bytes, entry.metric).collect();
-            let broken = if on_bad == OnBad::Skip { undecodable(&packs, &read) } else { BTreeMap::new() };
+            let broken = if on_bad == OnBad::Skip { undecodable(&images, &read) } else { BTreeMap::new() };
             let mut records = Vec::with_capacity(read.len());
             for (line, record) in read {
-                let usable = record.and_then(|record| match find_image(&packs, &record.image) {
+                let usable = record.and_then(|record| match images.get(&record.image) {
                     None => Err(format!("there is no image `{}`", record.image)),
                     Some(_) => broken.get(&record.image).map_or(Ok(record), |what| Err(what.clone())),
                 });
@@ -73,7 +71,7 @@ impl Benchmark {
             tasks.push(BenchTask { name, title, stage, metric, synthetic, order, records });
         }
         let hash = ContentHash(hasher.finalize().into());
-        Ok((Self { tasks, packs, loose: Arc::default(), hash }, skipped))
+        Ok((Self { tasks, images: Arc::new(images), hash }, skipped))
     }
 
     /// A benchmark whose images are in no pack. Its hash sees the tasks, and of the images their keys and lengths: reading all of
@@ -91,42 +89,34 @@ impl Benchmark {
                 record.answers.iter().for_each(|answer| feed(&mut hasher, "answer", answer.as_bytes()));
             }
         }
-        for key in loose.keys() {
-            feed(&mut hasher, key, &loose.len_of(key)?.to_le_bytes());
+        let images = loose.into_places();
+        for (key, place) in &images {
+            feed(&mut hasher, key, &place.n_bytes()?.to_le_bytes());
         }
         let hash = ContentHash(hasher.finalize().into());
-        Ok(Self { tasks, packs: BTreeMap::new(), loose: Arc::new(loose), hash })
+        Ok(Self { tasks, images: Arc::new(images), hash })
     }
 
-    /// The encoded image of a key. An image that is in no pack stays in memory once it was asked for; [`Self::image`] does not keep
-    /// it there.
+    /// The encoded image of a key, read anew each time.
     ///
     /// # Errors
-    /// [`DataError::UnknownImage`], [`DataError::Io`] if its file cannot be read.
-    pub fn image_bytes(&self, key: &str) -> Result<&[u8]> {
-        match find_image(&self.packs, key) {
-            Some(bytes) => Ok(bytes),
-            None => self.loose.kept(key),
-        }
-    }
-
-    /// The encoded image of a key, read anew each time if it is in no pack.
-    ///
-    /// # Errors
-    /// As [`Self::image_bytes`].
-    pub fn image(&self, key: &str) -> Result<Cow<'_, [u8]>> {
-        match find_image(&self.packs, key) {
-            Some(bytes) => Ok(Cow::Borrowed(bytes)),
-            None => self.loose.read(key).map(Cow::Owned),
-        }
+    /// [`DataError::UnknownImage`], or [`DataError::Io`] naming the file if it cannot be read or has become shorter.
+    pub fn image(&self, key: &str) -> Result<Vec<u8>> {
+        self.place(key)?.read()
     }
 
     /// The hash of the encoded image of a key.
     ///
     /// # Errors
-    /// As [`Self::image_bytes`].
+    /// As [`Self::image`].
     pub fn content_hash(&self, key: &str) -> Result<ContentHash> {
-        Ok(ContentHash::of(&self.image(key)?))
+        let mut hasher = Sha256::new();
+        self.place(key)?.stream(|chunk| hasher.update(chunk))?;
+        Ok(ContentHash(hasher.finalize().into()))
+    }
+
+    fn place(&self, key: &str) -> Result<&Place> {
+        self.images.get(key).ok_or_else(|| DataError::UnknownImage { key: key.into() })
     }
 
     /// The task of a name.
@@ -157,20 +147,12 @@ impl Benchmark {
 
     /// The number of images, both in packs and out of them.
     pub fn n_images(&self) -> usize {
-        self.packs.values().map(Pack::len).sum::<usize>() + self.loose.keys().count()
+        self.images.len()
     }
 }
 
-/// Adds a part to the hash of the benchmark, so that no byte can move from one part to another unseen.
-fn feed(hasher: &mut Sha256, name: &str, bytes: &[u8]) {
-    hasher.update((name.len() as u64).to_le_bytes());
-    hasher.update(name);
-    hasher.update((bytes.len() as u64).to_le_bytes());
-    hasher.update(bytes);
-}
-
-/// The images of all folders below `dir`, by folder: its `images.pack`, or its image files if it has none.
-fn open_packs(dir: &Path, hasher: &mut Sha256) -> Result<BTreeMap<String, Pack>> {
+/// The images of all folders below `dir`: of each its `images.pack`, or its image files if it has none.
+fn read_images(dir: &Path, hasher: &mut Sha256) -> Result<Places> {
     let io = |source| DataError::Io { path: dir.into(), source };
     let mut paths: Vec<PathBuf> = fs::read_dir(dir)
         .map_err(io)?
@@ -179,39 +161,33 @@ fn open_packs(dir: &Path, hasher: &mut Sha256) -> Result<BTreeMap<String, Pack>>
         .map_err(io)?;
     paths.retain(|path| path.is_dir());
     paths.sort();
-    let mut packs = BTreeMap::new();
+    let mut images = Places::new();
     for path in paths {
         let folder = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let packed = path.join("images.pack");
-        let pack = if packed.is_file() { Pack::open(&packed)? } else { Pack::of_files(&path)? };
-        if pack.is_empty() {
-            continue;
-        }
-        if let Some(key) = pack.keys().find(|key| key.split('/').next() != Some(&folder)) {
+        let more =
+            if packed.is_file() { read_pack(&packed, &folder, hasher)? } else { read_folder(&path, hasher)? };
+        if let Some(key) = more.keys().find(|key| key.split('/').next() != Some(&folder)) {
             let what =
                 format!("the image `{key}` belongs to another folder; keys here begin with `{folder}/`");
             return Err(DataError::Pack { path: packed, what });
         }
-        feed(hasher, &folder, pack.file());
-        packs.insert(folder, pack);
+        images.extend(more);
     }
-    Ok(packs)
-}
-
-fn find_image<'a>(packs: &'a BTreeMap<String, Pack>, key: &str) -> Option<&'a [u8]> {
-    packs.get(key.split('/').next()?)?.get(key)
+    Ok(images)
 }
 
 /// The images of some records that cannot be decoded, with the reason.
 fn undecodable(
-    packs: &BTreeMap<String, Pack>,
+    images: &Places,
     records: &[(usize, std::result::Result<Record, String>)],
 ) -> BTreeMap<String, String> {
     let keys: BTreeSet<&str> =
         records.iter().filter_map(|(_, record)| Some(record.as_ref().ok()?.image.as_str())).collect();
     let reason = |key: &str| {
-        let decoded = RgbImage::decode(find_image(packs, key)?, key, ImageLimits::default());
-        Some((key.to_owned(), decoded.err()?.to_string()))
+        let bytes = images.get(key)?.read();
+        let decoded = bytes.and_then(|bytes| RgbImage::decode(&bytes, key, ImageLimits::default()));
+        Some((key.to_owned(), decoded.err()?.with_cause()))
     };
     keys.into_par_iter().filter_map(reason).collect()
 }

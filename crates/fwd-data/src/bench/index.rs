@@ -5,7 +5,6 @@ use crate::error::{DataError, Result, unknown_task};
 use fwd_eval::Metric;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The file that lists the tasks of a benchmark.
@@ -66,8 +65,11 @@ impl From<&Record> for Line {
     }
 }
 
+/// The longest text file of a benchmark that is read: its records are kept in memory.
+const MAX_TEXT: u64 = 2 << 30;
+
 pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|source| DataError::Io { path: path.into(), source })
+    fwd_files::read(path, MAX_TEXT).map_err(|source| DataError::Io { path: path.into(), source })
 }
 
 /// The bytes of the folder's `benchmark.json`, and its task entries, which were checked.

@@ -1,112 +1,147 @@
 //! `images.pack`: many small encoded images in one file.
 //!
 //! The eight bytes `FWDPACK1`, then for each image `u16` length of the key, `u32` length of the bytes (little endian), the key in
-//! UTF-8 and the bytes. The keys ascend, so that a pack of the same images is the same file and no key occurs twice.
+//! UTF-8 and the bytes. The keys ascend, so that a pack of the same images is the same file and no key occurs twice. A pack is
+//! read from end to end once, for its hash and the places of its images; images are read when they are needed.
 
+use super::hash::announce;
 use crate::error::{DataError, Result};
-use filebuffer::FileBuffer;
+use crate::image_file::ImageLimits;
+use crate::loose::{Place, Shared, copy};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::ops::{Deref, Range};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
 /// How a pack begins.
 pub(crate) const MAGIC: &[u8; 8] = b"FWDPACK1";
+/// The fixed part of what stands before an image: the lengths of its key and of its bytes.
+const LENGTHS: u64 = 6;
 
-/// A pack, mapped into memory.
-#[derive(Debug, Clone)]
-pub struct Pack {
-    file: Bytes,
-    /// The place of each image in `file`, by its key.
-    images: BTreeMap<String, Range<usize>>,
-}
+/// Images by key.
+pub(super) type Places = BTreeMap<String, Place>;
 
-/// The bytes of a pack, wherever they are.
-#[derive(Debug, Clone)]
-enum Bytes {
-    Mapped(Arc<FileBuffer>),
-    Made(Arc<Vec<u8>>),
-}
-
-impl Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(file) => file,
-            Self::Made(bytes) => bytes,
+/// The images of a pack; `hasher` gets the folder's name and the whole file, unless it is empty.
+///
+/// # Errors
+/// [`DataError::Io`] or [`DataError::Pack`]: another format, a truncated record, a key that is not UTF-8, keys that do not
+/// ascend.
+pub(super) fn read_pack(path: &Path, folder: &str, hasher: &mut Sha256) -> Result<Places> {
+    let io = |source| DataError::Io { path: path.into(), source };
+    let fail = |what: String| DataError::Pack { path: path.into(), what };
+    let file = fwd_files::open(path).map_err(io)?;
+    let n_bytes = file.metadata().map_err(io)?.len();
+    let mut reader = BufReader::new(file.try_clone().map_err(io)?);
+    let shared = Arc::new(Shared::new(path.into(), file));
+    let mut magic = Vec::new();
+    reader.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(io)?;
+    if magic != MAGIC {
+        return Err(fail("this is no image pack: it does not begin with FWDPACK1".into()));
+    }
+    if n_bytes > MAGIC.len() as u64 {
+        announce(hasher, folder, n_bytes);
+        hasher.update(MAGIC);
+    }
+    let longest = ImageLimits::default().max_file;
+    let mut images = Places::new();
+    let mut at = MAGIC.len() as u64;
+    while at < n_bytes {
+        let last = images.last_key_value().map(|(key, _)| key.as_str());
+        let after = last.map_or_else(String::new, |key| format!(", after the image `{key}`"));
+        let truncated =
+            |part: &str| fail(format!("the file ends inside {part} at byte {at}{after}; it is truncated"));
+        if n_bytes - at < LENGTHS {
+            return Err(truncated("the head of a record"));
         }
-    }
-}
-
-impl Pack {
-    /// Opens a pack by mapping it into memory; the file must not change while it is in use.
-    ///
-    /// # Errors
-    /// [`DataError::Io`] or [`DataError::Pack`]: another format, a truncated record, a key that is not UTF-8, keys that do not
-    /// ascend.
-    pub fn open(path: &Path) -> Result<Self> {
-        let file = FileBuffer::open(path).map_err(|source| DataError::Io { path: path.into(), source })?;
-        let file = Bytes::Mapped(Arc::new(file));
-        let images = index(&file).map_err(|what| DataError::Pack { path: path.into(), what })?;
-        Ok(Self { file, images })
-    }
-
-    /// Makes a pack in memory of the image files of a folder: PNG, JPEG and WebP, as the endings of their names say. The key of a file
-    /// is `FOLDER/FILE`. Sub-folders and symbolic links are passed over.
-    ///
-    /// # Errors
-    /// [`DataError::Io`], or [`DataError::Pack`] for a name that is not UTF-8 or too long and a file that is too large.
-    pub fn of_files(folder: &Path) -> Result<Self> {
-        let io = |path: &Path, source| DataError::Io { path: path.into(), source };
-        let fail = |what: &str| DataError::Pack { path: folder.into(), what: what.into() };
-        let name = folder.file_name().and_then(OsStr::to_str).ok_or_else(|| fail("its name is not UTF-8"))?;
-        let mut files = BTreeMap::new();
-        for entry in fs::read_dir(folder).map_err(|e| io(folder, e))? {
-            let entry = entry.map_err(|e| io(folder, e))?;
-            let path = entry.path();
-            let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
-            let is_file = entry.file_type().map_err(|e| io(&path, e))?.is_file();
-            if is_file && ["png", "jpg", "jpeg", "webp"].contains(&extension.as_str()) {
-                let file = entry.file_name().into_string().map_err(|_| fail("a file's name is not UTF-8"))?;
-                files.insert(format!("{name}/{file}"), fs::read(&path).map_err(|e| io(&path, e))?);
+        let head = next(&mut reader, LENGTHS, hasher).map_err(io)?;
+        let [k0, k1, n0, n1, n2, n3] = head[..] else { return Err(truncated("the head of a record")) };
+        let key_start = at + LENGTHS;
+        let start = key_start + u64::from(u16::from_le_bytes([k0, k1]));
+        if start > n_bytes {
+            return Err(truncated("a key"));
+        }
+        let key = String::from_utf8(next(&mut reader, start - key_start, hasher).map_err(io)?);
+        let key = key.map_err(|_| fail(format!("the key at byte {key_start}{after} is not UTF-8")))?;
+        let length = u64::from(u32::from_le_bytes([n0, n1, n2, n3]));
+        if start + length > n_bytes {
+            return Err(truncated(&format!("the image `{key}`")));
+        }
+        if length > longest {
+            return Err(fail(format!(
+                "the image `{key}` has {length} bytes, more than the {longest} that are read"
+            )));
+        }
+        match last {
+            Some(last) if last == key => return Err(fail(format!("the image `{key}` is there twice"))),
+            Some(last) if last > key.as_str() => {
+                return Err(fail(format!("the image `{key}` comes after `{last}`; the keys must ascend")));
             }
+            _ => {}
         }
-        let mut pack = MAGIC.to_vec();
-        for (key, bytes) in files {
-            pack.extend(record_head(&key, bytes.len()).map_err(|what| fail(&what))?);
-            pack.extend(bytes);
+        copy(&mut reader, length, &mut |chunk| hasher.update(chunk)).map_err(io)?;
+        images.insert(key, Place::Part { file: Arc::clone(&shared), at: start, n_bytes: length });
+        at = start + length;
+    }
+    Ok(images)
+}
+
+/// The image files of a folder, as the endings of their names say: PNG, JPEG, WebP, GIF and BMP. The key of a file is `FOLDER/FILE`.
+/// Sub-folders and symbolic links are passed over. `hasher` gets the folder's name and the bytes of the pack that these images would
+/// make, unless there are none.
+///
+/// # Errors
+/// [`DataError::Io`], or [`DataError::Pack`] for a name that is not UTF-8 or too long and a file that is too large.
+pub(super) fn read_folder(folder: &Path, hasher: &mut Sha256) -> Result<Places> {
+    let io = |path: &Path, source| DataError::Io { path: path.into(), source };
+    let fail = |what: &str| DataError::Pack { path: folder.into(), what: what.into() };
+    let name = folder.file_name().and_then(OsStr::to_str).ok_or_else(|| fail("its name is not UTF-8"))?;
+    let mut images = Places::new();
+    for entry in fs::read_dir(folder).map_err(|e| io(folder, e))? {
+        let entry = entry.map_err(|e| io(folder, e))?;
+        let path = entry.path();
+        let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
+        let is_file = entry.file_type().map_err(|e| io(&path, e))?.is_file();
+        if is_file && ["png", "jpg", "jpeg", "webp", "gif", "bmp"].contains(&extension.as_str()) {
+            let file = entry.file_name().into_string().map_err(|_| fail("a file's name is not UTF-8"))?;
+            images.insert(format!("{name}/{file}"), Place::File(path));
         }
-        let images = index(&pack).map_err(|what| fail(&what))?;
-        Ok(Self { file: Bytes::Made(Arc::new(pack)), images })
     }
+    if images.is_empty() {
+        return Ok(images);
+    }
+    let mut heads = Vec::with_capacity(images.len());
+    let mut n_bytes = MAGIC.len() as u64;
+    for (key, place) in &images {
+        let length = place.n_bytes()?;
+        let head = record_head(key, length as usize).map_err(|what| fail(&what))?;
+        n_bytes += head.len() as u64 + length;
+        heads.push((head, length));
+    }
+    announce(hasher, name, n_bytes);
+    hasher.update(MAGIC);
+    for ((key, place), (head, length)) in images.iter().zip(heads) {
+        hasher.update(head);
+        let mut n_read = 0;
+        place.stream(|chunk| {
+            n_read += chunk.len() as u64;
+            hasher.update(chunk);
+        })?;
+        if n_read != length {
+            return Err(fail(&format!("`{key}` has changed while it was read")));
+        }
+    }
+    Ok(images)
+}
 
-    /// The encoded image of a key; none if the pack does not hold it.
-    pub fn get(&self, key: &str) -> Option<&[u8]> {
-        self.images.get(key).map(|range| &self.file[range.clone()])
-    }
-
-    /// The keys, ascending.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.images.keys().map(String::as_str)
-    }
-
-    /// The number of images.
-    pub fn len(&self) -> usize {
-        self.images.len()
-    }
-
-    /// Whether there is no image.
-    pub fn is_empty(&self) -> bool {
-        self.images.is_empty()
-    }
-
-    /// The whole file.
-    pub(super) fn file(&self) -> &[u8] {
-        &self.file
-    }
+/// The next bytes, which the hash sees too.
+fn next(reader: &mut impl Read, n_bytes: u64, hasher: &mut Sha256) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(n_bytes as usize);
+    copy(reader, n_bytes, &mut |chunk| bytes.extend(chunk))?;
+    hasher.update(&bytes);
+    Ok(bytes)
 }
 
 /// What stands before the bytes of an image, or what is wrong with its name or length.
@@ -117,39 +152,4 @@ pub(crate) fn record_head(key: &str, n_bytes: usize) -> std::result::Result<Vec<
     head.extend(n_bytes.to_le_bytes());
     head.extend(key.as_bytes());
     Ok(head)
-}
-
-/// Where each image lies, or what is wrong.
-fn index(file: &[u8]) -> std::result::Result<BTreeMap<String, Range<usize>>, String> {
-    if !file.starts_with(MAGIC) {
-        return Err("this is no image pack: it does not begin with FWDPACK1".into());
-    }
-    let mut images: BTreeMap<String, Range<usize>> = BTreeMap::new();
-    let mut at = MAGIC.len();
-    while at < file.len() {
-        let after =
-            images.last_key_value().map_or_else(String::new, |(key, _)| format!(", after the image `{key}`"));
-        let truncated =
-            |part: &str| format!("the file ends inside {part} at byte {at}{after}; it is truncated");
-        let [k0, k1, n0, n1, n2, n3] = *file.get(at..at + 6).unwrap_or_default() else {
-            return Err(truncated("the head of a record"));
-        };
-        let key_start = at + 6;
-        let start = key_start + usize::from(u16::from_le_bytes([k0, k1]));
-        let key = file.get(key_start..start).ok_or_else(|| truncated("a key"))?;
-        let key = std::str::from_utf8(key)
-            .map_err(|_| format!("the key at byte {key_start}{after} is not UTF-8"))?;
-        let n_bytes = u32::from_le_bytes([n0, n1, n2, n3]) as usize;
-        let end = start.checked_add(n_bytes).filter(|&end| end <= file.len());
-        let end = end.ok_or_else(|| truncated(&format!("the image `{key}`")))?;
-        match images.last_key_value() {
-            Some((last, _)) if last == key => return Err(format!("the image `{key}` is there twice")),
-            Some((last, _)) if last.as_str() > key => {
-                return Err(format!("the image `{key}` comes after `{last}`; the keys must ascend"));
-            }
-            _ => images.insert(key.into(), start..end),
-        };
-        at = end;
-    }
-    Ok(images)
 }

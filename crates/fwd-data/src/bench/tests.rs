@@ -88,7 +88,7 @@ fn a_sound_benchmark_is_read_whole() {
     );
     let test: Vec<_> = caption.split(Split::Test).collect();
     assert_eq!((test.len(), &*test[0].image, &*test[0].answers), (1, "a/2", &["c".to_owned()][..]));
-    assert_eq!(bench.image_bytes("b/1").unwrap(), png(4));
+    assert_eq!(bench.image("b/1").unwrap(), png(4));
     assert_eq!(bench.content_hash("b/1").unwrap(), ContentHash::of(&png(4)));
     assert_eq!(bench.n_images(), 6);
     let names = |tasks: Vec<&super::BenchTask>| tasks.iter().map(|t| t.name.clone()).collect::<Vec<_>>();
@@ -201,7 +201,7 @@ fn an_unknown_name_gets_a_suggestion() {
     let bench = Benchmark::open(dir.path()).unwrap();
     assert!(bench.task("captions").unwrap_err().to_string().ends_with("did you mean `caption`?"));
     assert!(bench.task("zzz").unwrap_err().to_string().ends_with("no task `zzz`"));
-    assert!(bench.image_bytes("a/9").unwrap_err().to_string().contains("`a/9`"));
+    assert!(bench.image("a/9").unwrap_err().to_string().contains("`a/9`"));
 }
 
 #[test]
@@ -247,9 +247,9 @@ fn image_files_are_a_pack() {
     }
     let loose = Benchmark::open(dir.path()).unwrap();
     assert_eq!(loose.n_images(), 6);
-    assert_eq!(loose.image_bytes("b/1.PNG").unwrap(), packed.image_bytes("b/1").unwrap());
+    assert_eq!(loose.image("b/1.PNG").unwrap(), packed.image("b/1").unwrap());
     assert_ne!(loose.hash(), packed.hash());
-    assert!(loose.image_bytes("b/notes.txt").is_err());
+    assert!(loose.image("b/notes.txt").is_err());
 }
 
 #[test]

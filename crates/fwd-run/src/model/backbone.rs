@@ -7,7 +7,7 @@ use super::Model;
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use filebuffer::FileBuffer;
-use fwd_data::{ImageLimits, Processor, TokenBatch};
+use fwd_data::{ImageLimits, Orientation, Processor, TokenBatch};
 use fwd_models::{GenerationConfig, Instructions, QFormerText, Sample, Tap, WeightDtype};
 use fwd_prompt::{FrozenModel, PromptPool, Selection};
 use safetensors::SafeTensors;
@@ -72,11 +72,17 @@ impl Backbone {
     ///
     /// # Errors
     /// An instruction of more tokens than [`Self::max_instruction_tokens`]; those of the tokenizers and of the model.
-    pub fn features(&self, image: &[u8], origin: &str, instruction: &str) -> Result<Sample> {
+    pub fn features(
+        &self,
+        image: &[u8],
+        origin: &str,
+        orientation: Orientation,
+        instruction: &str,
+    ) -> Result<Sample> {
         let processor = &self.processor;
         let shape = (1, 3, processor.image.height, processor.image.width);
         let instructions = instructions(self.reader(), &[instruction])?;
-        let pixels = processor.image.process_bytes(image, origin, ImageLimits::default())?;
+        let pixels = processor.image.process_bytes(image, origin, ImageLimits::default(), orientation)?;
         let pixels = Tensor::from_vec(pixels, shape, &Device::Cpu)?;
         let features = self.model.features(&pixels, &instructions, &mut Tap::none())?;
         let no_labels = Tensor::full(fwd_ops::IGNORE_INDEX, (1, 1), &Device::Cpu)?;

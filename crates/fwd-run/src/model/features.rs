@@ -1,7 +1,7 @@
 //! The frozen pass: what the model computes for each sample before any prompt is involved, kept on disk.
 //!
 //! A file holds one sample. Its name is the SHA-256 of the model's hash, the image's content hash, the instruction, the kind of
-//! device and the layout, so a file can be missing but never out of date. Layout, little endian: magic `FWDFEAT2`, CRC-32 of what follows, in u32 the number n of
+//! device and the layout, so a file can be missing but never out of date. Layout, little endian: magic `FWDFEAT3`, CRC-32 of what follows, in u32 the number n of
 //! segments and for each its kind and its length, the lengths of both queries, then all these vectors in f32. A file that was cut
 //! short or damaged is computed anew.
 
@@ -9,6 +9,7 @@ use super::backbone::{Backbone, hex};
 use crate::device::DeviceKind;
 use crate::observer::{Observer, Progress, check};
 use anyhow::Result;
+use fwd_data::Orientation;
 use fwd_data::bench::{Benchmark, Record};
 use fwd_models::{Sample, SampleSegment, SegmentKind};
 use rayon::prelude::*;
@@ -18,7 +19,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-const MAGIC: &[u8; 8] = b"FWDFEAT2";
+const MAGIC: &[u8; 8] = b"FWDFEAT3";
 
 /// The largest file that is read, in bytes: 16,384 tokens of width 4096.
 const MAX_BYTES: u64 = 1 << 28;
@@ -82,7 +83,8 @@ impl<'a> FeatureStore<'a> {
                     tracing::warn!("{}: {what}; its features are computed anew", path.display());
                 }
                 let bytes = &self.bench.image(&record.image)?;
-                let sample = self.backbone.features(bytes, &record.image, &record.instruction)?;
+                let stored = Orientation::Stored;
+                let sample = self.backbone.features(bytes, &record.image, stored, &record.instruction)?;
                 self.keep(&path, &sample);
                 sample
             }
@@ -95,7 +97,7 @@ impl<'a> FeatureStore<'a> {
     fn path(&self, image: &str, instruction: &str) -> PathBuf {
         let mut hasher = Sha256::new();
         let tag = DeviceKind::tag(self.backbone.model.device());
-        // The last digits of a GPU are not those of the CPU. The layout is in the name, so that older files are no damaged ones.
+        // The last digits of a GPU are not those of the CPU. The layout is in the name, so that older files are no damaged ones; it changes with the pixels too.
         let layout = str::from_utf8(MAGIC).unwrap_or_default();
         for part in [&self.backbone.hash, image, instruction, tag, layout] {
             hasher.update((part.len() as u64).to_le_bytes());
@@ -235,7 +237,7 @@ mod tests {
         };
         write(&path, &sample).unwrap();
         assert_eq!(read(&path).unwrap(), Some(sample));
-        fs::write(&path, b"FWDFEAT2").unwrap();
+        fs::write(&path, b"FWDFEAT3").unwrap();
         assert!(read(&path).is_err());
     }
 }

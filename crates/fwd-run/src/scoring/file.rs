@@ -117,7 +117,11 @@ pub(super) fn texts<'a>(
     let left_out = annotated.left_out.iter().map(|id| Sample { id, question: "" });
     let samples: Vec<_> = samples.chain(left_out).collect();
     let joined = predictions.join_samples(&samples)?;
-    Ok(joined.into_iter().take(annotated.samples.len()).map(|record| record.map(|record| record.text.as_str())).collect())
+    Ok(joined
+        .into_iter()
+        .take(annotated.samples.len())
+        .map(|record| record.map(|record| record.text.as_str()))
+        .collect())
 }
 
 /// The figure in percent, over the annotations.

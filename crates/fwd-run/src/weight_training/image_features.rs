@@ -8,7 +8,7 @@ use crate::observer::{Observer, check};
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use fwd_data::bench::Benchmark;
-use fwd_data::{ImageLimits, ImageProcessor};
+use fwd_data::{ImageLimits, ImageProcessor, Orientation};
 use fwd_models::Tap;
 use half::f16;
 use rand::Rng;
@@ -95,8 +95,9 @@ impl ImageFeatures {
                 None => {
                     let decode = |view: &View<'_>| -> Result<Vec<f32>> {
                         let bytes = bench.image(view.key)?;
+                        let limits = ImageLimits::default();
                         let pixels =
-                            network.processor.process_bytes(&bytes, view.key, ImageLimits::default())?;
+                            network.processor.process_bytes(&bytes, view.key, limits, Orientation::Stored)?;
                         Ok(seen(view, pixels, (network.processor.height, network.processor.width)))
                     };
                     let pixels: Vec<f32> = batch.par_iter().map(decode).collect::<Result<Vec<_>>>()?.concat();
@@ -214,9 +215,13 @@ fn seen(view: &View<'_>, pixels: Vec<f32>, (height, width): (usize, usize)) -> V
     out
 }
 
+/// Pixels that are decoded otherwise have other features, which get other names.
+const DECODING: &[u8] = b"libjpeg-turbo";
+
 /// Of the plain view, the name does not depend on views.
 fn path(cache: &Path, tower_hash: &str, bench: &Benchmark, view: &View<'_>) -> Result<PathBuf> {
     let mut hasher = Sha256::new();
+    hasher.update(DECODING);
     hasher.update(tower_hash);
     hasher.update(bench.content_hash(view.key)?.to_string());
     if view.number > 0 {

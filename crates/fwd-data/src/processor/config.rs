@@ -1,0 +1,204 @@
+//! `preprocessor_config.json` as `BlipImageProcessor` writes it.
+//!
+//! Keys that change no pixel are ignored. A key that asks for another step than those that are taken here is refused.
+
+use super::{CLIP_MEAN, CLIP_STD, ImageProcessor};
+use crate::error::{DataError, Result};
+use crate::image_file::Alpha;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// The longest configuration file that is read.
+const MAX_FILE: u64 = 1 << 20;
+/// The longest side that an image is resized to.
+const MAX_SIDE: usize = 1 << 14;
+/// The classes whose steps are taken here.
+const CLASSES: [&str; 4] =
+    ["BlipImageProcessor", "BlipImageProcessorFast", "BlipImageProcessorPil", "BlipFeatureExtractor"];
+/// The release of transformers whose processors blend transparency over white, major and minor.
+const BLENDS_OVER_WHITE: (u32, u32) = (5, 23);
+
+/// Reads the processor of a Hugging Face directory.
+pub(super) fn read(dir: &Path) -> Result<ImageProcessor> {
+    let (own, combined) = (dir.join("preprocessor_config.json"), dir.join("processor_config.json"));
+    let is_combined = !own.exists() && combined.exists();
+    let path = if is_combined { combined } else { own };
+    let whole = Config::read(path)?;
+    let version = whole.get::<String>("transformers_version", "a text")?;
+    let config = if is_combined { whole.part("image_processor")? } else { whole };
+    config.check_steps()?;
+
+    let (height, width) = config.size()?;
+    let rescale: f64 = match config.flag("do_rescale")? {
+        Some(false) => 1.0,
+        _ => config.get("rescale_factor", "a number")?.unwrap_or(1.0 / 255.0),
+    };
+    let three = "a list of three numbers, for red, green and blue";
+    let (mean, std) = match config.flag("do_normalize")? {
+        Some(false) => ([0.0; 3], [1.0; 3]),
+        _ => (
+            config.get("image_mean", three)?.unwrap_or(CLIP_MEAN),
+            config.get("image_std", three)?.unwrap_or(CLIP_STD),
+        ),
+    };
+    let is_sane = |s: f32| s > 0.0 && s.is_finite();
+    if !std.iter().all(|&s| is_sane(s)) || !mean.iter().all(|m| m.is_finite()) || !rescale.is_finite() {
+        let what = format!("image_std {std:?} must be positive, image_mean and rescale_factor finite");
+        return Err(config.fail(what));
+    }
+    let background = config.get("background", "a list of three whole numbers from 0 to 255")?;
+    let alpha = match background {
+        Some(background) => Alpha::Over(background),
+        None if blends_over_white(dir, version)? => Alpha::Over([255; 3]),
+        None => Alpha::Drop,
+    };
+    Ok(ImageProcessor { height, width, rescale, mean, std, alpha })
+}
+
+/// Whether the release of transformers that wrote a directory blends transparency over white.
+fn blends_over_white(dir: &Path, version: Option<String>) -> Result<bool> {
+    let model = dir.join("config.json");
+    let version = match version {
+        Some(version) => Some(version),
+        None if model.exists() => Config::read(model)?.get("transformers_version", "a text")?,
+        None => None,
+    };
+    let Some(version) = version else { return Ok(false) };
+    let mut numbers = version.split('.').map(|part| part.parse().unwrap_or(0));
+    Ok((numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= BLENDS_OVER_WHITE)
+}
+
+/// A JSON object, and the file that it is in.
+struct Config {
+    path: PathBuf,
+    keys: Map<String, Value>,
+}
+
+impl Config {
+    fn read(path: PathBuf) -> Result<Self> {
+        let bytes = fwd_files::read(&path, MAX_FILE);
+        let bytes = bytes.map_err(|source| DataError::Io { path: path.clone(), source })?;
+        match serde_json::from_slice(&bytes) {
+            Ok(keys) => Ok(Self { path, keys }),
+            Err(_) if bytes.starts_with(b"version https://git-lfs") => {
+                let what = "this is a Git LFS pointer, not the file itself; `git lfs pull` fetches it".into();
+                Err(DataError::Config { path, what })
+            }
+            Err(error) => Err(DataError::Config { path, what: error.to_string() }),
+        }
+    }
+
+    /// The object below a key.
+    fn part(mut self, key: &str) -> Result<Self> {
+        match self.keys.remove(key) {
+            Some(Value::Object(keys)) => Ok(Self { path: self.path, keys }),
+            _ => {
+                Err(self
+                    .fail(format!("key `{key}` is missing or no object; it describes the image processor")))
+            }
+        }
+    }
+
+    fn fail(&self, what: String) -> DataError {
+        DataError::Config { path: self.path.clone(), what }
+    }
+
+    /// An error that shows the value of a key.
+    fn refuse(&self, key: &str, what: &str) -> DataError {
+        const LONGEST: usize = 80;
+        let mut value = self.keys.get(key).map_or("missing".into(), Value::to_string);
+        if value.chars().count() > LONGEST {
+            value = value.chars().take(LONGEST).chain(['…']).collect();
+        }
+        self.fail(format!("key `{key}` is {value}; {what}"))
+    }
+
+    /// The value of a key; none if it is missing or null.
+    fn get<T: DeserializeOwned>(&self, key: &str, kind: &str) -> Result<Option<T>> {
+        match self.keys.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match T::deserialize(value) {
+                Ok(value) => Ok(Some(value)),
+                Err(_) => Err(self.refuse(key, &format!("it must be {kind}"))),
+            },
+        }
+    }
+
+    fn flag(&self, key: &str) -> Result<Option<bool>> {
+        self.get(key, "true or false")
+    }
+
+    /// Refuses what would change pixels otherwise than it is done here.
+    fn check_steps(&self) -> Result<()> {
+        for key in ["image_processor_type", "feature_extractor_type"] {
+            let class: Option<String> = self.get(key, "the name of a class")?;
+            if class.is_some_and(|class| !CLASSES.contains(&class.as_str())) {
+                let classes = CLASSES.join(", ");
+                return Err(
+                    self.refuse(key, &format!("the image processors that are supported are {classes}"))
+                );
+            }
+        }
+        if self.flag("do_resize")? == Some(false) {
+            return Err(self.refuse("do_resize", "images are always resized: set it to true"));
+        }
+        let is_bicubic = match self.keys.get("resample") {
+            None | Some(Value::Null) => true,
+            Some(Value::String(name)) => name.eq_ignore_ascii_case("bicubic"),
+            Some(number) => number.as_u64() == Some(3),
+        };
+        if !is_bicubic {
+            return Err(self.refuse("resample", "only a bicubic resize (3) is supported"));
+        }
+        let crops = self.flag("do_center_crop")?;
+        if crops == Some(true) {
+            return Err(self.refuse("do_center_crop", "images are not cropped: only false is supported"));
+        }
+        if crops.is_none() && self.keys.get("crop_size").is_some_and(|size| !size.is_null()) {
+            let what = "images are not cropped: remove it, or set do_center_crop to false";
+            return Err(self.refuse("crop_size", what));
+        }
+        const KNOWN: [&str; 4] = ["do_resize", "do_rescale", "do_normalize", "do_convert_rgb"];
+        let is_asked = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
+        let other = self
+            .keys
+            .iter()
+            .find(|(key, value)| key.starts_with("do_") && !KNOWN.contains(&key.as_str()) && is_asked(value));
+        match other {
+            Some((key, _)) => Err(self.refuse(key, "this step is not supported: only false is")),
+            None => Ok(()),
+        }
+    }
+
+    /// Height and width of the result.
+    fn size(&self) -> Result<(usize, usize)> {
+        let sides = "it must be {\"height\": …, \"width\": …} or a number";
+        let side = |value: &Value| usize::try_from(value.as_u64()?).ok();
+        let size = match self.keys.get("size") {
+            Some(Value::Object(size)) => {
+                if let Some(edge) =
+                    ["shortest_edge", "longest_edge"].into_iter().find(|&edge| size.contains_key(edge))
+                {
+                    let what = format!("`{edge}` keeps the aspect ratio, which is not supported: {sides}");
+                    return Err(self.refuse("size", &what));
+                }
+                size.get("height").and_then(side).zip(size.get("width").and_then(side))
+            }
+            Some(number @ Value::Number(_)) => {
+                if self.flag("default_to_square")? == Some(false) {
+                    let what = "a size of one number is then the shortest edge, which is not supported: size must be \
+                                {\"height\": …, \"width\": …}";
+                    return Err(self.refuse("default_to_square", what));
+                }
+                side(number).map(|side| (side, side))
+            }
+            _ => None,
+        };
+        let (height, width) = size.ok_or_else(|| self.refuse("size", sides))?;
+        if !(1..=MAX_SIDE).contains(&height) || !(1..=MAX_SIDE).contains(&width) {
+            return Err(self.fail(format!("size {height}x{width} must lie in 1..={MAX_SIDE}")));
+        }
+        Ok((height, width))
+    }
+}
