@@ -554,10 +554,10 @@ mod tests {
         assert_eq!(joined.predictions, [Some(&predictions.records()[0])]);
         assert_eq!(joined.unasked, [(Place::Line(3), &predictions.records()[1])]);
         let unknown = |line, id: &str| EvalError::UnknownPrediction {
-                file: "p.jsonl".into(),
-                place: Place::Line(line),
-                id: id.into(),
-            };
+            file: "p.jsonl".into(),
+            place: Place::Line(line),
+            id: id.into(),
+        };
         assert_eq!(predictions.texts(&["1"]), Err(unknown(3, "x")));
         // Predictions of another task.
         assert_eq!(predictions.join(&["7", "8"]), Err(unknown(1, "1")));

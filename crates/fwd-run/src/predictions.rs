@@ -13,8 +13,10 @@ use anyhow::{Context, Result};
 use fwd_data::bench::Metric;
 use fwd_prompt::PromptPool;
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::path::Path;
+
+/// Bytes that a file of answers may have.
+const MAX_FILE: u64 = 1 << 30;
 
 /// How answers are generated.
 #[derive(Debug, Clone, Copy)]
@@ -140,12 +142,21 @@ pub fn write(path: &Path, predictions: &[Prediction<'_>]) -> Result<()> {
 /// # Errors
 /// If the file is missing or damaged.
 pub fn read_percent(metric: Metric, path: &Path) -> Result<f64> {
+    Ok(read_figure(metric, path)?.0)
+}
+
+/// As [`read_percent`], with the number of answers.
+///
+/// # Errors
+/// As [`read_percent`].
+pub(crate) fn read_figure(metric: Metric, path: &Path) -> Result<(f64, usize)> {
     #[derive(Deserialize)]
     struct Line {
         text: String,
         answers: Vec<String>,
     }
-    let file = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file = fwd_files::read_to_string(path, MAX_FILE)
+        .with_context(|| format!("cannot read {}", path.display()))?;
     let read = |(i, line): (usize, &str)| -> Result<Line> {
         serde_json::from_str(line)
             .with_context(|| format!("{}, line {}, is damaged; delete the file", path.display(), i + 1))
@@ -154,5 +165,5 @@ pub fn read_percent(metric: Metric, path: &Path) -> Result<f64> {
     let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
     let answers: Vec<Vec<&str>> =
         lines.iter().map(|line| line.answers.iter().map(String::as_str).collect()).collect();
-    corpus_percent(metric, &texts, &answers)
+    Ok((corpus_percent(metric, &texts, &answers)?, lines.len()))
 }
