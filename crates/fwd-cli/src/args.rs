@@ -183,7 +183,7 @@ pub(crate) enum Layout {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ScoreArgs {
-    /// Predictions, one JSON object a line, with `question_id` and `text`; samples without one count as 0.
+    /// Predictions, one JSON object a line or an array of them, with `question_id` and `text`; samples without one count as 0.
     pub(crate) predictions: PathBuf,
     /// The task that was answered, by its name in the benchmark.
     #[arg(long)]
@@ -204,8 +204,9 @@ pub(crate) struct ScoreArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct MetricsArgs {
-    /// Matrix of scores (CSV): one row a moment, one column a task; names in the first line and column are optional. Or a folder of
-    /// results: TASK/STAGE/merge.jsonl, as CoIN, MCITlib and Prism leave it, or STAGE/TASK.jsonl, as a run directory here.
+    /// Matrix of scores: one row a moment, one column a task; names in the first line and column are optional. It is CSV, what pandas or
+    /// NumPy print or save, a list of lists, or `metrics.csv` of a run. Or a finished run directory. Or a folder of results:
+    /// TASK/STAGE/merge.jsonl, as CoIN, MCITlib and Prism leave it, or STAGE/TASK.jsonl, as a run directory here.
     pub(crate) path: PathBuf,
     /// What the first row is; without it a matrix with more rows than columns begins before training.
     #[arg(long, value_parser = PossibleValuesParser::new(["before-training", "after-first-task"]).map(first_row))]

@@ -139,10 +139,36 @@ fn predictions_are_scored_over_the_annotations() {
     let again: Value = serde_json::from_str(&succeed(&mut place.program(&again))).unwrap();
     assert_eq!((&again["n_predictions"], &again["score"]), (&4.into(), &50.0.into()));
 
-    predictions(&place, "p.jsonl", &[("corners/test/0", "a"), ("corners/test/9", "b")]);
+    // Nothing is left out without a word.
+    predictions(
+        &place,
+        "p.jsonl",
+        &[("corners/test/0", "top left"), ("corners/test/1", " "), ("corners/test/9", "b")],
+    );
+    let table = succeed(&mut place.program(&score));
+    for line in [
+        "samples without prediction (they count as 0): 2\n",
+        "samples with a blank prediction (they count as 0): 1\n",
+        "predictions for samples that are not annotated (they are left out): 1\n",
+    ] {
+        assert!(table.contains(line), "{table}");
+    }
+    let json = succeed(&mut place.program(&[&score[..], &["--json"]].concat()));
+    let found: Value = serde_json::from_str(&json).unwrap();
+    let counts = ["n_predictions", "n_unanswered", "n_empty", "n_unasked", "n_unreachable"]
+        .map(|key| found[key].as_u64());
+    assert_eq!(counts, [3, 2, 1, 1, 0].map(Some));
+    assert_eq!(found["score"], 25.0);
+    // An array is read as lines are.
+    let lines = fs::read_to_string(place.path("p.jsonl")).unwrap();
+    fs::write(place.path("p.json"), format!("[{}]", lines.trim_end().replace('\n', ",\n"))).unwrap();
+    let array = ["score", "p.json", "--bench", "bench", "--task", "corners", "--json"];
+    assert_eq!(succeed(&mut place.program(&array)), json);
+    // Predictions of another task.
+    predictions(&place, "p.jsonl", &[("corners/test/8", "a"), ("corners/test/9", "b")]);
     let refused = fail(&mut place.program(&score));
     assert!(
-        refused.contains("p.jsonl, line 2: no annotation has the `question_id` corners/test/9"),
+        refused.contains("p.jsonl, line 1: no annotation has the `question_id` corners/test/8"),
         "{refused}"
     );
     fs::write(place.path("p.jsonl"), "{\"question_id\":1}\n").unwrap();
@@ -221,6 +247,47 @@ fn a_run_directory_is_a_folder_of_results() {
     for measure in ["average", "forgetting", "forward_transfer"] {
         assert_eq!(found["measures"][measure], run["measures"][measure], "{measure}");
     }
+    // Without a benchmark its result is read, from any of its files.
+    for path in ["run", "run/metrics.json"] {
+        let found = succeed(&mut place.program(&["metrics", path, "--json"]));
+        let found: Value = serde_json::from_str(&found).unwrap();
+        assert_eq!((&found["scores"], &found["measures"]), (&run["scores"], &run["measures"]), "{path}");
+    }
+    let found = succeed(&mut place.program(&["metrics", "run/metrics.csv", "--json"]));
+    assert_eq!(serde_json::from_str::<Value>(&found).unwrap(), run["measures"]);
+    assert!(succeed(&mut place.program(&["metrics", "run"])).contains("after"));
+    // A changed result is refused, by all who read it.
+    let changed = |from: &str, to: String| {
+        let text = fs::read_to_string(place.path("run/metrics.json")).unwrap();
+        assert!(text.contains(from), "{from}");
+        fs::write(place.path("run/metrics.json"), text.replacen(from, &to, 1)).unwrap();
+        let messages = [
+            fail(&mut place.program(&["metrics", "run"])),
+            fail(&mut place.program(&["compare", "run"])),
+            fail(&mut place.program(&["report", "run", "--out", "report"])),
+        ];
+        fs::write(place.path("run/metrics.json"), text).unwrap();
+        messages
+    };
+    let seed = format!("\"seed\": {}", run["seed"]);
+    for message in changed(&seed, "\"seed\": 77".to_owned()) {
+        assert!(message.contains("metrics.json, `seed`: 77, but the run's manifest says"), "{message}");
+    }
+    let average = format!("\"average\": {:?}", run["measures"]["average"].as_f64().unwrap());
+    for message in changed(&average, "\"average\": 99.5".to_owned()) {
+        assert!(message.contains("metrics.json, `measures.average`: 99.5, but the scores give"), "{message}");
+    }
+    let answers = place.path("run/predictions/after-2/corners.jsonl");
+    let text = fs::read_to_string(&answers).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let right = lines.iter().map(|line| {
+        let mut line = line.clone();
+        line["text"] = line["answers"][0].clone();
+        line.to_string() + "\n"
+    });
+    fs::write(&answers, right.collect::<String>()).unwrap();
+    let message = fail(&mut place.program(&["compare", "run"]));
+    assert!(message.contains("`scores[2][1]`") && message.contains("corners.jsonl give 100"), "{message}");
 }
 
 #[test]
@@ -234,6 +301,25 @@ fn any_matrix_gives_the_measures() {
     let table = succeed(&mut place.program(&["metrics", "m.csv"]));
     assert!(table.contains("forgetting") && table.contains("10.00"), "{table}");
     assert!(fail(&mut place.program(&["metrics", "m.csv", "--alone", "1"])).contains("2 tasks"));
+    for (text, average) in [
+        ("90%,10\n80,85\n", 82.5),
+        ("90,NA,NA\n80,85,10\n70,75,88\n", 233.0 / 3.0),
+        ("[[90.   nan]\n [80.  85. ]]\n", 82.5),
+        ("      0     1\n0  90.0   NaN\n1  80.0  85.0\n", 82.5),
+    ] {
+        fs::write(place.path("m.csv"), text).unwrap();
+        let json = succeed(&mut place.program(&["metrics", "m.csv", "--json"]));
+        assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["average"], average, "{text}");
+    }
+    fs::write(place.path("m.csv"), "9O,10,10\n80,85,10\n70,75,88\n").unwrap();
+    assert!(
+        fail(&mut place.program(&["metrics", "m.csv"])).contains("m.csv, line 1, column 1: `9O` is no score")
+    );
+    // A column of pre-training makes no row of the first task.
+    fs::write(place.path("m.csv"), "10,20,50\n60,24,49\n50,70,48\n").unwrap();
+    let json = succeed(&mut place.program(&["metrics", "m.csv", "--json", "--pretraining-column"]));
+    let measures: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&measures["forward_transfer"], &measures["retention"]), (&4.0.into(), &(-2.0).into()));
     fs::write(place.path("m.csv"), "60,\n50,x\n").unwrap();
     let message = fail(&mut place.program(&["metrics", "m.csv"]));
     assert!(message.contains("m.csv") && message.contains("line 2"), "{message}");

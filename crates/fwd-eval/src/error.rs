@@ -1,5 +1,7 @@
 //! The error type of this crate.
 
+use std::fmt;
+
 /// What can go wrong when predictions and score tables are read and scored. Lines, columns and bytes count from 1.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -67,36 +69,36 @@ pub enum EvalError {
         /// The most bytes that a line may have.
         limit: usize,
     },
-    /// A line is not valid JSON.
-    #[error("{file}, line {line}, byte {byte}: {message}")]
+    /// A record is not valid JSON.
+    #[error("{file}, {place}, byte {byte}: {message}")]
     Json {
         /// The name that the caller gave the file.
         file: String,
-        /// The number of the line, from 1.
-        line: usize,
-        /// The place in the line, in bytes from 1.
+        /// Which record it is.
+        place: Place,
+        /// The place in the record, in bytes from 1.
         byte: usize,
         /// The message of the JSON parser.
         message: String,
     },
-    /// A line lacks a key.
-    #[error("{file}, line {line}: the key `{key}` is missing")]
+    /// A record lacks a key.
+    #[error("{file}, {place}: the key `{key}` is missing")]
     MissingKey {
         /// The name that the caller gave the file.
         file: String,
-        /// The number of the line, from 1.
-        line: usize,
+        /// Which record it is.
+        place: Place,
         /// The key that must be there.
         key: &'static str,
     },
     /// A value has the wrong type.
-    #[error("{file}, line {line}: {} must be {expected}, not {found}", what(.key))]
+    #[error("{file}, {place}: {} must be {expected}, not {found}", what(.key))]
     WrongType {
         /// The name that the caller gave the file.
         file: String,
-        /// The number of the line, from 1.
-        line: usize,
-        /// The key whose value is meant; empty if it is the whole line.
+        /// Which record it is.
+        place: Place,
+        /// The key whose value is meant; empty if it is the whole record.
         key: &'static str,
         /// What must stand there, such as `a string`.
         expected: &'static str,
@@ -104,47 +106,47 @@ pub enum EvalError {
         found: &'static str,
     },
     /// A sample was predicted twice.
-    #[error("{file}, line {line}: `question_id` {id} is in line {first_line} already")]
+    #[error("{file}, {place}: `question_id` {} is in {first} already", shown(.id))]
     DuplicatePrediction {
         /// The name that the caller gave the file.
         file: String,
-        /// The number of the line, from 1.
-        line: usize,
-        /// The number of the line that has it first, from 1.
-        first_line: usize,
+        /// Which record it is.
+        place: Place,
+        /// The record that has it first.
+        first: Place,
         /// The `question_id` as text.
         id: String,
     },
-    /// A prediction for a sample that is not annotated.
-    #[error("{file}, line {line}: no annotation has the `question_id` {id}")]
+    /// Predictions of which none is for a sample that is annotated.
+    #[error("{file}, {place}: no annotation has the `question_id` {}", shown(.id))]
     UnknownPrediction {
         /// The name that the caller gave the file.
         file: String,
-        /// The number of the line, from 1.
-        line: usize,
+        /// The first such record.
+        place: Place,
         /// The `question_id` as text.
         id: String,
     },
     /// A prediction for an id that several samples share, with a prompt that none of them has.
     #[error(
-        "{file}, line {line}: several annotations have the `question_id` {id}, none of them this `prompt`"
+        "{file}, {place}: several annotations have the `question_id` {}, none of them this `prompt`", shown(.id)
     )]
     UnknownQuestion {
         /// The name that the caller gave the file.
         file: String,
-        /// The number of the line, from 1.
-        line: usize,
+        /// Which record it is.
+        place: Place,
         /// The `question_id` as text.
         id: String,
     },
     /// Two annotations with one id and one question.
-    #[error("two annotations have the id {id} and the same question")]
+    #[error("two annotations have the id {} and the same question", shown(.id))]
     DuplicateAnnotation {
         /// The `question_id` as text.
         id: String,
     },
     /// Predictions cannot be written.
-    #[error("the prediction for {id} cannot be written: {message}")]
+    #[error("the prediction for {} cannot be written: {message}", shown(.id))]
     Write {
         /// The id of the prediction.
         id: String,
@@ -158,7 +160,7 @@ pub enum EvalError {
         file: String,
     },
     /// A cell is no finite number.
-    #[error("{file}, line {line}, column {column}: `{found}` is no score")]
+    #[error("{file}, line {line}, column {column}: `{}` is no score", shown(.found))]
     NotAScore {
         /// The name that the caller gave the file.
         file: String,
@@ -169,8 +171,10 @@ pub enum EvalError {
         /// What stands there instead.
         found: String,
     },
-    /// A cell is empty that must not be.
-    #[error("{file}, line {line}, column {column}: a score is missing")]
+    /// A score is missing on or below the diagonal.
+    #[error(
+        "{file}, line {line}, column {column}: a score is missing; rows are moments and columns are tasks, so that only what lies above the diagonal may be"
+    )]
     MissingScore {
         /// The name that the caller gave the file.
         file: String,
@@ -189,6 +193,18 @@ pub enum EvalError {
         /// The number of the first column too many, from 1.
         column: usize,
     },
+    /// The rows make no matrix of moments and tasks.
+    #[error("{file}, line {line}, column {column}: {what}")]
+    NotATable {
+        /// The name that the caller gave the file.
+        file: String,
+        /// The number of the line, from 1.
+        line: usize,
+        /// The number of the column, from 1.
+        column: usize,
+        /// What is wrong, and what to do.
+        what: String,
+    },
     /// A quoted cell does not end, or something follows its end.
     #[error(
         "{file}, line {line}, column {column}: the quotation marks are not closed, or not at the end of the cell"
@@ -203,8 +219,41 @@ pub enum EvalError {
     },
 }
 
+/// Where a record of a file of predictions stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// In JSON lines, the line, from 1.
+    Line(usize),
+    /// In a JSON array, the number of the record, from 0.
+    Record(usize),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::Record(number) => write!(f, "record {number}"),
+        }
+    }
+}
+
+/// Characters of a foreign text that a message shows.
+const SHOWN: usize = 60;
+
+/// A text of somebody else's for a message: one line of bounded length.
+pub(crate) fn shown(text: &str) -> String {
+    let mut chars = text.chars();
+    let start: String = chars.by_ref().take(SHOWN).flat_map(|c| {
+        // What moves the cursor or hides text is written as its code.
+        let is_plain = !c.is_control() && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        if is_plain { c.to_string().chars().collect::<Vec<_>>() } else { c.escape_default().collect() }
+    }).collect();
+    let n_more = chars.count();
+    if n_more == 0 { start } else { format!("{start}… ({n_more} characters more)") }
+}
+
 fn what(key: &str) -> String {
-    if key.is_empty() { "the line".to_owned() } else { format!("`{key}`") }
+    if key.is_empty() { "the record".to_owned() } else { format!("`{key}`") }
 }
 
 /// Shorthand for a result with [`EvalError`].

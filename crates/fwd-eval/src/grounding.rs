@@ -7,6 +7,8 @@
 //! that of Everingham et al., *The PASCAL Visual Object Classes Challenge*, IJCV 2010, equation 1, which the field takes for
 //! RefCOCO.
 
+use crate::corners::four_numbers;
+
 /// The smallest overlap at which a predicted box is right.
 const THRESHOLD: f64 = 0.5;
 
@@ -32,6 +34,10 @@ impl BBox {
     /// Reads the box from a text with exactly four numbers, in whatever brackets: `[1,2,3,4]`, `[[1, 2, 3, 4]]`, `(1,2),(3,4)`,
     /// `<box>(1,2),(3,4)</box>`, `{<1><2><3><4>}`, `1 2 3 4`, `The box is [0.1, 0.2, 0.3, 0.4].`
     ///
+    /// In a text with other numbers the box is the one list of exactly four: in brackets of any kind that hold nothing else, as two pairs
+    /// in brackets, or behind a key or mark that says `box`. So `{"bbox_2d": [1, 2, 3, 4], "label": "2 men"}` has a box. Several
+    /// different lists are ambiguous, and there is no box then; the same list twice is one.
+    ///
     /// Digits inside of words (`x1`) are no numbers. There is no box unless it has an area.
     ///
     /// # Examples
@@ -41,7 +47,7 @@ impl BBox {
     /// assert_eq!(BBox::parse("(3,4),(1,2)"), None);
     /// ```
     pub fn parse(text: &str) -> Option<Self> {
-        let corners: [f64; 4] = numbers(text).try_into().ok()?;
+        let corners = four_numbers(text)?;
         let [left, top, right, bottom] = corners;
         let has_area = left < right && top < bottom && corners.iter().all(|x| x.is_finite());
         has_area.then_some(Self { corners })
@@ -118,25 +124,6 @@ fn area([left, top, right, bottom]: [f64; 4]) -> f64 {
     (right - left).max(0.0) * (bottom - top).max(0.0)
 }
 
-/// The numbers of a text that are not part of a word, as `12`, `-0.5`, `.5`, `1e-3`.
-fn numbers(text: &str) -> Vec<f64> {
-    let mut numbers = Vec::new();
-    let chars: Vec<char> = text.chars().collect();
-    let mut at = 0;
-    while at < chars.len() {
-        let len =
-            chars[at..].iter().take_while(|&&c| c.is_alphanumeric() || matches!(c, '.' | '-' | '+' | '_'));
-        let piece: String = len.collect();
-        at += piece.chars().count().max(1);
-        // A full stop behind a number ends a sentence.
-        let piece = piece.trim_end_matches('.');
-        if piece.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-' | '+')) {
-            numbers.extend(piece.parse::<f64>().ok());
-        }
-    }
-    numbers
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,6 +166,46 @@ mod tests {
         }
         assert_eq!(grounding("[0,0,1,1e999]", &["[0,0,1,1]"]), 0.0);
         assert_eq!(grounding("[0,0,1e300,1e300]", &["[0,0,1e300,1e300]"]), 0.0); // the area overflows
+    }
+
+    #[test]
+    fn one_list_of_four_is_the_box_whatever_numbers_stand_around_it() {
+        for text in [
+            r#"{"bbox_2d":[10,20,110,220],"label":"2 men"}"#,
+            r#"[{"bbox_2d": [10, 20, 110, 220], "label": "2 men"}]"#,
+            "```json\n[\n  {\"bbox_2d\": [10, 20, 110, 220], \"label\": \"man 2\"}\n]\n```",
+            r#"{"label": "2 men", "bbox": {"x1": 10, "y1": 20, "x2": 110, "y2": 220}}"#,
+            r#"{"box": "10 20 110 220", "score": 0.95}"#,
+            r#"{"bbox": ["10", "20", "110", "220"], "id": 7}"#,
+            r#"{"bbox_2d": [[10, 20], [110, 220]], "n": 1}"#,
+            "2 men at [10, 20, 110, 220]",
+            "There are 2 [10,20,110,220]",
+            "[[10, 20, 110, 220], 0.95]",
+            "<ref>2 men</ref><box>(10,20),(110,220)</box>",
+            "<|ref|>2 men<|/ref|><|det|>[[10, 20, 110, 220]]<|/det|>",
+            "2 (10,20),(110,220)",
+            "<p>2 men</p> {<10><20><110><220>}",
+            "<box>10 20 110 220</box>: the 2 men",
+            "The 2 men are in (10, 20, 110, 220), that is [10, 20, 110, 220].",
+            r#"{"bbox_2d":[10,20,110,220],"label":"1 2 3 4"}"#,
+            "bbox: 10, 20, 110, 220; label: 2 men",
+        ] {
+            assert_eq!(BBox::parse(text).map(|b| b.corners), Some([10.0, 20.0, 110.0, 220.0]), "{text}");
+        }
+    }
+
+    #[test]
+    fn several_lists_of_four_are_ambiguous() {
+        for text in [
+            r#"[{"bbox_2d":[10,20,110,220]},{"bbox_2d":[11,20,110,220]}]"#,
+            "[1,2,3,4] [5,6,7,8]",
+            "(1,2),(3,4),(5,6),(7,8)",
+            "[1,2,3,4,0.9]",
+            "2 men at 10 20 110 220",
+            "<box>(1,2),(3,4)</box><box>(5,6),(7,8)</box>",
+        ] {
+            assert!(BBox::parse(text).is_none(), "{text}");
+        }
     }
 
     #[test]

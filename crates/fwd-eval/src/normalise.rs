@@ -57,19 +57,19 @@ pub fn normalise(text: &str) -> String {
 /// The normal form for comparing: as [`normalise`], but an answer of which nothing would be left (the choice "A", the sign "?")
 /// keeps its articles or, if there are none, stays as it is. Empty only for a blank text.
 pub(crate) fn comparable(text: &str) -> String {
-    never_empty(&without_punctuation(text), text)
+    let plain = without_punctuation(text);
+    let steps = [words(&plain, true), words(&plain, false), text.trim().to_lowercase()];
+    steps.into_iter().find(|step| !step.is_empty()).unwrap_or_default()
 }
 
-/// The words of a text without punctuation, or what [`comparable`] takes if none are left.
-pub(crate) fn never_empty(plain: &str, text: &str) -> String {
-    let steps = [words(plain, true), words(plain, false), text.trim().to_lowercase()];
-    steps.into_iter().find(|step| !step.is_empty()).unwrap_or_default()
+/// The step [`punctuation_step`] on a text in one line, without blanks at its ends.
+pub(crate) fn without_punctuation(text: &str) -> String {
+    punctuation_step(&text.trim().replace(['\n', '\t'], " "))
 }
 
 /// Removes a mark if it stands beside a space anywhere in the text, or if the text has a comma between digits ("1,000");
 /// otherwise the mark becomes a space. Then full stops go, except before a digit.
-pub(crate) fn without_punctuation(text: &str) -> String {
-    let text = text.trim().replace(['\n', '\t'], " ");
+pub(crate) fn punctuation_step(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let digit_comma = chars.windows(3).any(|w| w[0].is_ascii_digit() && w[1] == ',' && w[2].is_ascii_digit());
     let beside_space =

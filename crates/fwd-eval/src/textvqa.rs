@@ -8,7 +8,7 @@
 //! Prediction with Pointer-Augmented Multimodal Transformers for TextVQA*, CVPR 2020 (`TextVQAAccuracyEvaluator` of
 //! <https://github.com/facebookresearch/mmf>, formerly Pythia), which LLaVA uses too.
 
-use crate::normalise::{never_empty, without_punctuation, words};
+use crate::normalise::{without_punctuation, words};
 use crate::vqa::leave_one_out;
 
 /// The normal form of an answer in the M4C evaluator; empty if nothing but articles and punctuation was there.
@@ -25,9 +25,9 @@ pub fn normalise_m4c(text: &str) -> String {
 
 /// Soft accuracy of a prediction, between 0 and 1, from the answers of all annotators, one entry for each.
 ///
-/// The official evaluator insists on ten annotators; here any number will do. A blank prediction scores 0, and an answer of which the
-/// normalisation leaves nothing ("A", "?") is compared with its articles or as it is, where the official one takes all
-/// such answers for equal.
+/// As in the official evaluator, all answers of which the normalisation leaves nothing ("A", "the", "?") are equal. It differs in two
+/// ways: any number of annotators will do, where the official one insists on ten, and a blank prediction scores 0, where the official one
+/// lets it equal those.
 ///
 /// # Examples
 /// ```
@@ -37,20 +37,16 @@ pub fn normalise_m4c(text: &str) -> String {
 /// assert!((text_vqa("halt", &answers) - 0.6).abs() < 1e-12);
 /// ```
 pub fn text_vqa<S: AsRef<str>>(prediction: &str, answers: &[S]) -> f64 {
-    let prediction = comparable(prediction);
-    if prediction.is_empty() || answers.is_empty() {
+    if prediction.trim().is_empty() || answers.is_empty() {
         return 0.0;
     }
-    let n_equal = answers.iter().filter(|answer| comparable(answer.as_ref()) == prediction).count();
+    let prediction = normalise_m4c(prediction);
+    let n_equal = answers.iter().filter(|answer| normalise_m4c(answer.as_ref()) == prediction).count();
     leave_one_out(n_equal, answers.len())
 }
 
 fn first_steps(text: &str) -> String {
     text.to_lowercase().replace([',', '?'], "").replace("'s", " 's")
-}
-
-fn comparable(text: &str) -> String {
-    never_empty(&without_punctuation(&first_steps(text)), text)
 }
 
 #[cfg(test)]
@@ -68,7 +64,9 @@ mod tests {
     #[test]
     fn nothing_equals_nothing_only_where_something_was_said() {
         assert_eq!(text_vqa("", &[""; 10]), 0.0);
-        assert_eq!(text_vqa("the", &["a"; 10]), 0.0);
+        // The values of `TextVQAAccuracyEvaluator`.
+        assert_eq!(text_vqa("the", &["a"; 10]), 1.0);
+        assert_eq!(text_vqa("?", &["a"; 10]), 1.0);
         assert_eq!(text_vqa("A", &["a"; 10]), 1.0);
         assert_eq!(text_vqa("a", &[] as &[&str]), 0.0);
     }

@@ -101,7 +101,9 @@ proptest! {
     #[test]
     fn gold_is_100_in_any_writing(text in any_text()) {
         let answers = vec![text.clone(); 10];
-        for metric in SAMPLE_METRICS {
+        // The VQA evaluator normalises predictions and not annotations.
+        let is_symmetric = |metric: &Metric| *metric != Metric::VqaSoft;
+        for metric in SAMPLE_METRICS.into_iter().filter(is_symmetric) {
             // Captions without a word have nothing to compare.
             let blank = text.trim().is_empty() || metric == Metric::RougeL && tokenise(&text).is_empty();
             let expected = if blank { 0.0 } else { 1.0 };
@@ -216,15 +218,20 @@ proptest! {
         for bytes in [bytes.as_slice(), text.as_bytes()] {
             let _ = Predictions::read(bytes, "p");
             if let Ok(table) = ScoreTable::read(bytes, "s") {
-                let _ = table.matrix(table.first_row());
+                let _ = table.matrix(table.first_row(table.n_columns()), table.n_columns());
             }
         }
     }
 
     #[test]
-    fn tables_come_back(rows in prop::collection::vec(prop::collection::vec(-1e6_f64..1e6, 1..6), 1..6), named: bool, crlf: bool) {
+    fn tables_come_back(
+        cells in prop::collection::vec(-1e6_f64..1e6, 36),
+        (n_rows, width) in (1..6_usize, 1..6_usize),
+        named: bool,
+        crlf: bool,
+    ) {
         let end = if crlf { "\r\n" } else { "\n" };
-        let width = rows.iter().map(Vec::len).max().unwrap();
+        let rows: Vec<Vec<f64>> = cells.chunks(width).take(n_rows).map(<[f64]>::to_vec).collect();
         let mut csv = String::new();
         if named {
             csv += &format!("\"\"{}{end}", ",\"a \"\"task\"\", or two\"".repeat(width));

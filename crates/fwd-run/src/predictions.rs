@@ -139,6 +139,14 @@ pub fn write(path: &Path, predictions: &[Prediction<'_>]) -> Result<()> {
 /// # Errors
 /// If the file is missing or damaged.
 pub fn read_percent(metric: Metric, path: &Path) -> Result<f64> {
+    Ok(read_figure(metric, path)?.0)
+}
+
+/// As [`read_percent`], with the number of answers.
+///
+/// # Errors
+/// As [`read_percent`].
+pub(crate) fn read_figure(metric: Metric, path: &Path) -> Result<(f64, usize)> {
     #[derive(Deserialize)]
     struct Line {
         text: String,
@@ -153,5 +161,5 @@ pub fn read_percent(metric: Metric, path: &Path) -> Result<f64> {
     let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
     let answers: Vec<Vec<&str>> =
         lines.iter().map(|line| line.answers.iter().map(String::as_str).collect()).collect();
-    corpus_percent(metric, &texts, &answers)
+    Ok((corpus_percent(metric, &texts, &answers)?, lines.len()))
 }

@@ -5,7 +5,7 @@ use crate::{output, table};
 use anyhow::Result;
 use fwd_run::assets;
 use fwd_run::config::parse_split;
-use fwd_run::scoring::{FileScore, FileScoring, score_file};
+use fwd_run::scoring::{Counts, FileScore, FileScoring, score_file};
 use std::process::ExitCode;
 
 /// The command `score`.
@@ -24,7 +24,7 @@ pub(super) fn command(args: &ScoreArgs, common: &Common) -> Result<ExitCode> {
     if common.json {
         output::print_json(&score)?;
     } else {
-        output::print(&as_table(&score))?;
+        output::print(&format!("{}{}", as_table(&score), left_out(&score.counts)))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -49,4 +49,19 @@ fn as_table(score: &FileScore) -> String {
         );
     }
     table::render(&rows)
+}
+
+/// A line for each kind of sample or prediction that is left out or counts as 0; nothing if there is none.
+pub(super) fn left_out(counts: &Counts) -> String {
+    let kinds = [
+        (counts.n_unanswered, "without prediction (they count as 0)"),
+        (counts.n_empty, "with a blank prediction (they count as 0)"),
+        (counts.n_unreachable, "whose own answers score 0 under this metric (they count as 0)"),
+        (counts.n_unscored, "without an answer to score, or marked as rejected (they are left out)"),
+    ];
+    let samples = kinds.iter().map(|(n, what)| (*n, "samples", *what));
+    let predictions =
+        (counts.n_unasked, "predictions", "for samples that are not annotated (they are left out)");
+    let lines = samples.chain([predictions]).filter(|(n, ..)| *n > 0);
+    lines.map(|(n, of, what)| format!("{of} {what}: {n}\n")).collect()
 }

@@ -113,18 +113,25 @@ def normalise_cases(rng):
     return [[text, vqa_normal(text)] for text in dict.fromkeys(cases)]
 
 
+# Published answers of VQAv2, VizWiz and TextVQA that the evaluators do not take for what they look like.
+PUBLISHED = """a|the|A|an|?|two|ten|none|Stop|STOP|stop|its|it's|hes|t-shirt|tshirt|red,blue|red blue|5'10|.5|10.30|10:30|$5|5%|blue & white|
+answering does not require reading text in the image|unanswerable|unsuitable|on left|the left|2 o'clock|2 oclock|n/a|1,000|U.S.A.""".replace("\n", "").split("|")
+
+
 def vqa_cases(rng):
-    """Annotations as they are published, that is, normal already; predictions as models write them."""
+    """Annotations of which the first half is normal already and the second as people type; predictions as models write them."""
     normal = [text for text in (vqa_normal(raw_text(rng, 2)) for _ in range(2000)) if text and vqa_normal(text) == text]
     cases = []
-    for _ in range(1000):
-        pool = rng.sample(normal, rng.randint(1, 4))
+    for i in range(2000):
+        known = normal if i < 1000 else PUBLISHED + [raw_text(rng, 2) for _ in range(20)]
+        pool = rng.sample(known, rng.randint(1, 4))
         answers = sorted(rng.choices(pool, rng.choices(range(1, 9), k=len(pool)), k=10))
         gold = rng.choice(pool)
-        worn = [gold, gold.upper(), f"The {gold}.", f" {gold}\n", f"{gold}!", rng.choice(normal)]
+        worn = [gold, gold.upper(), f"The {gold}.", f" {gold}\n", f"{gold}!", rng.choice(known)]
         prediction = rng.choice(worn)
-        counts = [[answer, answers.count(answer)] for answer in dict.fromkeys(answers)]
-        cases.append([prediction, counts, round(vqa_accuracy(prediction, answers), 9)])
+        if prediction.strip():
+            counts = [[answer, answers.count(answer)] for answer in dict.fromkeys(answers)]
+            cases.append([prediction, counts, round(vqa_accuracy(prediction, answers), 9)])
     return cases
 
 
@@ -255,14 +262,14 @@ def m4c_cases(rng, normal):
 
 
 def textvqa_cases(rng, normal):
-    """Where nothing is left of the prediction, the crate deviates on purpose."""
+    """A blank prediction is left out: it scores 0 in the crate, on purpose."""
     cases = []
-    while len(cases) < 1000:
-        pool = [raw_text(rng, 2) for _ in range(rng.randint(1, 4))]
+    while len(cases) < 1500:
+        pool = [rng.choice([raw_text(rng, 2), rng.choice(PUBLISHED)]) for _ in range(rng.randint(1, 4))]
         answers = sorted(rng.choices(pool, rng.choices(range(1, 9), k=len(pool)), k=10))
         gold = rng.choice(pool)
         prediction = rng.choice([gold, gold.upper(), f"The {gold}.", f" {gold}\n", f"{gold}!", raw_text(rng, 2)])
-        if normal(prediction):
+        if prediction.strip():
             counts = [[answer, answers.count(answer)] for answer in dict.fromkeys(answers)]
             cases.append([prediction, counts, round(m4c_accuracy(normal, prediction, answers), 9)])
     return cases

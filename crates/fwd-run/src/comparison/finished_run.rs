@@ -25,7 +25,8 @@ impl FinishedRun {
     /// Reads a run directory.
     ///
     /// # Errors
-    /// If it is none, if the run is not finished, or if a file is damaged.
+    /// If it is none, if the run is not finished, or if a file is damaged: also if the measures are not those of the scores, the scores
+    /// not those of the answers beside them, or the result not that of the manifest's run.
     pub fn read(dir: &Path) -> Result<Self> {
         let manifest = Manifest::read(dir)?;
         let paths = RunPaths::new(dir);
@@ -36,6 +37,8 @@ impl FinishedRun {
             paths.metrics_json().file_name().unwrap_or_default().display()
         );
         let metrics = RunMetrics::read(dir)?;
+        metrics.check_manifest(dir, &manifest)?;
+        metrics.check_answers(dir)?;
         let timing = Timing::read(&paths.timing());
         Ok(Self { dir: dir.to_path_buf(), manifest, metrics, timing })
     }

@@ -97,7 +97,8 @@ impl TaskInfo {
 }
 
 impl Measures {
-    /// Those of a sequence; `alone` are the scores of each task learnt alone.
+    /// Those of a sequence; `alone` are the scores of each task learnt alone. A score that is NaN is missing, and with it every measure
+    /// that it is part of.
     pub fn of_sequence(
         scores: &ScoreMatrix,
         interference: &[Vec<Interference>],
@@ -105,14 +106,15 @@ impl Measures {
     ) -> Self {
         let t = scores.n_tasks;
         let forbidden = interference.iter().flatten().filter(|i| i.forbidden).map(|i| i.leakage);
+        let known = |measure: Option<f64>| measure.filter(|value| !value.is_nan());
         Self {
-            average: scores.average(t),
-            mean_average: scores.mean_average(),
-            forgetting: scores.forgetting(t),
-            backward_transfer: scores.backward_transfer(t),
-            forward_transfer: scores.forward_transfer(),
-            plasticity: alone.and_then(|alone| scores.plasticity(alone)),
-            retention: scores.retention(t),
+            average: known(scores.average(t)),
+            mean_average: known(scores.mean_average()),
+            forgetting: known(scores.forgetting(t)),
+            backward_transfer: known(scores.backward_transfer(t)),
+            forward_transfer: known(scores.forward_transfer()),
+            plasticity: known(alone.and_then(|alone| scores.plasticity(alone))),
+            retention: known(scores.retention(t)),
             leakage: forbidden.reduce(f64::max),
         }
     }
@@ -152,20 +154,23 @@ impl RunMetrics {
     /// Reads the JSON file of a run.
     ///
     /// # Errors
-    /// If the run is not finished, or the file damaged.
+    /// If the run is not finished, or the file damaged: also if its measures are not those of its scores.
     pub fn read(dir: &Path) -> Result<Self> {
         let path = RunPaths::new(dir).metrics_json();
         let name = path.file_name().unwrap_or_default().display();
         ensure!(path.is_file(), "{} is no finished run: it has no {name}", dir.display());
-        read_json(&path)
+        let metrics: Self = read_json(&path)?;
+        metrics.check(dir)?;
+        Ok(metrics)
     }
 
     /// The score of each task learnt alone, by name, from a run of the method `independent`.
     ///
     /// # Errors
-    /// If the run is not finished, of another method, or of another split.
+    /// If the run is not finished, of another method, or of another split, or if its scores are not those of its answers.
     pub fn read_alone(dir: &Path, split: Split) -> Result<BTreeMap<String, f64>> {
         let metrics = Self::read(dir)?;
+        metrics.check_answers(dir)?;
         let dir = dir.display();
         ensure!(
             metrics.method == Method::Independent,
@@ -251,15 +256,64 @@ mod tests {
     #[test]
     fn files_come_back_and_read_alike() {
         let dir = tempfile::tempdir().unwrap();
-        let metrics = metrics(Method::Independent);
         assert!(RunMetrics::read(dir.path()).unwrap_err().to_string().contains("no finished run"));
-        metrics.write(dir.path()).unwrap();
-        assert_eq!(RunMetrics::read(dir.path()).unwrap(), metrics);
+        let sequence = metrics(Method::Fwd);
+        sequence.write(dir.path()).unwrap();
+        assert_eq!(RunMetrics::read(dir.path()).unwrap(), sequence);
         let csv = std::fs::read_to_string(RunPaths::new(dir.path()).metrics_csv()).unwrap();
         assert!(csv.contains("score,1,b,24\n") && csv.contains("score,2,pre-training,48\n"), "{csv}");
         assert!(csv.contains("measure,,leakage,0.0000001\n"), "{csv}");
+        independent().write(dir.path()).unwrap();
         let alone = RunMetrics::read_alone(dir.path(), Split::Test).unwrap();
         assert_eq!(alone.get("b"), Some(&24.0));
         assert!(RunMetrics::read_alone(dir.path(), Split::Val).is_err());
+    }
+
+    fn independent() -> RunMetrics {
+        let scores = vec![vec![10.0, 20.0], vec![60.0, 24.0]];
+        let measures = Measures::of_row(&scores[1]);
+        RunMetrics { scores, measures, interference: Vec::new(), ..metrics(Method::Independent) }
+    }
+
+    #[test]
+    fn a_result_that_was_changed_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = RunPaths::new(dir.path());
+        metrics(Method::Fwd).write(dir.path()).unwrap();
+        let text = std::fs::read_to_string(path.metrics_json()).unwrap();
+        let message = |from: &str, to: &str| {
+            assert!(text.contains(from), "{from}");
+            std::fs::write(path.metrics_json(), text.replacen(from, to, 1)).unwrap();
+            RunMetrics::read(dir.path()).unwrap_err().to_string()
+        };
+        let changed = message("\"average\": 60.0", "\"average\": 66.0");
+        assert!(
+            changed.contains("metrics.json, `measures.average`: 66, but the scores give 60"),
+            "{changed}"
+        );
+        let changed = message("70.0", "71.0");
+        assert!(changed.contains("`measures.average`: 60, but the scores give 60.5"), "{changed}");
+        let changed = message("\"forgetting\": 10.0", "\"forgetting\": null");
+        assert!(changed.contains("`measures.forgetting`: nothing, but the scores give 10"), "{changed}");
+        let changed = message("\"trainable_percent\": 1.0", "\"trainable_percent\": 0.1");
+        assert!(changed.contains("`trainable_percent`: 0.1, but the parameters give 1"), "{changed}");
+        let changed = message("\"fwd\"", "\"zero-shot\"");
+        assert!(changed.contains("`scores`: 2 tasks under `zero-shot` have 1 rows"), "{changed}");
+    }
+
+    #[test]
+    fn scores_that_are_not_those_of_the_answers_are_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let metrics = independent();
+        metrics.write(dir.path()).unwrap();
+        let answers = RunPaths::new(dir.path()).answers(1, "b");
+        let line = |text: &str| format!("{{\"text\": \"{text}\", \"answers\": [\"yes\"]}}\n");
+        std::fs::create_dir_all(answers.parent().unwrap()).unwrap();
+        std::fs::write(&answers, line("yes") + &line("no")).unwrap();
+        let error = RunMetrics::read_alone(dir.path(), Split::Test).unwrap_err().to_string();
+        assert!(error.contains("`scores[1][1]`: 24, but") && error.contains("b.jsonl give 50"), "{error}");
+        std::fs::write(&answers, line("yes")).unwrap();
+        let error = metrics.check_answers(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("`tasks[1].n_scored`: 2, but") && error.contains("has 1 answers"), "{error}");
     }
 }

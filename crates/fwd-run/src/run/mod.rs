@@ -1,5 +1,6 @@
 //! A run: one method on a sequence of tasks, in a directory of its own that can be killed and taken up again at any time.
 
+mod checked;
 mod directory;
 mod evaluate;
 mod finetune;

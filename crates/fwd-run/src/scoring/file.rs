@@ -1,22 +1,22 @@
 //! A file of predictions, of this project or of a peer's, against the annotations of a task.
 //!
-//! The denominator is the annotations: a sample without prediction counts as 0, a prediction without sample is an error.
+//! The denominator is the annotations: a sample without prediction counts as 0. What is left out or lacks is counted ([`Counts`]).
 
 use crate::predictions::{self, Prediction};
 use anyhow::{Context, Result};
 use fwd_data::bench::Split;
 use fwd_data::task::{Annotations, annotations};
 use fwd_eval::peer_compat::{PeerRule, compare};
-use fwd_eval::{Metric, Predictions, Sample, corpus_percent, score_all};
+use fwd_eval::{Joined, Metric, Predictions, Sample, corpus_percent, score, score_all};
 use serde::Serialize;
-use std::fs::File;
 use std::io::BufReader;
+use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
 
 /// A file of predictions, and what it is scored against.
 #[derive(Debug, Clone)]
 pub struct FileScoring {
-    /// The predictions, one JSON object a line, with `question_id` and `text`.
+    /// The predictions: one JSON object a line, or an array of them, with `question_id` and `text`.
     pub predictions: PathBuf,
     /// The folder of the benchmark that has the task.
     pub bench: PathBuf,
@@ -41,13 +41,42 @@ pub struct FileScore {
     pub metric: Metric,
     /// How many samples the split has.
     pub n_annotations: usize,
-    /// How many of them were answered.
+    /// How many predictions the file has.
     pub n_predictions: usize,
+    /// What the score leaves out or lacks.
+    #[serde(flatten)]
+    pub counts: Counts,
     /// In percent of the metric, over all annotations.
     pub score: f64,
     /// What peers print for the same predictions, if that was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<PeerScore>,
+}
+
+/// What a score leaves out or lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Counts {
+    /// Samples without prediction: they count as 0.
+    pub n_unanswered: usize,
+    /// Samples whose prediction is blank: they count as 0.
+    pub n_empty: usize,
+    /// Predictions for samples that are not annotated: they are left out.
+    pub n_unasked: usize,
+    /// Samples whose own answers score 0, such as a box that is none, or a published VQA answer that is no normal form: they count as 0,
+    /// whatever is predicted.
+    pub n_unreachable: usize,
+    /// Annotated samples that the field does not score, such as images all of whose captions are marked as rejected: they are left out.
+    pub n_unscored: usize,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.n_unanswered += other.n_unanswered;
+        self.n_empty += other.n_empty;
+        self.n_unasked += other.n_unasked;
+        self.n_unreachable += other.n_unreachable;
+        self.n_unscored += other.n_unscored;
+    }
 }
 
 /// What Prism and MCITlib make of the same predictions.
@@ -64,11 +93,11 @@ pub struct PeerScore {
 /// Scores a file of predictions.
 ///
 /// # Errors
-/// An unknown task; a damaged file, naming line and key; a prediction for a sample that is not annotated, or two for one.
+/// An unknown task; a damaged file, naming line and key; two predictions for one sample, or none for any that is annotated.
 pub fn score_file(scoring: &FileScoring) -> Result<FileScore> {
     let annotated = annotations(&scoring.bench, &scoring.task, scoring.split)?;
     let predictions = read(&scoring.predictions)?;
-    let texts = texts(&annotated, &predictions)?;
+    let (texts, counts) = texts(&annotated, &predictions)?;
     let (metric, answers) = (annotated.metric, answers(&annotated));
     if let Some(out) = &scoring.out {
         write(out, &annotated, &texts, &answers)?;
@@ -87,6 +116,7 @@ pub fn score_file(scoring: &FileScoring) -> Result<FileScore> {
         metric,
         n_annotations: annotated.samples.len(),
         n_predictions: predictions.records().len(),
+        counts,
         score,
         peer,
         task: annotated.task,
@@ -99,29 +129,42 @@ pub fn score_file(scoring: &FileScoring) -> Result<FileScore> {
 /// If it is missing or damaged, naming line and key.
 pub(super) fn read(path: &Path) -> Result<Predictions> {
     let name = path.display().to_string();
-    let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
+    let file = fwd_files::open(path).with_context(|| format!("cannot read {name}"))?;
     Ok(Predictions::read(BufReader::new(file), &name)?)
 }
 
-/// The predicted text of each annotated sample; none where it is missing.
+/// The predicted text of each annotated sample, none where it is missing, and what that leaves out or lacks.
 ///
 /// # Errors
-/// A prediction for a sample that is not annotated, or two for one.
+/// Two predictions for one sample, or none for any that is annotated.
 pub(super) fn texts<'a>(
     annotated: &Annotations,
     predictions: &'a Predictions,
-) -> Result<Vec<Option<&'a str>>> {
+) -> Result<(Vec<Option<&'a str>>, Counts)> {
     let samples =
         annotated.samples.iter().map(|sample| Sample { id: &sample.id, question: &sample.question });
     // Samples that are not scored may have been answered.
     let left_out = annotated.left_out.iter().map(|id| Sample { id, question: "" });
     let samples: Vec<_> = samples.chain(left_out).collect();
-    let joined = predictions.join_samples(&samples)?;
-    Ok(joined
-        .into_iter()
-        .take(annotated.samples.len())
-        .map(|record| record.map(|record| record.text.as_str()))
-        .collect())
+    let Joined { predictions, unasked } = predictions.join_samples(&samples)?;
+    let asked = predictions.into_iter().take(annotated.samples.len());
+    let texts: Vec<Option<&str>> = asked.map(|record| record.map(|record| record.text.as_str())).collect();
+    let counts = Counts {
+        n_unanswered: texts.iter().filter(|text| text.is_none()).count(),
+        n_empty: texts.iter().flatten().filter(|text| text.trim().is_empty()).count(),
+        n_unasked: unasked.len(),
+        n_unreachable: answers(annotated)
+            .iter()
+            .filter(|answers| is_unreachable(annotated.metric, answers))
+            .count(),
+        n_unscored: annotated.left_out.len(),
+    };
+    Ok((texts, counts))
+}
+
+/// Whether none of a sample's own answers scores; one of a metric of whole corpora always does.
+fn is_unreachable(metric: Metric, answers: &[&str]) -> bool {
+    answers.iter().all(|answer| score(metric, answer, answers) <= 0.0)
 }
 
 /// The figure in percent, over the annotations.

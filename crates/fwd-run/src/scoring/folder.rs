@@ -8,7 +8,7 @@
 //! the name of a task is after that task; `last` is the end; a number at the end (`Task2`, `CL-MoE-task2`, `after-2`) counts the tasks
 //! learnt, where a stage 0 exists in the first layout from 0, as Prism does. `Multitask` is no moment and left out.
 
-use super::file;
+use super::file::{self, Counts};
 use crate::run::RunPaths;
 use anyhow::{Context, Result, bail, ensure};
 use fwd_data::bench::Split;
@@ -20,6 +20,9 @@ use std::path::{Path, PathBuf};
 
 const MERGED: &str = "merge.jsonl";
 const PRINTED: &str = "Result.text";
+
+/// Bytes that a file of printed figures may have.
+const MAX_PRINTED: u64 = 16 << 20;
 
 /// A folder of results, and how it is read.
 #[derive(Debug, Clone)]
@@ -45,6 +48,8 @@ pub struct FolderScores {
     pub tasks: Vec<String>,
     /// Row i after i tasks, in percent; empty where there is none.
     pub rows: Vec<Vec<f64>>,
+    /// What the scores leave out or lack, over all files of predictions; zeros where figures were taken as printed.
+    pub counts: Counts,
 }
 
 /// Where the result of a task at a stage lies.
@@ -73,6 +78,7 @@ pub fn score_folder(scoring: &FolderScoring) -> Result<FolderScores> {
     let tasks = order(scoring, &cells)?;
     let is_from_0 = is_task_first && cells.iter().any(|cell| number(&cell.stage) == Some(0));
     let mut scores: BTreeMap<(usize, usize), f64> = BTreeMap::new();
+    let mut counts = Counts::default();
     for cell in &cells {
         let Some(column) = tasks.iter().position(|task| is_same_task(&cell.task, task)) else { continue };
         let row = match &scoring.stages {
@@ -100,7 +106,9 @@ pub fn score_folder(scoring: &FolderScoring) -> Result<FolderScores> {
             cell.stage,
             tasks.len()
         );
-        let is_twice = scores.insert((row, column), figure(scoring, cell, &tasks[column])?).is_some();
+        let (figure, lacks) = figure(scoring, cell, &tasks[column])?;
+        counts += lacks;
+        let is_twice = scores.insert((row, column), figure).is_some();
         ensure!(
             !is_twice,
             "{}: two stages of `{}` are after {row} tasks; choose with --stages",
@@ -110,7 +118,7 @@ pub fn score_folder(scoring: &FolderScoring) -> Result<FolderScores> {
     }
     let n_rows = scores.keys().map(|(row, _)| row + 1).max().unwrap_or_default();
     let rows = (0..n_rows).map(|row| full_row(dir, row, &tasks, &scores)).collect::<Result<_>>()?;
-    Ok(FolderScores { tasks, rows })
+    Ok(FolderScores { tasks, rows, counts })
 }
 
 /// The scores after so many tasks, up to the last that there is.
@@ -135,18 +143,20 @@ fn full_row(
     (0..last).map(score).collect()
 }
 
-/// The score of a cell in percent.
-fn figure(scoring: &FolderScoring, cell: &Cell, task: &str) -> Result<f64> {
+/// The score of a cell in percent, and what it leaves out or lacks.
+fn figure(scoring: &FolderScoring, cell: &Cell, task: &str) -> Result<(f64, Counts)> {
     if let Some(bench) = &scoring.bench {
         let annotated = annotations(bench, task, scoring.split)?;
         let predictions = file::read(&cell.predictions)?;
-        return file::percent(&annotated, &file::texts(&annotated, &predictions)?);
+        let (texts, counts) = file::texts(&annotated, &predictions)?;
+        return Ok((file::percent(&annotated, &texts)?, counts));
     }
     let name = cell.printed.display();
-    let text = fs::read_to_string(&cell.printed)
+    let text = fwd_files::read_to_string(&cell.printed, MAX_PRINTED)
         .with_context(|| format!("cannot read {name}; with --bench DIR the predictions are scored"))?;
-    printed(&text)
-        .with_context(|| format!("{name} has no figure; with --bench DIR the predictions are scored"))
+    let figure = printed(&text)
+        .with_context(|| format!("{name} has no figure; with --bench DIR the predictions are scored"))?;
+    Ok((figure, Counts::default()))
 }
 
 /// The figure that a toolbox printed: `Accuracy: 92.17%`, `ANLS: 44.33%`, or of captions `Average: 60.55`.
