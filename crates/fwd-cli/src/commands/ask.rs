@@ -55,8 +55,9 @@ pub(super) fn command(args: &AskArgs, common: &Common) -> Result<ExitCode> {
         }
         None => PromptPool::new(backbone.model.prompt_dims(), 1, 1),
     };
-    let sample =
-        backbone.features(&image, &origin, UPRIGHT, question).context("the model cannot read the question")?;
+    let sample = backbone
+        .features(&image, &origin, UPRIGHT, question)
+        .context("the model cannot read the question")?;
     let answers = backbone.answer(&[&sample], &pool, args.max_new_tokens)?;
     let answer = answers.into_iter().next().context("the model returned no answer")?;
     if !pool.is_empty() && answer.selection.prompts.is_empty() {

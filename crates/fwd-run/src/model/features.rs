@@ -80,7 +80,8 @@ impl<'a> FeatureStore<'a> {
                     tracing::warn!("{}: {what}; its features are computed anew", path.display());
                 }
                 let bytes = &self.bench.image(&record.image)?;
-                let sample = self.backbone.features(bytes, &record.image, Orientation::Stored, &record.instruction);
+                let sample =
+                    self.backbone.features(bytes, &record.image, Orientation::Stored, &record.instruction);
                 let sample = sample.with_context(|| format!("image {}", record.image))?;
                 self.keep(&path, &sample);
                 sample
