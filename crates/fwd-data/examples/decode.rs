@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for folder in std::env::args_os().skip(1) {
         let entries = std::fs::read_dir(&folder)?.map(|entry| Ok(entry?.path()));
         let mut paths: Vec<PathBuf> = entries.collect::<std::io::Result<_>>()?;
-        paths.retain(|path| path.is_file());
+        paths.retain(|path| path.is_file() && path.extension().is_none_or(|extension| extension != "tsv"));
         paths.sort();
         for path in paths {
             let name = path.file_name().map_or(OsString::new(), OsString::from);

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::image_file::{Alpha, ImageLimits, Orientation, RgbImage};
 use crate::resize::resize_bicubic;
 use crate::text::TextTokenizer;
+use config::{CLIP_MEAN, CLIP_STD, Steps};
 use std::path::Path;
 
 /// Decodes, resizes, rescales and normalises images, as `BlipImageProcessor` does with Pillow.
@@ -25,9 +26,6 @@ pub struct ImageProcessor {
     /// What becomes of transparency.
     pub alpha: Alpha,
 }
-
-const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 impl ImageProcessor {
     /// CLIP's normalisation at `size × size`.
@@ -55,7 +53,8 @@ impl ImageProcessor {
     /// [`DataError::Io`] or [`DataError::Config`] naming the file and the key: a processor of another class than BLIP's, a
     /// resampling other than bicubic, a size of one edge only, a crop, no resize, or another step that is not known here.
     pub fn open(dir: &Path) -> Result<Self> {
-        config::read(dir)
+        let Steps { height, width, rescale, mean, std, alpha } = config::read(dir)?;
+        Ok(Self { height, width, rescale, mean, std, alpha })
     }
 
     /// Pixel values of an encoded image in a format of [`RgbImage`]; `origin` names it in errors.

@@ -32,7 +32,7 @@ fn every_fixture_has_the_pixels_of_pillow() {
     let table = fs::read_to_string(formats().join("pillow.tsv")).unwrap();
     let hash = |image: &RgbImage| ContentHash::of(image.data()).to_string();
     let mut wrong = Vec::new();
-    let lines: Vec<&str> = table.lines().filter(|line| !line.starts_with("pillow.tsv")).collect();
+    let lines: Vec<&str> = table.lines().collect();
     for line in &lines {
         let [name, want @ ..] = &line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
         let ours = [

@@ -2,7 +2,6 @@
 //!
 //! Keys that change no pixel are ignored. A key that asks for another step than those that are taken here is refused.
 
-use super::{CLIP_MEAN, CLIP_STD, ImageProcessor};
 use crate::error::{DataError, Result};
 use crate::image_file::Alpha;
 use serde::de::DeserializeOwned;
@@ -19,8 +18,23 @@ const CLASSES: [&str; 4] =
 /// The release of transformers whose processors blend transparency over white, major and minor.
 const BLENDS_OVER_WHITE: (u32, u32) = (5, 23);
 
+/// CLIP's mean of each channel, which BLIP's processor has unless its file says otherwise.
+pub(super) const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+/// CLIP's standard deviation of each channel.
+pub(super) const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+
+/// What a processor does, with the meaning of the fields of the same names of `ImageProcessor`.
+pub(super) struct Steps {
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) rescale: f64,
+    pub(super) mean: [f32; 3],
+    pub(super) std: [f32; 3],
+    pub(super) alpha: Alpha,
+}
+
 /// Reads the processor of a Hugging Face directory.
-pub(super) fn read(dir: &Path) -> Result<ImageProcessor> {
+pub(super) fn read(dir: &Path) -> Result<Steps> {
     let (own, combined) = (dir.join("preprocessor_config.json"), dir.join("processor_config.json"));
     let is_combined = !own.exists() && combined.exists();
     let path = if is_combined { combined } else { own };
@@ -53,7 +67,7 @@ pub(super) fn read(dir: &Path) -> Result<ImageProcessor> {
         None if blends_over_white(dir, version)? => Alpha::Over([255; 3]),
         None => Alpha::Drop,
     };
-    Ok(ImageProcessor { height, width, rescale, mean, std, alpha })
+    Ok(Steps { height, width, rescale, mean, std, alpha })
 }
 
 /// Whether the release of transformers that wrote a directory blends transparency over white.
