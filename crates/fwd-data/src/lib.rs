@@ -26,4 +26,4 @@ pub use error::{DataError, PathFault, Result};
 pub use image_file::{Alpha, ImageLimits, RgbImage};
 pub use processor::{ImageProcessor, Processor};
 pub use resize::resize_bicubic;
-pub use text::{TextTokenizer, TokenBatch};
+pub use text::{TextTokenizer, TokenBatch, excerpt};

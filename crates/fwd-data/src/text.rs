@@ -61,7 +61,7 @@ impl TextTokenizer {
     fn encode_with(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         let encoding = self.inner.encode(text, special).map_err(|e| DataError::Tokenizer {
             origin: self.origin.clone(),
-            what: format!("{text:?}: {e}"),
+            what: format!("{}: {e}", excerpt(text)),
         })?;
         Ok(encoding.get_ids().to_vec())
     }
@@ -110,6 +110,21 @@ impl TextTokenizer {
         self.inner
             .decode(ids, skip_special)
             .map_err(|e| DataError::Tokenizer { origin: self.origin.clone(), what: format!("{ids:?}: {e}") })
+    }
+}
+
+/// The beginning of a text in quotes, for messages: at most 80 characters of it in one line, control characters escaped.
+///
+/// # Examples
+/// ```
+/// assert_eq!(fwd_data::excerpt("two\nlines"), r#""two\nlines""#);
+/// assert_eq!(fwd_data::excerpt(&"a".repeat(100)).len(), 80 + "\"\"…".len());
+/// ```
+pub fn excerpt(text: &str) -> String {
+    const LONGEST: usize = 80;
+    match text.char_indices().nth(LONGEST) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}…", &text[..end]),
     }
 }
 

@@ -4,6 +4,7 @@
 
 #[path = "../../fwd-models/tests/decoder/mod.rs"]
 mod decoder;
+mod model;
 
 use candle_core::Device;
 use decoder::Decoder;
@@ -93,7 +94,7 @@ const PROGRAM: &str = "a second front end 1.0";
 /// A small model and a small benchmark, written into a folder and opened.
 fn open(folder: &Path) -> Session {
     let (model, bench) = (folder.join("model"), folder.join("bench"));
-    write_backbone(&model);
+    model::write(&model);
     write_benchmark(&bench);
     let options = SessionOptions {
         backbone: Some(model),
@@ -204,22 +205,6 @@ fn a_decoder_only_language_model_runs_through_everything() {
     let fwd = RunMetrics::read(&place("decoder-fwd")).unwrap();
     assert!(fwd.measures.leakage.unwrap() < 1e-5 && fwd.ranks.iter().all(|rank| *rank > 0));
     assert_ne!(fwd.interference, t5.interference);
-}
-
-/// The reference InstructBLIP of the model crate's tests, random weights, with the tokenizers of the data crate's tests.
-fn write_backbone(dir: &Path) {
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let set = crates.join("fwd-models/tests/fixtures/sets/instructblip-small");
-    let tokenizers = crates.join("fwd-data/tests/fixtures/tokenizers");
-    fs::create_dir_all(dir.join("qformer_tokenizer")).unwrap();
-    for name in ["config.json", "generation_config.json", "model.safetensors"] {
-        fs::copy(set.join(name), dir.join(name)).unwrap();
-    }
-    fs::copy(tokenizers.join("t5_unigram/tokenizer.json"), dir.join("tokenizer.json")).unwrap();
-    let qformer = dir.join("qformer_tokenizer/tokenizer.json");
-    fs::copy(tokenizers.join("bert_wordpiece/tokenizer.json"), qformer).unwrap();
-    let processor = json!({ "size": { "height": 56, "width": 56 }, "resample": 3 });
-    fs::write(dir.join("preprocessor_config.json"), processor.to_string()).unwrap();
 }
 
 /// Two tasks and one of pre-training on squares of one colour, as a packed benchmark.

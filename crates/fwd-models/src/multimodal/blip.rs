@@ -228,6 +228,11 @@ impl MultimodalModel for Blip {
         self.config.kind == ModelKind::InstructBlip
     }
 
+    fn max_instruction_tokens(&self) -> Option<usize> {
+        // T5 has relative positions; the Q-Former of BLIP-2 reads no instruction.
+        self.bridge_reads_instruction().then_some(self.config.qformer.max_position_embeddings)
+    }
+
     fn image_features(&self, pixels: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor> {
         in_pool(|| self.vision.features(pixels, tap))
     }

@@ -46,6 +46,12 @@ pub trait MultimodalModel: Debug + Send + Sync {
     /// then be given, and must be absent otherwise.
     fn bridge_reads_instruction(&self) -> bool;
 
+    /// The longest instruction that the model has positions for: in tokens of the bridge's vocabulary if the bridge reads the
+    /// instruction and has the limit, else in those of the language model. None if there is no limit.
+    fn max_instruction_tokens(&self) -> Option<usize> {
+        None
+    }
+
     /// What the vision network computes of images. It depends on nothing but the pixels and never changes, so it can be kept on
     /// disk.
     ///

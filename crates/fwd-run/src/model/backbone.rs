@@ -71,16 +71,39 @@ impl Backbone {
     /// One at a time, so that the result does not depend, in its last bits, on what else is computed.
     ///
     /// # Errors
-    /// Those of the tokenizers and of the model.
+    /// An instruction of more tokens than [`Self::max_instruction_tokens`]; those of the tokenizers and of the model.
     pub fn features(&self, image: &[u8], origin: &str, instruction: &str) -> Result<Sample> {
         let processor = &self.processor;
         let shape = (1, 3, processor.image.height, processor.image.width);
+        let instructions = instructions(self.reader(), &[instruction])?;
         let pixels = processor.image.process_bytes(image, origin, ImageLimits::default())?;
         let pixels = Tensor::from_vec(pixels, shape, &Device::Cpu)?;
-        let instructions = instructions(self.reader(), &[instruction])?;
         let features = self.model.features(&pixels, &instructions, &mut Tap::none())?;
         let no_labels = Tensor::full(fwd_ops::IGNORE_INDEX, (1, 1), &Device::Cpu)?;
         features.samples(&no_labels)?.pop().context("the model returned no sample")
+    }
+
+    /// The longest instruction that the model has positions for, in tokens as [`Self::count_instruction_tokens`] counts them; none
+    /// if no part of it has such a limit (T5 has relative positions, and the bridge of BLIP-2 reads no instruction).
+    pub fn max_instruction_tokens(&self) -> Option<usize> {
+        self.model.max_instruction_tokens()
+    }
+
+    /// The tokens of an instruction, special tokens included, as the part of the model counts them that limits them: the Q-Former of
+    /// InstructBLIP with its own tokenizer, else the language model.
+    ///
+    /// # Errors
+    /// Those of the tokenizer.
+    pub fn count_instruction_tokens(&self, instruction: &str) -> Result<usize> {
+        self.reader().count_instruction_tokens(instruction)
+    }
+
+    /// The tokens of an answer that is to be learnt, end of sequence included.
+    ///
+    /// # Errors
+    /// Those of the tokenizer.
+    pub fn count_answer_tokens(&self, answer: &str) -> Result<usize> {
+        Ok(self.processor.text.encode(answer)?.len())
     }
 
     /// The tokens of an answer that is to be learnt, end of sequence included.
@@ -121,12 +144,33 @@ pub(crate) struct Reader<'a> {
     pub(crate) model: &'a Model,
 }
 
+impl Reader<'_> {
+    fn count_instruction_tokens(self, instruction: &str) -> Result<usize> {
+        let Self { processor, model } = self;
+        let tokenizer = match &processor.qformer {
+            Some(tokenizer) if model.bridge_reads_instruction() => tokenizer,
+            _ => &processor.text,
+        };
+        Ok(tokenizer.encode(instruction)?.len())
+    }
+}
+
 /// Instructions as a model reads them.
 ///
 /// # Errors
-/// Those of the tokenizers.
+/// An instruction that is too long for the model; those of the tokenizers.
 pub(crate) fn instructions(reader: Reader<'_>, texts: &[&str]) -> Result<Instructions> {
     let Reader { processor, model } = reader;
+    if let Some(limit) = model.max_instruction_tokens() {
+        for text in texts {
+            let n_tokens = reader.count_instruction_tokens(text)?;
+            ensure!(
+                n_tokens <= limit,
+                "the instruction has {n_tokens} tokens, the model's limit is {limit}; shorten it: {}",
+                fwd_data::excerpt(text)
+            );
+        }
+    }
     let text = processor.text.encode_batch(texts)?;
     let qformer = match &processor.qformer {
         Some(tokenizer) if model.bridge_reads_instruction() => {

@@ -8,7 +8,7 @@
 use super::backbone::{Backbone, hex};
 use crate::device::DeviceKind;
 use crate::observer::{Observer, Progress, check};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use fwd_data::bench::{Benchmark, Record};
 use fwd_models::{Sample, SampleSegment, SegmentKind};
 use rayon::prelude::*;
@@ -19,6 +19,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 const MAGIC: &[u8; 8] = b"FWDFEAT2";
+
+/// The largest file that is read, in bytes: 16,384 tokens of width 4096.
+const MAX_BYTES: u64 = 1 << 28;
 
 /// Computes samples, or takes them from its folder.
 pub struct FeatureStore<'a> {
@@ -54,7 +57,7 @@ impl<'a> FeatureStore<'a> {
     /// The samples of some records, in their order, with the first answer of each as the target.
     ///
     /// # Errors
-    /// That names the image; [`Interrupted`](crate::observer::Interrupted) between two samples.
+    /// That names the image that cannot be read, or quotes the instruction that is too long; [`Interrupted`](crate::observer::Interrupted) between two samples.
     pub fn samples(&self, records: &[&Record], progress: &dyn Progress) -> Result<Vec<Sample>> {
         // Samples side by side use the machine better than each sample's small products do.
         records
@@ -79,8 +82,7 @@ impl<'a> FeatureStore<'a> {
                     tracing::warn!("{}: {what}; its features are computed anew", path.display());
                 }
                 let bytes = &self.bench.image(&record.image)?;
-                let sample = self.backbone.features(bytes, &record.image, &record.instruction);
-                let sample = sample.with_context(|| format!("image {}", record.image))?;
+                let sample = self.backbone.features(bytes, &record.image, &record.instruction)?;
                 self.keep(&path, &sample);
                 sample
             }
@@ -132,7 +134,7 @@ fn write(path: &Path, sample: &Sample) -> io::Result<()> {
 
 /// None if there is no file.
 fn read(path: &Path) -> io::Result<Option<Sample>> {
-    let bytes = match fs::read(path) {
+    let bytes = match fwd_files::read(path, MAX_BYTES) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         bytes => bytes?,
     };
