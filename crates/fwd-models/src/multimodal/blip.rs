@@ -11,7 +11,7 @@ use crate::error::{ModelError, Result};
 use crate::language::{LanguageInput, LanguageModel, Segment, SegmentKind, T5};
 use crate::tap::Tap;
 use crate::vision::{Neck, VisionTower};
-use crate::weights::{Checkpoint, Scope, WeightDtype, Weights};
+use crate::weights::{Checkpoint, Redundant, Scope, WeightDtype, Weights};
 use candle_core::{DType, Device, Tensor};
 use fwd_ops::in_pool;
 use fwd_prompt::Dims;
@@ -51,7 +51,8 @@ impl Blip {
         let tokens = SpecialTokens::read(&dir.join("generation_config.json"), &config.text)?;
         let mut checkpoint = Checkpoint::open(dir, dtype, device)?;
         let model = Self::new(config, &mut checkpoint)?;
-        checkpoint.finish(is_redundant)?;
+        let embeddings = T5::embedding_names(LANGUAGE);
+        checkpoint.finish(|name| redundant(name, &embeddings))?;
         Ok(Self { tokens, ..model })
     }
 
@@ -281,12 +282,11 @@ impl MultimodalModel for Blip {
     }
 }
 
-/// Tensors that published checkpoints hold beside what the model needs: copies of tied embeddings, index buffers.
-fn is_redundant(name: &str) -> bool {
-    matches!(
-        name,
-        "language_model.encoder.embed_tokens.weight"
-            | "language_model.decoder.embed_tokens.weight"
-            | "qformer.embeddings.position_ids"
-    )
+/// What a tensor that published checkpoints hold beside what the model needs must be: a copy of the tied embedding, or an index
+/// buffer.
+fn redundant<'a>(name: &str, embeddings: &'a [String]) -> Option<Redundant<'a>> {
+    if embeddings.iter().any(|embedding| embedding == name) {
+        return Some(Redundant::CopyOf(embeddings));
+    }
+    (name == "qformer.embeddings.position_ids").then_some(Redundant::Positions)
 }
