@@ -70,6 +70,9 @@ impl Session {
         report(&skipped, observer);
         let backbone = options.backbone.clone().map_or_else(assets::backbone, Ok)?;
         let backbone = Backbone::open(&backbone, &device)?;
+        for remark in &backbone.remarks {
+            observer.note(remark);
+        }
         tracing::info!("model {} ({})", backbone.dir.display(), backbone.hash);
         tracing::info!("benchmark {} ({})", bench_dir.display(), bench.hash());
         let (device, on_bad, program) = (options.device, options.on_bad, options.program.clone());

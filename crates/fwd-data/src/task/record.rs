@@ -1,5 +1,7 @@
 //! A record of a task's file, whatever its format.
 
+use crate::text::without_token;
+
 /// What is asked about an image, as it stands in a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskRecord {
@@ -35,20 +37,7 @@ pub enum ImageSource {
     Bytes(Vec<u8>),
 }
 
-/// The text without the token `<image>`, wherever it stands; the two sides are joined by a line break if one was between them.
+/// The text without the token `<image>`, wherever it stands, and without white space around it.
 pub(super) fn without_image_token(text: &str) -> String {
-    let mut parts = text.split("<image>");
-    let mut joined = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let (left, right) = (joined.trim_end(), part.trim_start());
-        let gaps = [&joined[left.len()..], &part[..part.len() - right.len()]];
-        let breaks = gaps.iter().any(|gap| gap.contains('\n'));
-        let separator = match (left.is_empty() || right.is_empty(), breaks) {
-            (true, _) => "",
-            (false, true) => "\n",
-            (false, false) => " ",
-        };
-        joined = format!("{left}{separator}{right}");
-    }
-    joined.trim().to_owned()
+    without_token(text, "<image>").trim().to_owned()
 }

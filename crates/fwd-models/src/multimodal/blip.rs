@@ -234,6 +234,14 @@ impl MultimodalModel for Blip {
         self.bridge_reads_instruction().then_some(self.config.qformer.max_position_embeddings)
     }
 
+    fn bridge_vocab_size(&self) -> Option<usize> {
+        self.bridge_reads_instruction().then_some(self.config.qformer.vocab_size)
+    }
+
+    fn image_token(&self) -> Option<u32> {
+        self.config.image_token_index.and_then(|id| u32::try_from(id).ok())
+    }
+
     fn image_features(&self, pixels: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor> {
         in_pool(|| self.vision.features(pixels, tap))
     }
