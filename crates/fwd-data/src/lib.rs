@@ -13,6 +13,7 @@
 
 pub mod bench;
 mod error;
+mod excerpt;
 mod image_file;
 mod leaks;
 mod loose;
@@ -22,9 +23,11 @@ mod shown;
 mod skip;
 pub mod task;
 mod text;
+mod tokenizer_file;
 
 pub use error::{DataError, PathFault, Result};
+pub use excerpt::excerpt;
 pub use image_file::{Alpha, ImageLimits, Orientation, RgbImage};
 pub use processor::{ImageProcessor, Processor};
 pub use resize::resize_bicubic;
-pub use text::{TextTokenizer, TokenBatch, excerpt};
+pub use text::{TextTokenizer, TokenBatch};

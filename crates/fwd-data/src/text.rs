@@ -1,8 +1,13 @@
 //! `tokenizer.json` files (T5's Unigram, BERT's WordPiece) and batches of token ids.
 
 use crate::error::{DataError, Result};
+use crate::excerpt::{bounded, excerpt};
+use crate::tokenizer_file::{guarded, load};
 use std::path::Path;
 use tokenizers::Tokenizer;
+
+/// The placeholder of an image in the instructions of the field's data sets.
+const IMAGE_TOKEN: &str = "<image>";
 
 /// A tokenizer with its padding id.
 #[derive(Debug, Clone)]
@@ -10,6 +15,10 @@ pub struct TextTokenizer {
     inner: Tokenizer,
     pad: u32,
     origin: String,
+    /// The rows of the model's table of embeddings.
+    n_rows: Option<usize>,
+    /// The id that stands for a visual token.
+    image: Option<u32>,
 }
 
 /// Token ids of several texts, filled up on the right to the longest.
@@ -26,20 +35,38 @@ pub struct TokenBatch {
 }
 
 impl TextTokenizer {
-    /// Reads a `tokenizer.json`.
+    /// Reads a `tokenizer.json` (Unigram, WordPiece or BPE).
     ///
     /// # Errors
-    /// [`DataError::Tokenizer`] naming the file if it is missing, damaged or has neither `<pad>` nor `[PAD]`.
+    /// [`DataError::Tokenizer`] naming the file if it is missing, damaged or has neither `<pad>` nor `[PAD]`; [`DataError::Io`] if it
+    /// cannot be read or is too large.
     pub fn open(path: &Path) -> Result<Self> {
         let origin = path.display().to_string();
         let fail = |what: String| DataError::Tokenizer { origin: origin.clone(), what };
-        let mut inner = Tokenizer::from_file(path).map_err(|e| fail(e.to_string()))?;
+        let mut inner = load(path)?;
         // A file may carry the padding and truncation of its last use; ours are explicit.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| fail(e.to_string()))?;
         let pad = ["<pad>", "[PAD]"].iter().find_map(|token| inner.token_to_id(token));
         let pad = pad.ok_or_else(|| fail("has neither `<pad>` nor `[PAD]`".into()))?;
-        Ok(Self { inner, pad, origin })
+        Ok(Self { inner, pad, origin, n_rows: None, image: None })
+    }
+
+    /// The same for a model with a table of `n_rows` embeddings, in which `image` is the id that stands for a visual token, if it has
+    /// one. A text that has a token outside the table, or a visual token, cannot be encoded then.
+    #[must_use]
+    pub fn for_model(self, n_rows: usize, image: Option<u32>) -> Self {
+        Self { n_rows: Some(n_rows), image, ..self }
+    }
+
+    /// A text that a user or a file gives, without what would become a visual token: `<image>`, and whatever else the vocabulary
+    /// writes for the model's visual token. Other special tokens (`</s>`, `<extra_id_0>`) stay and become what they stand for, as in
+    /// transformers.
+    pub fn without_image_token(&self, text: &str) -> String {
+        let own =
+            self.image.and_then(|id| self.token(id)).filter(|own| !own.is_empty() && own != IMAGE_TOKEN);
+        let tokens = [Some(IMAGE_TOKEN.to_owned()), own];
+        tokens.into_iter().flatten().fold(text.to_owned(), |text, token| without_token(&text, &token))
     }
 
     /// Token ids of a text, with the special tokens that the tokenizer adds (`</s>`, or `[CLS]` and `[SEP]`).
@@ -59,11 +86,27 @@ impl TextTokenizer {
     }
 
     fn encode_with(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode(text, special).map_err(|e| DataError::Tokenizer {
+        let fail = |what: String| DataError::Tokenizer {
             origin: self.origin.clone(),
-            what: format!("{}: {e}", excerpt(text)),
-        })?;
-        Ok(encoding.get_ids().to_vec())
+            what: format!("{}: {what}", excerpt(text)),
+        };
+        let encode = || self.inner.encode(text, special).map_err(|e| bounded(&e.to_string()));
+        let ids = guarded(encode).map_err(fail)?.get_ids().to_vec();
+        let token = |id: u32| excerpt(&self.token(id).unwrap_or_default());
+        if let Some((&id, n_rows)) =
+            self.n_rows.and_then(|n| Some((ids.iter().find(|&&id| id as usize >= n)?, n)))
+        {
+            return Err(fail(format!(
+                "the token {} has the id {id}, the model has embeddings for {n_rows} tokens; is this the model's tokenizer?",
+                token(id)
+            )));
+        }
+        match self.image.filter(|image| ids.contains(image)) {
+            Some(image) => {
+                Err(fail(format!("{} stands for an image and must not be written in a text", token(image))))
+            }
+            None => Ok(ids),
+        }
     }
 
     /// Several texts, filled up on the right with the padding id.
@@ -107,25 +150,35 @@ impl TextTokenizer {
     }
 
     fn decode_with(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.inner
-            .decode(ids, skip_special)
-            .map_err(|e| DataError::Tokenizer { origin: self.origin.clone(), what: format!("{ids:?}: {e}") })
+        let decode = || self.inner.decode(ids, skip_special).map_err(|e| bounded(&e.to_string()));
+        guarded(decode).map_err(|what| {
+            let more = if ids.len() > 20 { ", …" } else { "" };
+            let shown = ids.iter().take(20).map(u32::to_string).collect::<Vec<_>>().join(", ");
+            DataError::Tokenizer { origin: self.origin.clone(), what: format!("ids {shown}{more}: {what}") }
+        })
     }
 }
 
-/// The beginning of a text in quotes, for messages: at most 80 characters of it in one line, control characters escaped.
-///
-/// # Examples
-/// ```
-/// assert_eq!(fwd_data::excerpt("two\nlines"), r#""two\nlines""#);
-/// assert_eq!(fwd_data::excerpt(&"a".repeat(100)).len(), 80 + "\"\"…".len());
-/// ```
-pub fn excerpt(text: &str) -> String {
-    const LONGEST: usize = 80;
-    match text.char_indices().nth(LONGEST) {
-        None => format!("{text:?}"),
-        Some((end, _)) => format!("{:?}…", &text[..end]),
+/// The text without a token, wherever it stands; the two sides are joined by a line break if one was between them, else by a space. A
+/// text that does not hold it stays as it is.
+pub(crate) fn without_token(text: &str, token: &str) -> String {
+    if !text.contains(token) {
+        return text.to_owned();
     }
+    let mut parts = text.split(token);
+    let mut joined = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (left, right) = (joined.trim_end(), part.trim_start());
+        let gaps = [&joined[left.len()..], &part[..part.len() - right.len()]];
+        let breaks = gaps.iter().any(|gap| gap.contains('\n'));
+        let separator = match (left.is_empty() || right.is_empty(), breaks) {
+            (true, _) => "",
+            (false, true) => "\n",
+            (false, false) => " ",
+        };
+        joined = format!("{left}{separator}{right}");
+    }
+    joined.trim().to_owned()
 }
 
 impl TokenBatch {

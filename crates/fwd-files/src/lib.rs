@@ -120,3 +120,44 @@ pub fn read_to_string(path: &Path, max_bytes: u64) -> io::Result<String> {
         io::Error::new(ErrorKind::InvalidData, what)
     })
 }
+
+/// So many bytes of the beginning of a file are enough for [`foreign`].
+pub const HEAD: u64 = 512;
+
+/// What a file is that often lies where another was meant to be, by its first bytes: a Git LFS pointer, a web page, an archive. None
+/// if it may well be what was meant.
+///
+/// # Examples
+/// ```
+/// let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146";
+/// assert!(fwd_files::foreign(pointer).unwrap().contains("Git LFS pointer"));
+/// assert!(fwd_files::foreign(b" <!DOCTYPE html><html>").unwrap().contains("web page"));
+/// assert_eq!(fwd_files::foreign(b"{\"model_type\": \"t5\"}"), None);
+/// ```
+pub fn foreign(head: &[u8]) -> Option<&'static str> {
+    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
+    let begins =
+        |with: &str| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()));
+    if begins("version https://git-lfs") {
+        return Some(
+            "a Git LFS pointer and not the file itself; fetch it with `git lfs pull` or download it again",
+        );
+    }
+    if ["<!doctype", "<html", "<head", "<?xml"].iter().any(|with| begins(with)) {
+        return Some(
+            "a web page and not the file itself; use the link for downloads (`resolve`, not `blob`)",
+        );
+    }
+    if ["Entry not found", "Invalid username or password", "Access to model", "Repository not found"]
+        .iter()
+        .any(|with| begins(with))
+    {
+        return Some(
+            "the refusal of a server and not the file itself; download it again, logged in if need be",
+        );
+    }
+    if head.starts_with(b"PK\x03\x04") {
+        return Some("a zip archive (as PyTorch's own files are) and not what its name says");
+    }
+    head.starts_with(b"GGUF").then_some("a GGUF file and not what its name says")
+}

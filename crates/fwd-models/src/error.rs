@@ -31,6 +31,14 @@ pub enum ModelError {
         /// The field and why its value is impossible.
         what: String,
     },
+    /// A folder is no model that can be loaded, or lacks something.
+    #[error("{}: {what}", dir.display())]
+    Directory {
+        /// The folder.
+        dir: PathBuf,
+        /// What it is instead or what it lacks, and what to do.
+        what: String,
+    },
     /// A weight file is damaged.
     #[error("{}: {what}", path.display())]
     WeightFile {
@@ -39,7 +47,7 @@ pub enum ModelError {
         /// How it is damaged.
         what: String,
     },
-    /// Tensors are missing, unexpected, misshapen, of a wrong type or not finite.
+    /// Tensors are missing, unexpected, misshapen, of a wrong type, not finite, or differ from what they should be a copy of.
     #[error("{}: {problems}", path.display())]
     Tensors {
         /// The directory or file of the checkpoint.
@@ -86,6 +94,9 @@ pub struct TensorProblems {
     pub wrong_dtype: Vec<String>,
     /// Tensors with NaN or infinite elements (after conversion to the requested type).
     pub non_finite: Vec<String>,
+    /// Copies of other tensors that are not equal to them: `name (differs from name)`. Versions of transformers disagree on which of
+    /// the two counts.
+    pub differing: Vec<String>,
 }
 
 impl TensorProblems {
@@ -104,6 +115,7 @@ impl fmt::Display for TensorProblems {
             ("misshapen", &self.misshapen),
             ("of a wrong element type", &self.wrong_dtype),
             ("not finite", &self.non_finite),
+            ("that should be copies but differ (keep the one that is meant)", &self.differing),
         ];
         let mut first = true;
         for (what, names) in parts.into_iter().filter(|(_, names)| !names.is_empty()) {

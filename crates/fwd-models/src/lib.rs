@@ -14,7 +14,10 @@ mod vision;
 mod weights;
 
 pub use bridge::{QFormer, QFormerText};
-pub use config::{ModelConfig, ModelKind, OneOrMany, QFormerConfig, SpecialTokens, T5Config, VisionConfig};
+pub use config::{
+    ModelConfig, ModelKind, OneOrMany, QFormerConfig, SpecialTokens, T5Config, VisionConfig,
+    ignored_generation,
+};
 pub use error::{ModelError, Result, TensorProblems};
 pub use generate::{EarlyStopping, GenerationConfig, Hypothesis, OnStep, generate};
 pub use language::relative;
@@ -29,4 +32,4 @@ pub use promptable::answer;
 pub use tap::Tap;
 pub use trainable::{FirstValues, Gradient, StepConfig, StepReport, Tracked, Trainable};
 pub use vision::{CELL_CHANNELS, EfficientNetLite0, Lite0Features, Neck, VisionTower, VisionTransformer};
-pub use weights::{Checkpoint, WeightDtype, Weights};
+pub use weights::{Checkpoint, Redundant, WeightDtype, WeightFile, Weights};

@@ -3,65 +3,18 @@
 #![allow(clippy::unwrap_used)] // A helper of a test may panic.
 
 mod common;
+mod copy;
 
 use candle_core::{DType, Device, Tensor, safetensors};
 use common::fixtures;
-use fwd_models::{Blip, ModelError, MultimodalModel, WeightDtype, load};
+use copy::{Copy, with_cause};
+use fwd_models::{Blip, MultimodalModel, WeightDtype, load};
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
-use tempfile::TempDir;
 
 const NORM: &str = "language_model.encoder.final_layer_norm.weight";
 const HEAD: &str = "language_model.lm_head.weight";
-
-/// A copy of a small checkpoint that a test may damage.
-struct Copy(TempDir);
-
-impl Copy {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        for file in ["config.json", "generation_config.json", "model.safetensors"] {
-            fs::copy(fixtures().join("sets/instructblip-tiny").join(file), dir.path().join(file)).unwrap();
-        }
-        Self(dir)
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn tensors(&self) -> HashMap<String, Tensor> {
-        safetensors::load(self.path("model.safetensors"), &Device::Cpu).unwrap()
-    }
-
-    fn save(&self, tensors: &HashMap<String, Tensor>) {
-        safetensors::save(tensors, self.path("model.safetensors")).unwrap();
-    }
-
-    fn edit_text(&self, name: &str, edit: impl Fn(String) -> String) {
-        let text = fs::read_to_string(self.path(name)).unwrap();
-        fs::write(self.path(name), edit(text)).unwrap();
-    }
-
-    fn load(&self) -> Result<Blip, ModelError> {
-        Blip::load(self.0.path(), WeightDtype::F32, &Device::Cpu)
-    }
-
-    /// The error's text, in which `expected` must stand.
-    fn fails_with(&self, expected: &[&str]) {
-        let error = with_cause(&self.load().expect_err("a damaged checkpoint must not load"));
-        for part in expected {
-            assert!(error.contains(part), "`{part}` is missing in: {error}");
-        }
-    }
-}
-
-/// An error and what caused it.
-fn with_cause(error: &ModelError) -> String {
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
-    format!("{error}{}", cause.unwrap_or_default())
-}
 
 #[test]
 fn the_undamaged_copy_loads() {
@@ -146,8 +99,8 @@ fn a_weight_that_f16_cannot_hold() {
     let large = (tensors[HEAD].clone() * 1e6).unwrap();
     tensors.insert(HEAD.into(), large);
     copy.save(&tensors);
-    Blip::load(copy.0.path(), WeightDtype::Bf16, &Device::Cpu).unwrap();
-    let error = Blip::load(copy.0.path(), WeightDtype::F16, &Device::Cpu).unwrap_err().to_string();
+    Blip::load(copy.dir(), WeightDtype::Bf16, &Device::Cpu).unwrap();
+    let error = Blip::load(copy.dir(), WeightDtype::F16, &Device::Cpu).unwrap_err().to_string();
     assert!(error.contains(&format!("not finite: {HEAD} (in f16)")), "{error}");
 }
 
@@ -200,7 +153,7 @@ fn configurations_that_cannot_be_built() {
 #[test]
 fn the_architecture_is_found_by_name_and_an_unknown_one_is_refused_by_name() {
     let copy = Copy::new();
-    let load = || load(copy.0.path(), WeightDtype::F32, &Device::Cpu);
+    let load = || load(copy.dir(), WeightDtype::F32, &Device::Cpu);
     let model = load().unwrap();
     assert!(model.bridge_reads_instruction());
     assert_eq!(model.image_size(), 28);

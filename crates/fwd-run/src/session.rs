@@ -77,6 +77,9 @@ impl Session {
         let Loaded { mut bench, mut skipped } = task::open(&bench_dir, options.on_bad)?;
         let backbone = options.backbone.clone().map_or_else(assets::backbone, Ok)?;
         let backbone = Backbone::open(&backbone, &device)?;
+        for remark in &backbone.remarks {
+            observer.note(remark);
+        }
         let cut = options.limits.apply(&mut bench, &backbone, options.on_bad, &mut skipped)?;
         tracing::info!("model {} ({})", backbone.dir.display(), backbone.hash);
         tracing::info!("benchmark {} ({})", bench_dir.display(), bench.hash());

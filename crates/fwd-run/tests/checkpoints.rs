@@ -7,10 +7,14 @@ mod model;
 use candle_core::Device;
 use fwd_data::Orientation;
 use fwd_run::model::Backbone;
+use fwd_run::{Observer, Progress, Session, SessionOptions, Silent};
 use image::{ImageFormat, RgbImage};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::Cursor;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 fn open(dir: &Path) -> Backbone {
     model::write(dir);
@@ -56,4 +60,131 @@ fn a_model_whose_bridge_reads_no_instruction_has_no_limit() {
     let n_tokens = backbone.processor.text.encode(&long).unwrap().len();
     assert_eq!(backbone.count_instruction_tokens(&long).unwrap(), n_tokens);
     backbone.features(&png(), "x.png", Orientation::Stored, &long).unwrap();
+}
+
+/// Opens the small model after a change to its files.
+fn open_changed(dir: &Path, change: impl FnOnce(&dyn Fn(&str) -> PathBuf)) -> anyhow::Result<Backbone> {
+    model::write(dir);
+    change(&|name| dir.join(name));
+    Backbone::open(dir, &Device::Cpu)
+}
+
+#[test]
+fn a_placeholder_of_the_image_in_a_question_or_an_answer_is_never_a_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let backbone = open(folder.path());
+    let of = |question: &str| backbone.features(&png(), "x.png", Orientation::Stored, question);
+    let want = of("what is it?").unwrap();
+    for question in ["<image>\nwhat is it?", "what is it? <image>", "<image><image> what is it?"] {
+        assert_eq!(of(question).unwrap(), want, "{question}");
+        assert_eq!(
+            backbone.count_instruction_tokens(question).unwrap(),
+            backbone.count_instruction_tokens("what is it?").unwrap()
+        );
+    }
+    assert_eq!(backbone.labels("a <image> cat").unwrap(), backbone.labels("a cat").unwrap());
+    let error = of("<image>").unwrap_err().to_string();
+    assert!(error.contains("nothing but the placeholder"), "{error}");
+}
+
+#[test]
+fn settings_of_generation_that_are_not_followed_are_remarked_on_when_a_session_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(open(folder.path()).remarks, [""; 0]);
+    let settings = r#"{"eos_token_id": 1, "num_beams": 5, "bad_words_ids": [[3]], "do_sample": false}"#;
+    let backbone =
+        open_changed(folder.path(), |file| fs::write(file("generation_config.json"), settings).unwrap());
+    let said = "the model's generation settings that greedy search does not follow: bad_words_ids = [[3]], num_beams = 5";
+    assert_eq!(backbone.unwrap().remarks, [said]);
+    let notes = Notes(Mutex::default());
+    let options = SessionOptions { backbone: Some(folder.path().into()), ..SessionOptions::default() };
+    Session::open(&options, &notes).unwrap();
+    assert_eq!(*notes.0.lock().unwrap(), [said]);
+}
+
+struct Notes(Mutex<Vec<String>>);
+
+impl Observer for Notes {
+    fn begin(&self, work: &str, len: usize) -> Box<dyn Progress + '_> {
+        Silent.begin(work, len);
+        Box::new(Silent)
+    }
+
+    fn note(&self, text: &str) {
+        self.0.lock().unwrap().push(text.to_owned());
+    }
+
+    fn is_stop_requested(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_token_without_an_embedding_is_refused_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let backbone = open_changed(folder.path(), |file| {
+        let path = file("qformer_tokenizer/tokenizer.json");
+        let mut tokenizer: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let tokens = tokenizer["added_tokens"].as_array_mut().unwrap();
+        let mut more = tokens.last().unwrap().clone();
+        (more["id"], more["content"]) = (256.into(), "[EXTRA]".into());
+        tokens.push(more);
+        fs::write(path, tokenizer.to_string()).unwrap();
+    });
+    let backbone = backbone.unwrap();
+    backbone.features(&png(), "x.png", Orientation::Stored, "what is it?").unwrap();
+    let error =
+        backbone.features(&png(), "x.png", Orientation::Stored, "what is [EXTRA]?").unwrap_err().to_string();
+    assert!(error.contains("\"[EXTRA]\" has the id 256, the model has embeddings for 256 tokens"), "{error}");
+}
+
+#[test]
+fn the_hash_of_a_model_is_that_of_names_lengths_and_contents_of_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let backbone = open(folder.path());
+    let mut hasher = Sha256::new();
+    let mut names =
+        vec!["config.json", "generation_config.json", "model.safetensors", "preprocessor_config.json"];
+    names.extend(["qformer_tokenizer/tokenizer.json", "tokenizer.json"]);
+    for name in names {
+        let content = fs::read(folder.path().join(name)).unwrap();
+        for part in [name.as_bytes(), &content] {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+    }
+    let digits: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(backbone.hash, digits);
+}
+
+#[test]
+fn folders_and_files_that_lack_something_are_told_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |change: &dyn Fn(&dyn Fn(&str) -> PathBuf), parts: &[&str]| {
+        let error = format!("{:#}", open_changed(folder.path(), |file| change(file)).unwrap_err());
+        parts.iter().for_each(|part| assert!(error.contains(part), "`{part}` is missing in: {error}"));
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+        }
+    };
+    let swap =
+        |file: &dyn Fn(&str) -> PathBuf, from: &str, to: &str| fs::rename(file(from), file(to)).unwrap();
+    refused(
+        &|file| swap(file, "tokenizer.json", "spiece.model"),
+        &["tokenizer.json", "spiece.model", "save_pretrained"],
+    );
+    refused(
+        &|file| swap(file, "model.safetensors", "pytorch_model.bin"),
+        &["pytorch_model.bin", "safe_serialization"],
+    );
+    refused(&|file| fs::remove_file(file("config.json")).unwrap(), &["it has no config.json"]);
+    refused(
+        &|file| fs::remove_file(file("qformer_tokenizer/tokenizer.json")).unwrap(),
+        &["InstructBLIP needs it"],
+    );
+    let file = folder.path().join("model.safetensors");
+    fs::write(&file, "x").unwrap();
+    let error = Backbone::open(&file, &Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("is a file"), "{error}");
 }

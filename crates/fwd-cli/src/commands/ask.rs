@@ -1,7 +1,7 @@
 //! `ask`: an image, a question, the answer.
 
 use crate::args::{AskArgs, Common};
-use crate::output;
+use crate::{output, progress};
 use anyhow::{Context, Result, ensure};
 use fwd_data::{Alpha, ImageLimits, Orientation, RgbImage};
 use fwd_prompt::PromptPool;
@@ -48,6 +48,9 @@ pub(super) fn command(args: &AskArgs, common: &Common) -> Result<ExitCode> {
         (None, None) => assets::backbone()?,
     };
     let backbone = Backbone::open(&dir, &args.device.open()?)?;
+    for remark in &backbone.remarks {
+        progress::note(remark);
+    }
     let pool = match &run {
         Some(run) => {
             run.check_backbone(&backbone.hash, &dir)?;

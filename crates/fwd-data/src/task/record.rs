@@ -2,6 +2,7 @@
 
 use crate::error::{DataError, Result};
 use crate::skip::Remarks;
+use crate::text::without_token;
 use std::path::Path;
 
 /// What stands for the image in the text of a record.
@@ -92,20 +93,7 @@ pub(super) fn n_image_tokens(text: &str) -> usize {
     text.matches(IMAGE_TOKEN).count()
 }
 
-/// The text without the token `<image>`, wherever it stands; the two sides are joined by a line break if one was between them.
+/// The text without the token `<image>`, wherever it stands, and without white space around it.
 pub(super) fn without_image_token(text: &str) -> String {
-    let mut parts = text.split(IMAGE_TOKEN);
-    let mut joined = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let (left, right) = (joined.trim_end(), part.trim_start());
-        let gaps = [&joined[left.len()..], &part[..part.len() - right.len()]];
-        let breaks = gaps.iter().any(|gap| gap.contains('\n'));
-        let separator = match (left.is_empty() || right.is_empty(), breaks) {
-            (true, _) => "",
-            (false, true) => "\n",
-            (false, false) => " ",
-        };
-        joined = format!("{left}{separator}{right}");
-    }
-    joined.trim().to_owned()
+    without_token(text, IMAGE_TOKEN).trim().to_owned()
 }

@@ -4,7 +4,7 @@
 use crate::error::{ModelError, Result};
 use fwd_ops::Activation;
 use serde::de::DeserializeOwned;
-use std::fs;
+use serde_json::Value;
 use std::path::Path;
 
 /// Most layers of a stack.
@@ -14,9 +14,46 @@ pub(crate) const LENGTH: usize = 1 << 14;
 /// Widest layer, and the largest vocabulary.
 pub(crate) const WIDTH: usize = 1 << 24;
 
+/// The largest JSON file that is read, in bytes; the index of a model of 100,000 tensors has 10 MB.
+const LARGEST: u64 = 64 << 20;
+
+/// Reads a JSON file.
+///
+/// # Errors
+/// [`ModelError::Io`]; [`ModelError::Config`] for another kind of file; [`ModelError::Json`].
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = fs::read(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
+    let text =
+        fwd_files::read(path, LARGEST).map_err(|source| ModelError::Io { path: path.into(), source })?;
+    if let Some(what) = fwd_files::foreign(&text) {
+        return Err(ModelError::Config { origin: path.display().to_string(), what: what.into() });
+    }
     serde_json::from_slice(&text).map_err(|source| ModelError::Json { path: path.into(), source })
+}
+
+/// What is wrong with the first of all ids of tokens in a configuration that is none, at any depth: an id is a whole number, and not
+/// negative.
+pub(crate) fn token_ids(value: &Value, path: &str) -> std::result::Result<(), String> {
+    let Value::Object(fields) = value else { return Ok(()) };
+    for (key, value) in fields {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        if !(key.ends_with("_token_id") || key == "image_token_index") {
+            token_ids(value, &path)?;
+            continue;
+        }
+        let is_id = |value: &Value| value.as_u64().is_some_and(|id| id <= u64::from(u32::MAX));
+        let is_good = match value {
+            Value::Null => true,
+            Value::Array(ids) => ids.iter().all(is_id),
+            id => is_id(id),
+        };
+        if !is_good {
+            let found: String = value.to_string().chars().take(60).collect();
+            return Err(format!(
+                "{path} is {found}; the id of a token is a whole number from 0, or null for none"
+            ));
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn activation(origin: &str, name: &str) -> Result<Activation> {

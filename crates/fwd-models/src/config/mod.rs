@@ -3,12 +3,14 @@
 //! Fields that a file leaves out take the defaults of the Hugging Face classes.
 
 mod field;
+mod ignored;
 mod qformer;
 mod t5;
 mod tokens;
 mod vision;
 
 pub(crate) use field::{activation, read_json};
+pub use ignored::ignored_generation;
 pub use qformer::QFormerConfig;
 pub use t5::{OneOrMany, T5Config};
 pub use tokens::SpecialTokens;
@@ -17,6 +19,7 @@ pub use vision::VisionConfig;
 use crate::error::{ModelError, Result};
 use field::{LENGTH, at_most, not_zero};
 use serde::Deserialize;
+use serde_json::Value;
 use std::path::Path;
 
 /// The architecture that `model_type` names.
@@ -57,6 +60,19 @@ pub struct ModelConfig {
     pub text: T5Config,
 }
 
+/// Refuses weights that were quantised, which bitsandbytes, GPTQ and AWQ say in `quantization_config`.
+fn not_quantised(config: &Value) -> std::result::Result<(), String> {
+    let parts = [config, &config["text_config"]];
+    match parts.iter().map(|part| &part["quantization_config"]).find(|quantised| !quantised.is_null()) {
+        None => Ok(()),
+        Some(quantised) => Err(format!(
+            "the weights are quantised ({:.40}), which is not supported; load the model in transformers, call `dequantize()` and \
+             save it again, or use the original",
+            quantised["quant_method"].as_str().unwrap_or("by an unknown method")
+        )),
+    }
+}
+
 fn default_num_query_tokens() -> usize {
     32
 }
@@ -68,8 +84,12 @@ impl ModelConfig {
     /// [`ModelError::Io`], [`ModelError::Json`] with line and column, or [`ModelError::Config`] for a model that this crate
     /// cannot build.
     pub fn read(path: &Path) -> Result<Self> {
+        let fail = |what| ModelError::Config { origin: path.display().to_string(), what };
+        let all: Value = read_json(path)?;
+        field::token_ids(&all, "").map_err(fail)?;
+        not_quantised(&all).map_err(fail)?;
         let config: Self = read_json(path)?;
-        config.check().map_err(|what| ModelError::Config { origin: path.display().to_string(), what })?;
+        config.check().map_err(fail)?;
         Ok(config)
     }
 

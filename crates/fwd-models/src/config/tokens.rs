@@ -1,6 +1,6 @@
 //! `generation_config.json`: the ids that generation starts, ends and fills up with.
 
-use super::field::read_json;
+use super::field::{read_json, token_ids};
 use super::t5::{OneOrMany, T5Config};
 use crate::error::{ModelError, Result};
 use serde::Deserialize;
@@ -31,13 +31,17 @@ impl SpecialTokens {
     /// From `generation_config.json` if the file exists, else from the text configuration, else T5's own.
     ///
     /// # Errors
-    /// [`ModelError::Io`] or [`ModelError::Json`] if the file exists and cannot be read.
+    /// [`ModelError::Io`] or [`ModelError::Json`] if the file exists and cannot be read; [`ModelError::Config`] for ids that are none,
+    /// or that are outside the vocabulary.
     pub fn read(path: &Path, text: &T5Config) -> Result<Self> {
-        let raw: RawGeneration = if path.exists() { read_json(path)? } else { RawGeneration::default() };
+        let fail = |what| ModelError::Config { origin: path.display().to_string(), what };
+        let mut raw = RawGeneration::default();
+        if path.exists() {
+            token_ids(&read_json(path)?, "").map_err(fail)?;
+            raw = read_json(path)?;
+        }
         let tokens = Self::from_parts(raw, text);
-        tokens
-            .check(text.vocab_size)
-            .map_err(|what| ModelError::Config { origin: path.display().to_string(), what })?;
+        tokens.check(text.vocab_size).map_err(fail)?;
         Ok(tokens)
     }
 

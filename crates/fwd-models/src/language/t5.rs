@@ -17,6 +17,9 @@ use fwd_ops::{
 };
 use std::sync::Arc;
 
+/// The names of the table of embeddings, which encoder and decoder share.
+const EMBEDDINGS: [&str; 3] = ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
+
 /// A T5: an encoder that reads a [`LanguageInput`] as it is concatenated, and a decoder that writes.
 #[derive(Debug, Clone)]
 pub struct T5 {
@@ -79,10 +82,7 @@ impl T5 {
         let mut weights = Scope::new(weights, prefix);
         let (vocab, d) = (config.vocab_size, config.d_model);
         // Whoever drops tied copies may keep any of the three.
-        let shared_name = ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
-            .into_iter()
-            .find(|name| weights.has(name))
-            .unwrap_or("shared.weight");
+        let shared_name = EMBEDDINGS.into_iter().find(|name| weights.has(name)).unwrap_or(EMBEDDINGS[0]);
         let shared = weights.get(shared_name, &[vocab, d])?;
         let head = if config.has_own_head() || weights.has("lm_head.weight") {
             weights.get("lm_head.weight", &[vocab, d])?
@@ -98,6 +98,11 @@ impl T5 {
             decoder_start: config.decoder_start_token_id.unwrap_or(0),
             config: config.clone(),
         })
+    }
+
+    /// The full names under which checkpoints keep the one table of embeddings; the first that is there counts.
+    pub(crate) fn embedding_names(prefix: &str) -> [String; 3] {
+        EMBEDDINGS.map(|name| format!("{prefix}.{name}"))
     }
 
     /// What the encoder makes of an input.

@@ -11,7 +11,7 @@ use crate::error::{ModelError, Result};
 use crate::language::{LanguageInput, LanguageModel, Segment, SegmentKind, T5};
 use crate::tap::Tap;
 use crate::vision::{Neck, VisionTower};
-use crate::weights::{Checkpoint, Scope, WeightDtype, Weights};
+use crate::weights::{Checkpoint, Redundant, Scope, WeightDtype, Weights};
 use candle_core::{DType, Device, Tensor};
 use fwd_ops::in_pool;
 use fwd_prompt::Dims;
@@ -60,7 +60,8 @@ impl Blip {
         let tokens = SpecialTokens::read(&dir.join("generation_config.json"), &config.text)?;
         let mut checkpoint = Checkpoint::open(dir, dtype, device)?;
         let model = Self::new(config, &mut checkpoint)?;
-        checkpoint.finish(is_redundant)?;
+        let embeddings = T5::embedding_names(LANGUAGE);
+        checkpoint.finish(|name| redundant(name, &embeddings))?;
         Ok(Self { tokens, ..model })
     }
 
@@ -241,6 +242,14 @@ impl MultimodalModel for Blip {
         self.config.reading().max_instruction_tokens
     }
 
+    fn bridge_vocab_size(&self) -> Option<usize> {
+        self.bridge_reads_instruction().then_some(self.config.qformer.vocab_size)
+    }
+
+    fn image_token(&self) -> Option<u32> {
+        self.config.image_token_index.and_then(|id| u32::try_from(id).ok())
+    }
+
     fn image_features(&self, pixels: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor> {
         in_pool(|| self.vision.features(pixels, tap))
     }
@@ -289,12 +298,11 @@ impl MultimodalModel for Blip {
     }
 }
 
-/// Tensors that published checkpoints hold beside what the model needs: copies of tied embeddings, index buffers.
-fn is_redundant(name: &str) -> bool {
-    matches!(
-        name,
-        "language_model.encoder.embed_tokens.weight"
-            | "language_model.decoder.embed_tokens.weight"
-            | "qformer.embeddings.position_ids"
-    )
+/// What a tensor that published checkpoints hold beside what the model needs must be: a copy of the tied embedding, or an index
+/// buffer.
+fn redundant<'a>(name: &str, embeddings: &'a [String]) -> Option<Redundant<'a>> {
+    if embeddings.iter().any(|embedding| embedding == name) {
+        return Some(Redundant::CopyOf(embeddings));
+    }
+    (name == "qformer.embeddings.position_ids").then_some(Redundant::Positions)
 }

@@ -61,6 +61,16 @@ pub trait MultimodalModel: Debug + Send + Sync {
         None
     }
 
+    /// The tokens that the bridge has embeddings for; none if it reads no instruction.
+    fn bridge_vocab_size(&self) -> Option<usize> {
+        None
+    }
+
+    /// The id that stands for a visual token in the vocabulary of the language model. No text may have it.
+    fn image_token(&self) -> Option<u32> {
+        None
+    }
+
     /// What the vision network computes of images. It depends on nothing but the pixels and never changes, so it can be kept on
     /// disk.
     ///

@@ -76,7 +76,7 @@ impl EfficientNetLite0 {
             }
             other => other,
         })?;
-        checkpoint.finish(|_| false)?;
+        checkpoint.finish(|_| None)?;
         Ok(model)
     }
 

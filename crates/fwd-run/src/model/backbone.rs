@@ -6,13 +6,12 @@
 use super::Model;
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
-use filebuffer::FileBuffer;
 use fwd_data::{ImageLimits, Orientation, Processor, TokenBatch};
-use fwd_models::{GenerationConfig, Instructions, QFormerText, Sample, Tap, WeightDtype};
+use fwd_models::{GenerationConfig, Instructions, QFormerText, Sample, Tap, WeightDtype, WeightFile};
 use fwd_prompt::{FrozenModel, PromptPool, Selection};
-use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// A frozen model, its processor, and what identifies them.
@@ -28,6 +27,8 @@ pub struct Backbone {
     pub hash: String,
     /// Numbers in its weight files.
     pub n_parameters: u64,
+    /// What the directory asks for that is not done, each in a line for people to read.
+    pub remarks: Vec<String>,
 }
 
 /// An answer and how it came about.
@@ -45,10 +46,13 @@ impl Backbone {
     /// # Errors
     /// That names the file that is missing or damaged, or the parts that do not fit.
     pub fn open(dir: &Path, device: &Device) -> Result<Self> {
-        ensure!(dir.is_dir(), "the model directory {} does not exist", dir.display());
         let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
         let model = fwd_models::load(&dir, WeightDtype::F32, device)?;
-        let processor = Processor::open(&dir)?;
+        let mut processor = Processor::open(&dir)?;
+        processor.text = processor.text.for_model(model.language().vocab_size(), model.image_token());
+        if let (Some(tokenizer), Some(vocab_size)) = (processor.qformer.take(), model.bridge_vocab_size()) {
+            processor.qformer = Some(tokenizer.for_model(vocab_size, None));
+        }
         let (side, image) = (model.image_size(), &processor.image);
         ensure!(
             (image.height, image.width) == (side, side),
@@ -59,11 +63,16 @@ impl Backbone {
         );
         if model.bridge_reads_instruction() {
             let missing = dir.join("qformer_tokenizer/tokenizer.json");
-            ensure!(processor.qformer.is_some(), "{}: InstructBLIP needs it", missing.display());
+            ensure!(
+                processor.qformer.is_some(),
+                "{}: InstructBLIP needs it; if there is a vocab.txt, `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)` \
+                 of transformers makes it",
+                missing.display()
+            );
         }
-        let files = files_of(&dir)?;
-        let (hash, n_parameters) = examine(&dir, &files)?;
-        Ok(Self { model, processor, dir, hash, n_parameters })
+        let (hash, n_parameters) = examine(&dir, &files_of(&dir)?)?;
+        let remarks = remarks(&dir)?;
+        Ok(Self { model, processor, dir, hash, n_parameters, remarks })
     }
 
     /// The frozen pass over one encoded image and instruction; the labels are left empty, `origin` names the image in errors.
@@ -109,7 +118,7 @@ impl Backbone {
     /// # Errors
     /// Those of the tokenizer.
     pub fn count_answer_tokens(&self, answer: &str) -> Result<usize> {
-        Ok(self.processor.text.encode(answer)?.len())
+        Ok(self.labels(answer)?.len())
     }
 
     /// The tokens of an answer that is to be learnt, end of sequence included.
@@ -117,7 +126,8 @@ impl Backbone {
     /// # Errors
     /// Those of the tokenizer.
     pub fn labels(&self, answer: &str) -> Result<Vec<i64>> {
-        Ok(self.processor.text.encode(answer)?.into_iter().map(i64::from).collect())
+        let text = &self.processor.text;
+        Ok(text.encode(&text.without_image_token(answer))?.into_iter().map(i64::from).collect())
     }
 
     /// Answers of a batch by greedy search, each sample behind the prompts that its own query selects, if it selects any.
@@ -157,11 +167,11 @@ impl Reader<'_> {
             Some(tokenizer) if model.bridge_reads_instruction() => tokenizer,
             _ => &processor.text,
         };
-        Ok(tokenizer.encode(instruction)?.len())
+        Ok(tokenizer.encode(&processor.text.without_image_token(instruction))?.len())
     }
 }
 
-/// Instructions as a model reads them.
+/// Instructions as a model reads them: without the placeholder of the image, which the model has a place of its own for.
 ///
 /// # Errors
 /// An instruction that is too long for the model; those of the tokenizers.
@@ -177,10 +187,19 @@ pub(crate) fn instructions(reader: Reader<'_>, texts: &[&str]) -> Result<Instruc
             );
         }
     }
-    let text = processor.text.encode_batch(texts)?;
+    let without = |text: &&str| -> Result<String> {
+        let rest = processor.text.without_image_token(text);
+        ensure!(
+            !rest.is_empty() || text.is_empty(),
+            "the instruction is nothing but the placeholder of the image"
+        );
+        Ok(rest)
+    };
+    let texts = texts.iter().map(without).collect::<Result<Vec<_>>>()?;
+    let text = processor.text.encode_batch(&texts)?;
     let qformer = match &processor.qformer {
         Some(tokenizer) if model.bridge_reads_instruction() => {
-            let batch = tokenizer.encode_batch(texts)?;
+            let batch = tokenizer.encode_batch(&texts)?;
             Some(QFormerText { ids: tensor(&batch.ids, &batch)?, mask: tensor(&batch.mask, &batch)? })
         }
         _ => None,
@@ -190,6 +209,16 @@ pub(crate) fn instructions(reader: Reader<'_>, texts: &[&str]) -> Result<Instruc
 
 fn tensor(values: &[i64], batch: &TokenBatch) -> Result<Tensor> {
     Ok(Tensor::from_slice(values, (batch.rows, batch.width), &Device::Cpu)?)
+}
+
+/// What a model directory asks of generation and does not get.
+fn remarks(dir: &Path) -> Result<Vec<String>> {
+    let ignored = fwd_models::ignored_generation(dir)?;
+    if ignored.is_empty() {
+        return Ok(Vec::new());
+    }
+    let what = "the model's generation settings that greedy search does not follow";
+    Ok(vec![format!("{what}: {}", ignored.join(", "))])
 }
 
 /// The files that make up a model, sorted.
@@ -213,20 +242,32 @@ fn files_of(dir: &Path) -> Result<Vec<PathBuf>> {
 fn examine(dir: &Path, files: &[PathBuf]) -> Result<(String, u64)> {
     let (mut hasher, mut n_parameters) = (Sha256::new(), 0);
     for path in files {
-        let content = FileBuffer::open(path).with_context(|| format!("cannot read {}", path.display()))?;
         let name = path.strip_prefix(dir).unwrap_or(path).to_string_lossy().into_owned();
-        for part in [name.as_bytes(), &*content] {
-            hasher.update((part.len() as u64).to_le_bytes());
-            hasher.update(part);
-        }
+        hasher.update((name.len() as u64).to_le_bytes());
+        hasher.update(name);
+        hash_file(&mut hasher, path).with_context(|| format!("cannot read {}", path.display()))?;
         if path.extension().is_some_and(|e| e == "safetensors") {
-            let (_, metadata) = SafeTensors::read_metadata(&content)
-                .with_context(|| format!("{} is no safetensors file", path.display()))?;
-            let sizes = metadata.tensors().into_values().map(|t| t.shape.iter().product::<usize>() as u64);
-            n_parameters += sizes.sum::<u64>();
+            n_parameters += WeightFile::open(path)?.n_elements();
         }
     }
     Ok((hex(&hasher.finalize()), n_parameters))
+}
+
+/// Hashes the length of a file and its content, a piece at a time.
+fn hash_file(hasher: &mut Sha256, path: &Path) -> io::Result<()> {
+    let mut file = fwd_files::open(path)?;
+    let n_bytes = file.metadata()?.len();
+    hasher.update(n_bytes.to_le_bytes());
+    let (mut piece, mut n_read) = (vec![0; 1 << 20], 0);
+    loop {
+        let n = file.read(&mut piece)?;
+        if n == 0 {
+            break;
+        }
+        hasher.update(&piece[..n]);
+        n_read += n as u64;
+    }
+    if n_read == n_bytes { Ok(()) } else { Err(io::Error::other("the file changed while it was read")) }
 }
 
 /// Hexadecimal digits of bytes.

@@ -63,10 +63,12 @@ impl CountTokens for ModelTokenizers {
 
     fn count_instruction_tokens(&self, instruction: &str) -> Result<usize> {
         let own = self.processor.qformer.as_ref().filter(|_| self.reading.bridge_reads_instruction);
-        Ok(own.unwrap_or(&self.processor.text).encode(instruction)?.len())
+        let text = self.processor.text.without_image_token(instruction);
+        Ok(own.unwrap_or(&self.processor.text).encode(&text)?.len())
     }
 
     fn count_answer_tokens(&self, answer: &str) -> Result<usize> {
-        Ok(self.processor.text.encode(answer)?.len())
+        let text = &self.processor.text;
+        Ok(text.encode(&text.without_image_token(answer))?.len())
     }
 }

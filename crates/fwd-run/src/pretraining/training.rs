@@ -274,7 +274,7 @@ impl<'a> Pretraining<'a> {
             let values = checkpoint.get_f32(name, &shape)?.flatten_all()?.to_vec1::<f32>()?;
             trainable.insert(name, &shape, values)?;
         }
-        checkpoint.finish(|_| false)?;
+        checkpoint.finish(|_| None)?;
         let Statistics { mean, std } = &self.statistics;
         let inverse = Statistics {
             mean: mean.iter().zip(std).map(|(mean, std)| -mean / std).collect(),
@@ -352,7 +352,7 @@ fn new_model(
         model = Some(Blip::new(config, weights)?);
         Ok(())
     })?;
-    network.finish(|_| false)?;
+    network.finish(|_| None)?;
     let frozen: Vec<String> =
         trainable.names().filter(|name| name.starts_with('_')).map(String::from).collect();
     frozen.iter().for_each(|name| trainable.remove(name));

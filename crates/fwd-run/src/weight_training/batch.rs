@@ -71,8 +71,9 @@ impl Batch {
     ) -> Result<Self> {
         let keys: Vec<(&str, u32)> = samples.iter().map(|s| s.image).collect();
         let questions: Vec<&str> = samples.iter().map(|s| &*s.instruction).collect();
-        let answers: Vec<&str> = samples.iter().map(|s| s.answer).collect();
-        let answers = reader.processor.text.encode_batch(&answers)?;
+        let text = &reader.processor.text;
+        let answers: Vec<String> = samples.iter().map(|s| text.without_image_token(s.answer)).collect();
+        let answers = text.encode_batch(&answers)?;
         let labels = answers.labels(fwd_ops::IGNORE_INDEX);
         Ok(Self {
             image: images.batch(&keys, statistics)?,

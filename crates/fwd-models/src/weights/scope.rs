@@ -1,0 +1,78 @@
+//! Parameters under a prefix, and the linear maps and norms that are made of them.
+
+use super::source::Weights;
+use crate::error::Result;
+use candle_core::Tensor;
+
+/// A prefix in front of parameter names, so that a layer can be built without knowing where it stands.
+pub(crate) struct Scope<'a> {
+    weights: &'a mut dyn Weights,
+    prefix: String,
+    /// Read matrices in f32 too.
+    full_precision: bool,
+}
+
+impl<'a> Scope<'a> {
+    pub(crate) fn new(weights: &'a mut dyn Weights, prefix: &str) -> Self {
+        Self { weights, prefix: prefix.into(), full_precision: false }
+    }
+
+    /// The scope of a part.
+    pub(crate) fn at(&mut self, part: &str) -> Scope<'_> {
+        Scope { prefix: self.name(part), weights: self.weights, full_precision: self.full_precision }
+    }
+
+    /// This scope again, for a part that lies at the same level.
+    pub(crate) fn same(&mut self) -> Scope<'_> {
+        Scope { prefix: self.prefix.clone(), weights: self.weights, full_precision: self.full_precision }
+    }
+
+    /// This scope with all its parameters in f32.
+    pub(crate) fn in_full_precision(self) -> Self {
+        Self { full_precision: true, ..self }
+    }
+
+    /// The full name of a parameter.
+    pub(crate) fn name(&self, part: &str) -> String {
+        if self.prefix.is_empty() { part.into() } else { format!("{}.{part}", self.prefix) }
+    }
+
+    pub(crate) fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let name = self.name(name);
+        if self.full_precision { self.weights.get_f32(&name, shape) } else { self.weights.get(&name, shape) }
+    }
+
+    pub(crate) fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let name = self.name(name);
+        self.weights.get_f32(&name, shape)
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.weights.has(&self.name(name))
+    }
+
+    /// `{name}.weight (n_out, n_in)`, and `{name}.bias (n_out)` if wanted.
+    pub(crate) fn linear(
+        &mut self,
+        name: &str,
+        n_out: usize,
+        n_in: usize,
+        bias: bool,
+    ) -> Result<fwd_ops::Linear> {
+        let weight = self.get(&format!("{name}.weight"), &[n_out, n_in])?;
+        let bias = if bias { Some(self.get(&format!("{name}.bias"), &[n_out])?) } else { None };
+        Ok(fwd_ops::Linear::new(weight, bias)?)
+    }
+
+    /// `{name}.weight (d)` and `{name}.bias (d)`.
+    pub(crate) fn layer_norm(&mut self, name: &str, d: usize, eps: f64) -> Result<fwd_ops::Norm> {
+        let weight = self.get(&format!("{name}.weight"), &[d])?;
+        let bias = self.get(&format!("{name}.bias"), &[d])?;
+        Ok(fwd_ops::Norm::layer(weight, bias, eps)?)
+    }
+
+    /// `{name}.weight (d)`.
+    pub(crate) fn rms_norm(&mut self, name: &str, d: usize, eps: f64) -> Result<fwd_ops::Norm> {
+        Ok(fwd_ops::Norm::rms(self.get(&format!("{name}.weight"), &[d])?, eps)?)
+    }
+}
