@@ -36,7 +36,7 @@ const TEXTS: [&str; 13] = [
     "category",
 ];
 /// What a key called after an image is about, if it is not the image itself.
-const TRAITS: [&str; 16] = [
+const TRAITS: [&str; 15] = [
     "width",
     "height",
     "size",
@@ -49,7 +49,6 @@ const TRAITS: [&str; 16] = [
     "answer",
     "type",
     "format",
-    "source",
     "class",
     "date",
     "license",
@@ -177,7 +176,8 @@ fn suspect(fields: &Fields<'_>) -> Option<ImageFault> {
     fields.map.iter().find_map(|(key, value)| {
         let name = plain(key);
         let is_trait = TRAITS.iter().any(|what| name.ends_with(what)) || TEXTS.contains(&name.as_str());
-        let names_one = ["image", "img", "picture", "photo", "pixel", "screenshot"].iter().any(|word| name.contains(word));
+        // A source is an image only if it is a file.
+        let names_one = !name.ends_with("source") && ["image", "img", "picture", "photo", "pixel", "screenshot"].iter().any(|word| name.contains(word));
         let looks_like_one = match value {
             Value::Null | Value::Bool(_) => false,
             Value::Number(_) => name == "imageid" || name == "imgid",
