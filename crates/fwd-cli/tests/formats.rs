@@ -72,6 +72,42 @@ fn a_damaged_record_is_named_or_left_out() {
 }
 
 #[test]
+fn a_file_that_ends_early_is_refused_by_every_command() {
+    let (place, records) = damaged();
+    let whole = records.to_string();
+    fs::write(place.path("coin/corners/train.json"), &whole[..whole.len() / 3]).unwrap();
+    for args in [
+        &["data", "check", "coin", "--skip-bad"][..],
+        &["data", "convert", "coin", "good", "--to", "packed", "--skip-bad"],
+        &["score", "p.jsonl", "--bench", "coin", "--task", "corners", "--split", "train"],
+    ] {
+        let message = fail(&mut place.program(args));
+        assert!(
+            message.contains("train.json, byte ") && message.contains("truncated"),
+            "{args:?}: {message}"
+        );
+    }
+}
+
+#[test]
+fn folders_of_pictures_become_a_benchmark() {
+    let place = Place::new();
+    for (i, name) in ["red/0", "red/1", "dark_blue/0", "dark_blue/1"].iter().enumerate() {
+        let path = place.path("photos").join(format!("{name}.png"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        image::RgbImage::from_pixel(8, 8, image::Rgb([60 * i as u8, 0, 9])).save(path).unwrap();
+    }
+    let said = succeed(&mut place.program(&["data", "init", "photos"]));
+    assert!(
+        said.contains("photos: 2 classes, 2 test, 2 train") && said.contains("next: fwd-prompt data check"),
+        "{said}"
+    );
+    succeed(&mut place.program(&["data", "check", "photos"]));
+    let refused = fail(&mut place.program(&["data", "init", "photos"]));
+    assert!(refused.contains("tasks.toml") && refused.contains("is not overwritten"), "{refused}");
+}
+
+#[test]
 fn a_run_may_leave_bad_records_out_and_knows_which() {
     let (place, records) = damaged();
     let flags = ["--bench", "coin", "--skip-bad", "--steps", "2"];

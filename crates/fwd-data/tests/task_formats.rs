@@ -272,7 +272,8 @@ fn every_format_names_file_record_and_key() {
         let outcomes = outcome(name, &text.as_bytes()[..at + 1]);
         let error = outcomes.last().unwrap().as_ref().unwrap_err();
         assert!(error.starts_with(&format!("DIR/{name}, byte ")) && error.contains("truncated"), "{error}");
-        assert!(error.contains("record 1"), "{error}");
+        // Annotations are read first, and with them all keys of the file.
+        assert!(error.contains("record 1") || name == "coco.json", "{error}");
     }
 }
 

@@ -403,10 +403,11 @@ impl Checker<'_> {
         let what = error.with_cause();
         let report = &mut self.report;
         let findings = match &error {
-            DataError::ImagePath { fault: PathFault::Missing | PathFault::NoFile, .. } => {
-                &mut report.missing_images
-            }
-            DataError::ImagePath { .. } => &mut report.outside_images,
+            DataError::ImagePath {
+                fault: PathFault::Absolute | PathFault::Upwards | PathFault::LinkOut,
+                ..
+            } => &mut report.outside_images,
+            DataError::ImagePath { .. } => &mut report.missing_images,
             DataError::TaskRecord { key: Some(key), what, .. }
                 if key == "image_id" && what.starts_with(ORPHAN) =>
             {

@@ -36,7 +36,7 @@ const TEXTS: [&str; 13] = [
     "category",
 ];
 /// What a key called after an image is about, if it is not the image itself.
-const TRAITS: [&str; 16] = [
+const TRAITS: [&str; 15] = [
     "width",
     "height",
     "size",
@@ -49,7 +49,6 @@ const TRAITS: [&str; 16] = [
     "answer",
     "type",
     "format",
-    "source",
     "class",
     "date",
     "license",
@@ -172,26 +171,31 @@ fn is_base64(text: &str) -> bool {
         && text.bytes().all(is_digit)
 }
 
+const SUSPECT: &str = "this looks like the image of the record, which is looked for under `image`; \
+                       rename the key to `image` and give the path of the file";
+/// What a key called after an image has in its name.
+const WORDS: [&str; 6] = ["image", "img", "picture", "photo", "pixel", "screenshot"];
+
 /// A key without an image that is called after one, or whose value looks like one.
 fn suspect(fields: &Fields<'_>) -> Option<ImageFault> {
     fields.map.iter().find_map(|(key, value)| {
         let name = plain(key);
         let is_trait = TRAITS.iter().any(|what| name.ends_with(what)) || TEXTS.contains(&name.as_str());
-        let names_one = ["image", "img", "picture", "photo", "pixel", "screenshot"].iter().any(|word| name.contains(word));
+        // A source is an image only if it is a file.
+        let names_one = !name.ends_with("source") && WORDS.iter().any(|word| name.contains(word));
         let looks_like_one = match value {
             Value::Null | Value::Bool(_) => false,
             Value::Number(_) => name == "imageid" || name == "imgid",
             Value::String(text) if text.trim().is_empty() => false,
             Value::String(text) => names_one || is_file_name(text) || text.starts_with("data:image/"),
-            Value::Array(items) => !items.is_empty() && names_one || items.iter().any(|item| item.as_str().is_some_and(is_file_name)),
+            Value::Array(items) => {
+                let is_file = |item: &Value| item.as_str().is_some_and(is_file_name);
+                !items.is_empty() && names_one || items.iter().any(is_file)
+            }
             Value::Object(parts) => names_one || fields.blob(parts).is_some() || parts.contains_key("bytes"),
         };
         let is_suspect = looks_like_one && !is_trait;
-        is_suspect.then(|| {
-            let what = "this looks like the image of the record, which is looked for under `image`; rename the key to `image` and give \
-                        the path of the file";
-            fault(key, what)
-        })
+        is_suspect.then(|| fault(key, SUSPECT))
     })
 }
 
