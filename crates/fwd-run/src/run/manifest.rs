@@ -88,6 +88,20 @@ impl Manifest {
         }
     }
 
+    /// Refuses another benchmark than the run's, which has this hash and lies in `dir`.
+    ///
+    /// # Errors
+    /// That names both.
+    pub fn check_benchmark(&self, hash: &str, dir: &Path) -> Result<()> {
+        ensure!(
+            hash == self.run.data_hash,
+            "{} is not the benchmark of this run ({hash}, not {}); name that one with --bench",
+            dir.display(),
+            self.run.data_hash
+        );
+        Ok(())
+    }
+
     /// Reads that of a run directory.
     ///
     /// # Errors

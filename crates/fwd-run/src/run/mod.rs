@@ -3,6 +3,7 @@
 mod directory;
 mod evaluate;
 mod finetune;
+mod losses;
 mod manifest;
 mod metrics;
 mod paths;
@@ -14,6 +15,7 @@ mod watch;
 
 pub use directory::{RunDir, refuse_finished};
 pub use evaluate::{Evaluation, EvaluationOptions, TaskScore, evaluate};
+pub use losses::{LossPoint, read_losses};
 pub use manifest::{Identity, Machine, Manifest};
 pub use metrics::{Measures, RunMetrics, TaskInfo};
 pub(crate) use paths::CACHE;
@@ -21,4 +23,5 @@ pub use paths::RunPaths;
 pub use ranks::{Rank, RankStage, Rows, read_ranks};
 pub use saved::{Reopening, SavedRun};
 pub use timing::Timing;
+pub(crate) use train::place_of;
 pub use train::train;

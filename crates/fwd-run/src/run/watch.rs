@@ -1,5 +1,6 @@
 //! The loop's events as progress, remarks, log lines and seconds.
 
+use super::losses::{LossLog, LossPoint};
 use super::timing::Timing;
 use crate::observer::{Observer, Progress};
 use fwd_continual::{Event, Moment};
@@ -43,6 +44,7 @@ pub(super) struct Watch<'o> {
     observer: &'o dyn Observer,
     /// What is shown: a phase of a task, its name, and how far it is.
     shown: Option<(&'static str, String, Box<dyn Progress + 'o>)>,
+    losses: LossLog,
     n_columns: usize,
     /// Scores of the row that is being filled, ready to be shown.
     row: String,
@@ -50,9 +52,13 @@ pub(super) struct Watch<'o> {
 }
 
 impl<'o> Watch<'o> {
-    /// A matrix of so many columns, of whose current row so many scores are known.
-    pub(super) fn new(n_columns: usize, n_scored: usize, observer: &'o dyn Observer) -> Self {
-        Self { observer, shown: None, n_columns, row: String::new(), n_scored }
+    /// A matrix of so many columns, of whose current row so many scores are known; losses are added to a file.
+    pub(super) fn new(
+        (n_columns, n_scored): (usize, usize),
+        losses: LossLog,
+        observer: &'o dyn Observer,
+    ) -> Self {
+        Self { observer, shown: None, losses, n_columns, row: String::new(), n_scored }
     }
 
     /// Takes note of an event.
@@ -66,6 +72,8 @@ impl<'o> Watch<'o> {
             Event::Step { task, step, of, loss, grad_norm, seconds, optimiser_seconds, .. } => {
                 timing.training += seconds;
                 timing.optimiser += optimiser_seconds;
+                let (task_name, loss, grad_norm) = (task.clone(), *loss, *grad_norm);
+                self.losses.add(&LossPoint { task: task_name, step: *step, of: *of, loss, grad_norm });
                 self.show("learning", task, *step, *of);
                 if let Some((_, _, progress)) = &self.shown {
                     progress.say(&format!("learning {task}, loss {loss:.3}"));
