@@ -207,13 +207,20 @@ fn sample(sample: &Sample) -> String {
     )
 }
 
+/// The text of a cell. A long path may be broken behind each `/`, because a printed table cannot be scrolled.
+fn cell(text: &str) -> String {
+    const LONG: usize = 40;
+    let is_long = text.split_whitespace().any(|word| word.chars().count() > LONG);
+    if is_long { escape(text).replace('/', "/<wbr>") } else { escape(text) }
+}
+
 fn table(table: &Table) -> String {
     let cells = |tag: &str, cells: &[String]| -> String {
-        cells.iter().map(|cell| format!("<{tag}>{}</{}>", escape(cell), &tag[..2])).collect()
+        cells.iter().map(|text| format!("<{tag}>{}</{}>", cell(text), &tag[..2])).collect()
     };
     let rows = table.rows.iter().map(|row| match row.split_first() {
         Some((name, values)) => {
-            format!("<tr><th scope=\"row\">{}</th>{}</tr>\n", escape(name), cells("td", values))
+            format!("<tr><th scope=\"row\">{}</th>{}</tr>\n", cell(name), cells("td", values))
         }
         None => String::new(),
     });
@@ -241,6 +248,13 @@ fn figure(figure: &Figure) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_paths_may_be_broken_where_a_folder_ends() {
+        assert_eq!(cell("runs/a b/c"), "runs/a b/c");
+        let folders = ["a<b", &"x".repeat(20), &"y".repeat(20)].join("/");
+        assert_eq!(cell(&folders), format!("a&lt;b/<wbr>{}/<wbr>{}", "x".repeat(20), "y".repeat(20)));
+    }
 
     #[test]
     fn nothing_that_comes_from_a_file_is_markup() {

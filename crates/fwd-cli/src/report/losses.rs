@@ -115,7 +115,7 @@ mod tests {
                 task: "a".to_owned(),
                 step,
                 of: 130,
-                loss: if step % 2 == 0 { 1.0 } else { 3.0 },
+                loss: if step.is_multiple_of(2) { 1.0 } else { 3.0 },
                 grad_norm: 1.0,
             };
             format!("{}\n", serde_json::to_string(&point).unwrap())

@@ -76,10 +76,14 @@ fn progress(run: &UnfinishedRun) -> Section {
             .to_vec(),
         rows: lines.collect(),
     };
-    let seconds = format!(
-        "{:.0} seconds in {} sessions that ended so far, {:.0} of them training.",
-        run.timing.total, run.timing.sessions, run.timing.training
-    );
+    let timing = &run.timing;
+    let seconds = match timing.sessions {
+        0 => "No session of it has ended in order, so that its seconds are not known.".to_owned(),
+        n => format!(
+            "{:.0} seconds so far, {:.0} of them training; it was interrupted {n} times.",
+            timing.total, timing.training
+        ),
+    };
     Section {
         id: "progress",
         title: "How far it is",

@@ -19,7 +19,7 @@ pub(super) fn verdict(comparison: &Comparison) -> String {
     ranked.sort_by(|a, b| b.1.mean.total_cmp(&a.1.mean));
     let Some((best, average)) = ranked.first() else { return "No run has a mean score.".to_owned() };
     let mut text = first_sentence(best, &number(measure, *average));
-    if average.half_width.is_none() {
+    if average.half_width.is_none() && ranked.len() == 1 {
         text += " It ran under one seed, which does not tell how much of this is chance.";
     }
     if let Some(sentence) = beside(&ranked, measure) {
