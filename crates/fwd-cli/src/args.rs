@@ -118,7 +118,7 @@ pub(crate) enum Command {
     /// Finished runs beside each other: mean and 95 % interval over seeds for each method.
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(CompareArgs),
-    /// One HTML file about finished runs, with figures as SVG and PNG.
+    /// One HTML file about runs, with samples, curves and figures; figures also as SVG and PNG.
     #[command(after_help = REPORT_EXAMPLES)]
     Report(ReportArgs),
     /// Print a completion script for a shell.
@@ -320,7 +320,7 @@ pub(crate) enum Format {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReportArgs {
-    /// Run directories; what differs in nothing but the seed is one method.
+    /// Run directories; what differs in nothing but the seed is one method. A run that is not finished is reported alone.
     #[arg(required = true, value_name = "RUN")]
     pub(crate) runs: Vec<PathBuf>,
     /// Folder of the report: it is made, or an older report in it is replaced.
@@ -329,6 +329,9 @@ pub(crate) struct ReportArgs {
     /// What `analyze` wrote, for spectra and overlaps; without it `analysis.json` beside the first run, if there is one.
     #[arg(long, value_name = "FILE")]
     pub(crate) analysis: Option<PathBuf>,
+    /// Benchmark directory for the pictures of samples, if it is no longer where the first run found it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bench: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

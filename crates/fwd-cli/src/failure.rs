@@ -1,6 +1,6 @@
 //! How an error reaches the user: one message, what to do about it where that is known, and an exit code.
 
-use crate::interrupt;
+use crate::{interrupt, output};
 use fwd_run::is_interrupt;
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         crate::progress::note(&format!("  {}", command_line()));
         return ExitCode::from(interrupt::EXIT_CODE);
     }
-    let message = render(error);
+    let message = shortened(&output::visible(&render(error)));
     tracing::debug!(target: "run", "failed: {message}");
     eprintln!("error: {message}");
     if let Some(hint) = hint(error) {
@@ -27,6 +27,18 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 /// All messages of the chain, from the outermost to the first cause.
 fn render(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// A message of bounded length: the middle of a longer one is left out, and its length said.
+fn shortened(message: &str) -> String {
+    const MOST: usize = 3000;
+    let n = message.chars().count();
+    if n <= MOST {
+        return message.to_owned();
+    }
+    let part = |skip: usize, take: usize| message.chars().skip(skip).take(take).collect::<String>();
+    let (head, tail) = (MOST * 2 / 3, MOST / 3);
+    format!("{} … ({} characters left out) … {}", part(0, head), n - head - tail, part(n - tail, tail))
 }
 
 /// What to do about an error of the system.
@@ -72,5 +84,13 @@ mod tests {
         let error = Err::<(), _>(error).context("the run stopped").unwrap_err();
         assert_eq!(render(&error), "the run stopped: a/b: no space left");
         assert!(hint(&error).unwrap().contains("free some"));
+    }
+
+    #[test]
+    fn no_message_fills_the_screen() {
+        assert_eq!(shortened("a: b"), "a: b");
+        let long = shortened(&format!("first {} last", "ä".repeat(100_000)));
+        assert!(long.starts_with("first ä") && long.ends_with("ä last"), "{long}");
+        assert!(long.contains("97011 characters left out") && long.chars().count() < 3100, "{long}");
     }
 }

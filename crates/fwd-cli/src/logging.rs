@@ -1,8 +1,8 @@
 //! Logs: to standard error as much as the user wants to see, and to the `log.txt` of the run that is under way.
 
-use crate::progress;
+use crate::{output, progress};
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -23,7 +23,8 @@ pub(crate) fn install(verbose: u8, quiet: bool) {
     let terminal = fmt::layer()
         .without_time()
         .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
+        // Colours are control characters too, and what a message holds must not be told from them.
+        .with_ansi(false)
         .with_writer(|| Terminal)
         .with_filter(filter);
     let file = fmt::layer()
@@ -40,12 +41,17 @@ pub(crate) fn log_to(file: Option<File>) {
     *RUN_LOG.lock().unwrap_or_else(PoisonError::into_inner) = file;
 }
 
+/// One event as text, its control characters spelt out.
+fn text(bytes: &[u8]) -> String {
+    output::visible(&String::from_utf8_lossy(bytes)).into_owned()
+}
+
 /// Standard error, with the progress bars out of the way.
 struct Terminal;
 
 impl Write for Terminal {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        progress::suspend(|| io::stderr().write_all(bytes))?;
+        progress::suspend(|| io::stderr().write_all(text(bytes).as_bytes()))?;
         Ok(bytes.len())
     }
 
@@ -60,7 +66,7 @@ struct RunLog;
 impl Write for RunLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if let Some(file) = RUN_LOG.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            let _ = file.write_all(bytes);
+            let _ = file.write_all(text(bytes).as_bytes());
         }
         Ok(bytes.len())
     }

@@ -1,5 +1,6 @@
 //! Progress bars with the time that is left, and remarks, on standard error. Bars are hidden where it is no terminal.
 
+use crate::output::one_line;
 use fwd_run::Progress;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::Write;
@@ -24,7 +25,7 @@ pub(crate) fn bar(message: &str, len: usize) -> Bar {
     let style = ProgressStyle::with_template(STYLE).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::new(len as u64).with_style(style.progress_chars("=> "));
     let bar = BARS.add(bar);
-    bar.set_message(message.to_owned());
+    bar.set_message(one_line(message).into_owned());
     Bar(bar)
 }
 
@@ -32,7 +33,7 @@ pub(crate) fn bar(message: &str, len: usize) -> Bar {
 pub(crate) fn note(text: &str) {
     if !QUIET.load(Ordering::SeqCst) {
         // Nobody is left to be told if standard error is closed.
-        let _ = suspend(|| writeln!(std::io::stderr(), "{text}"));
+        let _ = suspend(|| writeln!(std::io::stderr(), "{}", one_line(text)));
     }
 }
 
@@ -59,7 +60,7 @@ impl Progress for Bar {
     }
 
     fn say(&self, text: &str) {
-        self.0.set_message(text.to_owned());
+        self.0.set_message(one_line(text).into_owned());
     }
 }
 

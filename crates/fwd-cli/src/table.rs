@@ -1,11 +1,15 @@
-//! Results as aligned text.
+//! Results as aligned text. A cell may hold text of a data set: [`render`] spells its control characters out.
 
+use crate::output::one_line;
 use fwd_run::Method;
 use fwd_run::comparison::{Form, Measure, Summary};
 use fwd_run::run::{Measures, RunMetrics};
+use std::borrow::Cow;
 
 /// Rows under a header: the first column to the left, the others to the right.
 pub(crate) fn render(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<Cow<'_, str>>> =
+        rows.iter().map(|row| row.iter().map(|cell| one_line(cell)).collect()).collect();
     let n = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =
         |i: usize| rows.iter().filter_map(|row| row.get(i)).map(|c| c.chars().count()).max().unwrap_or(0);
@@ -92,7 +96,7 @@ pub(crate) fn measures(m: &Measures) -> String {
 pub(crate) fn measure(measure: &Measure, summary: Option<Summary>) -> String {
     let Some(summary) = summary else { return "–".to_owned() };
     let number = |value: f64| match measure.form {
-        Form::Points => format!("{value:.1}"),
+        Form::Score | Form::Points => format!("{value:.1}"),
         Form::Difference => format!("{value:+.1}"),
         Form::Count => format!("{value:.0}"),
         Form::Percent => format!("{value:.2}"),
@@ -103,7 +107,19 @@ pub(crate) fn measure(measure: &Measure, summary: Option<Summary>) -> String {
         // Seeds change nothing in these.
         (Form::Count, Some(0.0)) | (_, None) => number(summary.mean),
         (Form::Percent, Some(half)) => format!("{} ± {half:.2}", number(summary.mean)),
+        (Form::Score, Some(_)) => with_interval(summary.mean, summary.score_interval(), 1),
         (_, Some(half)) => format!("{} ± {half:.1}", number(summary.mean)),
+    }
+}
+
+/// A value with its interval: `40.0 ± 5.0`, or `98.0 [90.5, 100.0]` where the interval ends at the limit of what can be.
+pub(crate) fn with_interval(value: f64, (low, high): (f64, f64), digits: usize) -> String {
+    let (below, above) = (value - low, high - value);
+    let is_even = (below - above).abs() <= 1e-9 * (1.0 + below.abs());
+    if is_even {
+        format!("{value:.digits$} ± {above:.digits$}")
+    } else {
+        format!("{value:.digits$} [{low:.digits$}, {high:.digits$}]")
     }
 }
 
@@ -141,6 +157,8 @@ mod tests {
         let rows = [["µ", "value"], ["long name", "1.0"]].map(|row| row.map(str::to_owned).to_vec());
         assert_eq!(render(&rows), "µ          value\n────────────────\nlong name    1.0\n");
         assert_eq!(render(&[]), "");
+        let rows = [["task"], ["a\u{1b}[2J\nb"]].map(|row| row.map(str::to_owned).to_vec());
+        assert!(render(&rows).ends_with("a\\u{1b}[2J\\nb\n"), "{}", render(&rows));
     }
 
     fn text(key: &str, summary: Option<Summary>) -> String {
@@ -152,6 +170,9 @@ mod tests {
     fn each_form_has_its_digits() {
         let three = Summary::of(&[38.0, 40.0, 42.0]);
         assert_eq!(text("average", three), "40.0 ± 5.0");
+        assert_eq!(text("average", Summary::of(&[97.0, 99.0])), "98.0 [85.3, 100.0]");
+        // A difference may be below 0.
+        assert_eq!(text("forgetting", Summary::of(&[1.0, 3.0])), "2.0 ± 12.7");
         assert_eq!(text("retention", Summary::of(&[-8.25])), "-8.2");
         assert_eq!(text("forward_transfer", Summary::of(&[0.3])), "+0.3");
         assert_eq!(text("trainable_parameters", Summary::of(&[448.0, 448.0])), "448");

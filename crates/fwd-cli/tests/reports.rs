@@ -30,6 +30,44 @@ fn copy_run(place: &Place, from: &str, to: &str, edit: impl Fn(&str, String) -> 
     }
 }
 
+/// Whether a page refers to nothing outside of itself, so that it can be mailed alone.
+fn stands_alone(page: &str) {
+    for attribute in [" href=", " src=", " srcset=", " poster=", " data=", " action="] {
+        for target in page.split(attribute).skip(1).map(|rest| rest.split('"').nth(1).unwrap()) {
+            match target.strip_prefix('#') {
+                Some(id) => assert!(page.contains(&format!("id=\"{id}\"")), "{target}"),
+                None => assert!(attribute == " src=" && target.starts_with("data:image/"), "{target}"),
+            }
+        }
+    }
+    for forbidden in ["<script", "@import", "url(", "<link", "<iframe", "<object"] {
+        assert!(!page.contains(forbidden), "{forbidden}");
+    }
+}
+
+/// The page of the report that a command writes into a folder.
+fn page(place: &Place, args: &[&str], out: &str) -> String {
+    succeed(&mut place.program(&[&["report"], args, &["--out", out]].concat()));
+    let page = fs::read_to_string(place.path(out).join("report.html")).unwrap();
+    stands_alone(&page);
+    page
+}
+
+/// What stands between two texts.
+fn between<'t>(text: &'t str, from: &str, to: &str) -> &'t str {
+    let (_, rest) = text.split_once(from).unwrap_or_else(|| panic!("no {from}"));
+    rest.split_once(to).unwrap_or_else(|| panic!("no {to} behind {from}")).0
+}
+
+/// Copies a folder with everything in it.
+fn copy_all(from: &Path, to: &Path) {
+    for (name, bytes) in files(from) {
+        let path = to.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
 /// The files of a folder by name.
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut out = BTreeMap::new();
@@ -159,6 +197,8 @@ fn a_report_needs_nothing_else_and_is_the_same_every_time() {
         "overlap-text",
         "selection-2-fwd",
         "moved-2-fwd",
+        "loss-1-sequential",
+        "loss-2-fwd",
     ] {
         assert!(names.contains(&name.into()), "{name} is not among {names:?}");
     }
@@ -175,15 +215,7 @@ fn a_report_needs_nothing_else_and_is_the_same_every_time() {
         assert!(png.width() == 960 && n_dark > 100, "{name}: {n_dark} dark pixels");
     }
     let page = String::from_utf8(found["report.html"].clone()).unwrap();
-    for attribute in [" href=\"", " src=\""] {
-        for target in page.split(attribute).skip(1).map(|rest| rest.split('"').next().unwrap()) {
-            let is_inside = target.strip_prefix('#').map(|id| page.contains(&format!("id=\"{id}\"")));
-            assert!(is_inside.unwrap_or_else(|| found.contains_key(target)), "{target}");
-        }
-    }
-    for forbidden in ["<script", "@import", "url(", "<link", "<img"] {
-        assert!(!page.contains(forbidden), "{forbidden}");
-    }
+    stands_alone(&page);
     assert_eq!(page.matches("<figure ").count(), names.len());
     assert_eq!(page.matches("role=\"img\" aria-label=").count(), names.len());
 
@@ -217,4 +249,217 @@ fn names_from_files_are_text_and_no_markup() {
     let page = std::str::from_utf8(&found["report.html"]).unwrap();
     assert!(page.contains("&lt;script&gt;alert(&#39;&amp;&quot;&#39;)&lt;/script&gt;"));
     assert!(page.contains("&lt;i&gt;run"));
+}
+
+#[test]
+fn samples_show_pictures_and_answers_of_the_run_and_do_without_the_benchmark() {
+    let place = Place::new();
+    succeed(&mut place.train("run", &["--steps", "2"]));
+    // What became of the four samples of `colours`: forgotten, learnt, gained later, always right.
+    let scores = [[1, 1, 0], [0, 1, 1], [0, 0, 1], [1, 1, 1]];
+    for after in 0..3 {
+        let path = place.path(&format!("run/predictions/after-{after}/colours.jsonl"));
+        let mut text = String::new();
+        for (line, scores) in fs::read_to_string(&path).unwrap().lines().zip(scores) {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            line["score"] = f64::from(scores[after]).into();
+            line["text"] = format!("answer <{after}>").into();
+            text += &format!("{line}\n");
+        }
+        fs::write(path, text).unwrap();
+    }
+    let found = page(&place, &["run"], "report");
+    let section = between(&found, "<section id=\"samples\"", "</section>");
+    let colours = between(section, "<h3>fwd: 1 colours</h3>", "</ul>");
+    let cards: Vec<&str> = colours.split("<li>").skip(1).collect();
+    let kinds = cards.iter().map(|card| between(card, "class=\"change\">", "<")).collect::<Vec<_>>();
+    assert_eq!(kinds, ["Forgotten", "Learnt", "Gained later"]);
+    for (card, number) in cards.iter().zip([0, 1, 2]) {
+        assert!(card.contains(&format!(">colours/test/{number}<")), "{card}");
+        assert!(card.contains("What colour is it?"), "{card}");
+        for after in 0..3 {
+            assert!(card.contains(&format!("answer &lt;{after}&gt;")), "{card}");
+        }
+        // The picture is that of the sample: 24 pixels a side, its square in one of the three colours.
+        let encoded = between(card, "src=\"data:image/", "\"").split_once(";base64,").unwrap().1;
+        let shown = image::load_from_memory(&unbase64(encoded)).unwrap().to_rgb8();
+        let real = common::picture(0, 16 + number);
+        assert_eq!(shown.dimensions(), real.dimensions());
+        let near = |(a, b): (&image::Rgb<u8>, &image::Rgb<u8>)| (0..3).all(|c| a[c].abs_diff(b[c]) < 60);
+        let n_near = shown.pixels().zip(real.pixels()).filter(|pair| near(*pair)).count();
+        assert!(n_near > 24 * 24 * 9 / 10, "{n_near}");
+    }
+    let forgotten = between(cards[0], "before training</dt>", "</dl>");
+    let marks: Vec<&str> =
+        forgotten.split("class=\"mark\">").skip(1).map(|m| m.split('<').next().unwrap()).collect();
+    assert_eq!(marks, ["✓ right", "✓ right", "✗ wrong"]);
+
+    // A moved benchmark is named, a missing or another one is said.
+    copy_all(&place.path("bench"), &place.path("moved"));
+    fs::remove_dir_all(place.path("bench")).unwrap();
+    let found = page(&place, &["run"], "report");
+    assert!(found.contains("Without pictures: ") && !found.contains("<img"));
+    assert!(found.contains("answer &lt;2&gt;"));
+    assert_eq!(
+        page(&place, &["run", "--bench", "moved"], "report").matches("<img").count(),
+        section.matches("<img").count()
+    );
+    let task = place.path("moved/tasks/colours.jsonl");
+    fs::write(&task, fs::read_to_string(&task).unwrap().replace("What colour", "Which colour")).unwrap();
+    let found = page(&place, &["run", "--bench", "moved"], "report");
+    assert!(found.contains("is not the benchmark of this run") && !found.contains("<img"));
+}
+
+/// The bytes of a text in base64.
+fn unbase64(text: &str) -> Vec<u8> {
+    let digit = |c: u8| match c {
+        b'A'..=b'Z' => c - b'A',
+        b'a'..=b'z' => c - b'a' + 26,
+        b'0'..=b'9' => c - b'0' + 52,
+        b'+' => 62,
+        b'/' => 63,
+        _ => panic!("{c} is no digit"),
+    };
+    let digits: Vec<u8> = text.trim_end_matches('=').bytes().map(digit).collect();
+    let bits = digits.iter().flat_map(|d| (0..6).rev().map(move |i| d >> i & 1));
+    let bits: Vec<u8> = bits.collect();
+    bits.chunks_exact(8).map(|byte| byte.iter().fold(0, |sum, bit| sum << 1 | bit)).collect()
+}
+
+#[test]
+fn the_verdict_says_who_is_best_and_what_the_seeds_do_not_tell() {
+    let place = Place::new();
+    for (out, method) in [("fwd", "fwd"), ("seq", "sequential")] {
+        succeed(&mut place.train(out, &["--steps", "2", "--method", method]));
+    }
+    // A run as if it had another seed and these measures.
+    let doctored = |from: &str, to: &str, seed: u64, [a, f, fwt]: [f64; 3]| {
+        copy_run(&place, from, to, |name, text| {
+            let mut value: Value = serde_json::from_str(&text).unwrap();
+            match name {
+                "metrics.json" => {
+                    value["seed"] = seed.into();
+                    for (key, number) in [("average", a), ("forgetting", f), ("forward_transfer", fwt)] {
+                        value["measures"][key] = number.into();
+                    }
+                }
+                "manifest.json" => value["run"]["config"]["seed"] = seed.into(),
+                _ => {}
+            }
+            Some(value.to_string())
+        });
+    };
+    let verdict =
+        |runs: &[&str]| between(&page(&place, runs, "report"), "<p class=\"verdict\">", "</p>").to_owned();
+    doctored("fwd", "f1", 1, [97.0, 2.0, -0.5]);
+    doctored("fwd", "f2", 2, [99.0, 3.0, 0.7]);
+    doctored("seq", "s1", 1, [40.0, 9.0, 3.0]);
+    doctored("seq", "s2", 2, [40.2, 9.0, 3.1]);
+    doctored("seq", "s3", 2, [99.0, 9.0, 3.1]);
+    // Two values: 12.706 times half of their distance. No score is above 100.
+    assert_eq!(
+        verdict(&["f1", "f2", "s1", "s2"]),
+        "fwd keeps 98.0 [85.3, 100.0] of 100 points after 2 tasks; it forgets 2.5 ± 6.4, which the seeds do not tell from 0; its forward \
+         transfer is +0.1 ± 7.6, which the seeds do not tell from 0. Of 2 methods it has the highest A, 57.9 points before sequential; its 95 % \
+         interval lies above that of sequential."
+    );
+    let both = verdict(&["f1", "f2", "s1", "s3"]);
+    assert!(
+        both.contains("overlaps that of sequential, so that these seeds do not tell them apart"),
+        "{both}"
+    );
+    let one = verdict(&["s1"]);
+    assert!(
+        one.starts_with(
+            "sequential keeps 40.0 of 100 points after 2 tasks; it forgets 9.0; its forward transfer is +3.0."
+        ),
+        "{one}"
+    );
+    assert!(one.contains("one seed, which does not tell how much of this is chance"), "{one}");
+    let mixed = verdict(&["f1", "f2", "s1"]);
+    assert!(mixed.contains("one seed (sequential) does not tell a difference from chance"), "{mixed}");
+    // The drawn interval ends where scores end, and that of a difference does not.
+    let found = page(&place, &["f1", "f2"], "report");
+    let of = |id: &str| between(&found, &format!("<figure id=\"{id}\">"), "</figure>").to_owned();
+    assert!(of("average").contains("<td>98.00</td><td>85.29</td><td>100.00</td>"), "{}", of("average"));
+    assert!(of("forgetting").contains("<td>2.50</td><td>−3.85</td><td>8.85</td>"), "{}", of("forgetting"));
+    let csv = succeed(&mut place.program(&["compare", "f1", "f2", "--format", "csv"]));
+    assert!(
+        csv.lines().any(|line| line.starts_with("fwd,,1 2,average,2,98,85.29") && line.ends_with(",100,99")),
+        "{csv}"
+    );
+}
+
+#[test]
+fn a_run_that_is_not_finished_is_reported_alone_and_marked() {
+    let place = Place::new();
+    let long = ["--steps", "400"];
+    let mut child = place.train("run", &long).stderr(std::process::Stdio::null()).spawn().unwrap();
+    // Until the first task is learnt and scored, and a step of the second is saved.
+    let began = std::time::Instant::now();
+    let is_there = || {
+        let text = fs::read_to_string(place.path("run/state/state.json")).unwrap_or_default();
+        let rows =
+            serde_json::from_str::<Value>(&text).unwrap_or_default()["sections"]["loop"]["scores"]["rows"]
+                .take();
+        rows[1].as_array().is_some_and(|row| row.len() == 3)
+            && fs::read_to_string(place.path("run/losses.jsonl")).is_ok_and(|text| text.contains("corners"))
+            && text.contains("\"train\"")
+    };
+    while !is_there() {
+        assert!(
+            began.elapsed().as_secs() < 300 && child.try_wait().unwrap().is_none(),
+            "no state of the second task"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let found = page(&place, &["run"], "report");
+    assert!(
+        found.contains(
+            "<p class=\"verdict unfinished\">This run is not finished: 1 of 2 tasks are learnt and scored"
+        ),
+        "{found}"
+    );
+    assert!(between(&found, "It would go on with ", "</p>").starts_with("corners, after step "));
+    let progress = between(&found, "<section id=\"progress\"", "</section>");
+    assert!(
+        progress.contains("1 colours</th><td>learnt and scored")
+            && progress.contains("2 corners</th><td>not finished"),
+        "{progress}"
+    );
+    assert!(found.contains("<figure id=\"scores-so-far\">") && found.contains("<h3>fwd: 1 colours</h3>"));
+    assert!(!found.contains("<h3>fwd: 2 corners</h3>") && found.contains("<img src=\"data:image/"));
+    let losses = between(&found, "<figure id=\"loss-1\">", "</figure>");
+    assert!(
+        losses.contains("<td>400 of 400</td>") && losses.contains("<th scope=\"row\">corners</th>"),
+        "{losses}"
+    );
+
+    // Nobody compares it, and the message names it.
+    succeed(&mut place.train("done", &["--steps", "2"]));
+    let refused = fail(&mut place.program(&["report", "done", "run", "--out", "both"]));
+    assert!(refused.contains("not finished: run;") && !place.path("both").exists(), "{refused}");
+    // A run that has saved nothing yet.
+    copy_run(&place, "done", "begun", |name, text| (name == "manifest.json").then_some(text));
+    let found = page(&place, &["begun"], "report");
+    assert!(found.contains("0 of 2 tasks") && found.contains("nothing is saved yet"), "{found}");
+    // A damaged state is said.
+    fs::write(place.path("run/state/state.json"), "{").unwrap();
+    let refused = fail(&mut place.program(&["report", "run", "--out", "report"]));
+    assert!(refused.contains("cannot tell how far run is") && refused.contains("state.json"), "{refused}");
+}
+
+#[test]
+fn records_that_were_left_out_are_said_in_the_report() {
+    let place = Place::new();
+    let task = place.path("bench/tasks/colours.jsonl");
+    let text = fs::read_to_string(&task).unwrap();
+    fs::write(&task, text.replacen("squares/colours-03", "squares/gone", 1)).unwrap();
+    succeed(&mut place.train("run", &["--steps", "2", "--skip-bad"]));
+    let found = page(&place, &["run"], "report");
+    let header = between(&found, "<header>", "</header>");
+    assert!(header.contains("1 record of the benchmark could not be used and was left out"), "{header}");
+    assert!(found.contains("Left out: 1 record") && found.contains("squares/gone"), "{found}");
 }

@@ -116,6 +116,11 @@ impl Method {
         !matches!(self, Self::ZeroShot | Self::Independent | Self::Joint | Self::Finetune)
     }
 
+    /// Whether tasks are learnt one after another, so that row t of the scores is after task t.
+    pub fn is_sequence(self) -> bool {
+        !matches!(self, Self::ZeroShot | Self::Independent | Self::Joint)
+    }
+
     /// Whether prompts are trained. The method `finetune` trains weights of the model instead.
     pub fn trains(self) -> bool {
         !matches!(self, Self::ZeroShot | Self::Finetune)

@@ -5,7 +5,7 @@
 //! `prompt` is the question, `text` the answer that was given, `score` is that of the task's metric, 0…1 (0…10 for CIDEr-D, which is
 //! one of all captions together).
 
-use crate::files::{read_to_string, write_atomically};
+use crate::files::write_atomically;
 use crate::model::Backbone;
 use crate::observer::{Observer, check};
 use crate::samples::Exam;
@@ -134,6 +134,36 @@ pub fn write(path: &Path, predictions: &[Prediction<'_>]) -> Result<()> {
     write_atomically(path, &lines)
 }
 
+/// An answer of a file that [`write()`] wrote.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Answered {
+    /// The record's own name, or `TASK/SPLIT/NUMBER`.
+    pub question_id: String,
+    /// The instruction that was asked.
+    pub prompt: String,
+    /// The model's answer.
+    pub text: String,
+    /// Every answer that counts as right.
+    pub answers: Vec<String>,
+    /// By the task's metric: 0 to 1, of CIDEr-D 0 to 10.
+    pub score: f64,
+}
+
+/// Reads a file that [`write()`] wrote.
+///
+/// # Errors
+/// If the file is missing, larger than 4 GiB, or damaged; the message names the line.
+pub fn read(path: &Path) -> Result<Vec<Answered>> {
+    const MAX_BYTES: u64 = 4 << 30;
+    let file = fwd_files::read_to_string(path, MAX_BYTES)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let line = |(i, line): (usize, &str)| -> Result<Answered> {
+        serde_json::from_str(line)
+            .with_context(|| format!("{}, line {}, is damaged; delete the file", path.display(), i + 1))
+    };
+    file.lines().enumerate().map(line).collect()
+}
+
 /// The figure in percent of a file that [`write()`] wrote; the same number as [`percent`] gave for it.
 ///
 /// # Errors
@@ -147,17 +177,7 @@ pub fn read_percent(metric: Metric, path: &Path) -> Result<f64> {
 /// # Errors
 /// As [`read_percent`].
 pub(crate) fn read_figure(metric: Metric, path: &Path) -> Result<(f64, usize)> {
-    #[derive(Deserialize)]
-    struct Line {
-        text: String,
-        answers: Vec<String>,
-    }
-    let file = read_to_string(path)?;
-    let read = |(i, line): (usize, &str)| -> Result<Line> {
-        serde_json::from_str(line)
-            .with_context(|| format!("{}, line {}, is damaged; delete the file", path.display(), i + 1))
-    };
-    let lines = file.lines().enumerate().map(read).collect::<Result<Vec<_>>>()?;
+    let lines = read(path)?;
     let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
     let answers: Vec<Vec<&str>> =
         lines.iter().map(|line| line.answers.iter().map(String::as_str).collect()).collect();

@@ -73,7 +73,7 @@ pub(super) fn command(args: &AskArgs, common: &Common) -> Result<ExitCode> {
             similarities: answer.selection.scores,
         })?;
     } else {
-        output::print(answer.text.trim())?;
+        output::print(&output::one_line(answer.text.trim()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

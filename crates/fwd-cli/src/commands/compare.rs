@@ -59,7 +59,7 @@ fn csv(table: &ComparisonTable) -> String {
     for group in table.groups() {
         let seeds: Vec<String> = group.seeds().iter().map(u64::to_string).collect();
         for (_, measure, summary) in table.summaries(group) {
-            let ends = summary.half_width.map(|_| (summary.low(), summary.high()));
+            let ends = measure.interval(&summary);
             let (low, high) = ends.map_or_else(Default::default, |(l, h)| (l.to_string(), h.to_string()));
             let _ = writeln!(
                 out,
@@ -136,7 +136,7 @@ fn as_json(table: &ComparisonTable) -> Result<Value> {
             .summaries(group)
             .into_iter()
             .map(|(i, measure, summary)| {
-                let ends = summary.half_width.map(|_| [summary.low(), summary.high()]);
+                let ends = measure.interval(&summary);
                 let (mean, max) = (summary.mean, summary.max);
                 let values = table.values(group, i);
                 (

@@ -1,11 +1,12 @@
-//! `report`: one HTML file about finished runs, with its figures beside it.
+//! `report`: one HTML file about finished runs, or about one that is not finished yet, with its figures beside it.
 
 use crate::args::{Common, ReportArgs};
-use crate::{output, report};
-use anyhow::{Result, ensure};
+use crate::{output, progress, report};
+use anyhow::{Result, bail, ensure};
 use fwd_run::analysis::{ANALYSIS, EmbeddingAnalysis};
-use fwd_run::comparison::Comparison;
+use fwd_run::comparison::{Comparison, UnfinishedRun};
 use fwd_run::files::read_json;
+use fwd_run::run::{Manifest, RunPaths};
 use std::process::ExitCode;
 
 /// The command `report`.
@@ -14,9 +15,20 @@ use std::process::ExitCode;
 /// Runs that cannot be compared (see [`Comparison::read`]); an analysis of another model or benchmark; a folder that holds something
 /// else or cannot be written.
 pub(super) fn command(args: &ReportArgs, common: &Common) -> Result<ExitCode> {
-    let comparison = Comparison::read(&args.runs, false)?;
-    let analysis = read_analysis(args, &comparison)?;
-    let (path, figures) = report::write(&comparison, analysis.as_ref(), &args.out)?;
+    let (path, figures) = match unfinished(args)? {
+        Some(run) => {
+            progress::note(&format!(
+                "{} is not finished: the report shows what there is so far and says so",
+                run.dir.display()
+            ));
+            report::write_unfinished(&run, args.bench.as_deref(), &args.out)?
+        }
+        None => {
+            let comparison = Comparison::read(&args.runs, false)?;
+            let analysis = read_analysis(args, &comparison)?;
+            report::write(&comparison, analysis.as_ref(), args.bench.as_deref(), &args.out)?
+        }
+    };
     let path = path.display().to_string();
     if common.json {
         output::print_json(&serde_json::json!({ "report": path, "figures": figures }))?;
@@ -24,6 +36,29 @@ pub(super) fn command(args: &ReportArgs, common: &Common) -> Result<ExitCode> {
         output::print(&path)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The run that is reported alone although it is not finished. Several runs are compared, which only finished ones can be.
+fn unfinished(args: &ReportArgs) -> Result<Option<UnfinishedRun>> {
+    let mut unfinished = Vec::new();
+    for run in &args.runs {
+        Manifest::read(run)?;
+        if !RunPaths::new(run).is_finished() {
+            unfinished.push(run);
+        }
+    }
+    match (unfinished.as_slice(), args.runs.len()) {
+        ([], _) => Ok(None),
+        ([run], 1) => UnfinishedRun::read(run).map(Some),
+        (runs, _) => {
+            let names: Vec<String> = runs.iter().map(|run| run.display().to_string()).collect();
+            bail!(
+                "not finished: {}; only finished runs can be compared, so go on with it by the command that began it, leave it out, or \
+                 report it alone",
+                names.join(", ")
+            )
+        }
+    }
 }
 
 /// What `analyze` wrote: the file that was named, or one beside the first run.

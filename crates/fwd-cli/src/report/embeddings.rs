@@ -103,7 +103,7 @@ fn points(runs: &[Vec<RankStage>], rows: Rows, value: fn(&RankStage, &Rank) -> f
             Some(value(stage, rank))
         });
         let summary = Summary::of(&values.collect::<Vec<_>>())?;
-        Some(Point { x: after as f64, y: summary.mean, ends: (summary.low(), summary.high()) })
+        Some(Point { x: after as f64, y: summary.mean, ends: (summary.low().max(0.0), summary.high()) })
     };
     let last = runs.iter().flatten().map(|stage| stage.after).max().unwrap_or(0);
     (0..=last).filter_map(at).collect()

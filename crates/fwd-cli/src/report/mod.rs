@@ -1,7 +1,7 @@
-//! One HTML file about finished runs that needs nothing else, and its figures as SVG and PNG.
+//! One HTML file about runs that needs nothing else, pictures included, and its figures as SVG and PNG.
 //!
 //! ```text
-//! DIR/report.html         everything: text, tables, figures
+//! DIR/report.html         everything: text, tables, figures, pictures of samples
 //! DIR/figures/NAME.svg    each figure, for light and dark ground
 //! DIR/figures/NAME.png    each figure, on white
 //! ```
@@ -15,17 +15,23 @@ mod escape;
 mod heat;
 mod html;
 mod lines;
+mod losses;
 mod palette;
 mod pen;
+mod picture;
 mod results;
+mod samples;
 mod selection;
 mod shared;
+mod unfinished;
+mod verdict;
 
 use anyhow::{Context, Result, ensure};
 use fwd_run::analysis::EmbeddingAnalysis;
-use fwd_run::comparison::Comparison;
+use fwd_run::comparison::{Comparison, UnfinishedRun};
 use fwd_run::files::write_atomically;
-use html::{Block, Figure, Section};
+use html::{Block, Figure, Heading, Section};
+use samples::Pictures;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,55 +39,86 @@ use std::path::{Path, PathBuf};
 const PAGE: &str = "report.html";
 const FIGURES: &str = "figures";
 
-/// Writes the report on some runs into a folder, and returns the page and the names of its figures.
+/// Writes the report on some finished runs into a folder, and returns the page and the names of its figures. Pictures are those of
+/// the benchmark in `bench`, or where the first run found it.
 ///
 /// # Errors
 /// A damaged file beside a run; a folder that holds something else or cannot be written.
 pub(crate) fn write(
     comparison: &Comparison,
     analysis: Option<&EmbeddingAnalysis>,
+    bench: Option<&Path>,
     out: &Path,
 ) -> Result<(PathBuf, Vec<String>)> {
-    let sections = sections(comparison, analysis)?;
     refuse_foreign(out)?;
+    let pictures = Pictures::open(&comparison.first()?.manifest, bench);
+    let sections = sections(comparison, analysis, &pictures)?;
+    write_page(&heading(comparison)?, sections, out)
+}
+
+/// Writes the report on a run that is not finished.
+///
+/// # Errors
+/// As [`write`].
+pub(crate) fn write_unfinished(
+    run: &UnfinishedRun,
+    bench: Option<&Path>,
+    out: &Path,
+) -> Result<(PathBuf, Vec<String>)> {
+    refuse_foreign(out)?;
+    let pictures = Pictures::open(&run.manifest, bench);
+    let sections = unfinished::sections(run, &pictures)?;
+    write_page(&unfinished::heading(run), sections, out)
+}
+
+fn write_page(heading: &Heading, mut sections: Vec<Section>, out: &Path) -> Result<(PathBuf, Vec<String>)> {
+    sections.retain(|section| !section.blocks.is_empty());
     write_figures(&out.join(FIGURES), &sections)?;
-    let (title, summary) = heading(comparison)?;
-    let page = html::page(&title, &summary, &sections)?;
+    let page = html::page(heading, &sections)?;
     let path = out.join(PAGE);
     write_atomically(&path, page.as_bytes())?;
     Ok((path, figures(&sections).map(|figure| figure.id.clone()).collect()))
 }
 
-fn sections(comparison: &Comparison, analysis: Option<&EmbeddingAnalysis>) -> Result<Vec<Section>> {
+fn sections(
+    comparison: &Comparison,
+    analysis: Option<&EmbeddingAnalysis>,
+    pictures: &Pictures,
+) -> Result<Vec<Section>> {
     let mut sections = vec![
         results::overview(comparison)?,
         results::sequence(comparison),
         results::matrices(comparison),
+        samples::of_groups(comparison, pictures)?,
+        losses::of_groups(comparison)?,
         results::cost(comparison),
     ];
     sections.extend(embeddings::growth(comparison)?);
     sections.extend(analysis.map(embeddings::analysis));
     sections.extend(selection::sections(comparison)?);
     sections.push(results::runs(comparison)?);
-    sections.retain(|section| !section.blocks.is_empty());
     Ok(sections)
 }
 
-/// The heading of the page and the sentence below it.
-fn heading(comparison: &Comparison) -> Result<(String, String)> {
+/// What stands above the sections.
+fn heading(comparison: &Comparison) -> Result<Heading> {
     let first = comparison.first()?;
     let methods: BTreeSet<String> = comparison.groups.iter().map(|group| group.method.to_string()).collect();
     let n_runs: usize = comparison.groups.iter().map(|group| group.runs.len()).sum();
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let tasks = count(first.metrics.tasks.len(), "task");
-    let title = format!("Continual prompt tuning: {} on {tasks}", count(methods.len(), "method"));
-    let summary = format!(
-        "{}, scored on the {} split. The model has {} numbers, which are frozen but for what a method trains.",
-        count(n_runs, "run"),
-        first.metrics.split,
-        chart::group_digits(first.metrics.backbone_parameters as f64)
-    );
-    Ok((title, summary))
+    Ok(Heading {
+        title: format!("Continual prompt tuning: {} on {tasks}", count(methods.len(), "method")),
+        verdict: verdict::verdict(comparison),
+        is_unfinished: false,
+        summary: format!(
+            "{}, scored on the {} split. The model has {} numbers, which are frozen but for what a method trains. {}",
+            count(n_runs, "run"),
+            first.metrics.split,
+            chart::group_digits(first.metrics.backbone_parameters as f64),
+            shared::left_out_in_short(&first.manifest)
+        ),
+    })
 }
 
 fn figures(sections: &[Section]) -> impl Iterator<Item = &Figure> {

@@ -1,6 +1,7 @@
 //! The pen that all charts are drawn with, in units of a chart, and how much room text takes.
 
 use super::palette::{self, GRID, INK, MUTED};
+use crate::output::one_line;
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -58,7 +59,8 @@ impl<DB: DrawingBackend> Pen<'_, DB> {
             Anchor::Right => HPos::Right,
         };
         let style = self.style(style.0, style.1).pos(Pos::new(h_pos, VPos::Center));
-        self.area.draw_text(text, &style, self.pixels(at))
+        // No SVG may hold control characters.
+        self.area.draw_text(&one_line(text), &style, self.pixels(at))
     }
 
     /// A line through points.

@@ -2,7 +2,7 @@
 
 use super::chart::{Axis, Chart, DotRow, Dots, Heat, Lines, Point, Scale, Series, group_digits};
 use super::html::{Block, Figure, Section, Table};
-use super::shared::{minus, numbered, over_table, slug};
+use super::shared::{MATRIX_LEGEND, left_out, machine, minus, numbered, over_table, run_head, slug};
 use crate::table;
 use anyhow::Result;
 use fwd_run::comparison::{Comparison, FinishedRun, Form, Group, MEASURES, Measure, Summary};
@@ -24,7 +24,8 @@ pub(super) fn overview(comparison: &Comparison) -> Result<Section> {
         [group.name(), group.runs.len().to_string()].into_iter().chain(cells).collect()
     });
     let table = Table {
-        caption: "Measures by method: mean ± half of the 95 % interval over seeds; leakage is the largest"
+        caption: "Measures by method: mean ± half of the 95 % interval over seeds, or [its ends] where it ends at the least or the largest \
+                  possible score; leakage is the largest"
             .to_owned(),
         head: head.map(str::to_owned).collect(),
         rows: rows.collect(),
@@ -61,7 +62,7 @@ fn dots(comparison: &Comparison, key: &str, title: &str, advice: &str) -> Option
         Form::Count => ("number", Scale::Linear, Some(0.0)),
         Form::Percent => ("percent of the training time", Scale::Linear, Some(0.0)),
         Form::Largest => ("share of the change", Scale::Log, Some(1e-5)),
-        Form::Points | Form::Difference => ("points", Scale::Linear, None),
+        Form::Score | Form::Points | Form::Difference => ("points", Scale::Linear, None),
     };
     let rows: Vec<DotRow> =
         numbered(comparison).filter_map(|(i, group)| dot_row(i, group, measure)).collect();
@@ -78,7 +79,7 @@ fn dots(comparison: &Comparison, key: &str, title: &str, advice: &str) -> Option
     (!rows.is_empty()).then(|| Figure {
         id: key.replace('_', "-"),
         title: title.to_owned(),
-        text: format!("{advice} {}{small}", intervals(comparison)),
+        text: format!("{}: {}. {advice} {}{small}", measure.head, measure.what, intervals(comparison)),
         alt: format!("{title}, in {unit}, by method: {}.", listed.join("; ")),
         chart: Chart::Dots(Dots { axis: Axis::new(format!("{}, {unit}", measure.head), scale), rows, mark }),
         numbers,
@@ -93,7 +94,11 @@ fn dot_row(number: usize, group: &Group, measure: &Measure) -> Option<DotRow> {
         name: group.name(),
         number,
         value: if is_largest { summary.max } else { summary.mean },
-        ends: if is_largest { (summary.max, summary.max) } else { (summary.low(), summary.high()) },
+        ends: match measure.interval(&summary) {
+            _ if is_largest => (summary.max, summary.max),
+            Some(ends) => ends,
+            None => (summary.mean, summary.mean),
+        },
         singles,
         text: match measure.form {
             Form::Count if summary.half_width.unwrap_or(0.0) == 0.0 => group_digits(summary.mean),
@@ -109,11 +114,12 @@ fn summary_row(name: String, summary: Summary, measure: &Measure) -> Vec<String>
         _ => minus(&format!("{value:.2}")),
     };
     let value = if measure.form == Form::Largest { summary.max } else { summary.mean };
-    let end = |end: f64| match summary.half_width {
-        Some(_) if measure.form != Form::Largest => number(end),
-        _ => "–".to_owned(),
+    let ends = match measure.interval(&summary) {
+        Some((low, high)) if measure.form != Form::Largest => [number(low), number(high)],
+        _ => ["–", "–"].map(str::to_owned),
     };
-    vec![name, number(value), end(summary.low()), end(summary.high()), summary.n.to_string()]
+    let [low, high] = ends;
+    vec![name, number(value), low, high, summary.n.to_string()]
 }
 
 /// The course of the sequence.
@@ -167,7 +173,7 @@ fn over_sequence(
     let series = numbered(comparison).filter(|(_, group)| group.is_sequence()).map(|(number, group)| {
         let points = moments.clone().filter_map(|t| {
             let summary = group.summary(|run| value(run, t))?;
-            Some(Point { x: t as f64, y: summary.mean, ends: (summary.low(), summary.high()) })
+            Some(Point { x: t as f64, y: summary.mean, ends: summary.score_interval() })
         });
         Series { name: group.name(), number, points: points.collect() }
     });
@@ -180,13 +186,7 @@ pub(super) fn matrices(comparison: &Comparison) -> Section {
     // One scale for all, so that colours can be compared.
     let top = (scores.fold(10.0, f64::max) / 10.0).ceil() * 10.0;
     let figures = numbered(comparison).map(|(i, group)| matrix(i, group, top)).collect();
-    let text = "Rows are moments, columns are tasks by their number in the row names, pre the mean of the pre-training tasks. A frame marks \
-                the task that was learnt last: left of it stand older tasks, which may be forgotten, right of it tasks that are still to come.";
-    Section {
-        id: "matrices",
-        title: "Score matrices",
-        blocks: vec![Block::Text(text.to_owned()), Block::Figures(figures)],
-    }
+    Section { id: "matrices", title: "Score matrices", blocks: vec![Block::Figures(figures)] }
 }
 
 fn matrix(number: usize, group: &Group, top: f64) -> Figure {
@@ -216,8 +216,8 @@ fn matrix(number: usize, group: &Group, top: f64) -> Figure {
         id: format!("scores-{}-{}", number + 1, slug(&name)),
         title: name.clone(),
         text: match group.runs.len() {
-            1 => "One seed.".to_owned(),
-            n => format!("Mean over {n} seeds."),
+            1 => format!("One seed. {MATRIX_LEGEND}"),
+            n => format!("Mean over {n} seeds. {MATRIX_LEGEND}"),
         },
         alt: format!(
             "Score matrix of {name}: {} moments by {n_columns} columns; the numbers are in the table below.",
@@ -354,26 +354,25 @@ pub(super) fn runs(comparison: &Comparison) -> Result<Section> {
         rows: tasks.collect::<Result<_>>()?,
     };
     let runs = comparison.groups.iter().flat_map(|group| &group.runs).map(|run| {
-        let (manifest, machine) = (&run.manifest, &run.manifest.machine);
+        let manifest = &run.manifest;
         vec![
             run.dir.display().to_string(),
             run.metrics.method.to_string(),
             run.metrics.seed.to_string(),
             manifest.started.clone(),
             manifest.program.clone(),
-            format!("{} {}, {} threads", machine.os, machine.arch, machine.threads),
+            machine(&manifest.machine),
         ]
     });
-    let runs = Table {
-        caption: "Runs".to_owned(),
-        head: ["directory", "method", "seed", "started", "program", "machine"].map(str::to_owned).to_vec(),
-        rows: runs.collect(),
-    };
+    let runs = Table { caption: "Runs".to_owned(), head: run_head(), rows: runs.collect() };
     let identity = &first.manifest.run;
     let hashes = format!("Benchmark {}, model {}.", identity.data_hash, identity.backbone_hash);
     let colours = "Colours of lines and dots are those of Okabe and Ito (2008), of heat maps viridis: both can be told apart with any colour vision.";
-    let texts = [hashes, colours.to_owned()].map(Block::Text);
-    let blocks = [Block::Table(tasks), Block::Table(runs)].into_iter().chain(texts).collect();
+    let files =
+        "The program also writes each figure as SVG and PNG, into the folder `figures` beside the page.";
+    let texts = [hashes, colours.to_owned(), files.to_owned()].map(Block::Text);
+    let mut blocks: Vec<Block> = [Block::Table(tasks), Block::Table(runs)].into_iter().chain(texts).collect();
+    blocks.extend(left_out(&first.manifest));
     Ok(Section { id: "runs", title: "Tasks and runs", blocks })
 }
 

@@ -45,7 +45,7 @@ impl Group {
 
     /// Whether tasks were learnt one after another, so that row t of the scores is after task t.
     pub fn is_sequence(&self) -> bool {
-        !matches!(self.method, Method::ZeroShot | Method::Independent | Method::Joint)
+        self.method.is_sequence()
     }
 
     /// The names of the tasks in their order.

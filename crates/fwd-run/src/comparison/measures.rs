@@ -1,6 +1,7 @@
 //! The measures that a comparison of runs shows, in the order of its columns.
 
 use super::finished_run::FinishedRun;
+use super::summary::Summary;
 
 /// A measure of a run: a column of a comparison.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +21,9 @@ pub struct Measure {
 /// What kind of number a measure is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// Points from 0 to 100.
+    /// A score from 0 to 100 points (more where CIDEr-D is among the metrics).
+    Score,
+    /// A loss of points, written without a sign unless it is a gain.
     Points,
     /// A difference of points.
     Difference,
@@ -32,6 +35,15 @@ pub enum Form {
     Largest,
 }
 
+impl Measure {
+    /// The ends of the interval of a summary, for a score within the scores that there are; none for one value.
+    pub fn interval(&self, summary: &Summary) -> Option<(f64, f64)> {
+        summary.half_width?;
+        let is_score = self.form == Form::Score;
+        Some(if is_score { summary.score_interval() } else { (summary.low(), summary.high()) })
+    }
+}
+
 /// All measures, in the order of columns.
 pub const MEASURES: [Measure; 10] = [
     Measure {
@@ -39,7 +51,7 @@ pub const MEASURES: [Measure; 10] = [
         head: "A",
         what: "mean score over all tasks at the end, in points",
         of: |run| run.metrics.measures.average,
-        form: Form::Points,
+        form: Form::Score,
     },
     Measure {
         key: "forgetting",

@@ -47,6 +47,15 @@ impl Summary {
     }
 }
 
+impl Summary {
+    /// The ends of the interval where the values are scores: no score is below 0, and none above 100 unless one of the values is
+    /// (CIDEr-D in percent reaches 1000).
+    pub fn score_interval(&self) -> (f64, f64) {
+        let top = if self.max > 100.0 { f64::INFINITY } else { 100.0 };
+        (self.low().max(0.0), self.high().min(top))
+    }
+}
+
 /// The t with `P(|T| ≤ t) =` [`CONFIDENCE`] for `df ≥ 1` degrees of freedom.
 fn t_quantile(df: usize) -> f64 {
     let (mut low, mut high) = (0.0, FRAC_PI_2);
@@ -109,6 +118,18 @@ mod tests {
         // Two values: s = √2, 12.7062 · √2 / √2.
         let summary = Summary::of(&[1.0, 3.0]).unwrap();
         assert!((summary.half_width.unwrap() - 12.7062).abs() < 1e-4);
+    }
+
+    #[test]
+    fn an_interval_of_scores_holds_no_impossible_score() {
+        // Mean 98, half width 12.7062 · 1.
+        let high = Summary::of(&[97.0, 99.0]).unwrap().score_interval();
+        assert!((high.0 - 85.2938).abs() < 1e-4 && high.1 == 100.0, "{high:?}");
+        let low = Summary::of(&[1.0, 3.0]).unwrap().score_interval();
+        assert!(low.0 == 0.0 && (low.1 - 14.7062).abs() < 1e-4, "{low:?}");
+        // CIDEr-D in percent may be larger.
+        assert!(Summary::of(&[150.0, 152.0]).unwrap().score_interval().1 > 163.0);
+        assert_eq!(Summary::of(&[40.0]).unwrap().score_interval(), (40.0, 40.0));
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl ComparisonTable {
         let Some(method) = against else {
             return Ok(Self { comparison, measures: MEASURES.to_vec(), against: None });
         };
-        let is_in_points = |m: &Measure| matches!(m.form, Form::Points | Form::Difference);
+        let is_in_points = |m: &Measure| matches!(m.form, Form::Score | Form::Points | Form::Difference);
         let measures: Vec<Measure> = MEASURES.into_iter().filter(is_in_points).collect();
         let mut of_runs = ByPairing::new();
         for run in comparison.groups.iter().filter(|g| g.method == method).flat_map(|g| &g.runs) {

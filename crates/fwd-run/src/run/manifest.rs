@@ -117,6 +117,20 @@ impl Manifest {
         assets::or_embedded(&self.bench_dir, assets::benchmark)
     }
 
+    /// Refuses another benchmark than the run's, which has this hash and lies in `dir`.
+    ///
+    /// # Errors
+    /// That names both.
+    pub fn check_benchmark(&self, hash: &str, dir: &Path) -> Result<()> {
+        ensure!(
+            hash == self.run.data_hash,
+            "{} is not the benchmark of this run ({hash}, not {}); name that one with --bench",
+            dir.display(),
+            self.run.data_hash
+        );
+        Ok(())
+    }
+
     /// Reads that of a run directory.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! predictions/        after-T/TASK.jsonl
 //! ranks/              after-T.json: directions of the input embeddings
 //! metrics.json, .csv  the result; a run that has it is finished
+//! losses.jsonl        the loss of every training step
 //! timing.json         seconds
 //! log.txt             the log
 //! lock                held by the process that works here
@@ -21,6 +22,7 @@ pub(crate) const CACHE: &str = ".fwd-cache";
 const MANIFEST: &str = "manifest.json";
 const METRICS_JSON: &str = "metrics.json";
 const METRICS_CSV: &str = "metrics.csv";
+const LOSSES: &str = "losses.jsonl";
 const TIMING: &str = "timing.json";
 const LOG: &str = "log.txt";
 const LOCK: &str = "lock";
@@ -59,6 +61,11 @@ impl RunPaths {
     /// The same numbers as a table: kind, after, name, value.
     pub fn metrics_csv(&self) -> PathBuf {
         self.dir.join(METRICS_CSV)
+    }
+
+    /// The loss of every training step ([`LossPoint`](super::LossPoint)).
+    pub fn losses(&self) -> PathBuf {
+        self.dir.join(LOSSES)
     }
 
     /// Where the time went ([`Timing`](super::Timing)).

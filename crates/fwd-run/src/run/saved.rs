@@ -73,13 +73,7 @@ impl SavedRun {
         };
         let session = Session::open(&options, observer)?;
         self.check_backbone(&session.backbone.hash, &backbone)?;
-        let hash = session.bench.hash().to_string();
-        ensure!(
-            hash == manifest.run.data_hash,
-            "{} is not the benchmark of this run ({hash}, not {}); name that one with --bench",
-            bench.display(),
-            manifest.run.data_hash
-        );
+        manifest.check_benchmark(&session.bench.hash().to_string(), &bench)?;
         Ok(session)
     }
 

@@ -6,6 +6,7 @@
 
 use super::directory::RunDir;
 use super::finetune::{BridgeLearner, image_features};
+use super::losses::LossLog;
 use super::manifest::Manifest;
 use super::metrics::{Measures, RunMetrics, TaskInfo};
 use super::paths::RunPaths;
@@ -357,7 +358,7 @@ impl<'a> Runner<'a> {
                 format!("cannot go on; to begin this run again, delete {}", self.run.dir().display())
             })?;
             if trainer.stage() != Stage::Done {
-                let place = place(&trainer.stage(), &names);
+                let place = place_of(&trainer.stage(), &names);
                 self.observer.note(&format!("going on with {place}"));
             }
             trainer
@@ -369,7 +370,7 @@ impl<'a> Runner<'a> {
             Stage::Evaluate { column, .. } => columns.iter().position(|c| *c == column).unwrap_or(0),
             _ => 0,
         };
-        let mut watch = Watch::new(ahead, n_scored, self.observer);
+        let mut watch = Watch::new(ahead, n_scored, LossLog::open(self.run)?, self.observer);
         let mut observe = |event: &Event<L::Note>| {
             watch.see(event, &mut self.timing.borrow_mut());
             if self.observer.is_stop_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -436,7 +437,7 @@ fn mean(scores: &[f64]) -> f64 {
 }
 
 /// Where a run stands, for the user.
-fn place(stage: &Stage, tasks: &[String]) -> String {
+pub(crate) fn place_of(stage: &Stage, tasks: &[String]) -> String {
     let name = |task: TaskId| tasks.get(task.index()).map_or("?", String::as_str);
     match *stage {
         Stage::Pretraining => format!("the subspace of {PRETRAINING}"),

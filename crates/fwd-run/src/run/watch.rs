@@ -1,5 +1,6 @@
 //! The loop's events as progress, remarks, log lines and seconds.
 
+use super::losses::{LossLog, LossPoint};
 use super::timing::Timing;
 use crate::observer::{Observer, Progress};
 use fwd_continual::{Event, Moment};
@@ -82,16 +83,18 @@ pub(super) struct Watch<'o> {
     last: Instant,
     /// What is shown: a phase of a task, its name, and how far it is.
     shown: Option<(&'static str, String, Box<dyn Progress + 'o>)>,
+    losses: LossLog,
     /// Scores of the row that is being filled, ready to be shown.
     row: String,
     n_scored: usize,
 }
 
 impl<'o> Watch<'o> {
-    /// So many scores of the matrix' current row are known.
-    pub(super) fn new(ahead: Ahead, n_scored: usize, observer: &'o dyn Observer) -> Self {
+    /// So many scores of the matrix' current row are known; losses are added to a file.
+    pub(super) fn new(ahead: Ahead, n_scored: usize, losses: LossLog, observer: &'o dyn Observer) -> Self {
         let (step, score, last) = (Mean::default(), Mean::default(), Instant::now());
-        Self { observer, ahead, step, score, learnt: None, last, shown: None, row: String::new(), n_scored }
+        let (learnt, shown, row) = (None, None, String::new());
+        Self { observer, ahead, step, score, learnt, last, shown, losses, row, n_scored }
     }
 
     /// Takes note of an event.
@@ -108,6 +111,8 @@ impl<'o> Watch<'o> {
                 timing.optimiser += optimiser_seconds;
                 self.step.add(*seconds);
                 self.learnt = self.ahead.tasks.iter().position(|name| name == task).map(|at| (at, *of));
+                let (task_name, loss, grad_norm) = (task.clone(), *loss, *grad_norm);
+                self.losses.add(&LossPoint { task: task_name, step: *step, of: *of, loss, grad_norm });
                 self.show("learning", task, *step, *of);
                 let text = format!("learning {task}{}, loss {loss:.3}", self.place(task, *step, *of));
                 if let Some((_, _, progress)) = &self.shown {
@@ -210,6 +215,7 @@ fn span(seconds: f64) -> String {
 mod tests {
     use super::*;
     use crate::observer::Silent;
+    use crate::run::RunPaths;
 
     #[test]
     fn the_time_that_is_left_counts_later_tasks_and_their_scores() {
@@ -219,7 +225,9 @@ mod tests {
             has_fixed_steps: false,
             n_columns: 3,
         };
-        let mut watch = Watch::new(ahead, 0, &Silent);
+        let dir = tempfile::tempdir().unwrap();
+        let losses = LossLog::open(&RunPaths::new(dir.path())).unwrap();
+        let mut watch = Watch::new(ahead, 0, losses, &Silent);
         watch.step.add(10.0);
         watch.score.add(100.0);
         // 4 steps of its own, 5 · (20 + 30) / 10 of the others, and three rows of three scores.
