@@ -2,8 +2,8 @@
 
 use crate::Args;
 use crate::finding::Finding;
-use crate::readers;
 use crate::reader::{Input, Reader};
+use crate::readers;
 use anyhow::{Context, Result};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,8 +39,11 @@ pub(crate) fn run(args: &Args, work: &Path) -> Result<()> {
         }
     }));
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || read_all(args, work))?;
-        thread.join().unwrap_or_else(|_| anyhow::bail!("the harness itself panicked: {}", one_line(&last_panic())))
+        let thread =
+            std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || read_all(args, work))?;
+        thread
+            .join()
+            .unwrap_or_else(|_| anyhow::bail!("the harness itself panicked: {}", one_line(&last_panic())))
     })
 }
 
@@ -81,8 +84,13 @@ fn read_one(reader: &mut Reader, input: &Input) -> Option<String> {
             let is_broken = text.contains(|c: char| c.is_control() && c != '\n');
             let begin: String = text.chars().take(300).collect();
             Some(match () {
-                () if text.len() > LONGEST_MESSAGE => format!("message {}", one_line(&format!("{} bytes: {begin}", text.len()))),
-                () if is_broken => format!("message {}", one_line(&format!("control characters: {}", begin.escape_default()))),
+                () if text.len() > LONGEST_MESSAGE => {
+                    format!("message {}", one_line(&format!("{} bytes: {begin}", text.len())))
+                }
+                () if is_broken => format!(
+                    "message {}",
+                    one_line(&format!("control characters: {}", begin.escape_default()))
+                ),
                 () => "refused".to_owned(),
             })
         }

@@ -12,8 +12,8 @@ mod child;
 mod finding;
 mod folder;
 mod parent;
-mod readers;
 mod reader;
+mod readers;
 mod tokens;
 mod toy;
 
@@ -47,6 +47,9 @@ pub(crate) struct Args {
     /// Memory that a process may ask for, in MiB, beside its program and its stacks.
     #[arg(long, default_value_t = 1024)]
     memory: u64,
+    /// Also find errors that are no sentence: longer than 4 KiB, or with control characters.
+    #[arg(long)]
+    messages: bool,
     /// Name the readers.
     #[arg(long)]
     list: bool,

@@ -2,8 +2,8 @@
 
 use crate::Args;
 use crate::finding::{Failure, Finding};
-use crate::readers;
 use crate::reader::{Input, root};
+use crate::readers;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -34,7 +34,7 @@ enum End {
 struct Tally {
     inputs: u64,
     refused: u64,
-    messages: Vec<(u64, Failure, String)>,
+    findings: Vec<(u64, Failure, String)>,
     deaths: usize,
 }
 
@@ -51,14 +51,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         false => args.reader.iter().map(|name| readers::known(name)).collect::<Result<_>>()?,
     };
     let share = Duration::from_secs_f64(args.seconds / names.len() as f64);
-    println!("{:<16} {:>10} {:>8} {:>10} {:>9} {:>9}", "reader", "inputs", "/s", "refused", "findings", "kinds");
+    println!(
+        "{:<16} {:>10} {:>8} {:>10} {:>9} {:>9}",
+        "reader", "inputs", "/s", "refused", "findings", "kinds"
+    );
     let (mut n_findings, mut n_inputs, began) = (0, 0, Instant::now());
     for name in names {
         let started = Instant::now();
         let tally = try_reader(args, name, work.path(), share)?;
         let seconds = started.elapsed().as_secs_f64();
         let kinds = save(args, name, work.path(), &tally)?;
-        let (all, rate) = (tally.messages.len(), tally.inputs as f64 / seconds.max(1e-9));
+        let (all, rate) = (tally.findings.len(), tally.inputs as f64 / seconds.max(1e-9));
         let n = tally.inputs;
         println!("{name:<16} {n:>10} {rate:>8.0} {:>10} {all:>9} {:>9}", tally.refused, kinds.len());
         for (path, n, finding) in &kinds {
@@ -83,15 +86,15 @@ fn replay(args: &Args, path: &Path, work: &Path) -> Result<ExitCode> {
     let more = ["--inputs".into(), "1".into(), "--replay".into(), path.display().to_string()];
     let end = supervise(args, &finding.reader, work, &more, &mut tally)?;
     if let End::Failed { failure, message, .. } = end {
-        tally.messages.push((0, failure, message));
+        tally.findings.push((0, failure, message));
     }
-    for (_, failure, message) in &tally.messages {
+    for (_, failure, message) in &tally.findings {
         println!("{failure}: {message}");
     }
-    if tally.messages.is_empty() {
+    if tally.findings.is_empty() {
         println!("{}", if tally.refused > 0 { "refused, as it should be" } else { "accepted" });
     }
-    Ok(if tally.messages.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if tally.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn try_reader(args: &Args, name: &str, work: &Path, share: Duration) -> Result<Tally> {
@@ -115,8 +118,10 @@ fn try_reader(args: &Args, name: &str, work: &Path, share: Duration) -> Result<T
         // Once more, alone: a busy machine is no finding, nor is memory that earlier inputs took.
         let alone = ["--inputs", "1", "--from", &number.to_string()].map(str::to_owned);
         match supervise(args, name, work, &alone, &mut Tally::default())? {
-            End::Failed { .. } => tally.messages.push((number, failure, message)),
-            End::Done => println!("    {name}: input {number} ended by a {failure} that did not come again: {message}"),
+            End::Failed { .. } => tally.findings.push((number, failure, message)),
+            End::Done => {
+                println!("    {name}: input {number} ended by a {failure} that did not come again: {message}")
+            }
         }
         let is_over = args.inputs.map_or(Instant::now() >= end, |n| from >= n);
         if is_over || tally.deaths >= MAX_DEATHS {
@@ -155,10 +160,12 @@ fn supervise(args: &Args, name: &str, work: &Path, more: &[String], tally: &mut 
                 tally.inputs += 1;
             }
             ("refused", _) => tally.refused += 1,
-            ("panic", Some(number)) => tally.messages.push((number, Failure::Panic, rest.to_owned())),
+            ("panic", Some(number)) => tally.findings.push((number, Failure::Panic, rest.to_owned())),
             ("message", Some(number)) => {
                 tally.refused += 1;
-                tally.messages.push((number, Failure::Message, rest.to_owned()));
+                if args.messages {
+                    tally.findings.push((number, Failure::Message, rest.to_owned()));
+                }
             }
             ("end", _) => {
                 ensure!(child.wait()?.success(), "{name}: a child ended badly after its last input");
@@ -198,17 +205,28 @@ fn lines(child: &mut Child) -> Result<Receiver<String>> {
 /// Writes down the first finding of each kind. Its path and how many there are.
 fn save(args: &Args, name: &str, work: &Path, tally: &Tally) -> Result<Vec<(PathBuf, usize, Finding)>> {
     let mut kinds: BTreeMap<(Failure, String), (usize, Finding)> = BTreeMap::new();
-    if tally.messages.is_empty() {
+    if tally.findings.is_empty() {
         return Ok(Vec::new());
     }
     let reader = readers::open(name, work)?;
     let input = |number| reader.damaged(&mut fwd_continual::stream(args.seed, name, [number, 0]));
-    for (number, failure, message) in &tally.messages {
+    for (number, failure, message) in &tally.findings {
         let Input { file, is_repaired, .. } = input(*number);
         let (reader, message) = (name.to_owned(), message.clone());
-        let finding = Finding { reader, seed: args.seed, number: *number, file, is_repaired, failure: *failure, message };
+        let finding = Finding {
+            reader,
+            seed: args.seed,
+            number: *number,
+            file,
+            is_repaired,
+            failure: *failure,
+            message,
+        };
         kinds.entry(finding.kind()).or_insert((0, finding)).0 += 1;
     }
     let dir = root().join("target/fuzz/findings");
-    kinds.into_values().map(|(n, finding)| Ok((finding.save(&dir, &input(finding.number))?, n, finding))).collect()
+    kinds
+        .into_values()
+        .map(|(n, finding)| Ok((finding.save(&dir, &input(finding.number))?, n, finding)))
+        .collect()
 }

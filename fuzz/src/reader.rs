@@ -61,6 +61,14 @@ impl Reader {
         Self { repair, ..self }
     }
 
+    /// Its files as they are.
+    #[cfg(test)]
+    pub(crate) fn intact(&self) -> Vec<Input> {
+        let of =
+            |seed: &Seed| Input { file: seed.name.clone(), bytes: seed.bytes.clone(), is_repaired: false };
+        self.seeds.iter().map(of).collect()
+    }
+
     /// A damaged file, drawn from a stream.
     pub(crate) fn damaged(&self, rng: &mut ChaCha8Rng) -> Input {
         /// No input grows beyond this.

@@ -5,14 +5,53 @@ use rand_chacha::ChaCha8Rng;
 use std::ops::Range;
 
 const NUMBERS: [&str; 22] = [
-    "0", "-1", "1", "-0", "0.5", "-1.5", "1e-400", "1e308", "-1e308", "1e999", "NaN", "nan", "inf", "Infinity", "65536", "2147483647",
-    "2147483648", "4294967296", "9223372036854775807", "9223372036854775808", "18446744073709551615", "99999999999999999999999999",
+    "0",
+    "-1",
+    "1",
+    "-0",
+    "0.5",
+    "-1.5",
+    "1e-400",
+    "1e308",
+    "-1e308",
+    "1e999",
+    "NaN",
+    "nan",
+    "inf",
+    "Infinity",
+    "65536",
+    "2147483647",
+    "2147483648",
+    "4294967296",
+    "9223372036854775807",
+    "9223372036854775808",
+    "18446744073709551615",
+    "99999999999999999999999999",
 ];
 
 const VALUES: [&str; 22] = [
-    "null", "true", "false", "\"\"", "[]", "{}", "[[]]", "[null]", "\" \"", "\"\\ud800\"", "\"\\u0000\"", "\"\\u001b[31m\"",
-    "\"\u{202e}\u{fffd}\u{1f600}\"", "\"..\"", "\"../../../../etc/passwd\"", "\"/dev/zero\"", "\"/\"", "\"0\"", "\"-1\"", "\"1e999\"",
-    "[0.1, 2, -3]", "{\"a\": 1}",
+    "null",
+    "true",
+    "false",
+    "\"\"",
+    "[]",
+    "{}",
+    "[[]]",
+    "[null]",
+    "\" \"",
+    "\"\\ud800\"",
+    "\"\\u0000\"",
+    "\"\\u001b[31m\"",
+    "\"\u{202e}\u{fffd}\u{1f600}\"",
+    "\"..\"",
+    "\"../../../../etc/passwd\"",
+    "\"/dev/zero\"",
+    "\"/\"",
+    "\"0\"",
+    "\"-1\"",
+    "\"1e999\"",
+    "[0.1, 2, -3]",
+    "{\"a\": 1}",
 ];
 
 const DEPTHS: [usize; 5] = [1, 16, 127, 128, 20_000];
@@ -42,7 +81,8 @@ pub(crate) fn change(rng: &mut ChaCha8Rng, text: &[u8]) -> Vec<u8> {
     match rng.random_range(0..12) {
         0 | 1 => {
             let numbers: Vec<&Token> = tokens.iter().filter(|token| token.kind == Kind::Number).collect();
-            let at = if numbers.is_empty() { &tokens[i] } else { numbers[rng.random_range(0..numbers.len())] };
+            let at =
+                if numbers.is_empty() { &tokens[i] } else { numbers[rng.random_range(0..numbers.len())] };
             replaced(text, at.range.clone(), NUMBERS[rng.random_range(0..NUMBERS.len())])
         }
         2 | 3 => replaced(text, span(&tokens, i), VALUES[rng.random_range(0..VALUES.len())]),
@@ -69,7 +109,11 @@ pub(crate) fn change(rng: &mut ChaCha8Rng, text: &[u8]) -> Vec<u8> {
         }
         9 => {
             let n = [100, 300, 5_000, 70_000][rng.random_range(0..4)];
-            replaced(text, span(&tokens, i), format!("\"{}\"", ["x", "é", "a b ", "\\n"][rng.random_range(0..4)].repeat(n)))
+            replaced(
+                text,
+                span(&tokens, i),
+                format!("\"{}\"", ["x", "é", "a b ", "\\n"][rng.random_range(0..4)].repeat(n)),
+            )
         }
         10 => lines(rng, text),
         _ => replaced(text, tokens[i].range.clone(), ""),
@@ -111,7 +155,13 @@ fn span(tokens: &[Token], i: usize) -> Range<usize> {
 /// The key and its value that begin at or before a token, as far as they are some.
 fn member(tokens: &[Token], i: usize) -> Range<usize> {
     let is_sign = |j: usize| matches!(tokens.get(j).map(|t| t.kind), Some(Kind::Mark(b':' | b'=')));
-    let key = if is_sign(i + 1) { i } else if i >= 2 && is_sign(i - 1) { i - 2 } else { return span(tokens, i) };
+    let key = if is_sign(i + 1) {
+        i
+    } else if i >= 2 && is_sign(i - 1) {
+        i - 2
+    } else {
+        return span(tokens, i);
+    };
     match tokens.get(key + 2) {
         Some(_) => tokens[key].range.start..span(tokens, key + 2).end,
         None => tokens[key].range.clone(),

@@ -39,7 +39,9 @@ pub(crate) fn benchmark() -> Result<Vec<(String, Vec<u8>)>> {
             let key = format!("toy/{name}-{i}");
             images.push((key.clone(), picture((60 * t + 10 * i) as u8)?));
             let split = ["train", "train", "val", "test"][i];
-            let line = json!({ "split": split, "image": key, "instruction": "What is it?", "answer": ["red", "blue"][i % 2] });
+            let answer = ["red", "blue"][i % 2];
+            let line =
+                json!({ "split": split, "image": key, "instruction": "What is it?", "answer": answer });
             lines += &format!("{line}\n");
         }
         files.push((format!("tasks/{name}.jsonl"), lines.into_bytes()));
@@ -59,7 +61,6 @@ pub(crate) struct Toy {
     pub(crate) model: PathBuf,
     pub(crate) bench: PathBuf,
     pub(crate) run: PathBuf,
-    pub(crate) cache: PathBuf,
 }
 
 impl Toy {
@@ -67,7 +68,7 @@ impl Toy {
     pub(crate) fn open(work: &Path) -> Result<Self> {
         let toy = work.join("toy");
         let of = |name: &str| toy.join(name);
-        let places = Self { model: of("model"), bench: of("bench"), run: of("run"), cache: of(".fwd-cache") };
+        let places = Self { model: of("model"), bench: of("bench"), run: of("run") };
         if !places.run.join("metrics.json").exists() {
             if toy.exists() {
                 fs::remove_dir_all(&toy)?;

@@ -20,7 +20,8 @@ pub(crate) fn index(folder: &Path) -> Result<Reader> {
 }
 
 fn files(folder: &Path, is_damaged: fn(&str) -> bool) -> Result<Reader> {
-    let intact: Vec<Seed> = toy::benchmark()?.into_iter().map(|(name, bytes)| Seed::new(name, bytes)).collect();
+    let intact: Vec<Seed> =
+        toy::benchmark()?.into_iter().map(|(name, bytes)| Seed::new(name, bytes)).collect();
     let mut folder = Folder::new(folder, &intact)?;
     let seeds = intact.into_iter().filter(|seed| is_damaged(&seed.name)).collect();
     Ok(Reader::new(seeds, move |input| {

@@ -24,7 +24,8 @@ pub(crate) fn configuration(folder: &Path) -> Result<Reader> {
         RunConfig::read(Some(&path), &[])?.check()?;
         // As `--set` has it: each line is an assignment.
         let text = String::from_utf8_lossy(&input.bytes);
-        let assignments: Vec<String> = text.lines().filter(|line| line.contains('=')).map(str::to_owned).collect();
+        let assignments: Vec<String> =
+            text.lines().filter(|line| line.contains('=')).map(str::to_owned).collect();
         let _ = RunConfig::read(None, &assignments).map(|config| config.check());
         Ok(())
     }))

@@ -62,3 +62,41 @@ pub(crate) fn open(name: &str, work: &Path) -> Result<Reader> {
     let open = ALL.iter().find(|(known, _)| *known == name).map(|(_, open)| open);
     open.context("a reader")?(&folder).with_context(|| format!("the reader `{name}`"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fwd_data::{ImageLimits, RgbImage};
+
+    #[test]
+    fn every_reader_accepts_its_intact_files() {
+        let work = tempfile::tempdir().unwrap();
+        for (name, _) in ALL {
+            let mut reader = open(name, work.path()).unwrap();
+            for input in reader.intact() {
+                // Pictures of formats that are not read are there to be refused.
+                let is_read =
+                    name != "images" || RgbImage::decode(&input.bytes, "", ImageLimits::default()).is_ok();
+                assert_eq!(
+                    reader.read(&input).is_ok(),
+                    is_read,
+                    "{name}: {}: {:?}",
+                    input.file,
+                    reader.read(&input)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn one_seed_gives_the_same_inputs_and_another_one_gives_others() {
+        let work = tempfile::tempdir().unwrap();
+        let reader = open("llava", work.path()).unwrap();
+        let draw = |seed| -> Vec<Vec<u8>> {
+            let stream = |number| fwd_continual::stream(seed, "llava", [number, 0]);
+            (0..50).map(|number| reader.damaged(&mut stream(number)).bytes).collect()
+        };
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+    }
+}

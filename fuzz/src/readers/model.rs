@@ -20,7 +20,8 @@ pub(crate) fn weights(folder: &Path) -> Result<Reader> {
     let (length, rest) = weights.bytes.split_first_chunk().context("a header")?;
     let header: Map<String, Value> = serde_json::from_slice(&rest[..u64::from_le_bytes(*length) as usize])?;
     let names = header.keys().filter(|name| *name != "__metadata__");
-    let index = json!({ "weight_map": names.map(|name| (name.clone(), SHARD.into())).collect::<Map<_, _>>() });
+    let index =
+        json!({ "weight_map": names.map(|name| (name.clone(), SHARD.into())).collect::<Map<_, _>>() });
     let seeds = vec![
         Seed::new(format!("sharded/{SHARD}"), weights.bytes.clone()),
         Seed::new(format!("sharded/{MODEL}.index.json"), index.to_string()),
@@ -61,7 +62,8 @@ fn model(folder: &Path, seeds: Vec<Seed>, intact: &[Seed]) -> Result<Reader> {
 pub(crate) fn tokenizer(folder: &Path) -> Result<Reader> {
     const TOKENIZERS: &str = "crates/fwd-data/tests/fixtures/tokenizers";
     let kinds = ["bert_wordpiece", "t5_unigram"];
-    let copy = |kind| Seed::copy(&format!("{kind}/tokenizer.json"), &format!("{TOKENIZERS}/{kind}/tokenizer.json"));
+    let copy =
+        |kind| Seed::copy(&format!("{kind}/tokenizer.json"), &format!("{TOKENIZERS}/{kind}/tokenizer.json"));
     let seeds: Vec<Seed> = kinds.into_iter().map(copy).collect::<Result<_>>()?;
     let mut folder = Folder::new(folder, &seeds)?;
     Ok(Reader::new(seeds, move |input| {

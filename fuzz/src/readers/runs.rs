@@ -4,10 +4,10 @@ use crate::folder::Folder;
 use crate::reader::{Reader, Seed};
 use crate::toy::Toy;
 use anyhow::{Context, Result};
-use fwd_run::{Observer, Silent};
 use fwd_run::comparison::{Comparison, ComparisonTable};
 use fwd_run::model::FeatureStore;
 use fwd_run::run::{RunMetrics, SavedRun, read_ranks};
+use fwd_run::{Observer, Silent};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,8 @@ pub(crate) fn run(folder: &Path) -> Result<Reader> {
     let toy = Toy::open(folder.parent().context("a folder")?)?;
     let files = files(&toy.run)?;
     // Seconds are those of the machine.
-    let is_read = |name: &str| !["log.txt", "lock", "timing.json"].contains(&name) && !name.starts_with("predictions");
+    let is_read =
+        |name: &str| !["log.txt", "lock", "timing.json"].contains(&name) && !name.starts_with("predictions");
     let mut seeds: Vec<Seed> = files.into_iter().filter(|seed| is_read(&seed.name)).collect();
     seeds.push(Seed::new("timing.json", fs::read(toy.run.join("timing.json"))?));
     let model = fwd_models::load(&toy.model, fwd_models::WeightDtype::F32, &candle_core::Device::Cpu)?;
@@ -32,7 +33,9 @@ pub(crate) fn run(folder: &Path) -> Result<Reader> {
         }
         let dir = folder.path().to_path_buf();
         let ranks = read_ranks(&dir).map(drop);
-        let table = Comparison::read(&[dir.clone(), dir.clone()], false).and_then(|c| ComparisonTable::new(c, None)).map(drop);
+        let table = Comparison::read(std::slice::from_ref(&dir), false)
+            .and_then(|c| ComparisonTable::new(c, None))
+            .map(drop);
         let metrics = RunMetrics::read(&dir).map(drop);
         SavedRun::read(&dir)?.prompts(&*model, None)?;
         ranks.and(table).and(metrics)

@@ -24,7 +24,8 @@ pub(crate) fn scores(_: &Path) -> Result<Reader> {
         }
         let predictions = Predictions::read(&input.bytes[..], &input.file)?;
         let texts: Vec<&str> = predictions.records().iter().map(|record| record.text.as_str()).collect();
-        let answers: Vec<Vec<&str>> = texts.iter().rev().map(|text| vec![*text, "(B) blue", "[0, 0, 10, 4]"]).collect();
+        let answers: Vec<Vec<&str>> =
+            texts.iter().rev().map(|text| vec![*text, "(B) blue", "[0, 0, 10, 4]"]).collect();
         for metric in METRICS {
             let _ = corpus_percent(metric, &texts, &answers);
         }

@@ -49,7 +49,8 @@ pub(crate) fn coco(folder: &Path) -> Result<Reader> {
 /// Hugging Face's parquet, plain and compressed.
 pub(crate) fn parquet(folder: &Path) -> Result<Reader> {
     let plain = table(Compression::UNCOMPRESSED)?;
-    let seeds = vec![Seed::new("plain.parquet", plain), Seed::new("snappy.parquet", table(Compression::SNAPPY)?)];
+    let seeds =
+        vec![Seed::new("plain.parquet", plain), Seed::new("snappy.parquet", table(Compression::SNAPPY)?)];
     records(folder, seeds, Format::Parquet)
 }
 
@@ -65,7 +66,7 @@ fn records(folder: &Path, seeds: Vec<Seed>, format: Format) -> Result<Reader> {
         let mut first = None;
         for format in [None, Some(format)] {
             // After a bad record the next one can be read, but not without end.
-            let limit = input.bytes.len() + 1;
+            let limit = input.bytes.len() + 16;
             let mut n_records = 0;
             match task::read(&path, format) {
                 Ok(records) => {

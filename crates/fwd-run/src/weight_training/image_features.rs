@@ -110,7 +110,8 @@ impl ImageFeatures {
                         |row: &[f32]| (tokens, channels, row.iter().map(|&x| f16::from_f32(x)).collect());
                     let computed: Vec<Kept> = flat.chunks_exact(flat.len() / n).map(of_image).collect();
                     for (path, kept) in paths.iter().zip(&computed) {
-                        write(cache, path, kept).with_context(|| format!("cannot write {}", path.display()))?;
+                        write(cache, path, kept)
+                            .with_context(|| format!("cannot write {}", path.display()))?;
                     }
                     computed
                 }
