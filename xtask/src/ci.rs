@@ -1,15 +1,17 @@
 //! What CI runs, in the order in which it fails soonest.
 
+use crate::fuzz::{self, FuzzArgs};
 use crate::kernels::{self, KernelsArgs};
+use crate::kills::{self, KillsArgs};
 use crate::shell::{command, root, run as execute};
-use crate::{dist, kills, package, tidy};
+use crate::{dist, package, tidy};
 use anyhow::{Result, ensure};
 use std::path::PathBuf;
 
 /// The README's test command.
 const TEST: [&str; 3] = ["cargo", "test", "--workspace"];
 
-/// The README's test command comes last; it is the one that takes time.
+/// What takes time comes last: the README's test command, damaged inputs, and kills.
 pub(crate) fn run() -> Result<()> {
     tidy::run()?;
     let readme = std::fs::read_to_string(root().join("README.md"))?;
@@ -32,7 +34,8 @@ pub(crate) fn run() -> Result<()> {
     kernels::emulate()?;
     execute(&mut command("cargo", &TEST[1..]))?;
     dist::travel()?;
-    kills::kills(20)
+    fuzz::fuzz(&FuzzArgs::for_seconds(60))?;
+    kills::kills(&KillsArgs::of_all(20))
 }
 
 /// cargo-deny, installed into the target folder on first use.

@@ -9,6 +9,7 @@ mod ci;
 mod comparison;
 mod data;
 mod dist;
+mod fuzz;
 mod kernels;
 mod kills;
 mod package;
@@ -28,16 +29,14 @@ enum Args {
     Tidy,
     /// Checks what `cargo publish` would send to crates.io, crate by crate, without sending anything.
     Package,
-    /// Kills a training run at random moments, lets it go on, and compares the result with that of an unbroken run.
-    Kills {
-        /// How many times the run is killed.
-        #[arg(long, default_value_t = 20)]
-        n: u32,
-    },
     /// The program in an archive for machines without Rust, in target/dist.
     Dist,
     /// Runs `demo --quick` from another folder while the source tree is hidden.
     Travel,
+    /// Kills the program's commands at random moments, starts them again, and compares what they write with what undisturbed ones do.
+    Kills(kills::KillsArgs),
+    /// Damages the inputs of every reader, and looks for panics, aborts, hangs and unbounded memory.
+    Fuzz(fuzz::FuzzArgs),
     /// Compiles the CUDA kernels for every target, and tables what they need. Fetches NVIDIA's compiler; needs no GPU.
     Kernels(kernels::KernelsArgs),
     /// Runs the CUDA kernels on the CPU and compares them with their references.
@@ -70,9 +69,10 @@ fn main() -> Result<()> {
         Args::Ci => ci::run(),
         Args::Tidy => tidy::run(),
         Args::Package => package::run(),
-        Args::Kills { n } => kills::kills(n),
         Args::Dist => dist::dist(),
         Args::Travel => dist::travel(),
+        Args::Kills(args) => kills::kills(&args),
+        Args::Fuzz(args) => fuzz::fuzz(&args),
         Args::Kernels(args) => kernels::kernels(&args),
         Args::Emulate => kernels::emulate(),
         Args::Bundle(args) => bundle::bundle(&args),

@@ -25,43 +25,6 @@ fn wait_for(what: &str, is_there: impl Fn() -> bool) {
     }
 }
 
-/// `FWD_KILLS` of them, 3 if it is not set.
-#[test]
-fn killed_at_random_moments_a_run_ends_as_the_unbroken_one() {
-    let n_kills: u32 = std::env::var("FWD_KILLS").map_or(3, |n| n.parse().unwrap());
-    let place = Place::new();
-    let began = Instant::now();
-    succeed(&mut place.train("whole", &[&LONG[..], &["--cache", "cache-whole"]].concat()));
-    let whole = began.elapsed();
-    // A linear congruential sequence: where a process is when its time has come is random enough.
-    let mut state = 12_345u64;
-    let mut n_killed = 0;
-    for kill in 0.. {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let share = (state >> 40) as f64 / f64::from(1u32 << 24);
-        let mut child = start(&mut place.train("run", &LONG));
-        std::thread::sleep(whole.mul_f64(share / 2.0));
-        if child.try_wait().unwrap().is_none() {
-            child.kill().unwrap();
-            n_killed += 1;
-        }
-        child.wait().unwrap();
-        // A run that ended between two kills is checked, and another one begun.
-        if place.path("run/metrics.json").exists() {
-            assert_eq!(place.metrics_bytes("run"), place.metrics_bytes("whole"), "after {kill} starts");
-            fs::remove_dir_all(place.path("run")).unwrap();
-        }
-        if n_killed == n_kills {
-            break;
-        }
-    }
-    succeed(&mut place.train("run", &LONG));
-    assert_eq!(place.metrics_bytes("run"), place.metrics_bytes("whole"));
-    assert_eq!(place.ranks_bytes("run"), place.ranks_bytes("whole"));
-    let left: Vec<_> = fs::read_dir(place.path("run")).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert!(left.iter().all(|name| !name.to_string_lossy().starts_with(".tmp")), "{left:?}");
-}
-
 #[test]
 fn ctrl_c_saves_and_says_how_to_go_on() {
     let place = Place::new();

@@ -5,50 +5,9 @@
 
 mod common;
 
-use common::{Place, fail, succeed};
+use common::{Place, RECIPE, fail, succeed};
 use std::fs;
 use std::process::Command;
-
-const RECIPE: &str = r#"
-seed = 1
-steps = 20
-stop_after = 8
-decay_from = 5
-batch_size = 4
-augmentation = { views = 3, upright = [] }
-prompting = { tokens = 2, share = 0.5, replaced = 0.5, tasks = ["squares"] }
-diversity = { weight = 3.0, share = 0.4, rank = 0.1 }
-min_word_count = 1
-[weights]
-squares = 1.0
-[optimiser]
-lr = 1e-3
-beta2 = 0.98
-eps = 1e-6
-weight_decay = 0.05
-warm_up = 2
-final_share = 0.05
-max_norm = 1.0
-[model]
-image_size = 64
-qformer_width = 32
-qformer_hidden = 48
-qformer_layers = 2
-qformer_heads = 2
-queries = 4
-d_model = 32
-d_ff = 48
-d_kv = 16
-heads = 2
-encoder_layers = 1
-decoder_layers = 1
-[[phases]]
-from = 0
-only = { squares = ["square"] }
-[[phases]]
-from = 4
-weights = { squares = 2.0 }
-"#;
 
 #[test]
 fn a_model_is_trained_interrupted_and_used() {

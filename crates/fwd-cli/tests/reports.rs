@@ -4,9 +4,8 @@
 
 mod common;
 
-use common::{Place, fail, succeed};
+use common::{Place, fail, files, succeed};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -66,22 +65,6 @@ fn copy_all(from: &Path, to: &Path) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
     }
-}
-
-/// The files of a folder by name.
-fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut out = BTreeMap::new();
-    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
-        let name = entry.file_name().into_string().unwrap();
-        if entry.path().is_dir() {
-            out.extend(
-                files(&entry.path()).into_iter().map(|(file, bytes)| (format!("{name}/{file}"), bytes)),
-            );
-        } else {
-            out.insert(name, fs::read(entry.path()).unwrap());
-        }
-    }
-    out
 }
 
 #[test]

@@ -4,7 +4,9 @@
 //! Source: the rules and tables of the official evaluator, `vqaEval.py` of <https://github.com/GT-Vision-Lab/VQA> (Antol et al.,
 //! *VQA: Visual Question Answering*, ICCV 2015; <https://visualqa.org/evaluation.html>).
 
+use std::collections::HashMap;
 use std::iter::once;
+use std::sync::LazyLock;
 
 /// Punctuation that is removed or becomes a space. The apostrophe, the colon and the full stop are not among it.
 const PUNCTUATION: &str = ";/[]\"{}()=+\\_-><@`,?!";
@@ -101,17 +103,24 @@ pub(crate) fn words(text: &str, drop_articles: bool) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
+/// The contractions by what they are without one of their apostrophes; the first one in the table counts.
+static WITHOUT_APOSTROPHE: LazyLock<HashMap<String, &str>> = LazyLock::new(|| {
+    let mut all = HashMap::new();
+    for full in CONTRACTIONS.split_whitespace() {
+        for (i, _) in full.match_indices('\'') {
+            all.entry([&full[..i], &full[i + 1..]].concat()).or_insert(full);
+        }
+    }
+    all
+});
+
 /// The contraction that the word is but for one apostrophe, or the word itself.
 fn with_apostrophe(word: &str) -> &str {
     // The one entry of the official table that takes an apostrophe away.
     if word == "somebody'd" {
         return "somebodyd";
     }
-    let lacks_one = |full: &&str| {
-        full.len() == word.len() + 1
-            && full.match_indices('\'').any(|(i, _)| word.strip_prefix(&full[..i]) == Some(&full[i + 1..]))
-    };
-    CONTRACTIONS.split_whitespace().find(lacks_one).unwrap_or(word)
+    WITHOUT_APOSTROPHE.get(word).copied().unwrap_or(word)
 }
 
 #[cfg(test)]

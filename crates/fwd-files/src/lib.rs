@@ -1,38 +1,13 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod temporary;
+
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, IntoInnerError, Read, Write};
 use std::path::Path;
-use tempfile::NamedTempFile;
 
-/// How the names of temporary files begin.
-const PREFIX: &str = ".tmp";
-
-/// Creates a temporary file in a folder that exists; dropping it deletes the file.
-///
-/// On Unix it has the permissions of an ordinary file, `0o666` without the bits of the umask. (The default of `tempfile`, `0o600`,
-/// would hide a renamed file from every other user.) Its name begins with `.tmp`.
-///
-/// # Errors
-/// The system's error if the file cannot be created.
-pub fn temporary(dir: &Path) -> io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.prefix(PREFIX).tempfile_in(dir)
-}
-
-/// Whether a file of this name was made by [`temporary`]: its name begins with `.tmp`.
-///
-/// # Examples
-/// ```
-/// assert!(fwd_files::is_temporary(".tmpA1b2C3"));
-/// assert!(!fwd_files::is_temporary("metrics.tmp"));
-/// ```
-pub fn is_temporary(name: &str) -> bool {
-    name.starts_with(PREFIX)
-}
+pub use temporary::{TemporaryFolder, is_temporary, sweep, temporary, temporary_folder};
 
 /// Replaces the content of a file by `bytes`, or creates it, and creates missing folders on the way.
 ///

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use fwd_files::{is_temporary, read, read_to_string, temporary, write_atomically, write_atomically_with};
+use fwd_files::{
+    is_temporary, read, read_to_string, sweep, temporary, temporary_folder, write_atomically,
+    write_atomically_with,
+};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{Error, ErrorKind};
@@ -77,6 +80,43 @@ fn a_dropped_temporary_file_is_deleted() {
     let dir = tempfile::tempdir().unwrap();
     drop(temporary(dir.path()).unwrap());
     assert!(names(dir.path()).is_empty());
+}
+
+#[cfg(unix)]
+#[test]
+fn what_dead_processes_left_is_swept_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, folder) = (temporary(dir.path()).unwrap(), temporary_folder(dir.path()).unwrap());
+    fs::write(folder.path().join("part"), b"x").unwrap();
+    // As a process leaves them that is killed: closed, and in their places.
+    let left = temporary(dir.path()).unwrap().into_temp_path().keep().unwrap();
+    let left_folder = dir.path().join(".tmp-aB3dE6");
+    fs::create_dir(&left_folder).unwrap();
+    fs::write(left_folder.join("part"), b"x").unwrap();
+    // Of an older version, which locked nothing: one that may be in use, and one that is too old for that.
+    let [young, old] = [".tmpaB3dE6", ".tmpAb3dE6"].map(|name| dir.path().join(name));
+    fs::write(&young, b"x").unwrap();
+    let hours_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+    fs::File::create(&old).unwrap().set_modified(hours_ago).unwrap();
+    // Somebody's own.
+    let own = [".tmp-notes-of-mine", ".tmp-ab.txt", "a.tmp"].map(|name| dir.path().join(name));
+    own.iter().for_each(|path| fs::write(path, b"x").unwrap());
+    sweep(dir.path());
+    assert!(file.path().exists() && folder.path().join("part").exists() && young.exists());
+    assert!(own.iter().all(|path| path.exists()));
+    assert!(!left.exists() && !left_folder.exists() && !old.exists());
+    sweep(&dir.path().join("nowhere"));
+}
+
+#[test]
+fn a_temporary_folder_stays_if_it_is_renamed_and_goes_if_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = temporary_folder(dir.path()).unwrap();
+    fs::write(made.path().join("a"), b"content").unwrap();
+    made.persist(&dir.path().join("made")).unwrap();
+    drop(temporary_folder(dir.path()).unwrap());
+    assert_eq!(names(dir.path()), ["made"]);
+    assert_eq!(fs::read(dir.path().join("made/a")).unwrap(), b"content");
 }
 
 #[cfg(unix)]

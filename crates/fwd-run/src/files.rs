@@ -5,11 +5,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
 
-/// Writes a temporary file beside `path`, flushes it to the disk, renames it, and flushes the folder.
+/// Writes a temporary file beside `path`, flushes it to the disk, renames it, and flushes the folder. What processes that were
+/// killed while they wrote have left in the folder is deleted.
 ///
 /// # Errors
 /// An error of the system, naming the file; an older file is still whole then.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    path.parent().into_iter().for_each(fwd_files::sweep);
     fwd_files::write_atomically(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 

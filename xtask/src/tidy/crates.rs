@@ -10,7 +10,7 @@ const LAYERS: [&[&str]; 6] = [
     &["fwd-prompt", "fwd-data"],
     &["fwd-models"],
     &["fwd-run"],
-    &["fwd-cli", "fwd-benches"],
+    &["fwd-cli", "fwd-benches", "fwd-fuzz"],
 ];
 
 /// The crate that builds the others: it has no layer, and none may use it.

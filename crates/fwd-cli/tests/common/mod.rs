@@ -4,6 +4,7 @@
 
 use image::{Rgb, RgbImage};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,48 @@ pub(crate) struct Place {
 
 /// Tasks that are learnt one after another.
 pub(crate) const TASKS: [&str; 2] = ["colours", "corners"];
+
+/// A pre-training of a small model, of few steps.
+pub(crate) const RECIPE: &str = r#"
+seed = 1
+steps = 20
+stop_after = 8
+decay_from = 5
+batch_size = 4
+augmentation = { views = 3, upright = [] }
+prompting = { tokens = 2, share = 0.5, replaced = 0.5, tasks = ["squares"] }
+diversity = { weight = 3.0, share = 0.4, rank = 0.1 }
+min_word_count = 1
+[weights]
+squares = 1.0
+[optimiser]
+lr = 1e-3
+beta2 = 0.98
+eps = 1e-6
+weight_decay = 0.05
+warm_up = 2
+final_share = 0.05
+max_norm = 1.0
+[model]
+image_size = 64
+qformer_width = 32
+qformer_hidden = 48
+qformer_layers = 2
+qformer_heads = 2
+queries = 4
+d_model = 32
+d_ff = 48
+d_kv = 16
+heads = 2
+encoder_layers = 1
+decoder_layers = 1
+[[phases]]
+from = 0
+only = { squares = ["square"] }
+[[phases]]
+from = 4
+weights = { squares = 2.0 }
+"#;
 
 impl Place {
     pub(crate) fn new() -> Self {
@@ -175,4 +218,20 @@ fn write_benchmark(dir: &Path) {
     }
     fs::write(dir.join("squares/images.pack"), pack).unwrap();
     fs::write(dir.join("benchmark.json"), json!({ "version": 1, "tasks": infos }).to_string()).unwrap();
+}
+
+/// The files below a folder by their names in it.
+pub(crate) fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut out = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        if entry.path().is_dir() {
+            out.extend(
+                files(&entry.path()).into_iter().map(|(file, bytes)| (format!("{name}/{file}"), bytes)),
+            );
+        } else {
+            out.insert(name, fs::read(entry.path()).unwrap());
+        }
+    }
+    out
 }

@@ -238,16 +238,13 @@ pub(super) fn make_folder(out: &Path, fill: impl FnOnce(&Path) -> Result<()>) ->
     if is_taken {
         return Err(io(io::Error::new(ErrorKind::AlreadyExists, "something is there already")));
     }
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    let made = builder.prefix(".fwd-convert-").tempdir_in(parent).map_err(io)?;
+    fwd_files::sweep(parent);
+    let made = fwd_files::temporary_folder(parent).map_err(io)?;
     fill(made.path())?;
     if out.exists() {
         fs::remove_dir(out).map_err(io)?;
     }
-    fs::rename(made.path(), out).map_err(io)?;
-    let _ = made.keep();
+    made.persist(out).map_err(io)?;
     #[cfg(unix)]
     fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(io)?;
     Ok(())

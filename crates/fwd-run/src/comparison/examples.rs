@@ -117,10 +117,10 @@ pub fn examples(
 /// # Errors
 /// If it is not there any more, or another one.
 pub fn benchmark_of(manifest: &Manifest, given: Option<&Path>) -> Result<Benchmark> {
-    let dir = given.unwrap_or(&manifest.bench_dir);
+    let dir = given.map_or_else(|| manifest.bench_dir(), |dir| Ok(dir.to_path_buf()))?;
     let on_bad = if manifest.run.config.skip_bad { OnBad::Skip } else { OnBad::Refuse };
-    let bench = task::open(dir, on_bad)?.bench;
-    manifest.check_benchmark(&bench.hash().to_string(), dir)?;
+    let bench = task::open(&dir, on_bad)?.bench;
+    manifest.check_benchmark(&bench.hash().to_string(), &dir)?;
     Ok(bench)
 }
 

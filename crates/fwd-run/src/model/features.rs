@@ -47,6 +47,7 @@ impl<'a> FeatureStore<'a> {
         dir: PathBuf,
         observer: &'a dyn Observer,
     ) -> Self {
+        fwd_files::sweep(&dir);
         Self { backbone, bench, dir, observer, unwritable: Once::new() }
     }
 
@@ -116,7 +117,7 @@ impl<'a> FeatureStore<'a> {
 
     /// A cache that cannot be written costs time, not the run.
     fn keep(&self, path: &Path, sample: &Sample) {
-        if let Err(error) = write(path, sample) {
+        if let Err(error) = write(&self.dir, path, sample) {
             self.unwritable.call_once(|| {
                 tracing::warn!("{}: {error}; features are not kept for the next run", self.dir.display());
             });
@@ -125,9 +126,9 @@ impl<'a> FeatureStore<'a> {
 }
 
 /// Renamed into place, so that two processes cannot mix. It is not flushed to the disk: the checksum tells what a power cut left.
-fn write(path: &Path, sample: &Sample) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(dir)?;
+/// The temporary file is in `dir` itself, where the next process looks for leftovers.
+fn write(dir: &Path, path: &Path, sample: &Sample) -> io::Result<()> {
+    fs::create_dir_all(path.parent().unwrap_or(dir))?;
     let mut file = fwd_files::temporary(dir)?;
     file.write_all(&encode(sample))?;
     file.persist(path).map_err(|error| error.error)?;
@@ -235,7 +236,7 @@ mod tests {
             text_query: vec![4.0],
             labels: Vec::new(),
         };
-        write(&path, &sample).unwrap();
+        write(dir.path(), &path, &sample).unwrap();
         assert_eq!(read(&path).unwrap(), Some(sample));
         fs::write(&path, b"FWDFEAT3").unwrap();
         assert!(read(&path).is_err());

@@ -135,14 +135,12 @@ fn take_lock(paths: &RunPaths) -> Result<File> {
     Ok(file)
 }
 
-/// Removes the temporary files of a process that was killed while it wrote one. What cannot be removed only takes space.
+/// Removes the temporary files of processes that were killed while they wrote one, in all folders.
 fn remove_leftovers(dir: &Path) {
+    fwd_files::sweep(dir);
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_dir {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_leftovers(&entry.path());
-        } else if fwd_files::is_temporary(&entry.file_name().to_string_lossy()) {
-            let _ = fs::remove_file(entry.path());
         }
     }
 }

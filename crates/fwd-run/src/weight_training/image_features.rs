@@ -81,6 +81,7 @@ impl ImageFeatures {
         cache: &Path,
         observer: &dyn Observer,
     ) -> Result<Self> {
+        fwd_files::sweep(&folder(cache));
         let progress = observer.begin("vision network", views.len());
         let (mut rows, mut shape) = (BTreeMap::new(), (0, 0));
         for batch in views.chunks(BATCH) {
@@ -110,7 +111,8 @@ impl ImageFeatures {
                         |row: &[f32]| (tokens, channels, row.iter().map(|&x| f16::from_f32(x)).collect());
                     let computed: Vec<Kept> = flat.chunks_exact(flat.len() / n).map(of_image).collect();
                     for (path, kept) in paths.iter().zip(&computed) {
-                        write(path, kept).with_context(|| format!("cannot write {}", path.display()))?;
+                        write(cache, path, kept)
+                            .with_context(|| format!("cannot write {}", path.display()))?;
                     }
                     computed
                 }
@@ -218,6 +220,11 @@ fn seen(view: &View<'_>, pixels: Vec<f32>, (height, width): (usize, usize)) -> V
 /// Pixels that are decoded otherwise have other features, which get other names.
 const DECODING: &[u8] = b"libjpeg-turbo";
 
+/// Where they lie in a cache.
+fn folder(cache: &Path) -> PathBuf {
+    cache.join("vision")
+}
+
 /// Of the plain view, the name does not depend on views.
 fn path(cache: &Path, tower_hash: &str, bench: &Benchmark, view: &View<'_>) -> Result<PathBuf> {
     let mut hasher = Sha256::new();
@@ -228,7 +235,7 @@ fn path(cache: &Path, tower_hash: &str, bench: &Benchmark, view: &View<'_>) -> R
         hasher.update(format!("{} {} {}", view.number, view.may_flip, view.key));
     }
     let name = hex(&hasher.finalize());
-    Ok(cache.join("vision").join(&name[..2]).join(&name[2..]))
+    Ok(folder(cache).join(&name[..2]).join(&name[2..]))
 }
 
 /// The largest file that is read, in bytes: 65,536 tokens of 2048 channels.
@@ -241,19 +248,20 @@ fn read(path: &Path) -> Option<Kept> {
     let word =
         |i: usize| u32::from_le_bytes([head[4 * i], head[4 * i + 1], head[4 * i + 2], head[4 * i + 3]]);
     let (tokens, channels) = (word(0) as usize, word(1) as usize);
-    if word(2) != crc32fast::hash(body)
-        || tokens.checked_mul(channels).and_then(|n| n.checked_mul(2)) != Some(body.len())
-    {
+    // A damaged head may say anything.
+    let n_bytes = tokens.checked_mul(channels).and_then(|n| n.checked_mul(2));
+    if word(2) != crc32fast::hash(body) || n_bytes != Some(body.len()) {
         return None;
     }
     Some((tokens, channels, body.as_chunks::<2>().0.iter().map(|&b| f16::from_le_bytes(b)).collect()))
 }
 
-fn write(path: &Path, (tokens, channels, row): &Kept) -> std::io::Result<()> {
+/// The temporary file is in the folder of `cache`, where the next process looks for leftovers.
+fn write(cache: &Path, path: &Path, (tokens, channels, row): &Kept) -> std::io::Result<()> {
     let body: Vec<u8> = row.iter().flat_map(|x| x.to_le_bytes()).collect();
-    let dir = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(dir)?;
-    let mut file = fwd_files::temporary(dir)?;
+    let dir = folder(cache);
+    fs::create_dir_all(path.parent().unwrap_or(&dir))?;
+    let mut file = fwd_files::temporary(&dir)?;
     for word in [*tokens as u32, *channels as u32, crc32fast::hash(&body)] {
         file.write_all(&word.to_le_bytes())?;
     }

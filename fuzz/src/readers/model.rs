@@ -1,0 +1,96 @@
+//! What a model directory holds: weights, configurations, tokenizers.
+
+use crate::folder::Folder;
+use crate::reader::{Reader, Seed};
+use anyhow::{Context, Result};
+use candle_core::Device;
+use fwd_data::{ImageProcessor, RgbImage, TextTokenizer};
+use fwd_models::WeightDtype;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+const SETS: &str = "crates/fwd-models/tests/fixtures/sets";
+const MODEL: &str = "model.safetensors";
+const SHARD: &str = "model-00001-of-00001.safetensors";
+
+/// `model.safetensors`, and shards with their index.
+pub(crate) fn weights(folder: &Path) -> Result<Reader> {
+    let set = format!("{SETS}/instructblip-tiny");
+    let weights = Seed::copy(&format!("single/{MODEL}"), &format!("{set}/{MODEL}"))?;
+    let (length, rest) = weights.bytes.split_first_chunk().context("a header")?;
+    let header: Map<String, Value> = serde_json::from_slice(&rest[..u64::from_le_bytes(*length) as usize])?;
+    let names = header.keys().filter(|name| *name != "__metadata__");
+    let index =
+        json!({ "weight_map": names.map(|name| (name.clone(), SHARD.into())).collect::<Map<_, _>>() });
+    let seeds = vec![
+        Seed::new(format!("sharded/{SHARD}"), weights.bytes.clone()),
+        Seed::new(format!("sharded/{MODEL}.index.json"), index.to_string()),
+        weights,
+    ];
+    let mut intact = seeds.clone();
+    for place in ["single", "sharded"] {
+        for name in ["config.json", "generation_config.json"] {
+            intact.push(Seed::copy(&format!("{place}/{name}"), &format!("{set}/{name}"))?);
+        }
+    }
+    model(folder, seeds, &intact)
+}
+
+/// `config.json` and `generation_config.json` beside the right weights.
+pub(crate) fn config(folder: &Path) -> Result<Reader> {
+    let (mut seeds, mut intact) = (Vec::new(), Vec::new());
+    for set in ["instructblip-tiny", "blip2-tiny"] {
+        for name in ["config.json", "generation_config.json"] {
+            seeds.push(Seed::copy(&format!("{set}/{name}"), &format!("{SETS}/{set}/{name}"))?);
+        }
+        intact.push(Seed::copy(&format!("{set}/{MODEL}"), &format!("{SETS}/{set}/{MODEL}"))?);
+    }
+    intact.extend(seeds.iter().cloned());
+    model(folder, seeds, &intact)
+}
+
+fn model(folder: &Path, seeds: Vec<Seed>, intact: &[Seed]) -> Result<Reader> {
+    let mut folder = Folder::new(folder, intact)?;
+    Ok(Reader::new(seeds, move |input| {
+        let path = folder.damage(input)?;
+        fwd_models::load(path.parent().context("a folder")?, WeightDtype::F32, &Device::Cpu)?;
+        Ok(())
+    }))
+}
+
+/// `tokenizer.json` of both kinds.
+pub(crate) fn tokenizer(folder: &Path) -> Result<Reader> {
+    const TOKENIZERS: &str = "crates/fwd-data/tests/fixtures/tokenizers";
+    let kinds = ["bert_wordpiece", "t5_unigram"];
+    let copy =
+        |kind| Seed::copy(&format!("{kind}/tokenizer.json"), &format!("{TOKENIZERS}/{kind}/tokenizer.json"));
+    let seeds: Vec<Seed> = kinds.into_iter().map(copy).collect::<Result<_>>()?;
+    let mut folder = Folder::new(folder, &seeds)?;
+    Ok(Reader::new(seeds, move |input| {
+        let tokenizer = TextTokenizer::open(&folder.damage(input)?)?;
+        for text in ["What colour is the dog's <image> 2 é?", "", " \u{0}\u{fffd}日本 🙂"] {
+            let ids = tokenizer.encode(text)?;
+            tokenizer.decode(&ids)?;
+        }
+        tokenizer.encode_batch(&["one", "one two three"])?;
+        tokenizer.decode(&[0, 1, 5, 1000, u32::MAX])?;
+        Ok(())
+    }))
+}
+
+/// `preprocessor_config.json`, and the processing that it describes.
+pub(crate) fn processor(folder: &Path) -> Result<Reader> {
+    let from = "crates/fwd-data/tests/fixtures/images/preprocessor_config.json";
+    let seeds = vec![
+        Seed::copy("a/preprocessor_config.json", from)?,
+        Seed::copy("b/preprocessor_config.json", "assets/mini/preprocessor_config.json")?,
+    ];
+    let mut folder = Folder::new(folder, &seeds)?;
+    let image = RgbImage::new(5, 3, vec![77; 45])?;
+    Ok(Reader::new(seeds, move |input| {
+        let path = folder.damage(input)?;
+        let processor = ImageProcessor::open(path.parent().context("a folder")?)?;
+        processor.process(&image);
+        Ok(())
+    }))
+}

@@ -1,0 +1,32 @@
+//! `cargo xtask fuzz`: the harness that damages the inputs of every reader, built and run.
+
+use crate::shell::{command, run};
+use anyhow::Result;
+
+/// What it is built with, and what it is told.
+#[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct FuzzArgs {
+    /// Build it optimised, as the program is released: faster, but overflows go unseen.
+    #[arg(long)]
+    release: bool,
+    /// What the harness is told; `--help` shows what it understands.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+impl FuzzArgs {
+    /// What CI runs.
+    pub(crate) fn for_seconds(seconds: u32) -> Self {
+        Self { release: false, args: vec!["--seconds".into(), seconds.to_string()] }
+    }
+}
+
+/// Builds and runs the harness, which fails if it finds anything.
+pub(crate) fn fuzz(args: &FuzzArgs) -> Result<()> {
+    let mut harness = command("cargo", &["run", "--quiet", "--package", "fwd-fuzz"]);
+    if args.release {
+        harness.arg("--release");
+    }
+    run(harness.arg("--").args(&args.args))
+}
