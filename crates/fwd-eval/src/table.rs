@@ -282,7 +282,8 @@ impl ScoreTable {
             };
             return Err(self.not_a_table(header_line, i + offset, what));
         }
-        for (i, name) in self.moments.iter().enumerate().filter(|(_, name)| is_one_of(name, &SUMMARIES)) {
+        if let Some(i) = self.moments.iter().position(|name| is_one_of(name, &SUMMARIES)) {
+            let name = &self.moments[i];
             let what = format!("the row `{name}` is no moment: leave it out");
             return Err(self.not_a_table(self.lines[i], 1, what));
         }
@@ -346,19 +347,20 @@ impl ScoreTable {
             Err(self.not_a_table(self.lines[i], j + self.n_names + 1, what.to_owned()))
         };
         let marks = || all().filter(|(.., score)| score.decimal.is_some());
-        if let Some((.., first)) = marks().next() {
-            if let Some((i, j, _)) = marks().find(|(.., score)| score.decimal != first.decimal) {
-                return error((i, j), "one table has either decimal points or decimal commas");
-            }
+        if let Some((.., first)) = marks().next()
+            && let Some((i, j, _)) = marks().find(|(.., score)| score.decimal != first.decimal)
+        {
+            return error((i, j), "one table has either decimal points or decimal commas");
         }
         let plain = || all().filter(|(.., score)| !score.is_percent && score.value != 0.0);
-        if all().any(|(.., score)| score.is_percent) && plain().all(|(.., score)| score.value.abs() <= 1.0) {
-            if let Some((i, j, _)) = plain().next() {
-                return error(
-                    (i, j),
-                    "is this a share of 1 or percent? Others have a percent sign: give all one",
-                );
-            }
+        if all().any(|(.., score)| score.is_percent)
+            && plain().all(|(.., score)| score.value.abs() <= 1.0)
+            && let Some((i, j, _)) = plain().next()
+        {
+            return error(
+                (i, j),
+                "is this a share of 1 or percent? Others have a percent sign: give all one",
+            );
         }
         Ok(())
     }
