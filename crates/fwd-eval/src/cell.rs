@@ -10,7 +10,7 @@ pub(crate) enum Cell {
     Score(Score),
     /// Almost a number: `9O`, `1e`, `85 (3)`, `inf`. Nobody calls a task so.
     NearlyScore,
-    /// Words.
+    /// Anything else, such as the name of a task.
     Text,
 }
 

@@ -115,7 +115,7 @@ impl Iterator for CsvRecords {
     }
 }
 
-/// A row.
+/// A row of the table.
 struct Row {
     cells: Vec<Vec<u8>>,
     /// Whether the file ends with it, without the end of a line.

@@ -51,7 +51,7 @@ pub struct Made {
 /// A task that was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MadeTask {
-    /// Its name.
+    /// The name that commands know it by, made of the name of its folder or table.
     pub name: String,
     /// The number of its classes; none for a task from a table.
     pub n_classes: Option<usize>,
