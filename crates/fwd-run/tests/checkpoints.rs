@@ -62,8 +62,11 @@ fn a_model_whose_bridge_reads_no_instruction_has_no_limit() {
     backbone.features(&png(), "x.png", Orientation::Stored, &long).unwrap();
 }
 
+/// Where a file of the model is.
+type Place<'a> = &'a dyn Fn(&str) -> PathBuf;
+
 /// Opens the small model after a change to its files.
-fn open_changed(dir: &Path, change: impl FnOnce(&dyn Fn(&str) -> PathBuf)) -> anyhow::Result<Backbone> {
+fn open_changed(dir: &Path, change: impl FnOnce(Place<'_>)) -> anyhow::Result<Backbone> {
     model::write(dir);
     change(&|name| dir.join(name));
     Backbone::open(dir, &Device::Cpu)
@@ -160,7 +163,7 @@ fn the_hash_of_a_model_is_that_of_names_lengths_and_contents_of_its_files() {
 #[test]
 fn folders_and_files_that_lack_something_are_told_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
-    let refused = |change: &dyn Fn(&dyn Fn(&str) -> PathBuf), parts: &[&str]| {
+    let refused = |change: &dyn Fn(Place<'_>), parts: &[&str]| {
         let error = format!("{:#}", open_changed(folder.path(), |file| change(file)).unwrap_err());
         parts.iter().for_each(|part| assert!(error.contains(part), "`{part}` is missing in: {error}"));
         for entry in fs::read_dir(folder.path()).unwrap() {
