@@ -27,7 +27,7 @@ fn writers<'a>(out: &'a str, file: &'a str) -> [(Vec<&'a str>, &'a str); 6] {
         (vec!["analyze", "--run", "a", "--out", out], out),
         (vec!["report", "a", "b", "--out", out], out),
         (vec!["compare", "a", "b", "--out", file], file),
-        (vec!["data", "convert", "bench", "--to", "coin", "--out", out], out),
+        (vec!["data", "convert", "bench", out, "--to", "coin"], out),
     ]
 }
 
@@ -52,7 +52,8 @@ fn on_a_full_disk_every_command_says_so_and_keeps_what_is_there() {
         succeed(&mut command);
         let whole = files(&place.path("."));
         let refused = fail(&mut on_a_full_disk(&place, &command));
-        let expected = if args[0] == "data" { "something is there already" } else { "help: there is no room" };
+        let expected =
+            if args[0] == "data" { "something is there already" } else { "help: there is no room" };
         assert!(refused.contains(expected), "{args:?}: {refused}");
         assert!(files(&place.path(".")) == whole, "{args:?} has changed files");
         let made = place.path(out);
