@@ -27,7 +27,7 @@ fn writers<'a>(out: &'a str, file: &'a str) -> [(Vec<&'a str>, &'a str); 6] {
         (vec!["analyze", "--run", "a", "--out", out], out),
         (vec!["report", "a", "b", "--out", out], out),
         (vec!["compare", "a", "b", "--out", file], file),
-        (vec!["data", "convert", "bench", "--to", "coin", "--out", out], out),
+        (vec!["data", "convert", "bench", out, "--to", "coin"], out),
     ]
 }
 

@@ -81,7 +81,7 @@ const COMMANDS: [Killed; 8] = [
     },
     Killed {
         name: "convert",
-        start: |place, out| place.program(&["data", "convert", "bench", "--to", "coin", "--out", out]),
+        start: |place, out| place.program(&["data", "convert", "bench", out, "--to", "coin"]),
         writes: Writes::Folder,
         is_final: true,
     },

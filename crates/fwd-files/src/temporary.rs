@@ -98,7 +98,7 @@ pub fn is_temporary(name: &str) -> bool {
 
 /// Deletes the temporary files and folders in a folder whose processes were killed, but not those of living ones.
 ///
-/// Folders inside are not searched. What cannot be deleted, and a folder that does not exist, is passed over: leftovers only take
+/// The empty path is the working directory, as the parent of a bare file name. Folders inside are not searched. What cannot be deleted, and a folder that does not exist, is passed over: leftovers only take
 /// space.
 ///
 /// # Examples
@@ -113,6 +113,7 @@ pub fn is_temporary(name: &str) -> bool {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn sweep(dir: &Path) {
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(grace) = name.to_str().and_then(grace) else { continue };
