@@ -149,6 +149,22 @@ fn damaged_images_of_every_format_are_errors() {
     assert!(message.starts_with("cmyk.jpg: the 67x45 pixels take 12060 bytes"), "{message}");
 }
 
+#[test]
+fn bitmaps_of_odd_kinds_are_refused() {
+    // The header has 40 bytes and the palette 256 colours.
+    let with = |at: usize, other: &[u8]| {
+        let mut bitmap = bytes("grey.bmp");
+        bitmap[at..at + other.len()].copy_from_slice(other);
+        refusal(&bitmap)
+    };
+    assert_eq!(
+        with(28, &[16]),
+        "a BMP file of 16 bits a pixel and compression 0 is not supported: save it as PNG"
+    );
+    assert!(with(30, &[1]).starts_with("a BMP file of 8 bits a pixel and compression 1 "));
+    assert_eq!(with(10, &[54, 0]), "the pixels of the BMP file begin at byte 54, inside of its palette");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_device_a_pipe_and_an_endless_file_are_refused_before_they_are_read() {

@@ -55,18 +55,25 @@ fn png_colours(bytes: &[u8]) -> Option<PngColours> {
     }
 }
 
-/// Refuses the kinds of BMP that no one agrees on. A header of 12 bytes has no compression.
+/// Refuses the kinds of BMP that no one agrees on. A header of 12 bytes has neither a compression nor a number of colours.
 fn check_bmp(bytes: &[u8]) -> Result<(), String> {
-    let word = |at: usize| Some(u16::from_le_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
-    let is_core = word(14) == Some(12);
-    let (bits, compression) = (word(if is_core { 24 } else { 28 }), if is_core { Some(0) } else { word(30) });
-    match (bits, compression) {
-        (Some(1 | 4 | 8 | 24 | 32), Some(0)) | (Some(32), Some(3)) => Ok(()),
-        (Some(bits), Some(compression)) => Err(format!(
+    let number = |at: usize, n_bytes: usize| {
+        let digits = bytes.get(at..at + n_bytes).ok_or("the BMP file is truncated")?;
+        Ok::<_, String>(digits.iter().rev().fold(0u64, |number, &digit| (number << 8) | u64::from(digit)))
+    };
+    let (start, header) = (number(10, 4)?, number(14, 4)?);
+    let is_core = header == 12;
+    let bits = number(if is_core { 24 } else { 28 }, 2)?;
+    let (compression, n_colours) = if is_core { (0, 0) } else { (number(30, 4)?, number(46, 4)?) };
+    if !matches!((bits, compression), (1 | 4 | 8 | 24 | 32, 0) | (32, 3)) {
+        return Err(format!(
             "a BMP file of {bits} bits a pixel and compression {compression} is not supported: save it as PNG"
-        )),
-        _ => Err("the BMP file is truncated".into()),
+        ));
     }
+    if bits <= 8 && start < 14 + header + 4 * n_colours {
+        return Err(format!("the pixels of the BMP file begin at byte {start}, inside of its palette"));
+    }
+    Ok(())
 }
 
 fn reduced(image: DynamicImage, png: Option<PngColours>) -> Result<Pixels, String> {

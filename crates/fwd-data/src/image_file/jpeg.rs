@@ -61,7 +61,7 @@ fn cmyk_to_rgb(&[cyan, magenta, yellow, black]: &[u8; 4]) -> [u8; 3] {
     [cyan, magenta, yellow].map(|ink| {
         // Divides by 255 and rounds.
         let product = (255 - u32::from(ink)) * black + 128;
-        (black - ((product >> 8) + product >> 8)) as u8
+        (black - (((product >> 8) + product) >> 8)) as u8
     })
 }
 
