@@ -27,10 +27,21 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    keep_fenced_panics_quiet();
     let args = Args::parse();
     threads::restart_with_environment();
     let ended = interrupt::install().and_then(|()| threads::with_large_stack(move || run(&args)));
     ended.unwrap_or_else(|error| failure::report(&error))
+}
+
+/// A library that panics on a damaged file is caught, and the file is named; its own message would only confuse.
+fn keep_fenced_panics_quiet() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !fwd_data::is_fenced() {
+            report(panic);
+        }
+    }));
 }
 
 fn run(args: &Args) -> anyhow::Result<ExitCode> {

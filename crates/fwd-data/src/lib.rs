@@ -14,6 +14,7 @@
 pub mod bench;
 mod error;
 mod excerpt;
+mod fence;
 mod image_file;
 mod leaks;
 mod loose;
@@ -27,6 +28,7 @@ mod tokenizer_file;
 
 pub use error::{DataError, PathFault, Result};
 pub use excerpt::excerpt;
+pub use fence::is_fenced;
 pub use image_file::{Alpha, ImageLimits, Orientation, RgbImage};
 pub use processor::{ImageProcessor, Processor};
 pub use resize::resize_bicubic;

@@ -3,12 +3,10 @@
 
 use crate::error::{DataError, Result};
 use crate::excerpt::{bounded, excerpt};
+use crate::fence;
 use serde_json::Value;
 use std::io::ErrorKind;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 use tokenizers::Tokenizer;
 
@@ -34,36 +32,22 @@ pub(crate) fn load(path: &Path) -> Result<Tokenizer> {
     let file: Value = serde_json::from_slice(&bytes).map_err(|e| fail(format!("damaged: {e}")))?;
     check(&file).map_err(fail)?;
     drop(file);
-    let (sender, receiver) = mpsc::channel();
     let read = move || {
-        let outcome = guarded(|| {
-            let tokenizer = Tokenizer::from_bytes(&bytes).map_err(|e| e.to_string())?;
-            try_out(&tokenizer)?;
-            Ok(tokenizer)
-        });
-        // Nobody listens any more after the time limit.
-        drop(sender.send(outcome));
+        let tokenizer = Tokenizer::from_bytes(&bytes).map_err(|e| e.to_string())?;
+        try_out(&tokenizer)?;
+        Ok(tokenizer)
     };
-    let name = "tokenizer".to_owned();
-    thread::Builder::new()
-        .name(name)
-        .spawn(read)
-        .map_err(|source| DataError::Io { path: path.into(), source })?;
-    match receiver.recv_timeout(PATIENCE) {
-        Ok(outcome) => outcome.map_err(|what| fail(format!("damaged: {}", bounded(&what)))),
-        Err(_) => Err(fail(format!("damaged: it was not read within {} s", PATIENCE.as_secs()))),
-    }
+    let read =
+        fence::in_time(PATIENCE, read).map_err(|source| DataError::Io { path: path.into(), source })?;
+    read.and_then(|outcome: std::result::Result<_, String>| outcome)
+        .map_err(|what| fail(format!("damaged: {}", bounded(&what))))
 }
 
 /// Runs what may panic within the library.
 pub(crate) fn guarded<T>(
     work: impl FnOnce() -> std::result::Result<T, String>,
 ) -> std::result::Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let what = panic.downcast_ref::<String>().map(String::as_str);
-        let what = what.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
-        Err(format!("the tokenizer library failed ({})", bounded(what)))
-    })
+    fence::caught(work).unwrap_or_else(|what| Err(format!("the tokenizer library failed ({what})")))
 }
 
 /// Encodes and decodes once, so that a section that fails on every text is found before the work begins.

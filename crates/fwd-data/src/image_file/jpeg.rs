@@ -6,11 +6,10 @@
 
 use super::limits::ImageLimits;
 use super::stored::{Pixels, Stored, turn};
+use crate::fence;
 use mozjpeg::{ColorSpace, Decompress, Marker};
-use std::any::Any;
 use std::cell::Cell;
 use std::io::{self, BufRead, Read};
-use std::panic::{self, AssertUnwindSafe};
 
 /// The most scans that an image may have: each costs as much time as the first one. Encoders write 10 to 20.
 const MAX_SCANS: usize = 500;
@@ -24,12 +23,14 @@ pub(super) fn decode(bytes: &[u8], limits: ImageLimits) -> Result<Stored, String
     }
     let ran_out = Cell::new(false);
     let source = Source { rest: bytes, ran_out: &ran_out };
-    // The closure owns all that the library may leave half-made.
-    let decoded = panic::catch_unwind(AssertUnwindSafe(|| decode_from(source, limits)));
+    let decoded = fence::caught(|| decode_from(source, limits));
     if ran_out.get() {
         return Err("the JPEG file is truncated".into());
     }
-    decoded.unwrap_or_else(|payload| Err(format!("cannot be decoded as JPEG: {}", reason(&*payload))))
+    decoded.unwrap_or_else(|what| {
+        let what = what.strip_prefix("libjpeg fatal error: ").unwrap_or(&what);
+        Err(format!("cannot be decoded as JPEG: {what}"))
+    })
 }
 
 fn decode_from(source: Source<'_>, limits: ImageLimits) -> Result<Stored, String> {
@@ -63,12 +64,6 @@ fn cmyk_to_rgb(&[cyan, magenta, yellow, black]: &[u8; 4]) -> [u8; 3] {
         let product = (255 - u32::from(ink)) * black + 128;
         (black - (((product >> 8) + product) >> 8)) as u8
     })
-}
-
-/// The message of an error of the library.
-fn reason(payload: &(dyn Any + Send)) -> &str {
-    let message = payload.downcast_ref::<String>().map_or("the decoder has failed", String::as_str);
-    message.strip_prefix("libjpeg fatal error: ").unwrap_or(message)
 }
 
 /// Bytes in memory. Left to itself the library would put an end marker behind them; here their end is an error.

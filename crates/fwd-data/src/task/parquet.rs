@@ -11,6 +11,7 @@ use super::record::TaskRecord;
 use super::source::other_kind;
 use super::{llava, questions};
 use crate::error::{DataError, Result};
+use crate::fence;
 use ::parquet::file::metadata::ParquetMetaData;
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::record::reader::RowIter;
@@ -55,8 +56,14 @@ impl ParquetRecords {
             return Err(DataError::TaskSyntax { path: path.into(), at: 0, what: what.into() });
         }
         let (sender, messages) = sync_channel(AHEAD);
-        let worker = thread::Builder::new().name(format!("reading {}", path.display()));
-        worker.spawn(move || send_rows(file, n_bytes, &sender)).map_err(io)?;
+        let worker = thread::Builder::new().name("fenced".into());
+        let read = move || {
+            if let Err(what) = fence::caught(|| send_rows(file, n_bytes, &sender)) {
+                // Nobody may be listening any more.
+                let _ = sender.send(Err(format!("the file is damaged: {what}")));
+            }
+        };
+        worker.spawn(read).map_err(io)?;
         let (path, ready) = (path.to_path_buf(), VecDeque::new());
         let mut records = Self { path, messages, n_read: 0, is_at_end: false, ready };
         records.receive()?;
@@ -118,8 +125,7 @@ impl Iterator for ParquetRecords {
     }
 }
 
-/// Sends that the file is open, its rows, and that they have ended, until an error or until nobody listens any more. A panic of the
-/// library sends nothing, which the other side notices.
+/// Sends that the file is open, its rows, and that they have ended, until an error or until nobody listens any more.
 fn send_rows(file: File, n_bytes: u64, sender: &SyncSender<Message>) {
     let opened = SerializedFileReader::new(file).map_err(|error| error.to_string());
     let opened = opened.and_then(|reader| check_sizes(reader.metadata(), n_bytes).map(|()| reader));
