@@ -1,13 +1,13 @@
 //! The process that reads: it says before each input which one it is, so that its end can be explained, and what panicked.
 
-use crate::Args;
+use crate::args::Args;
 use crate::finding::Finding;
 use crate::reader::{Input, Reader};
 use crate::readers;
 use anyhow::{Context, Result};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -16,17 +16,6 @@ const LONGEST_MESSAGE: usize = 4096;
 
 /// As the program gives its own work.
 const STACK: usize = 64 << 20;
-
-/// What the parent tells a child.
-#[derive(Debug, clap::Args)]
-pub(crate) struct ChildArgs {
-    /// The folder to work in.
-    #[arg(long, hide = true)]
-    pub(crate) work: Option<PathBuf>,
-    /// The number of the first input.
-    #[arg(long, hide = true, default_value_t = 0)]
-    pub(crate) from: u64,
-}
 
 /// The last panic's message.
 static PANIC: Mutex<String> = Mutex::new(String::new());

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)] // A report on standard output is what it is for.
 
+mod args;
 mod bytes;
 mod child;
 mod finding;
@@ -18,44 +19,9 @@ mod tokens;
 mod toy;
 
 use anyhow::Result;
+use args::Args;
 use clap::Parser;
-use std::path::PathBuf;
 use std::process::ExitCode;
-
-/// Damages the inputs of every reader and looks for panics, aborts, hangs and unbounded memory.
-#[derive(Debug, Parser)]
-#[command(name = "cargo xtask fuzz")]
-pub(crate) struct Args {
-    /// How long all readers together are tried; each has an equal share.
-    #[arg(long, default_value_t = 60.0, conflicts_with = "inputs")]
-    seconds: f64,
-    /// How many inputs each reader is given, instead of a time.
-    #[arg(long, value_name = "N")]
-    inputs: Option<u64>,
-    /// Only these readers, separated by commas.
-    #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
-    reader: Vec<String>,
-    /// Seed of all damage.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Read a finding again.
-    #[arg(long, value_name = "FILE")]
-    replay: Option<PathBuf>,
-    /// Seconds that one input may take.
-    #[arg(long, default_value_t = 5.0)]
-    limit: f64,
-    /// Memory that a process may ask for, in MiB, beside its program and its stacks.
-    #[arg(long, default_value_t = 1024)]
-    memory: u64,
-    /// Also find errors that are no sentence: longer than 4 KiB, or with control characters.
-    #[arg(long)]
-    messages: bool,
-    /// Name the readers.
-    #[arg(long)]
-    list: bool,
-    #[command(flatten)]
-    child: child::ChildArgs,
-}
 
 fn main() -> Result<ExitCode> {
     let args = Args::parse();

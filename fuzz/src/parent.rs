@@ -1,6 +1,6 @@
 //! The process that supervises: it starts a child for each reader, and another one behind the input that ended it.
 
-use crate::Args;
+use crate::args::Args;
 use crate::finding::{Failure, Finding};
 use crate::reader::{Input, root};
 use crate::readers;

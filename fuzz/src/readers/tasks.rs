@@ -31,7 +31,7 @@ pub(crate) fn question_lines(folder: &Path) -> Result<Reader> {
     fixture(folder, "test.jsonl", Format::TestLines)
 }
 
-/// Tables.
+/// Comma-separated values.
 pub(crate) fn csv(folder: &Path) -> Result<Reader> {
     fixture(folder, "table.csv", Format::Csv)
 }
