@@ -1,4 +1,4 @@
-//! The command line.
+//! What the harness is told, and what its parent process tells a child.
 
 use clap::Parser;
 use std::path::PathBuf;

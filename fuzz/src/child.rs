@@ -56,7 +56,7 @@ fn read_all(args: &Args, work: &Path) -> Result<()> {
             None => reader.damaged(&mut fwd_continual::stream(args.seed, name, [number, 0])),
         };
         if let Some(said) = read_one(&mut reader, &input) {
-            say(&format!("{said}"))?;
+            say(&said)?;
         } else {
             accepted += 1;
         }

@@ -145,7 +145,8 @@ fn supervise(args: &Args, name: &str, work: &Path, more: &[String], tally: &mut 
                 child.stderr.take().map(|mut pipe| pipe.read_to_string(&mut errors)).transpose()?;
                 let status = child.wait()?;
                 let Some(number) = current else { bail!("{name} cannot be prepared: {status}\n{errors}") };
-                let last = errors.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+                let is_said = |line: &&str| !line.trim().is_empty() && !line.starts_with("note:");
+                let last = errors.lines().rfind(is_said).unwrap_or_default();
                 let (failure, message) = match error {
                     RecvTimeoutError::Timeout => (Failure::Hang, format!("more than {} s", args.limit)),
                     RecvTimeoutError::Disconnected => (Failure::Death, format!("{status}: {last}")),

@@ -220,6 +220,6 @@ mod tests {
         assert_eq!(of(span(&tokens, 3)), r#"[1, {"b": -2.5e3}]"#);
         assert_eq!(of(member(&tokens, 1)), r#""a": [1, {"b": -2.5e3}]"#);
         assert_eq!(of(member(&tokens, tokens.len() - 2)), r#""c\"": x"#);
-        assert_eq!(of(span(&tokens, 8)), "-2.5e3");
+        assert_eq!(of(span(&tokens, 9)), "-2.5e3");
     }
 }

@@ -21,11 +21,11 @@ pub(crate) fn images(_: &Path) -> Result<Reader> {
         assert_eq!(image.data().len(), 3 * image.width() * image.height());
         Ok(())
     });
-    Ok(reader.repaired_by(repair))
+    Ok(reader.repaired_by(|bytes| repair(bytes)))
 }
 
 /// The checksums of PNG's chunks, as far as the lengths of the chunks lead.
-fn repair(bytes: &mut Vec<u8>) {
+fn repair(bytes: &mut [u8]) {
     let mut at = PNG.len();
     while bytes.starts_with(PNG)
         && let Some(length) = bytes.get(at..).and_then(|rest| rest.first_chunk())

@@ -31,7 +31,7 @@ pub(crate) fn question_lines(folder: &Path) -> Result<Reader> {
     fixture(folder, "test.jsonl", Format::TestLines)
 }
 
-/// Questions as comma-separated values.
+/// Comma-separated values.
 pub(crate) fn csv(folder: &Path) -> Result<Reader> {
     fixture(folder, "table.csv", Format::Csv)
 }
@@ -89,7 +89,7 @@ fn records(folder: &Path, seeds: Vec<Seed>, format: Format) -> Result<Reader> {
 pub(crate) fn description(folder: &Path) -> Result<Reader> {
     let text = "[[task]]\nname = \"one\"\nkind = \"caption\"\nimage_root = \"images\"\ntest = [\"none.csv\", \"t.csv\"]\n\
                 prompt = \"{instruction} Be brief.\"\n\
-                [[task]]\nname = \"two\"\nkind = \"vqa\"\nstage = \"pretraining\"\ntrain = \"l*.jsonl\"\norder = 2\n";
+                [[task]]\nname = \"two\"\nkind = \"vqa\"\nstage = \"pretraining\"\ntrain = \"l*.jsonl\"\n";
     let seeds = vec![
         Seed::new("tasks.toml", text),
         Seed::new("t.csv", "image,question,answer\n0.png,What?,a dog\n1.png,Who?,a cat\n"),
