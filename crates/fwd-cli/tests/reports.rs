@@ -7,6 +7,7 @@ mod common;
 use common::{Place, fail, files, succeed};
 use serde_json::Value;
 use std::fs;
+use std::path::Path;
 
 /// Three short runs: `fwd` under two seeds, `sequential` under one.
 fn runs() -> Place {
