@@ -322,7 +322,21 @@ fn the_verdict_says_who_is_best_and_what_the_seeds_do_not_tell() {
             match name {
                 "metrics.json" => {
                     value["seed"] = seed.into();
-                    for (key, number) in [("average", a), ("forgetting", f), ("forward_transfer", fwt)] {
+                    // The first task keeps `last` of the `first` that it had; the second one begins at 50.
+                    let (first, last) = ((a + f).min(100.0), (a + f).min(100.0) - f);
+                    let rows = [[10.0, 50.0], [first, 50.0 + fwt], [last, 2.0 * a - last]];
+                    for (row, scores) in rows.into_iter().enumerate() {
+                        for (column, score) in scores.into_iter().enumerate() {
+                            value["scores"][row][column] = score.into();
+                        }
+                    }
+                    for (key, number) in [
+                        ("average", a),
+                        ("mean_average", (first + a) / 2.0),
+                        ("forgetting", f),
+                        ("backward_transfer", -f),
+                        ("forward_transfer", fwt),
+                    ] {
                         value["measures"][key] = number.into();
                     }
                 }
@@ -334,15 +348,15 @@ fn the_verdict_says_who_is_best_and_what_the_seeds_do_not_tell() {
     };
     let verdict =
         |runs: &[&str]| between(&page(&place, runs, "report"), "<p class=\"verdict\">", "</p>").to_owned();
-    doctored("fwd", "f1", 1, [97.0, 2.0, -0.5]);
-    doctored("fwd", "f2", 2, [99.0, 3.0, 0.7]);
+    doctored("fwd", "f1", 1, [97.0, 1.0, -0.5]);
+    doctored("fwd", "f2", 2, [99.0, 2.0, 0.7]);
     doctored("seq", "s1", 1, [40.0, 9.0, 3.0]);
     doctored("seq", "s2", 2, [40.2, 9.0, 3.1]);
-    doctored("seq", "s3", 2, [99.0, 9.0, 3.1]);
+    doctored("seq", "s3", 2, [99.0, 2.0, 3.1]);
     // Two values: 12.706 times half of their distance. No score is above 100.
     assert_eq!(
         verdict(&["f1", "f2", "s1", "s2"]),
-        "fwd keeps 98.0 [85.3, 100.0] of 100 points after 2 tasks; it forgets 2.5 ± 6.4, which the seeds do not tell from 0; its forward \
+        "fwd keeps 98.0 [85.3, 100.0] of 100 points after 2 tasks; it forgets 1.5 ± 6.4, which the seeds do not tell from 0; its forward \
          transfer is +0.1 ± 7.6, which the seeds do not tell from 0. Of 2 methods it has the highest A, 57.9 points before sequential; its 95 % \
          interval lies above that of sequential."
     );
@@ -365,7 +379,7 @@ fn the_verdict_says_who_is_best_and_what_the_seeds_do_not_tell() {
     let found = page(&place, &["f1", "f2"], "report");
     let of = |id: &str| between(&found, &format!("<figure id=\"{id}\">"), "</figure>").to_owned();
     assert!(of("average").contains("<td>98.00</td><td>85.29</td><td>100.00</td>"), "{}", of("average"));
-    assert!(of("forgetting").contains("<td>2.50</td><td>−3.85</td><td>8.85</td>"), "{}", of("forgetting"));
+    assert!(of("forgetting").contains("<td>1.50</td><td>−4.85</td><td>7.85</td>"), "{}", of("forgetting"));
     let csv = succeed(&mut place.program(&["compare", "f1", "f2", "--format", "csv"]));
     assert!(
         csv.lines().any(|line| line.starts_with("fwd,,1 2,average,2,98,85.29") && line.ends_with(",100,99")),

@@ -21,6 +21,8 @@ pub struct Checkpoint {
     /// Listed in the index, but in no shard.
     lost: BTreeSet<String>,
     problems: TensorProblems,
+    /// Elements of the zeros that stand in for tensors.
+    n_placeholders: u64,
     dtype: WeightDtype,
     device: Device,
 }
@@ -80,6 +82,7 @@ impl Checkpoint {
             used: BTreeSet::new(),
             lost: BTreeSet::new(),
             problems: TensorProblems::default(),
+            n_placeholders: 0,
             dtype,
             device: device.clone(),
         }
@@ -148,17 +151,15 @@ impl Checkpoint {
     }
 
     fn read(&mut self, name: &str, shape: &[usize], dtype: WeightDtype) -> Result<Tensor> {
-        // Loading goes on after a problem, so that one error can list them all: zeros stand in for the tensor.
-        let placeholder = || Ok(Tensor::zeros(shape, candle_core::DType::F32, &self.device)?);
         let Some(file) = self.places.get(name).map(|&place| &self.files[place]) else {
             self.problems.missing.push(name.into());
-            return placeholder();
+            return self.placeholder(shape);
         };
-        let Some(entry) = file.entry(name) else { return placeholder() };
+        let Some(entry) = file.entry(name) else { return self.placeholder(shape) };
         self.used.insert(name.into());
         if entry.shape != shape {
             self.problems.misshapen.push(format!("{name}: expected {shape:?}, found {:?}", entry.shape));
-            return placeholder();
+            return self.placeholder(shape);
         }
         let loaded = match dtype {
             WeightDtype::F32 => self.load(file, name, |x| x, |x| x.is_finite())?,
@@ -167,13 +168,27 @@ impl Checkpoint {
         };
         let Some((tensor, is_finite)) = loaded else {
             self.problems.wrong_dtype.push(format!("{name}: {:?}", entry.dtype));
-            return placeholder();
+            return self.placeholder(shape);
         };
         if !is_finite {
             let what = if dtype == WeightDtype::F16 { " (in f16)" } else { "" };
             self.problems.non_finite.push(format!("{name}{what}"));
         }
         Ok(tensor)
+    }
+
+    /// Loading goes on after a problem, so that one error can list them all: zeros stand in for a tensor that cannot be used. A
+    /// configuration of a much larger model ends it, before the zeros take the memory of that model.
+    fn placeholder(&mut self, shape: &[usize]) -> Result<Tensor> {
+        const FREE: u64 = 1 << 24;
+        let n_there: u64 = self.files.iter().map(WeightFile::n_elements).sum();
+        let n_elements = shape.iter().fold(1, |n: u64, &side| n.saturating_mul(side as u64));
+        self.n_placeholders = self.n_placeholders.saturating_add(n_elements);
+        if self.n_placeholders > n_there.saturating_add(FREE) {
+            let problems = Box::new(std::mem::take(&mut self.problems));
+            return Err(ModelError::Tensors { path: self.path.clone(), problems });
+        }
+        Ok(Tensor::zeros(shape, candle_core::DType::F32, &self.device)?)
     }
 
     /// A tensor, and whether all of it is finite; none for a tensor of integers.

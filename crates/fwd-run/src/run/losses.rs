@@ -1,14 +1,15 @@
 //! The loss of every training step: `losses.jsonl`, one JSON object a line.
 //!
-//! Lines are only ever added, at once after each step. A run that was killed goes on from its last saved state and trains some steps
-//! a second time, with the same result; of such a step the last line counts. A line that a killed process has not finished is no line.
+//! A line is added at once after each step. A run that was killed goes on from its last saved state and trains some steps a second time;
+//! their lines are taken away first, so that the file ends as that of an unbroken run.
 
 use super::paths::RunPaths;
+use crate::files::write_atomically;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Write;
 use std::path::Path;
 
 /// The largest file that is read: some 10 million steps.
@@ -61,15 +62,28 @@ pub(super) struct LossLog {
 }
 
 impl LossLog {
-    /// Opens the file of a run, and takes an unfinished last line away.
+    /// Opens the file of a run that goes on: lines of steps that are trained again, by task and step, are taken away, and so are those
+    /// that nobody can read.
     ///
     /// # Errors
-    /// If it cannot be written.
-    pub(super) fn open(paths: &RunPaths) -> Result<Self> {
+    /// If it cannot be read or written.
+    pub(super) fn open(paths: &RunPaths, is_kept: impl Fn(&str, usize) -> bool) -> Result<Self> {
         let path = paths.losses();
-        let open = OpenOptions::new().create(true).read(true).append(true).open(&path);
-        let ready = open.and_then(|mut file| cut_unfinished(&mut file).map(|()| file));
-        let file = ready.with_context(|| format!("cannot write {}", path.display()))?;
+        if path.exists() {
+            let old = fwd_files::read(&path, MAX_BYTES);
+            let old = old.with_context(|| format!("cannot read {}", path.display()))?;
+            let stands = |line: &&[u8]| {
+                line.ends_with(b"\n")
+                    && serde_json::from_slice::<LossPoint>(line)
+                        .is_ok_and(|point| is_kept(&point.task, point.step))
+            };
+            let kept = old.split_inclusive(|byte| *byte == b'\n').filter(stands).collect::<Vec<_>>().concat();
+            if kept != old {
+                write_atomically(&path, &kept)?;
+            }
+        }
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self { file: Some(file) })
     }
 
@@ -84,19 +98,6 @@ impl LossLog {
     }
 }
 
-/// Cuts a file off behind its last line end.
-fn cut_unfinished(file: &mut File) -> std::io::Result<()> {
-    /// Longer than any line.
-    const TAIL: u64 = 1 << 16;
-    let len = file.metadata()?.len();
-    let start = len.saturating_sub(TAIL);
-    file.seek(SeekFrom::Start(start))?;
-    let mut tail = Vec::new();
-    (&mut *file).take(TAIL).read_to_end(&mut tail)?;
-    let kept = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end as u64 + 1);
-    if start + kept < len { file.set_len(start + kept) } else { Ok(()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,11 +107,11 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_was_trained_twice_counts_once_and_a_torn_line_not_at_all() {
+    fn a_step_that_is_trained_again_counts_once_and_a_torn_line_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
         let paths = RunPaths::new(dir.path());
         assert_eq!(read_losses(dir.path()).unwrap(), Vec::<Vec<LossPoint>>::new());
-        let mut log = LossLog::open(&paths).unwrap();
+        let mut log = LossLog::open(&paths, |_, _| true).unwrap();
         for (task, step, loss) in [("b", 1, 3.0), ("b", 2, 2.0), ("a", 1, 9.0)] {
             log.add(&point(task, step, loss));
         }
@@ -121,12 +122,12 @@ mod tests {
         torn("{\"task\":\"a\",\"st");
         assert_eq!(read_losses(dir.path()).unwrap().len(), 2);
         // The run goes on from step 1 of `b`.
-        let mut log = LossLog::open(&paths).unwrap();
+        let mut log = LossLog::open(&paths, |task, step| task == "b" && step <= 1).unwrap();
         log.add(&point("b", 2, 2.5));
         let found = read_losses(dir.path()).unwrap();
-        assert_eq!(found, [vec![point("b", 1, 3.0), point("b", 2, 2.5)], vec![point("a", 1, 9.0)]]);
+        assert_eq!(found, [vec![point("b", 1, 3.0), point("b", 2, 2.5)]]);
         torn("no JSON\n");
         let message = format!("{:#}", read_losses(dir.path()).unwrap_err());
-        assert!(message.contains("losses.jsonl, line 5, is damaged"), "{message}");
+        assert!(message.contains("losses.jsonl, line 3, is damaged"), "{message}");
     }
 }

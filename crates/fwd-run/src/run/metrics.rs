@@ -307,7 +307,12 @@ mod tests {
         let metrics = independent();
         metrics.write(dir.path()).unwrap();
         let answers = RunPaths::new(dir.path()).answers(1, "b");
-        let line = |text: &str| format!("{{\"text\": \"{text}\", \"answers\": [\"yes\"]}}\n");
+        let line = |text: &str| {
+            let line = serde_json::json!({
+                "question_id": "1", "prompt": "Is it?", "text": text, "answers": ["yes"], "score": 0.0
+            });
+            format!("{line}\n")
+        };
         std::fs::create_dir_all(answers.parent().unwrap()).unwrap();
         std::fs::write(&answers, line("yes") + &line("no")).unwrap();
         let error = RunMetrics::read_alone(dir.path(), Split::Test).unwrap_err().to_string();

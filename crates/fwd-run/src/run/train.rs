@@ -31,6 +31,7 @@ use fwd_data::bench::{BenchTask, Record, Split};
 use fwd_data::task::OnBad;
 use fwd_prompt::{Config, Interference, PromptLearner, PromptPool, Rule};
 use std::cell::RefCell;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -370,7 +371,13 @@ impl<'a> Runner<'a> {
             Stage::Evaluate { column, .. } => columns.iter().position(|c| *c == column).unwrap_or(0),
             _ => 0,
         };
-        let mut watch = Watch::new(ahead, n_scored, LossLog::open(self.run)?, self.observer);
+        let stage = trainer.stage();
+        let is_kept = |task: &str, step: usize| {
+            // Another task's steps are those of another run of the loop, under the method `independent`.
+            names.iter().position(|name| name == task).is_none_or(|task| step <= steps_done(&stage, task))
+        };
+        let losses = LossLog::open(self.run, is_kept)?;
+        let mut watch = Watch::new(ahead, n_scored, losses, self.observer);
         let mut observe = |event: &Event<L::Note>| {
             watch.see(event, &mut self.timing.borrow_mut());
             if self.observer.is_stop_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -434,6 +441,23 @@ impl Outcome {
 
 fn mean(scores: &[f64]) -> f64 {
     scores.iter().sum::<f64>() / scores.len().max(1) as f64
+}
+
+/// How many steps of a task, given by its place in the sequence, a run that stands here does not train again.
+fn steps_done(stage: &Stage, task: usize) -> usize {
+    let (n_learnt, steps_of_next) = match *stage {
+        Stage::Pretraining => (0, 0),
+        Stage::Begin(now) => (now.index(), 0),
+        Stage::Train { task: now, step, .. } => (now.index(), step),
+        Stage::Remember(now) => (now.index() + 1, 0),
+        Stage::Evaluate { moment, .. } => (moment.n_learnt(), 0),
+        Stage::Done => (usize::MAX, 0),
+    };
+    match task.cmp(&n_learnt) {
+        Ordering::Less => usize::MAX,
+        Ordering::Equal => steps_of_next,
+        Ordering::Greater => 0,
+    }
 }
 
 /// Where a run stands, for the user.

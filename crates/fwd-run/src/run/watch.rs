@@ -226,7 +226,7 @@ mod tests {
             n_columns: 3,
         };
         let dir = tempfile::tempdir().unwrap();
-        let losses = LossLog::open(&RunPaths::new(dir.path())).unwrap();
+        let losses = LossLog::open(&RunPaths::new(dir.path()), |_, _| true).unwrap();
         let mut watch = Watch::new(ahead, 0, losses, &Silent);
         watch.step.add(10.0);
         watch.score.add(100.0);
