@@ -29,7 +29,7 @@ pub(crate) fn dist() -> Result<()> {
     }
     let archive = dir.join(format!("{name}.tar.gz"));
     run(Command::new("tar").arg("-czf").arg(&archive).arg("-C").arg(&dir).arg(&name))?;
-    println!("{} ({} MiB)", archive.display(), fs::metadata(&archive)?.len() >> 20);
+    eprintln!("{} ({} MiB)", archive.display(), fs::metadata(&archive)?.len() >> 20);
     Ok(())
 }
 
@@ -39,7 +39,10 @@ pub(crate) fn dist() -> Result<()> {
 /// If it fails, or if it leaves no result.
 pub(crate) fn travel() -> Result<()> {
     // The same build as that of the tests: another choice of packages would compile the dependencies once more.
-    run(&mut command("cargo", &["test", "--workspace", "--no-run", "--locked", "--quiet"]))?;
+    run(&mut command(
+        "cargo",
+        &["test", "--workspace", "--test", "kills", "--no-run", "--locked", "--quiet"],
+    ))?;
     alone(&crate::shell::built_for_tests("fwd-prompt"))
 }
 

@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: the harness that damages the inputs of every reader, built and run.
 
-use crate::shell::{command, run};
+use crate::shell::{built, built_for_tests, command, run};
 use anyhow::Result;
 
 /// What it is built with, and what it is told.
@@ -24,9 +24,14 @@ impl FuzzArgs {
 
 /// Builds and runs the harness, which fails if it finds anything.
 pub(crate) fn fuzz(args: &FuzzArgs) -> Result<()> {
-    let mut harness = command("cargo", &["run", "--quiet", "--package", "fwd-fuzz"]);
-    if args.release {
-        harness.arg("--release");
-    }
-    run(harness.arg("--").args(&args.args))
+    const NAME: &str = "fwd-fuzz";
+    let program = if args.release {
+        run(&mut command("cargo", &["build", "--quiet", "--release", "--package", NAME]))?;
+        built(NAME)
+    } else {
+        // As `cargo test --workspace` builds it: another choice of packages would compile the dependencies once more.
+        run(&mut command("cargo", &["test", "--quiet", "--workspace", "--test", "harness", "--no-run"]))?;
+        built_for_tests(NAME)
+    };
+    run(command(&program.to_string_lossy(), &[]).args(&args.args))
 }

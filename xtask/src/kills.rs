@@ -26,7 +26,8 @@ impl KillsArgs {
 
 /// Runs the test.
 pub(crate) fn kills(args: &KillsArgs) -> Result<()> {
-    const TEST: [&str; 6] = ["test", "--package", "fwd-cli", "--test", "kills", "killed"];
+    // The choice of packages is that of the README's test command, whose build is used.
+    const TEST: [&str; 5] = ["test", "--workspace", "--test", "kills", "killed"];
     let mut test = command("cargo", &TEST);
     test.args(["--", "--nocapture"]);
     test.env("FWD_KILLS", args.n.to_string()).env("FWD_KILLS_SEED", args.seed.to_string());

@@ -45,19 +45,7 @@ fn upper_len(text: &str) -> usize {
 }
 
 fn levenshtein(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    // distance[j]: from the characters of `a` so far to the first j of `b`.
-    let mut distance: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        distance[0] = i + 1;
-        for (j, &y) in b.iter().enumerate() {
-            let above = distance[j + 1];
-            distance[j + 1] = (diagonal + usize::from(x != y)).min(above + 1).min(distance[j] + 1);
-            diagonal = above;
-        }
-    }
-    distance[b.len()]
+    rapidfuzz::distance::levenshtein::distance(a.chars(), b.chars())
 }
 
 #[cfg(test)]

@@ -6,6 +6,9 @@
 //! Source: Lin, *ROUGE: A Package for Automatic Evaluation of Summaries*, 2004, equations 2–4, in the form of the COCO caption
 //! evaluation (Chen et al., arXiv 1504.00325; pycocoevalcap).
 
+use rapidfuzz::distance::lcs_seq;
+use std::collections::HashMap;
+
 /// Weight of recall.
 const BETA: f64 = 1.2;
 
@@ -37,17 +40,17 @@ pub fn rouge_l(candidate: &[String], references: &[Vec<String>]) -> f64 {
 }
 
 fn longest_common_subsequence(a: &[String], b: &[String]) -> usize {
-    // best[j]: for the words of `a` so far and the first j of `b`.
-    let mut best = vec![0; b.len() + 1];
-    for word in a {
-        let mut diagonal = 0;
-        for (j, other) in b.iter().enumerate() {
-            let above = best[j + 1];
-            best[j + 1] = if word == other { diagonal + 1 } else { above.max(best[j]) };
-            diagonal = above;
-        }
-    }
-    best[b.len()]
+    // The library compares numbers: each word gets one.
+    let mut numbers: HashMap<&str, u64> = HashMap::new();
+    lcs_seq::similarity(number(a, &mut numbers), number(b, &mut numbers))
+}
+
+fn number<'w>(words: &'w [String], numbers: &mut HashMap<&'w str, u64>) -> Vec<u64> {
+    let number = |word: &'w String| {
+        let next = numbers.len() as u64;
+        *numbers.entry(word).or_insert(next)
+    };
+    words.iter().map(number).collect()
 }
 
 #[cfg(test)]

@@ -72,8 +72,7 @@ mod tests {
     #[test]
     fn sizes_beyond_memory_are_named_with_the_figure() {
         let check = |pool: PoolConfig| {
-            let mut config = RunConfig::default();
-            config.pool = pool;
+            let config = RunConfig { pool, ..RunConfig::default() };
             config.check_memory(DIMS, Some(8 << 30)).map_err(|error| error.to_string())
         };
         let default = RunConfig::default().pool;
