@@ -50,7 +50,7 @@ impl ImageProcessor {
     /// 3. Without either, alpha is dropped.
     ///
     /// # Errors
-    /// [`DataError::Io`] or [`DataError::Config`] naming the file and the key: a processor of another class than BLIP's, a
+    /// [`DataError::Io`](crate::DataError::Io) or [`DataError::Config`](crate::DataError::Config) naming the file and the key: a processor of another class than BLIP's, a
     /// resampling other than bicubic, a size of one edge only, a crop, no resize, or another step that is not known here.
     pub fn open(dir: &Path) -> Result<Self> {
         let Steps { height, width, rescale, mean, std, alpha } = config::read(dir)?;
