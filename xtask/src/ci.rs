@@ -21,6 +21,8 @@ pub(crate) fn run() -> Result<()> {
         "cargo",
         &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
     ))?;
+    // The program as it is built by default: in the workspace, other members switch on features of its dependencies.
+    execute(&mut command("cargo", &["check", "--locked"]))?;
     kernels::check_cuda()?;
     execute(
         command("cargo", &["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings"),

@@ -12,7 +12,10 @@ use std::process::Command;
 /// # Errors
 /// If the build, `tar` or the check with a hidden source tree fails.
 pub(crate) fn dist() -> Result<()> {
-    run(&mut command("cargo", &["build", "--release", "--locked", "--package", "fwd-cli"]))?;
+    run(&mut command(
+        "cargo",
+        &["build", "--release", "--locked", "--package", "fwd-cli", "--features", "parquet"],
+    ))?;
     let program = crate::shell::built("fwd-prompt");
     alone(&program)?;
     let version = output(Command::new(&program).arg("--version"))?;

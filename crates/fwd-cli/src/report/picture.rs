@@ -2,15 +2,12 @@
 
 use anyhow::{Context, Result, ensure};
 use fwd_data::{ImageLimits, RgbImage};
-use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{FilterType, resize};
 use image::{ImageFormat, RgbImage as Pixels};
 use std::io::Cursor;
 
 /// The longest side of a picture in pixels; a smaller one stays as it is.
 const MOST: u32 = 160;
-/// Photographs as JPEG of this quality are a fraction of their PNG.
-const QUALITY: u8 = 82;
 
 /// A picture for the page.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,11 +37,7 @@ impl Picture {
         let small = if scale < 1.0 { resize(&pixels, width, height, FilterType::Triangle) } else { pixels };
         let mut png = Cursor::new(Vec::new());
         small.write_to(&mut png, ImageFormat::Png)?;
-        let mut jpeg = Vec::new();
-        small.write_with_encoder(JpegEncoder::new_with_quality(&mut jpeg, QUALITY))?;
-        let png = png.into_inner();
-        let (kind, bytes) = if jpeg.len() < png.len() { ("jpeg", jpeg) } else { ("png", png) };
-        Ok(Self { uri: format!("data:image/{kind};base64,{}", base64(&bytes)), width, height })
+        Ok(Self { uri: format!("data:image/png;base64,{}", base64(&png.into_inner())), width, height })
     }
 }
 
@@ -91,7 +84,7 @@ mod tests {
         };
         let large = encoded(640, 321);
         assert_eq!((large.width, large.height), (160, 80));
-        assert!(large.uri.starts_with("data:image/") && large.uri.len() < 8000);
+        assert!(large.uri.starts_with("data:image/png;") && large.uri.len() < 8000);
         let small = encoded(20, 10);
         assert_eq!((small.width, small.height), (20, 10));
         assert_eq!(encoded(16_000, 3).height, 1);

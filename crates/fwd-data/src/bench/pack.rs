@@ -16,6 +16,9 @@ use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+/// How the names of image files end.
+const EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "webp", "gif", "bmp"];
+
 /// How a pack begins.
 pub(crate) const MAGIC: &[u8; 8] = b"FWDPACK1";
 /// The fixed part of what stands before an image: the lengths of its key and of its bytes.
@@ -88,27 +91,17 @@ pub(super) fn read_pack(path: &Path, folder: &str, hasher: &mut Sha256) -> Resul
     Ok(images)
 }
 
-/// The image files of a folder, as the endings of their names say: PNG, JPEG, WebP, GIF and BMP. The key of a file is `FOLDER/FILE`.
-/// Sub-folders and symbolic links are passed over. `hasher` gets the folder's name and the bytes of the pack that these images would
+/// The image files of a folder, as the endings of their names say: PNG, JPEG, WebP, GIF and BMP. The key of a file is `FOLDER/FILE`, or
+/// `FOLDER/…/FILE` in a sub-folder. Symbolic links and hidden files and folders are passed over. `hasher` gets the folder's name and the bytes of the pack that these images would
 /// make, unless there are none.
 ///
 /// # Errors
 /// [`DataError::Io`], or [`DataError::Pack`] for a name that is not UTF-8 or too long and a file that is too large.
 pub(super) fn read_folder(folder: &Path, hasher: &mut Sha256) -> Result<Places> {
-    let io = |path: &Path, source| DataError::Io { path: path.into(), source };
     let fail = |what: &str| DataError::Pack { path: folder.into(), what: what.into() };
     let name = folder.file_name().and_then(OsStr::to_str).ok_or_else(|| fail("its name is not UTF-8"))?;
     let mut images = Places::new();
-    for entry in fs::read_dir(folder).map_err(|e| io(folder, e))? {
-        let entry = entry.map_err(|e| io(folder, e))?;
-        let path = entry.path();
-        let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
-        let is_file = entry.file_type().map_err(|e| io(&path, e))?.is_file();
-        if is_file && ["png", "jpg", "jpeg", "webp", "gif", "bmp"].contains(&extension.as_str()) {
-            let file = entry.file_name().into_string().map_err(|_| fail("a file's name is not UTF-8"))?;
-            images.insert(format!("{name}/{file}"), Place::File(path));
-        }
-    }
+    find_pictures(folder, name, &mut images)?;
     if images.is_empty() {
         return Ok(images);
     }
@@ -152,4 +145,31 @@ pub(crate) fn record_head(key: &str, n_bytes: usize) -> std::result::Result<Vec<
     head.extend(n_bytes.to_le_bytes());
     head.extend(key.as_bytes());
     Ok(head)
+}
+
+/// The image files of a folder and of the folders in it, by `NAME/…/FILE`.
+fn find_pictures(folder: &Path, name: &str, images: &mut Places) -> Result<()> {
+    let io = |path: &Path, source| DataError::Io { path: path.into(), source };
+    for entry in fs::read_dir(folder).map_err(|e| io(folder, e))? {
+        let entry = entry.map_err(|e| io(folder, e))?;
+        let path = entry.path();
+        let kind = entry.file_type().map_err(|e| io(&path, e))?;
+        let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
+        let is_picture = kind.is_file() && EXTENSIONS.contains(&extension.as_str());
+        let is_hidden = entry.file_name().to_string_lossy().starts_with('.');
+        if is_hidden || !is_picture && !kind.is_dir() {
+            continue;
+        }
+        let file = entry.file_name().into_string().map_err(|_| {
+            let what = "the name of a file in it is not UTF-8".into();
+            DataError::Pack { path: folder.into(), what }
+        })?;
+        let key = format!("{name}/{file}");
+        if kind.is_dir() {
+            find_pictures(&path, &key, images)?;
+        } else {
+            images.insert(key, Place::File(path));
+        }
+    }
+    Ok(())
 }

@@ -242,12 +242,15 @@ fn image_files_are_a_pack() {
         write(dir.path(), name, &png(3 + i as u8));
     }
     write(dir.path(), "b/notes.txt", b"no image");
+    write(dir.path(), "b/more/of them/3.png", &png(9));
+    write(dir.path(), "b/.hidden/4.png", &png(9));
     for name in ["flags", "posters", "scenes"] {
         write(dir.path(), &format!("tasks/{name}.jsonl"), three(names).as_bytes());
     }
     let loose = Benchmark::open(dir.path()).unwrap();
-    assert_eq!(loose.n_images(), 6);
+    assert_eq!(loose.n_images(), 7);
     assert_eq!(loose.image("b/1.PNG").unwrap(), packed.image("b/1").unwrap());
+    assert_eq!(loose.image("b/more/of them/3.png").unwrap(), png(9));
     assert_ne!(loose.hash(), packed.hash());
     assert!(loose.image("b/notes.txt").is_err());
 }
