@@ -27,3 +27,15 @@ fn every_reader_takes_a_few_damaged_inputs() {
 fn a_reader_that_does_not_exist_is_an_error() {
     assert!(!harness(&["--inputs", "1", "--reader", "nothing"]).status.success());
 }
+
+#[test]
+fn what_was_found_before_is_refused_now() {
+    let findings = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/findings")).unwrap();
+    let paths = findings.map(|entry| entry.unwrap().path());
+    let inputs: Vec<_> = paths.filter(|path| path.extension().is_some_and(|end| end == "bin")).collect();
+    assert!(inputs.len() >= 8);
+    for path in inputs {
+        let output = harness(&["--replay", path.to_str().unwrap()]);
+        assert!(output.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&output.stdout));
+    }
+}

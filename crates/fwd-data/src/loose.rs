@@ -78,7 +78,7 @@ impl Place {
                         if n_bytes > limit {
                             let what =
                                 format!("the file has {n_bytes} bytes, more than the {limit} that are read");
-                            return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+                            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
                         }
                         copy(&mut file, n_bytes, &mut take)
                     }),

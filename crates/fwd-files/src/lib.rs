@@ -57,7 +57,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// The content of an ordinary file of at most `max_bytes` bytes, which is asked for its length before it is read.
 ///
 /// # Errors
-/// As [`open`]; [`ErrorKind::FileTooLarge`] with both figures for a larger file.
+/// As [`open`]; [`ErrorKind::InvalidData`] with both figures for a larger file, and [`ErrorKind::OutOfMemory`] for one that does not fit.
 ///
 /// # Examples
 /// ```
@@ -74,13 +74,14 @@ pub fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     let n_bytes = file.metadata()?.len();
     let too_large = |n_bytes: u64| {
         let what = format!("the file has {n_bytes} bytes, more than the {max_bytes} that are read");
-        io::Error::new(ErrorKind::FileTooLarge, what)
+        io::Error::new(ErrorKind::InvalidData, what)
     };
     if n_bytes > max_bytes {
         return Err(too_large(n_bytes));
     }
     // The file may grow while it is read, and those below /proc say that they have no bytes.
-    let mut bytes = Vec::with_capacity(n_bytes as usize);
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(n_bytes as usize)?;
     file.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max_bytes { Err(too_large(bytes.len() as u64)) } else { Ok(bytes) }
 }

@@ -4,6 +4,7 @@
 use crate::model::CountTokens;
 use anyhow::{Result, bail, ensure};
 use fwd_data::bench::{BenchTask, Benchmark, Record, Split, record_name};
+use fwd_data::excerpt;
 use fwd_data::task::{OnBad, Skipped};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -228,16 +229,9 @@ fn names(task: &str, records: &[Record]) -> Vec<String> {
         let count = &mut counts[record.split as usize];
         let name = record_name(task, record.split, *count);
         *count += 1;
-        record.id.as_ref().map_or(name.clone(), |id| format!("{name} (id {})", shortened(id)))
+        record.id.as_ref().map_or(name.clone(), |id| format!("{name} (id {})", excerpt(id)))
     };
     records.iter().map(name).collect()
-}
-
-/// An id in a message: in one short line.
-fn shortened(text: &str) -> String {
-    const LONGEST: usize = 60;
-    let short: String = text.escape_debug().take(LONGEST).collect();
-    if text.chars().count() > LONGEST { format!("{short}…") } else { short }
 }
 
 /// The longest beginning of a text, up to the end of a word, that has at most `limit` tokens; none if the text itself has no more.
@@ -261,7 +255,7 @@ fn longest_prefix(text: &str, limit: usize, count: impl Fn(&str) -> Result<usize
             }
         }
     }
-    bail!("the text `{}` cannot be cut to {limit} tokens", shortened(text))
+    bail!("the text {} cannot be cut to {limit} tokens", excerpt(text))
 }
 
 #[cfg(test)]
