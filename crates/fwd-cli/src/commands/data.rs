@@ -21,6 +21,11 @@ pub(super) fn check(args: &CheckArgs, common: &Common) -> Result<ExitCode> {
     let on_bad = on_bad(args.skip_bad);
     let model = args.backbone.clone().map_or_else(assets::backbone, Ok)?;
     let (tokens, limits) = (ModelTokenizers::open(&model)?, TextLimits::default());
+    if args.backbone.is_none() {
+        progress::note(
+            "texts are measured with the tokenizers of the embedded model; --backbone names another",
+        );
+    }
     if dir.join("benchmark.json").is_file() {
         let Loaded { bench, skipped } = task::open(&dir, on_bad)?;
         let mut report = examine(&bench, skipped);
