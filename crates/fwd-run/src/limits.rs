@@ -49,12 +49,23 @@ pub struct CutTexts {
     pub answers: usize,
 }
 
+/// The longest text that is taken apart into tokens, in bytes: a tokenizer needs some hundred bytes of memory for each byte of text.
+const MAX_BYTES: usize = 1 << 20;
+
 /// A text that is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Excess {
     kind: Text,
-    n_tokens: usize,
+    size: Size,
     limit: usize,
+}
+
+/// How long a text is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Size {
+    Tokens(usize),
+    /// More than [`MAX_BYTES`]; its tokens were not counted.
+    Bytes(usize),
 }
 
 /// A text of a record.
@@ -72,10 +83,14 @@ impl std::fmt::Display for Excess {
             }
             Text::Answer => ("answer", "limits.max_target_tokens"),
         };
-        let Self { n_tokens, limit, .. } = self;
+        let limit = self.limit;
+        let size = match self.size {
+            Size::Tokens(n) => format!("{n} tokens"),
+            Size::Bytes(n) => format!("{n} bytes, more than the {MAX_BYTES} that are read"),
+        };
         write!(
             f,
-            "its {what} has {n_tokens} tokens, the limit is {limit} ({from}); shorten it, or set limits.too_long = \"cut\""
+            "its {what} has {size}, the limit is {limit} ({from}); shorten it, or set limits.too_long = \"cut\""
         )
     }
 }
@@ -121,11 +136,14 @@ impl TextLimits {
             if is_surely_short(text, limit) {
                 return Ok(None);
             }
+            if text.len() > MAX_BYTES {
+                return Ok(Some(Excess { kind, size: Size::Bytes(text.len()), limit }));
+            }
             let n_tokens = match kind {
                 Text::Instruction => model.count_instruction_tokens(text)?,
                 Text::Answer => model.count_answer_tokens(text)?,
             };
-            Ok((n_tokens > limit).then_some(Excess { kind, n_tokens, limit }))
+            Ok((n_tokens > limit).then_some(Excess { kind, size: Size::Tokens(n_tokens), limit }))
         };
         let excess = over(Text::Instruction, instruction, self.instruction_limit(model))?;
         match answer.filter(|_| excess.is_none() && split == Split::Train) {
@@ -236,8 +254,11 @@ fn names(task: &str, records: &[Record]) -> Vec<String> {
 
 /// The longest beginning of a text, up to the end of a word, that has at most `limit` tokens; none if the text itself has no more.
 fn longest_prefix(text: &str, limit: usize, count: impl Fn(&str) -> Result<usize>) -> Result<Option<String>> {
+    let whole = text;
+    let end = (0..=whole.len().min(MAX_BYTES)).rev().find(|&at| whole.is_char_boundary(at));
+    let text = &whole[..end.unwrap_or(0)];
     if count(text)? <= limit {
-        return Ok(None);
+        return Ok((text.len() < whole.len()).then(|| text.trim_end().to_owned()));
     }
     let ends_of_words = text.char_indices().filter(|(at, c)| *at > 0 && c.is_whitespace()).map(|(at, _)| at);
     let all = text.char_indices().map(|(at, _)| at).filter(|&at| at > 0);
@@ -280,6 +301,13 @@ mod tests {
         // A single word is cut within.
         assert_eq!(longest_prefix("äöüß", 4, letters).unwrap(), Some("äöü".to_owned()));
         assert!(longest_prefix("ab", 1, letters).is_err());
+        // Of a text of megabytes only the beginning is looked at.
+        let long = "ä".repeat(MAX_BYTES);
+        let in_bounds = |text: &str| {
+            assert!(text.len() <= MAX_BYTES);
+            words(text)
+        };
+        assert_eq!(longest_prefix(&long, 5, in_bounds).unwrap().map(|text| text.len()), Some(MAX_BYTES));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::device::DeviceKind;
 use crate::observer::{Observer, Progress, check};
 use anyhow::Result;
 use fwd_data::Orientation;
-use fwd_data::bench::{Benchmark, Record};
+use fwd_data::bench::{Benchmark, Record, Split};
 use fwd_models::{Sample, SampleSegment, SegmentKind};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -56,7 +56,7 @@ impl<'a> FeatureStore<'a> {
         self.observer
     }
 
-    /// The samples of some records, in their order, with the first answer of each as the target.
+    /// The samples of some records, in their order, with the first answer of each training record as the target.
     ///
     /// # Errors
     /// That names the image that cannot be read, or quotes the instruction that is too long; [`Interrupted`](crate::observer::Interrupted) between two samples.
@@ -90,8 +90,11 @@ impl<'a> FeatureStore<'a> {
                 sample
             }
         };
-        let answer = record.answers.first().map_or("", String::as_str);
-        sample.labels = self.backbone.labels(answer)?;
+        // The answers of other splits are only compared with, and may have any length.
+        if record.split == Split::Train {
+            let answer = record.answers.first().map_or("", String::as_str);
+            sample.labels = self.backbone.labels(answer)?;
+        }
         Ok(sample)
     }
 
