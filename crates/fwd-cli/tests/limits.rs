@@ -9,10 +9,14 @@ use std::fs;
 
 /// A benchmark in which the answer of one training record of `colours` has 3,000 words.
 fn with_long_answer() -> Place {
+    with_answer(&"red ".repeat(3000))
+}
+
+/// A benchmark in which the answer of one training record of `colours` is this one.
+fn with_answer(long: &str) -> Place {
     let place = Place::new();
     let path = place.path("bench/tasks/colours.jsonl");
     let text = fs::read_to_string(&path).unwrap();
-    let long = "red ".repeat(3000);
     fs::write(&path, text.replacen(r#""answer":"red""#, &format!(r#""answer":"{}""#, long.trim()), 1))
         .unwrap();
     place
@@ -37,6 +41,18 @@ fn a_long_answer_is_refused_left_out_or_cut_and_counted() {
     assert!(output.status.success() && said.contains("0 instructions and 1 answers cut"), "{said}");
     assert_eq!(place.json("cut/manifest.json")["cut"]["answers"], 1);
     assert_eq!(place.json("cut/manifest.json")["run"]["config"]["limits"]["too_long"], "cut");
+}
+
+#[test]
+fn an_answer_of_megabytes_is_refused_without_counting_its_tokens() {
+    let place = with_answer(&"red ".repeat(1 << 19));
+    let refused = fail(&mut place.train("refused", &[]));
+    assert!(
+        refused.contains("its answer has 2097151 bytes, more than the 1048576 that are read"),
+        "{refused}"
+    );
+    succeed(&mut place.train("cut", &["--set", "limits.too_long=cut"]));
+    assert_eq!(place.json("cut/manifest.json")["cut"]["answers"], 1);
 }
 
 #[test]
