@@ -326,6 +326,7 @@ impl Block {
                 output: weights.linear(&format!("{name}.o"), d, width, false)?,
                 post: Norm::identity(),
                 n_heads: config.num_heads,
+                n_kv_heads: config.num_heads,
                 scale: 1.0,
             })?;
             Ok((sublayer, key_value))

@@ -48,6 +48,7 @@ impl VisionTransformer {
                 output: layer.linear("self_attn.projection", d, d, true)?,
                 post: Norm::identity(),
                 n_heads: config.num_attention_heads,
+                n_kv_heads: config.num_attention_heads,
                 scale: ((d / config.num_attention_heads) as f64).powf(-0.5),
             })?;
             let feed_forward = FeedForwardSublayer::new(FeedForwardWeights {
