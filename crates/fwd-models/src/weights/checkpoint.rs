@@ -3,12 +3,12 @@
 use super::directory::{Listing, list};
 use super::dtype::WeightDtype;
 use super::entry::{Entry, Stored};
-use super::file::{Converted, WeightFile};
+use super::file::WeightFile;
 use super::gguf::ROPE_FACTORS;
 use super::source::Weights;
 use crate::error::{ModelError, Result, TensorProblems};
 use candle_core::{DType, Device, Tensor};
-use fwd_ops::{Format, Matrix, Weight};
+use fwd_ops::{Format, Matrix, Unfit, Weight};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -124,7 +124,8 @@ impl Checkpoint {
     /// Adds the tensors of a GGUF file that no other file has.
     fn fill_up(&mut self, path: &Path) -> Result<()> {
         let file = WeightFile::open(path)?;
-        let is_of_llama = |name: &String| name.starts_with("model.layers.") || name.starts_with("model.embed_tokens.");
+        let is_of_llama =
+            |name: &String| name.starts_with("model.layers.") || name.starts_with("model.embed_tokens.");
         let is_alone = self.places.is_empty() || self.places.keys().any(is_of_llama);
         for name in file.names() {
             let known = if is_alone { name.clone() } else { format!("language_model.{name}") };
@@ -209,9 +210,9 @@ impl Checkpoint {
             return Ok(file.matrix(&place.name, &place.entry, format)?.into());
         }
         let problem = match file.converted(&place.name, &place.entry, place.format, format)? {
-            Converted::Matrix(matrix) => return Ok(matrix.into()),
-            Converted::NotFinite => name.into(),
-            Converted::TooLarge => format!("{name} (in {format})"),
+            Ok(matrix) => return Ok(matrix.into()),
+            Err(Unfit::NotFinite(_)) => name.into(),
+            Err(Unfit::TooLarge(_) | Unfit::ReadOnly) => format!("{name} (in {format})"),
         };
         self.problems.non_finite.push(problem);
         self.empty_matrix(name, &place.entry.shape)
