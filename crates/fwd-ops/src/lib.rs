@@ -38,7 +38,7 @@ pub use attention::{AttentionSublayer, AttentionWeights, KvCache, attention};
 pub use backward::backward;
 pub use bias::{AttentionBias, position_bias};
 pub use conv::{InvertedResidual, InvertedResidualWeights, StemConv, linear_relu6};
-pub use cpu::stored::Format;
+pub use cpu::stored::{Format, Unfit};
 pub use cross_entropy::{IGNORE_INDEX, cross_entropy, token_nll};
 pub use embedding::{Embedding, embedding};
 #[cfg(feature = "emulate")]
