@@ -15,7 +15,7 @@ mod weights;
 
 pub use bridge::{QFormer, QFormerText};
 pub use config::{
-    ModelConfig, ModelKind, OneOrMany, QFormerConfig, SpecialTokens, T5Config, VisionConfig,
+    ModelConfig, ModelKind, OneOrMany, QFormerConfig, SpecialTokens, T5Config, VisionConfig, VisionKind,
     ignored_generation,
 };
 pub use error::{ModelError, Result, TensorProblems};

@@ -14,7 +14,7 @@ pub use ignored::ignored_generation;
 pub use qformer::QFormerConfig;
 pub use t5::{OneOrMany, T5Config};
 pub use tokens::SpecialTokens;
-pub use vision::VisionConfig;
+pub use vision::{VisionConfig, VisionKind};
 
 use crate::error::{ModelError, Result};
 use field::{LENGTH, at_most, not_zero};
