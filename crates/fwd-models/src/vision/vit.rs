@@ -149,6 +149,13 @@ pub(super) fn attention(
 ) -> Result<AttentionSublayer> {
     let n_heads = config.num_attention_heads;
     let scale = ((config.hidden_size / n_heads) as f64).powf(-0.5);
-    let post = Norm::identity();
-    Ok(AttentionSublayer::new(AttentionWeights { pre, projection, output, post, n_heads, scale })?)
+    Ok(AttentionSublayer::new(AttentionWeights {
+        pre,
+        projection,
+        output,
+        post: Norm::identity(),
+        n_heads,
+        n_kv_heads: n_heads,
+        scale,
+    })?)
 }

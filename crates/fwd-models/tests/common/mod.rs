@@ -3,7 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used)] // Each test binary uses a part of this; a helper of a test may panic.
 
 use candle_core::{DType, Device, Tensor, safetensors};
-use fwd_models::{Blip, Checkpoint, ModelConfig, T5, WeightDtype};
+use fwd_models::{Blip, Checkpoint, ModelConfig, T5, TextConfig, WeightDtype};
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -105,7 +105,8 @@ impl Set {
     pub(crate) fn t5(&self, config: &str) -> T5 {
         let config = ModelConfig::read(&self.dir.join(config)).unwrap();
         let mut checkpoint = Checkpoint::open(&self.dir, WeightDtype::F32, &Device::Cpu).unwrap();
-        T5::new(&config.text, &mut checkpoint, "language_model").unwrap()
+        let TextConfig::T5(text) = &config.text else { panic!("{}: the language model is no T5", self.name) };
+        T5::new(text, &mut checkpoint, "language_model").unwrap()
     }
 }
 
