@@ -181,7 +181,7 @@ impl CausalLm {
         self.check_length(usize::try_from(last).unwrap_or(0) + 1)?;
         match &self.positions {
             Positions::Rotary(inv_freq) => {
-                let rotary = Rotary::new(inv_freq, positions, self.device(), embeds.dtype())?;
+                let rotary = Rotary::new(inv_freq, positions, embeds.dtype(), self.device())?;
                 Ok((embeds.clone(), Placed::Rotary(rotary)))
             }
             Positions::Learned(table) => {
