@@ -16,7 +16,7 @@ mod weights;
 pub use bridge::{QFormer, QFormerText};
 pub use config::{
     LlamaConfig, ModelConfig, ModelKind, OneOrMany, OptConfig, QFormerConfig, RopeConfig, SpecialTokens,
-    T5Config, TextConfig, VisionConfig, ignored_generation,
+    T5Config, TextConfig, VisionConfig, VisionKind, ignored_generation,
 };
 pub use error::{ModelError, Result, TensorProblems};
 pub use generate::{EarlyStopping, GenerationConfig, Hypothesis, OnStep, generate};

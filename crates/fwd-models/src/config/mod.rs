@@ -22,7 +22,7 @@ pub use rope::RopeConfig;
 pub use t5::{OneOrMany, T5Config};
 pub use text::TextConfig;
 pub use tokens::SpecialTokens;
-pub use vision::VisionConfig;
+pub use vision::{VisionConfig, VisionKind};
 
 use crate::error::{ModelError, Result};
 use field::{LENGTH, at_most, not_zero};
