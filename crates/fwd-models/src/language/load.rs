@@ -33,13 +33,9 @@ pub(crate) fn embedding_names(config: &TextConfig, prefix: &str) -> Vec<String> 
     }
 }
 
-/// What a tensor that published checkpoints hold beside what the model needs must be: a copy of the tied embedding, or frequencies of
-/// positions, which old checkpoints keep and nobody reads.
+/// What a tensor that published checkpoints hold beside what the model needs must be: a copy of the tied embedding.
 pub(crate) fn redundant<'a>(name: &str, embeddings: &'a [String]) -> Option<Redundant<'a>> {
-    if embeddings.iter().any(|embedding| embedding == name) {
-        return Some(Redundant::CopyOf(embeddings));
-    }
-    name.ends_with(".rotary_emb.inv_freq").then_some(Redundant::Unread)
+    embeddings.iter().any(|embedding| embedding == name).then_some(Redundant::CopyOf(embeddings))
 }
 
 /// Loads a language model alone: the model, and the ids that generation starts from, ends with and fills up with.
