@@ -5,7 +5,7 @@ use super::model::LanguageModel;
 use super::t5::T5;
 use crate::config::{SpecialTokens, TextConfig};
 use crate::error::{ModelError, Result};
-use crate::weights::{Checkpoint, Redundant, WeightDtype, WeightFile, Weights};
+use crate::weights::{Checkpoint, Redundant, WeightDtype, WeightFile, Weights, gguf_file};
 use candle_core::Device;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Builds the language model that a configuration describes, from parameters under `prefix` (`prefix.name`), or without one.
 ///
 /// # Errors
-/// [`ModelError::Config`] for an impossible configuration, or an error of the source.
+/// [`ModelError::Config`](crate::ModelError::Config) for an impossible configuration, or an error of the source.
 pub fn language_model(
     config: &TextConfig,
     weights: &mut dyn Weights,
@@ -33,39 +33,47 @@ pub(crate) fn embedding_names(config: &TextConfig, prefix: &str) -> Vec<String> 
     }
 }
 
-/// Loads a directory with `config.json`, `generation_config.json` (optional) and weights, or a `.gguf` file, which holds all of this: the
-/// model, and the ids that generation starts from, ends with and fills up with.
+/// What a tensor that published checkpoints hold beside what the model needs must be: a copy of the tied embedding.
+pub(crate) fn redundant<'a>(name: &str, embeddings: &'a [String]) -> Option<Redundant<'a>> {
+    embeddings.iter().any(|embedding| embedding == name).then_some(Redundant::CopyOf(embeddings))
+}
+
+/// Loads a language model alone: the model, and the ids that generation starts from, ends with and fills up with.
+///
+/// `path` is a directory with `config.json`, `generation_config.json` (optional) and weights; or a GGUF file of a LLaMA, or a directory
+/// with one and without `config.json`, whose metadata then say what the model is.
 ///
 /// # Errors
-/// Those of [`TextConfig::read`] and [`SpecialTokens::read`]; of a `.gguf` file, those of [`WeightFile::config`];
-/// [`ModelError`] that lists all tensors that are missing, unexpected, misshapen or not finite.
+/// Those of [`TextConfig::read`] and [`SpecialTokens::read`]; [`ModelError`](crate::ModelError) that lists all tensors that are
+/// missing, unexpected, misshapen or not finite.
 pub fn load_language_model(
     path: &Path,
     dtype: WeightDtype,
     device: &Device,
 ) -> Result<(Arc<dyn LanguageModel>, SpecialTokens)> {
-    let (config, tokens, mut checkpoint) = if path.is_file() {
-        let config = config_of_file(path)?;
-        let tokens = SpecialTokens::of(&config);
-        (config, tokens, Checkpoint::open_file(path, dtype, device)?)
+    let json = path.join("config.json");
+    let (config, mut checkpoint) = if path.is_dir() && json.exists() {
+        (TextConfig::read(&json)?, Checkpoint::open(path, dtype, device)?)
     } else {
-        let config = TextConfig::read(&path.join("config.json"))?;
-        let tokens = SpecialTokens::read(&path.join("generation_config.json"), &config)?;
-        (config, tokens, Checkpoint::open(path, dtype, device)?)
+        let file = if path.is_dir() { gguf_file(path)?.unwrap_or(json) } else { path.into() };
+        (gguf_config(&file)?, Checkpoint::open_file(&file, dtype, device)?)
     };
+    let tokens = SpecialTokens::read(&path.join("generation_config.json"), &config)?;
     let model = language_model(&config, &mut checkpoint, "")?;
     let copies = embedding_names(&config, "");
-    checkpoint.finish(|name| copies.iter().any(|copy| copy == name).then_some(Redundant::CopyOf(&copies)))?;
+    checkpoint.finish(|name| redundant(name, &copies))?;
     Ok((model, tokens))
 }
 
-/// What the metadata of a `.gguf` file say of the model.
-fn config_of_file(path: &Path) -> Result<TextConfig> {
+/// The configuration in the metadata of a GGUF file.
+fn gguf_config(path: &Path) -> Result<TextConfig> {
     let fail = |what| ModelError::Config { origin: path.display().to_string(), what };
-    let value = WeightFile::open(path)?.config()?;
-    let value =
-        value.ok_or_else(|| fail("is a safetensors file; name the folder with its config.json".into()))?;
-    let config = TextConfig::parse(value, "").map_err(fail)?;
-    config.check().and_then(|()| SpecialTokens::of(&config).check(config.vocab_size())).map_err(fail)?;
+    let Some(value) = WeightFile::open(path)?.config()? else {
+        return Err(fail(
+            "has no metadata that say what model it holds; put its config.json beside it".into(),
+        ));
+    };
+    let config = TextConfig::parse(value, "llama").map_err(fail)?;
+    config.check().map_err(fail)?;
     Ok(config)
 }
