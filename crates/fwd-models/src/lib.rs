@@ -25,8 +25,8 @@ pub use language::{
     Assembled, Decoding, Encoded, LanguageInput, LanguageModel, PaddingSide, Scored, Segment, SegmentKind, T5,
 };
 pub use multimodal::{
-    Blip, FrozenFeatures, Instructions, MultimodalModel, Reading, Sample, SampleSegment, load, padded,
-    reading,
+    Blip, FrozenFeatures, Instructions, MultimodalModel, PromptPlace, Reading, Sample, SampleSegment, load,
+    padded, reading,
 };
 pub use promptable::answer;
 pub use tap::Tap;

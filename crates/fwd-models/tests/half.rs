@@ -11,7 +11,7 @@
 mod common;
 
 use candle_core::{Tensor, Var};
-use common::{Report, abs_max, sets};
+use common::{BLIP_T5, Report, abs_max, sets_of};
 use fwd_models::{Instructions, MultimodalModel, QFormerText, Tap, WeightDtype};
 
 /// Matrices that an input passes one after the other: patches, 4 a layer, projection, head.
@@ -25,7 +25,7 @@ fn depth(config: &fwd_models::ModelConfig) -> f64 {
 
 fn check(dtype: WeightDtype, unit: f64) {
     let mut report = Report::default();
-    for set in sets() {
+    for set in sets_of(&BLIP_T5) {
         report.enter(&format!("{} {dtype:?}", set.name));
         let model = set.model_in("config.json", dtype);
         let tolerance = 4.0 * unit * depth(model.config()).sqrt();

@@ -59,7 +59,7 @@ pub(crate) fn token_ids(value: &Value, path: &str) -> std::result::Result<(), St
 pub(crate) fn activation(origin: &str, name: &str) -> Result<Activation> {
     Activation::from_hf_name(name).ok_or_else(|| ModelError::Config {
         origin: origin.into(),
-        what: format!("activation `{name}` is not known; gelu, gelu_new, gelu_pytorch_tanh and relu are"),
+        what: format!("activation `{name}` is not known; gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, relu and silu are"),
     })
 }
 

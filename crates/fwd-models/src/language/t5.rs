@@ -196,6 +196,10 @@ impl LanguageModel for T5 {
         self.shared.device()
     }
 
+    fn is_encoder_decoder(&self) -> bool {
+        true
+    }
+
     fn embed(&self, ids: &Tensor) -> Result<Tensor> {
         Ok(embedding(&self.shared, ids)?)
     }

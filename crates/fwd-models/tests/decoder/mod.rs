@@ -112,6 +112,10 @@ impl LanguageModel for Decoder {
         self.words.device()
     }
 
+    fn is_encoder_decoder(&self) -> bool {
+        false
+    }
+
     fn embed(&self, ids: &Tensor) -> Result<Tensor> {
         Ok(embedding(&self.words, ids)?)
     }
