@@ -95,7 +95,9 @@ impl ChatTemplate {
 
 /// An error of the template engine, with the line of the template.
 fn fail(path: &Path, error: &Error) -> DataError {
-    let what = error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
+    let what = error
+        .detail()
+        .map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
     let line = error.line().map_or_else(String::new, |line| format!("line {line} of the chat template: "));
     DataError::Config { path: path.into(), what: format!("{line}{what}") }
 }
@@ -105,12 +107,17 @@ fn find(dir: &Path) -> Result<Option<(PathBuf, String)>> {
     let path = dir.join("chat_template.jinja");
     if path.exists() {
         let source = fwd_files::read_to_string(&path, MAX_TEMPLATE);
-        return source.map(|source| Some((path.clone(), source))).map_err(|source| DataError::Io { path, source });
+        return source
+            .map(|source| Some((path.clone(), source)))
+            .map_err(|source| DataError::Io { path, source });
     }
     for file in ["chat_template.json", "processor_config.json", "tokenizer_config.json"] {
         let path = dir.join(file);
         let Some(mut keys) = object(&path)? else { continue };
-        let refuse = |what: String| DataError::Config { path: path.clone(), what: format!("key `chat_template`: {what}") };
+        let refuse = |what: String| DataError::Config {
+            path: path.clone(),
+            what: format!("key `chat_template`: {what}"),
+        };
         match keys.remove("chat_template") {
             None | Some(Json::Null) => {}
             Some(Json::String(source)) => return Ok(Some((path, source))),
@@ -119,7 +126,9 @@ fn find(dir: &Path) -> Result<Option<(PathBuf, String)>> {
                 let default = named.iter().find(|entry| name(entry) == "default");
                 let source = default.and_then(|entry| entry["template"].as_str()).map(str::to_owned);
                 let names = || named.iter().map(name).collect::<Vec<_>>().join(", ");
-                let source = source.ok_or_else(|| refuse(format!("of the named templates none is called `default`: {}", names())))?;
+                let source = source.ok_or_else(|| {
+                    refuse(format!("of the named templates none is called `default`: {}", names()))
+                })?;
                 return Ok(Some((path, source)));
             }
             Some(_) => return Err(refuse("is no text and no list of named ones".into())),
@@ -195,7 +204,8 @@ mod tests {
     use std::fs;
 
     fn template(source: &str) -> Result<ChatTemplate> {
-        let names = SpecialNames { bos: Some("<s>".into()), eos: Some("</s>".into()), ..SpecialNames::default() };
+        let names =
+            SpecialNames { bos: Some("<s>".into()), eos: Some("</s>".into()), ..SpecialNames::default() };
         ChatTemplate::parse("chat_template.jinja".into(), source.into(), names)
     }
 
@@ -240,7 +250,10 @@ mod tests {
             ("a\nb\n{% if %}", &["line 3", "chat_template.jinja"][..]),
             ("a\n{{ raise_exception('roles must alternate') }}", &["line 2", "roles must alternate"]),
             ("{{ messages[0].content.nonsense() }}", &["line 1", "nonsense"]),
-            ("{% for i in range(9999) %}{% for j in range(9999) %}{{ j }}{% endfor %}{% endfor %}", &["fuel"]),
+            (
+                "{% for i in range(9999) %}{% for j in range(9999) %}{{ j }}{% endfor %}{% endfor %}",
+                &["fuel"],
+            ),
             ("{{ strftime_now('%Q') }}", &["%Q"]),
         ] {
             let error = error(source);

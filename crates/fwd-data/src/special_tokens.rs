@@ -29,12 +29,21 @@ impl SpecialNames {
     /// # Errors
     /// [`DataError::Io`] or [`DataError::Config`] naming a file that is there and cannot be read.
     pub fn open(dir: &Path) -> Result<Self> {
-        let files = [object(&dir.join("tokenizer_config.json"))?, object(&dir.join("special_tokens_map.json"))?];
+        let files =
+            [object(&dir.join("tokenizer_config.json"))?, object(&dir.join("special_tokens_map.json"))?];
         let name = |key: &str| {
             let values = files.iter().flatten().filter_map(|file| file.get(key));
-            values.filter_map(|value| value.as_str().or_else(|| value["content"].as_str())).next().map(str::to_owned)
+            values
+                .filter_map(|value| value.as_str().or_else(|| value["content"].as_str()))
+                .next()
+                .map(str::to_owned)
         };
-        Ok(Self { bos: name("bos_token"), eos: name("eos_token"), unk: name("unk_token"), pad: name("pad_token") })
+        Ok(Self {
+            bos: name("bos_token"),
+            eos: name("eos_token"),
+            unk: name("unk_token"),
+            pad: name("pad_token"),
+        })
     }
 }
 
@@ -57,7 +66,8 @@ mod tests {
     fn names_stand_as_texts_or_objects_in_either_file() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(SpecialNames::open(dir.path()).unwrap(), SpecialNames::default());
-        let config = r#"{"bos_token": {"content": "<s>", "special": true}, "eos_token": "</s>", "pad_token": null}"#;
+        let config =
+            r#"{"bos_token": {"content": "<s>", "special": true}, "eos_token": "</s>", "pad_token": null}"#;
         fs::write(dir.path().join("tokenizer_config.json"), config).unwrap();
         let map = r#"{"eos_token": "other", "pad_token": "<pad>"}"#;
         fs::write(dir.path().join("special_tokens_map.json"), map).unwrap();

@@ -149,7 +149,8 @@ impl TextTokenizer {
     fn without_image(&self, text: &str, ids: Vec<u32>) -> Result<Vec<u32>> {
         let Some(image) = self.image.filter(|image| ids.contains(image)) else { return Ok(ids) };
         let token = excerpt(&self.token(image).unwrap_or_default());
-        let what = format!("{}: {token} stands for an image and must not be written in a text", excerpt(text));
+        let what =
+            format!("{}: {token} stands for an image and must not be written in a text", excerpt(text));
         Err(DataError::Tokenizer { origin: self.origin.clone(), what })
     }
 

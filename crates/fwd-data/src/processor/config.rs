@@ -5,8 +5,8 @@
 //!
 //! Keys that change no pixel are ignored. A key that asks for another step than those that are taken here is refused.
 
-use crate::error::{DataError, Result};
 use super::{ImageProcessor, Resize};
+use crate::error::{DataError, Result};
 use crate::image_file::Alpha;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -163,7 +163,8 @@ impl Config {
         if !is_bicubic {
             return Err(self.refuse("resample", "only a bicubic resize (3) is supported"));
         }
-        const KNOWN: [&str; 5] = ["do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"];
+        const KNOWN: [&str; 5] =
+            ["do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"];
         let is_asked = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
         let other = self
             .keys

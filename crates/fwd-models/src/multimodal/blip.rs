@@ -35,9 +35,17 @@ pub struct Blip {
 impl ModelConfig {
     pub(super) fn reading(&self) -> Reading {
         let bridge_reads_instruction = self.kind == ModelKind::InstructBlip;
-        // T5 has relative positions; the Q-Former of BLIP-2 reads no instruction.
-        let max_instruction_tokens = bridge_reads_instruction.then_some(self.qformer.max_position_embeddings);
-        Reading { bridge_reads_instruction, max_instruction_tokens }
+        Reading {
+            bridge_reads_instruction,
+            // The Q-Former of BLIP-2 reads no instruction.
+            max_bridge_tokens: bridge_reads_instruction.then_some(self.qformer.max_position_embeddings),
+            // T5 has relative positions.
+            max_instruction_tokens: None,
+            is_encoder_decoder: true,
+            has_images_in_text: false,
+            image_token: self.image_token_index.and_then(|id| u32::try_from(id).ok()),
+            vocab_size: self.text.vocab_size,
+        }
     }
 }
 
@@ -242,12 +250,16 @@ impl MultimodalModel for Blip {
         self.config.reading().max_instruction_tokens
     }
 
+    fn max_bridge_tokens(&self) -> Option<usize> {
+        self.config.reading().max_bridge_tokens
+    }
+
     fn bridge_vocab_size(&self) -> Option<usize> {
         self.bridge_reads_instruction().then_some(self.config.qformer.vocab_size)
     }
 
     fn image_token(&self) -> Option<u32> {
-        self.config.image_token_index.and_then(|id| u32::try_from(id).ok())
+        self.config.reading().image_token
     }
 
     fn image_features(&self, pixels: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor> {

@@ -2,10 +2,12 @@
 
 use crate::error::Result;
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 
 /// How the weight matrices are kept in memory. Vectors (norms, biases) and the learned queries stay in f32, and so do all
 /// activations: half precision saves memory, not accuracy elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum WeightDtype {
     /// 4 bytes an element.
     #[default]
