@@ -16,10 +16,7 @@ use fwd_models::{Instructions, MultimodalModel, QFormerText, Tap, WeightDtype};
 
 /// Matrices that an input passes one after the other: patches, 4 a layer, projection, head.
 fn depth(config: &fwd_models::ModelConfig) -> f64 {
-    let layers = config.vision.num_hidden_layers
-        + config.qformer.num_hidden_layers
-        + config.text.num_layers
-        + config.text.n_decoder_layers();
+    let layers = config.vision.num_hidden_layers + config.qformer.num_hidden_layers + config.text.n_layers();
     (4 * layers + 3) as f64
 }
 

@@ -18,6 +18,7 @@ mod gpu;
 mod kernel;
 mod linear;
 mod norm;
+mod rotary;
 mod softmax;
 
 /// Runs `body` on a thread of rayon's pool: the global one, or the one that is installed.
@@ -45,4 +46,5 @@ pub use feed_forward::{FeedForwardSublayer, FeedForwardWeights};
 pub use gpu::cuda_device;
 pub use linear::Linear;
 pub use norm::Norm;
+pub use rotary::Rotary;
 pub use softmax::softmax;

@@ -87,6 +87,7 @@ fn sublayers_of_random_shapes_equal_those_of_the_cpu() {
                 output: linear(case + 3, d, width),
                 post: norm(case + 5),
                 n_heads: h,
+                n_kv_heads: h,
                 scale: (d_head as f64).powf(-0.5),
             })
             .unwrap()
@@ -222,6 +223,7 @@ fn generation_steps_equal_one_pass() {
         output: linear(4, d, width),
         post: Norm::identity(),
         n_heads: h,
+        n_kv_heads: h,
         scale: 1.0,
     })
     .unwrap();

@@ -297,6 +297,7 @@ fn check_attention_sublayers() {
                     output: linear_of(40, d, width, dtype),
                     post: norm_of(post, 50, d, dtype),
                     n_heads: h,
+                    n_kv_heads: h,
                     scale: 0.8,
                 };
                 let ours = |x: &[Tensor]| {
@@ -338,6 +339,7 @@ fn check_cross_attention_sublayers() {
                 output: linear_of(40, d, width, dtype),
                 post: norm_of(post, 50, d, dtype),
                 n_heads: h,
+                n_kv_heads: h,
                 scale: 1.0,
             };
             let ours = |x: &[Tensor]| {
@@ -461,6 +463,7 @@ fn empty_batches_and_sequences_pass_through() {
         output: linear_of(2, 4, 4, DType::F32),
         post: norm_of("layer", 3, 4, DType::F32),
         n_heads: 2,
+        n_kv_heads: 2,
         scale: 1.0,
     })
     .unwrap();

@@ -1,14 +1,15 @@
 //! BLIP-2 and InstructBLIP: vision tower -> Q-Former -> linear projection -> language model.
 //!
-//! The input of the language model is `[visual tokens ; instruction]`. The published language models that fit are FlanT5; any other
-//! [`LanguageModel`] of the projection's width can take its place ([`Blip::with_language`]).
+//! The input of the language model is `[visual tokens ; instruction]`, also where the instruction begins with a token of its own
+//! (LLaMA, OPT), as transformers has it. The published language models are FlanT5, OPT and Vicuna; any other [`LanguageModel`] of the
+//! projection's width can take their place ([`Blip::with_language`]).
 
 use super::features::FrozenFeatures;
 use super::model::{Instructions, MultimodalModel, Reading};
 use crate::bridge::{Projection, QFormer, QFormerText};
-use crate::config::{ModelConfig, ModelKind, SpecialTokens};
+use crate::config::{ModelConfig, ModelKind, SpecialTokens, TextConfig};
 use crate::error::{ModelError, Result};
-use crate::language::{LanguageInput, LanguageModel, Segment, SegmentKind, T5};
+use crate::language::{LanguageInput, LanguageModel, Segment, SegmentKind, embedding_names, language_model};
 use crate::tap::Tap;
 use crate::vision::{Neck, VisionTower};
 use crate::weights::{Checkpoint, Redundant, Scope, WeightDtype, Weights};
@@ -39,12 +40,12 @@ impl ModelConfig {
             bridge_reads_instruction,
             // The Q-Former of BLIP-2 reads no instruction.
             max_bridge_tokens: bridge_reads_instruction.then_some(self.qformer.max_position_embeddings),
-            // T5 has relative positions.
-            max_instruction_tokens: None,
-            is_encoder_decoder: true,
+            // T5 has relative positions; the others have positions for image and text.
+            max_instruction_tokens: self.text.max_tokens().map(|n| n.saturating_sub(self.num_query_tokens)),
+            is_encoder_decoder: matches!(self.text, TextConfig::T5(_)),
             has_images_in_text: false,
             image_token: self.image_token_index.and_then(|id| u32::try_from(id).ok()),
-            vocab_size: self.text.vocab_size,
+            vocab_size: self.text.vocab_size(),
         }
     }
 }
@@ -68,7 +69,7 @@ impl Blip {
         let tokens = SpecialTokens::read(&dir.join("generation_config.json"), &config.text)?;
         let mut checkpoint = Checkpoint::open(dir, dtype, device)?;
         let model = Self::new(config, &mut checkpoint)?;
-        let embeddings = T5::embedding_names(LANGUAGE);
+        let embeddings = embedding_names(&model.config.text, LANGUAGE);
         checkpoint.finish(|name| redundant(name, &embeddings))?;
         Ok(Self { tokens, ..model })
     }
@@ -83,7 +84,7 @@ impl Blip {
         let vision = VisionTower::new(&config.vision, root.same())?;
         let qformer = QFormer::of(&config, root.same())?;
         let projection = Projection::new(&config, root)?;
-        let language = Arc::new(T5::new(&config.text, weights, LANGUAGE)?);
+        let language = language_model(&config.text, weights, LANGUAGE)?;
         let tokens = SpecialTokens::of(&config.text);
         Ok(Self { config, tokens, vision, qformer, projection, language })
     }

@@ -34,6 +34,8 @@ pub enum Redundant<'a> {
     CopyOf(&'a [String]),
     /// The integers 0, 1, 2 … in their order.
     Positions,
+    /// Anything: it belongs to a part of the published model that this one has no use for.
+    Unused,
 }
 
 impl std::fmt::Debug for Checkpoint {
@@ -135,6 +137,7 @@ impl Checkpoint {
         let place = |name: &str| Some(&self.files[*self.places.get(name)?]);
         let Some(file) = place(name) else { return Ok(None) };
         Ok(match redundant {
+            Redundant::Unused => None,
             Redundant::Positions => {
                 let positions = file.integers(name)?.unwrap_or_default();
                 let is_counting =

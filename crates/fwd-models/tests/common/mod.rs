@@ -3,7 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used)] // Each test binary uses a part of this; a helper of a test may panic.
 
 use candle_core::{DType, Device, Tensor, safetensors};
-use fwd_models::{Blip, Checkpoint, ModelConfig, T5, WeightDtype};
+use fwd_models::{Blip, CausalLm, Checkpoint, ModelConfig, T5, TextConfig, WeightDtype};
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -101,11 +101,31 @@ impl Set {
         Blip::load_with(&self.dir, config, dtype, &Device::Cpu).unwrap()
     }
 
-    /// The language model alone.
+    /// The ids of generation that the reference was made with: ends, and padding.
+    pub(crate) fn eos_and_pad(&self) -> (u32, u32) {
+        let ids: Vec<u32> = serde_json::from_value(self.meta["bos_eos_pad"].clone()).unwrap();
+        (ids[1], ids[2])
+    }
+
+    /// The decoder-only language model alone, with its configuration.
+    pub(crate) fn causal(&self, config: &str) -> (CausalLm, TextConfig) {
+        let json: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(self.dir.join(config)).unwrap()).unwrap();
+        let (config, prefix) = if json["text_config"].is_null() {
+            (TextConfig::read(&self.dir.join(config)).unwrap(), "")
+        } else {
+            (ModelConfig::read(&self.dir.join(config)).unwrap().text, "language_model")
+        };
+        let mut checkpoint = Checkpoint::open(&self.dir, WeightDtype::F32, &Device::Cpu).unwrap();
+        (CausalLm::new(&config, &mut checkpoint, prefix).unwrap(), config)
+    }
+
+    /// The T5 language model alone.
     pub(crate) fn t5(&self, config: &str) -> T5 {
         let config = ModelConfig::read(&self.dir.join(config)).unwrap();
         let mut checkpoint = Checkpoint::open(&self.dir, WeightDtype::F32, &Device::Cpu).unwrap();
-        T5::new(&config.text, &mut checkpoint, "language_model").unwrap()
+        let TextConfig::T5(text) = &config.text else { panic!("{}: the language model is no T5", self.name) };
+        T5::new(text, &mut checkpoint, "language_model").unwrap()
     }
 }
 
