@@ -51,7 +51,7 @@ mod tests {
         names_are_those_of_files::<Method>(11 + MethodConfig::all().len());
         names_are_those_of_files::<Order>(3);
         names_are_those_of_files::<DeviceKind>(2);
-        names_are_those_of_files::<WeightDtype>(3);
+        names_are_those_of_files::<WeightDtype>(5);
         names_are_those_of_files::<Template>(2);
     }
 }

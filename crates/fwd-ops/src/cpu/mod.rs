@@ -15,6 +15,7 @@ mod parallel;
 pub(crate) mod rotary;
 pub(crate) mod scratch;
 pub(crate) mod softmax;
+pub(crate) mod stored;
 
 pub(crate) use elem::Elem;
 pub(crate) use parallel::{rows_per_task, simd};
