@@ -21,7 +21,7 @@ fn tower(set: &Set) -> VisionTransformer {
     let mut checkpoint = Checkpoint::open(&set.dir, WeightDtype::F32, &Device::Cpu).unwrap();
     let tower = VisionTransformer::new(&config, &mut checkpoint, "").unwrap();
     // A mask of patches is for pre-training.
-    checkpoint.finish(|name| (name == "embeddings.mask_token").then_some(Redundant::Unread)).unwrap();
+    checkpoint.finish(|name| (name == "embeddings.mask_token").then_some(Redundant::Unused)).unwrap();
     tower
 }
 

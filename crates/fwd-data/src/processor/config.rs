@@ -224,7 +224,7 @@ impl Config {
         match self.keys.get("size") {
             None | Some(Value::Null) if is_clip => edge(DEFAULT),
             Some(Value::Object(size)) if size.contains_key("longest_edge") => {
-                Err(self.refuse("size", &format!("`longest_edge` is not supported: {SIDES}")))
+                Err(self.refuse("size", &format!("`longest_edge` keeps the aspect ratio, which is not supported: {SIDES}")))
             }
             Some(Value::Object(size)) if size.contains_key("shortest_edge") => {
                 let value = size.get("shortest_edge").and_then(side);

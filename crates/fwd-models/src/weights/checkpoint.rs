@@ -38,8 +38,8 @@ pub enum Redundant<'a> {
     CopyOf(&'a [String]),
     /// The integers 0, 1, 2 … in their order.
     Positions,
-    /// Anything: no model of this architecture reads it.
-    Unread,
+    /// Anything: it belongs to a part of the published model that this one has no use for, or no model reads it.
+    Unused,
 }
 
 impl std::fmt::Debug for Checkpoint {
@@ -166,7 +166,7 @@ impl Checkpoint {
         let place = |name: &str| self.places.get(name).map(|(file, name)| (&self.files[*file], name));
         let Some((file, inside)) = place(name) else { return Ok(None) };
         Ok(match redundant {
-            Redundant::Unread => None,
+            Redundant::Unused => None,
             Redundant::Positions => {
                 let positions = file.integers(inside)?.unwrap_or_default();
                 let is_counting =
@@ -259,7 +259,7 @@ struct Place {
 /// What old checkpoints and converters write beside the parameters.
 fn buffer(name: &str) -> Option<Redundant<'static>> {
     if name.ends_with(".rotary_emb.inv_freq") || name.ends_with(ROPE_FACTORS) {
-        return Some(Redundant::Unread);
+        return Some(Redundant::Unused);
     }
     (name.rsplit('.').next() == Some("position_ids")).then_some(Redundant::Positions)
 }
