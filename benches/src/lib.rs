@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod algebra;
+pub mod checkpoint;
 pub mod gpu;
 #[cfg(feature = "cuda")]
 pub mod gpu_run;

@@ -13,6 +13,7 @@ mod fuzz;
 mod kernels;
 mod kills;
 mod package;
+mod random_checkpoint;
 mod shell;
 mod tidy;
 mod workspace;
@@ -47,6 +48,9 @@ enum Args {
     Data(data::DataArgs),
     /// Runs the methods of results/ over several seeds and two orders of the tasks, and tables the result in results/.
     Comparison(comparison::ComparisonArgs),
+    /// Writes a Hugging Face directory with random weights of a published shape.
+    #[command(disable_help_flag = true)]
+    RandomCheckpoint(random_checkpoint::RandomCheckpointArgs),
     /// Benchmarks.
     #[command(subcommand)]
     Bench(Bench),
@@ -78,6 +82,7 @@ fn main() -> Result<()> {
         Args::Bundle(args) => bundle::bundle(&args),
         Args::Data(args) => data::run(&args),
         Args::Comparison(args) => comparison::comparison(&args),
+        Args::RandomCheckpoint(args) => random_checkpoint::random_checkpoint(&args),
         Args::Bench(Bench::Step(args)) => bench::step(&args),
         Args::Bench(Bench::Algebra(args)) => bench::algebra(&args),
         Args::Bench(Bench::Data(args)) => bench::data(&args),
