@@ -1,12 +1,14 @@
 #![doc = include_str!("../README.md")]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)] // `forbid` but for the mapping of a file.
 
+mod mapped;
 mod temporary;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, IntoInnerError, Read, Write};
 use std::path::Path;
 
+pub use mapped::Mapped;
 pub use temporary::{TemporaryFolder, is_temporary, sweep, temporary, temporary_folder};
 
 /// Replaces the content of a file by `bytes`, or creates it, and creates missing folders on the way.

@@ -213,6 +213,11 @@ enum Memory<'a, S> {
 }
 
 impl<S: GpuStorage> OnGpu<'_, S> {
+    /// Values that were widened for one product.
+    pub(crate) fn widened(storage: S, layout: Layout) -> Self {
+        Self { memory: Memory::Widened(storage), layout }
+    }
+
     pub(crate) fn arg(&self) -> Arg<'_, S> {
         let storage = match &self.memory {
             Memory::Stored(storage) => *storage,

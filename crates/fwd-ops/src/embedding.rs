@@ -6,9 +6,75 @@ use crate::error::{OpError, Result};
 use crate::gpu::{self, Arg, GpuStorage};
 use crate::kernel::{Kernel, View};
 use crate::linear::{activation_dtype, frozen_dtype};
+use crate::matrix::Weight;
 use candle_core::{DType, Device, Layout, Shape, Tensor};
 use fwd_kernels::{EmbeddingShape, plan_embedding_backward};
 use std::sync::Arc;
+
+/// A table of embeddings `(n, d)`: a tensor, which may be trained, or a [`Matrix`](crate::Matrix), of which only the rows that are asked
+/// for are read.
+#[derive(Debug, Clone)]
+pub struct Embedding {
+    weight: Weight,
+    shape: [usize; 2],
+}
+
+impl Embedding {
+    /// Takes the table `(n, d)`. A frozen one in half precision on the CPU becomes a [`Matrix`](crate::Matrix).
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if a tensor has not two dimensions or one is 0, [`OpError::DType`] if it is not of a float type.
+    pub fn new(weight: impl Into<Weight>) -> Result<Self> {
+        let weight = weight.into().stored()?;
+        if let Weight::Dense(table) = &weight {
+            frozen_dtype("embedding", table)?;
+        }
+        let shape = weight.shape()?;
+        Ok(Self { weight, shape })
+    }
+
+    /// The table. A tied output map is `Linear::new(embedding.weight().clone(), None)`.
+    pub fn weight(&self) -> &Weight {
+        &self.weight
+    }
+
+    /// Number of rows.
+    pub fn n_rows(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// Width of a row.
+    pub fn width(&self) -> usize {
+        self.shape[1]
+    }
+
+    /// Rows `table[ids]`, as [`embedding`].
+    ///
+    /// # Shapes
+    /// `ids (…)` integer -> `(…, d)` in f32 (f64 if the table is an f64 tensor); of a matrix on the CPU, of a tensor where it is.
+    ///
+    /// # Errors
+    /// [`OpError::IdOutOfRange`] names the first id that is not in `0..n`.
+    ///
+    /// # Examples
+    /// ```
+    /// use candle_core::{DType, Device, Tensor};
+    /// let table = Tensor::new(&[[0f32, 1.], [2., 3.]], &Device::Cpu)?.to_dtype(DType::BF16)?;
+    /// let rows = fwd_ops::Embedding::new(table)?.forward(&Tensor::new(&[1u32], &Device::Cpu)?)?;
+    /// assert_eq!(rows.to_vec2::<f32>()?, [[2., 3.]]);
+    /// # Ok::<(), fwd_ops::OpError>(())
+    /// ```
+    pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
+        let matrix = match &self.weight {
+            Weight::Dense(table) => return embedding(table, ids),
+            Weight::Matrix(matrix) => matrix,
+        };
+        let mut shape = ids.dims().to_vec();
+        shape.push(self.shape[1]);
+        let rows = checked_ids(ids, self.shape[0])?;
+        Ok(Tensor::from_vec(matrix.select_rows(&rows)?, shape, &Device::Cpu)?)
+    }
+}
 
 /// Rows `table[ids]`.
 ///
@@ -34,11 +100,7 @@ pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
     };
     let mut shape = ids.dims().to_vec();
     shape.push(width);
-    let ids = int_values("embedding", ids)?;
-    if let Some((position, &id)) = ids.iter().enumerate().find(|&(_, &id)| id < 0 || id >= n_rows as i64) {
-        return Err(OpError::IdOutOfRange { op: "embedding", id, position, limit: n_rows });
-    }
-    let rows: Arc<[u32]> = ids.iter().map(|&id| id as u32).collect();
+    let rows: Arc<[u32]> = checked_ids(ids, n_rows)?.into();
     let dtype = activation_dtype(table.dtype());
     if table.dtype() == dtype {
         return Ok(apply1(Gather { rows, n_rows }, table)?.reshape(shape)?);
@@ -50,6 +112,15 @@ pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
     // Half-precision tables are frozen ones: gather first, widen the few rows.
     let index = Tensor::from_vec(rows.to_vec(), rows.len(), table.device())?;
     Ok(table.index_select(&index, 0)?.to_dtype(dtype)?.reshape(shape)?)
+}
+
+/// The ids as row numbers below `n_rows`.
+fn checked_ids(ids: &Tensor, n_rows: usize) -> Result<Vec<u32>> {
+    let ids = int_values("embedding", ids)?;
+    if let Some((position, &id)) = ids.iter().enumerate().find(|&(_, &id)| id < 0 || id >= n_rows as i64) {
+        return Err(OpError::IdOutOfRange { op: "embedding", id, position, limit: n_rows });
+    }
+    Ok(ids.iter().map(|&id| id as u32).collect())
 }
 
 /// The values of an integer tensor.

@@ -36,6 +36,24 @@ pub enum OpError {
         /// The first id that is too large.
         limit: usize,
     },
+    /// A frozen weight holds NaN or an infinity, so nothing computed with it would mean anything.
+    #[error(
+        "tensor {tensor}: row {row} holds NaN or an infinity: the file is damaged, or the values do not fit its type"
+    )]
+    NonFiniteWeight {
+        /// The name of the tensor.
+        tensor: String,
+        /// Its first row with such an element.
+        row: usize,
+    },
+    /// A frozen weight cannot be stored as it was asked for.
+    #[error("tensor {tensor}: {what}")]
+    Weight {
+        /// The name of the tensor.
+        tensor: String,
+        /// What does not fit, and what to do.
+        what: String,
+    },
     /// The loss is NaN or infinite, so its gradient would mean nothing.
     #[error("the loss is {value}, not a finite number")]
     NonFiniteLoss {
@@ -61,6 +79,10 @@ pub enum OpError {
 impl OpError {
     pub(crate) fn shape(op: &'static str, what: impl Into<String>) -> Self {
         Self::Shape { op, what: what.into() }
+    }
+
+    pub(crate) fn weight(tensor: &str, what: impl Into<String>) -> Self {
+        Self::Weight { tensor: tensor.into(), what: what.into() }
     }
 }
 

@@ -17,6 +17,7 @@ mod feed_forward;
 mod gpu;
 mod kernel;
 mod linear;
+mod matrix;
 mod norm;
 mod softmax;
 
@@ -36,13 +37,15 @@ pub use attention::{AttentionSublayer, AttentionWeights, KvCache, attention};
 pub use backward::backward;
 pub use bias::{AttentionBias, position_bias};
 pub use conv::{InvertedResidual, InvertedResidualWeights, StemConv, linear_relu6};
+pub use cpu::stored::Format;
 pub use cross_entropy::{IGNORE_INDEX, cross_entropy, token_nll};
-pub use embedding::embedding;
+pub use embedding::{Embedding, embedding};
 #[cfg(feature = "emulate")]
 pub use emulation::emulated;
 pub use error::{OpError, Result};
 pub use feed_forward::{FeedForwardSublayer, FeedForwardWeights};
 pub use gpu::cuda_device;
 pub use linear::Linear;
+pub use matrix::{Matrix, Weight};
 pub use norm::Norm;
 pub use softmax::softmax;

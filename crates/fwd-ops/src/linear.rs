@@ -3,64 +3,79 @@
 //! candle's `Op::Matmul` computes and keeps the weight's gradient whether it is frozen or not; here the weight of a frozen map
 //! is part of the operation, not an argument, so that gradient cannot come into being.
 
-use crate::cpu::gemm::{LinearRef, Threads, gemm, is_weight_dtype, rows, rows_mut};
+use crate::cpu::gemm::{LinearRef, Threads, WeightRef, gemm, is_weight_dtype, rows, rows_mut};
 use crate::cpu::norm::sum_rows;
+use crate::cpu::stored::StoredRows;
 use crate::cpu::{Elem, simd};
-use crate::dispatch::{Read, apply1, apply2, apply3};
+use crate::dispatch::{OnGpu, Read, apply1, apply2, apply3};
 use crate::error::{OpError, Result};
 use crate::gpu::{self, Arg, GpuStorage};
 use crate::kernel::{Kernel, View};
-use candle_core::{DType, Device, Shape, Tensor};
+use crate::matrix::{Matrix, Weight};
+use candle_core::{DType, Device, Layout, Shape, Tensor};
 use faer::Accum;
 use fwd_kernels::plan_sum_rows;
 use std::borrow::Cow;
 
 /// A linear map. It is frozen, and gets no gradient, unless its weight or bias is tracked (a `Var` or computed from one).
 ///
-/// Frozen weights may be stored in f32, bf16 or f16, which are widened exactly to the type of the activations (f32 or f64), or in
-/// f64 for f64 activations; trained ones have the type of the activations.
+/// A frozen weight may be a [`Matrix`], which stays in its format (f32, bf16, f16, blocks) and is widened exactly to the type of the
+/// activations (f32 or f64), a tile at a time. A tensor is kept as it is: f32, or f64 for f64 activations; frozen half precision on the CPU
+/// becomes a [`Matrix`]. Trained weights have the type of the activations.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    /// `Wᵀ (n_in, n_out)`: the product of few rows (decoding) reads it in order, up to 1.7 times as fast.
-    transposed: Tensor,
+    store: Store,
     bias: Option<Tensor>,
     n_in: usize,
     n_out: usize,
 }
 
+/// Where the weight is.
+#[derive(Debug, Clone)]
+enum Store {
+    /// `Wᵀ (n_in, n_out)`: the product of few rows (decoding) reads it in order, up to 1.7 times as fast.
+    Transposed(Tensor),
+    Matrix(Matrix),
+}
+
 impl Linear {
-    /// Takes `weight (n_out, n_in)` and `bias (n_out)`.
+    /// Takes `weight (n_out, n_in)` (a tensor or a [`Matrix`]) and `bias (n_out)`.
     ///
     /// # Errors
     /// [`OpError::Shape`] if the shapes do not fit or a width is 0, [`OpError::DType`] if a tensor is not of a float type.
-    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
-        let &[n_out, n_in] = weight.dims() else {
-            return Err(OpError::shape(
-                "linear",
-                format!("weight must be (n_out, n_in), got {:?}", weight.shape()),
-            ));
-        };
-        if n_out == 0 || n_in == 0 {
-            return Err(OpError::shape("linear", format!("weight {:?} is empty", weight.shape())));
-        }
-        if let Some(bias) = &bias
-            && bias.dims() != [n_out]
-        {
-            return Err(OpError::shape("linear", format!("bias must be ({n_out}), got {:?}", bias.shape())));
-        }
-        for tensor in bias.iter().chain([&weight]) {
-            frozen_dtype("linear", tensor)?;
+    pub fn new(weight: impl Into<Weight>, bias: Option<Tensor>) -> Result<Self> {
+        let weight = weight.into();
+        let [n_out, n_in] = weight.shape()?;
+        if let Some(bias) = &bias {
+            if bias.dims() != [n_out] {
+                return Err(OpError::shape(
+                    "linear",
+                    format!("bias must be ({n_out}), got {:?}", bias.shape()),
+                ));
+            }
+            frozen_dtype("linear", bias)?;
         }
         let bias = bias.map(|b| b.contiguous()).transpose()?;
-        Ok(Self { transposed: weight.t()?.contiguous()?, bias, n_in, n_out })
+        let store = match weight.stored()? {
+            Weight::Matrix(matrix) => Store::Matrix(matrix),
+            Weight::Dense(tensor) => {
+                frozen_dtype("linear", &tensor)?;
+                Store::Transposed(tensor.t()?.contiguous()?)
+            }
+        };
+        Ok(Self { store, bias, n_in, n_out })
     }
 
     /// Whether weight or bias get a gradient.
     pub fn is_trained(&self) -> bool {
-        self.transposed.track_op() || self.bias.as_ref().is_some_and(Tensor::track_op)
+        let weight = matches!(&self.store, Store::Transposed(tensor) if tensor.track_op());
+        weight || self.bias.as_ref().is_some_and(Tensor::track_op)
     }
 
     /// Stacks maps that read the same input into one: rows `[W_1 ; W_2 ; …]`.
+    ///
+    /// Matrices are not copied. Frozen f32 tensors that are stacked with them become matrices; with a trained or f64 tensor they are
+    /// widened to its type.
     ///
     /// # Errors
     /// [`OpError::Shape`] if there is none, the input widths differ or only some have a bias.
@@ -75,10 +90,10 @@ impl Linear {
                 "stacked maps must read one width, and all or none have a bias",
             ));
         }
-        let transposed: Vec<_> = parts.iter().map(|p| &p.transposed).collect();
+        let stores: Vec<_> = parts.iter().map(|p| &p.store).collect();
         let biases: Vec<_> = parts.iter().filter_map(|p| p.bias.as_ref()).collect();
         Ok(Self {
-            transposed: Tensor::cat(&transposed, 1)?.contiguous()?,
+            store: Store::stacked(&stores)?,
             bias: if biases.is_empty() { None } else { Some(Tensor::cat(&biases, 0)?) },
             n_in: parts[0].n_in,
             n_out: parts.iter().map(|p| p.n_out).sum(),
@@ -117,34 +132,85 @@ impl Linear {
         if !self.is_trained() {
             return apply1(Forward(self.clone()), x);
         }
+        let dtype = x.dtype();
+        let dense;
+        let transposed = match &self.store {
+            Store::Transposed(tensor) => tensor,
+            // Only the bias is trained.
+            Store::Matrix(_) => {
+                dense = self.store.transposed(x.device(), dtype)?;
+                &dense
+            }
+        };
         match &self.bias {
-            None => apply2(Trained, x, &self.transposed),
-            Some(bias) => apply3(Trained, &x.contiguous()?, &self.transposed, bias),
+            None => apply2(Trained, x, transposed),
+            Some(bias) => apply3(Trained, &x.contiguous()?, transposed, bias),
         }
     }
 
-    /// The same map with its parameters on a device, frozen.
+    /// The same map, frozen, with its tensors on a device. A [`Matrix`] stays where it is.
     pub(crate) fn frozen_on(&self, device: &Device) -> Result<Self> {
-        Ok(Self {
-            transposed: self.transposed.detach().to_device(device)?,
-            bias: self.bias.as_ref().map(|b| b.detach().to_device(device)).transpose()?,
-            ..*self
-        })
+        let store = match &self.store {
+            Store::Transposed(tensor) => Store::Transposed(tensor.detach().to_device(device)?),
+            Store::Matrix(matrix) => Store::Matrix(matrix.clone()),
+        };
+        let bias = self.bias.as_ref().map(|b| b.detach().to_device(device)).transpose()?;
+        Ok(Self { store, bias, ..*self })
     }
 
     /// [`Self::forward`] in the memory of a GPU: `(rows of x, n_out)`.
     pub(crate) fn forward_on_gpu<S: GpuStorage>(&self, x: Arg<'_, S>) -> candle_core::Result<S> {
         let read = self.read();
-        let weight = read.transposed.on_gpu()?;
+        let weight = read.transposed_on_gpu(x)?;
         let bias = read.bias.as_ref().map(Read::on_gpu).transpose()?;
         product_and_bias(x, weight.arg(), bias.as_ref().map(|b| b.arg()))
     }
 
     pub(crate) fn read(&self) -> LinearRead<'_> {
-        LinearRead {
-            linear: self,
-            transposed: Read::new(&self.transposed),
-            bias: self.bias.as_ref().map(Read::new),
+        let weight = match &self.store {
+            Store::Transposed(tensor) => WeightRead::Transposed(Read::new(tensor)),
+            Store::Matrix(matrix) => WeightRead::Matrix(matrix),
+        };
+        LinearRead { linear: self, weight, bias: self.bias.as_ref().map(Read::new) }
+    }
+}
+
+impl Store {
+    fn stacked(stores: &[&Self]) -> Result<Self> {
+        let tensors: Vec<_> = stores.iter().filter_map(|s| s.tensor()).collect();
+        let as_rows = |t: &&Tensor| t.dtype() == DType::F32 && t.device().is_cpu() && !t.track_op();
+        if tensors.len() < stores.len() && tensors.iter().all(as_rows) {
+            let matrices: Vec<_> = stores
+                .iter()
+                .map(|store| match store {
+                    Self::Transposed(tensor) => Matrix::of_tensor("weight", &tensor.t()?.contiguous()?),
+                    Self::Matrix(matrix) => Ok(matrix.clone()),
+                })
+                .collect::<Result<_>>()?;
+            return Ok(Self::Matrix(Matrix::stacked(&matrices.iter().collect::<Vec<_>>())?));
+        }
+        let like = tensors[0]; // Where there is none, all are matrices.
+        let columns: Vec<_> =
+            stores.iter().map(|s| s.transposed(like.device(), like.dtype())).collect::<Result<_>>()?;
+        Ok(Self::Transposed(Tensor::cat(&columns, 1)?.contiguous()?))
+    }
+
+    fn tensor(&self) -> Option<&Tensor> {
+        match self {
+            Self::Transposed(tensor) => Some(tensor),
+            Self::Matrix(_) => None,
+        }
+    }
+
+    /// `Wᵀ (n_in, n_out)`: the tensor itself, or a matrix widened to a type on a device.
+    fn transposed(&self, device: &Device, dtype: DType) -> Result<Tensor> {
+        match self {
+            Self::Transposed(tensor) => Ok(tensor.clone()),
+            Self::Matrix(matrix) => {
+                let shape = (matrix.n_rows(), matrix.n_cols());
+                let weight = Tensor::from_vec(matrix.values()?, shape, device)?;
+                Ok(weight.t()?.to_dtype(dtype)?.contiguous()?)
+            }
         }
     }
 }
@@ -152,33 +218,60 @@ impl Linear {
 /// A [`Linear`] locked for reading.
 pub(crate) struct LinearRead<'a> {
     linear: &'a Linear,
-    transposed: Read<'a>,
+    weight: WeightRead<'a>,
     bias: Option<Read<'a>>,
 }
 
-/// The values of a [`Linear`] in one element type.
+enum WeightRead<'a> {
+    Transposed(Read<'a>),
+    Matrix(&'a Matrix),
+}
+
+/// The values of a [`Linear`] for activations of one element type.
 pub(crate) struct LinearValues<'a, E: Clone> {
-    transposed: Cow<'a, [E]>,
+    weight: WeightValues<'a, E>,
     bias: Option<Cow<'a, [E]>>,
     n_in: usize,
     n_out: usize,
 }
 
+enum WeightValues<'a, E: Clone> {
+    Transposed(Cow<'a, [E]>),
+    Stored(Vec<StoredRows<'a>>),
+}
+
 impl LinearRead<'_> {
     pub(crate) fn values<E: Elem>(&self) -> candle_core::Result<LinearValues<'_, E>> {
         Ok(LinearValues {
-            transposed: self.transposed.values()?,
+            weight: match &self.weight {
+                WeightRead::Transposed(read) => WeightValues::Transposed(read.values()?),
+                WeightRead::Matrix(matrix) => WeightValues::Stored(matrix.stored()?),
+            },
             bias: self.bias.as_ref().map(Read::values).transpose()?,
             n_in: self.linear.n_in,
             n_out: self.linear.n_out,
         })
+    }
+
+    /// `Wᵀ (n_in, n_out)` on the device of `like`. A matrix is widened as a whole, for this product alone.
+    fn transposed_on_gpu<S: GpuStorage>(&self, like: Arg<'_, S>) -> candle_core::Result<OnGpu<'_, S>> {
+        match &self.weight {
+            WeightRead::Transposed(read) => read.on_gpu(),
+            WeightRead::Matrix(matrix) => {
+                let rows = Layout::contiguous((matrix.n_rows(), matrix.n_cols()));
+                Ok(OnGpu::widened(like.upload(&matrix.values()?)?, gpu::transposed(&rows)))
+            }
+        }
     }
 }
 
 impl<E: Elem> LinearValues<'_, E> {
     pub(crate) fn as_ref(&self) -> LinearRef<'_, E> {
         LinearRef {
-            transposed: &self.transposed,
+            weight: match &self.weight {
+                WeightValues::Transposed(values) => WeightRef::Transposed(values),
+                WeightValues::Stored(parts) => WeightRef::Stored(parts),
+            },
             bias: self.bias.as_deref(),
             n_in: self.n_in,
             n_out: self.n_out,
@@ -263,8 +356,8 @@ impl Kernel<1> for Backward {
     }
 
     fn gpu<S: GpuStorage>(&self, [dy]: [Arg<'_, S>; 1]) -> candle_core::Result<(S, Shape)> {
-        let read = Read::new(&self.0.transposed);
-        let weight = read.on_gpu::<S>()?;
+        let read = self.0.read();
+        let weight = read.transposed_on_gpu(dy)?;
         let weight = weight.arg();
         let dx = gpu::product((dy.storage, &dy.matrix()), (weight.storage, &gpu::transposed(weight.layout)))?;
         Ok((dx, with_last_dim(dy.dims(), self.0.n_in)))
@@ -289,7 +382,7 @@ impl Trained {
         let (n_in, n_out) = (transposed.dims[0], transposed.dims[1]);
         let m = x.data.len() / n_in;
         let mut y = vec![E::zero(); m * n_out];
-        let map = LinearRef { transposed: transposed.data, bias, n_in, n_out };
+        let map = LinearRef { weight: WeightRef::Transposed(transposed.data), bias, n_in, n_out };
         map.forward(x.data, m, &mut y, Accum::Replace, Threads::Pool);
         Ok((y, with_last_dim(x.dims, n_out)))
     }
@@ -297,7 +390,8 @@ impl Trained {
     fn gradients(x: &Tensor, transposed: &Tensor, dy: &Tensor) -> candle_core::Result<[Option<Tensor>; 2]> {
         let dx = if x.track_op() {
             let (n_in, n_out) = transposed.dims2()?;
-            let frozen = Linear { transposed: transposed.detach(), bias: None, n_in, n_out };
+            let store = Store::Transposed(transposed.detach());
+            let frozen = Linear { store, bias: None, n_in, n_out };
             Some(apply1(Backward(frozen), dy)?)
         } else {
             None

@@ -18,8 +18,9 @@ use std::path::Path;
 type Open = fn(&Path) -> Result<Reader>;
 
 /// The readers, in the order in which they are tried.
-pub(crate) const ALL: [(&str, Open); 20] = [
+pub(crate) const ALL: [(&str, Open); 21] = [
     ("weights", model::weights),
+    ("gguf", model::gguf),
     ("model-config", model::config),
     ("tokenizer", model::tokenizer),
     ("processor", model::processor),

@@ -5,7 +5,8 @@ use crate::reader::{Reader, Seed};
 use anyhow::{Context, Result};
 use candle_core::Device;
 use fwd_data::{ImageProcessor, RgbImage, TextTokenizer};
-use fwd_models::WeightDtype;
+use fwd_models::{Checkpoint, WeightDtype, WeightFile, Weights};
+use fwd_ops::Weight;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -34,6 +35,43 @@ pub(crate) fn weights(folder: &Path) -> Result<Reader> {
         }
     }
     model(folder, seeds, &intact)
+}
+
+/// A GGUF file: its header, the configuration that it stands for, and all its tensors, as matrices and as vectors.
+pub(crate) fn gguf(folder: &Path) -> Result<Reader> {
+    let seeds = vec![Seed::copy("model.gguf", &format!("{SETS}/gguf-llama-tiny/model.gguf"))?];
+    let mut folder = Folder::new(folder, &seeds)?;
+    Ok(Reader::new(seeds, move |input| {
+        let path = folder.damage(input)?;
+        let file = WeightFile::open(&path)?;
+        let config = file.config()?.context("a configuration")?;
+        let size = |key: &str| config[key].as_u64().unwrap_or(0) as usize;
+        let (d, hidden) = (size("hidden_size"), size("intermediate_size"));
+        let heads = |key: &str| size(key).saturating_mul(size("head_dim"));
+        let (queries, keys) = (heads("num_attention_heads"), heads("num_key_value_heads"));
+        let mut checkpoint = Checkpoint::open_file(&path, WeightDtype::F32, &Device::Cpu)?;
+        let mut matrix = |name: &str, shape: [usize; 2]| -> Result<()> {
+            if let Weight::Matrix(matrix) = checkpoint.weight(name, shape)? {
+                // Zeros in the place of a tensor that is missing have the size that the configuration says.
+                if matrix.n_bytes() as u64 <= file.n_bytes() {
+                    matrix.values()?;
+                }
+            }
+            checkpoint.get(name, &[shape[0]])?;
+            Ok(())
+        };
+        matrix("model.embed_tokens.weight", [size("vocab_size"), d])?;
+        matrix("model.norm.weight", [d, 1])?;
+        for layer in 0..size("num_hidden_layers").min(4) {
+            let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+            matrix(&name("self_attn.q_proj"), [queries, d])?;
+            matrix(&name("self_attn.k_proj"), [keys, d])?;
+            matrix(&name("self_attn.v_proj"), [keys, d])?;
+            matrix(&name("mlp.down_proj"), [d, hidden])?;
+            matrix(&name("input_layernorm"), [d, 1])?;
+        }
+        Ok(())
+    }))
 }
 
 /// `config.json` and `generation_config.json` beside the right weights.

@@ -66,8 +66,8 @@ fn not_quantised(config: &Value) -> std::result::Result<(), String> {
     match parts.iter().map(|part| &part["quantization_config"]).find(|quantised| !quantised.is_null()) {
         None => Ok(()),
         Some(quantised) => Err(format!(
-            "the weights are quantised ({:.40}), which is not supported; load the model in transformers, call `dequantize()` and \
-             save it again, or use the original",
+            "the weights are quantised ({:.40}), which is not supported; use the original, whose weights `dtype = \"q4\"` or \"q8\" quantises \
+             on loading, or if there is none load this one in transformers, call `dequantize()` and save it again",
             quantised["quant_method"].as_str().unwrap_or("by an unknown method")
         )),
     }

@@ -53,7 +53,9 @@ pub fn load(dir: &Path, dtype: WeightDtype, device: &Device) -> Result<Box<dyn M
 /// Says what a path is that leads to no model directory.
 fn check_directory(dir: &Path) -> Result<()> {
     let has = |name: &str| dir.join(name).exists();
-    let what = if dir.is_file() {
+    let what = if dir.extension().is_some_and(|end| end == "gguf") && dir.is_file() {
+        "is a language model alone; put it into the folder of a model, with config.json and the safetensors file of its other parts"
+    } else if dir.is_file() {
         "is a file; name the folder of a model, with config.json and its weights in it"
     } else if !dir.is_dir() {
         "there is no such folder"

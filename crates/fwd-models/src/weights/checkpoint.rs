@@ -1,22 +1,26 @@
 //! The tensors of all weight files of a checkpoint, and the account of which of them a model has taken.
 
 use super::directory::{Listing, list};
-use super::file::WeightFile;
-use super::source::{WeightDtype, Weights};
+use super::dtype::WeightDtype;
+use super::entry::{Entry, Stored};
+use super::file::{Converted, WeightFile};
+use super::gguf::ROPE_FACTORS;
+use super::source::Weights;
 use crate::error::{ModelError, Result, TensorProblems};
-use candle_core::{Device, Tensor, WithDType};
-use half::{bf16, f16};
+use candle_core::{DType, Device, Tensor};
+use fwd_ops::{Format, Matrix, Weight};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// The tensors of a checkpoint directory (`model.safetensors`, or shards with or without `model.safetensors.index.json`) or of one
-/// file.
+/// The tensors of a checkpoint directory (`model.safetensors`, or shards with or without `model.safetensors.index.json`; and what these
+/// lack from the directory's `.gguf` file) or of one file.
 pub struct Checkpoint {
     /// The directory or the single file, for errors.
     path: PathBuf,
     files: Vec<WeightFile>,
-    /// The file of every tensor.
-    places: BTreeMap<String, usize>,
+    /// The file of every tensor, and the tensor's name in it.
+    places: BTreeMap<String, (usize, String)>,
     used: BTreeSet<String>,
     /// Listed in the index, but in no shard.
     lost: BTreeSet<String>,
@@ -34,6 +38,8 @@ pub enum Redundant<'a> {
     CopyOf(&'a [String]),
     /// The integers 0, 1, 2 … in their order.
     Positions,
+    /// Anything: no model of this architecture reads it.
+    Unread,
 }
 
 impl std::fmt::Debug for Checkpoint {
@@ -49,22 +55,30 @@ impl std::fmt::Debug for Checkpoint {
 impl Checkpoint {
     /// Opens the weight files of a directory and reads their headers.
     ///
+    /// A `.gguf` file holds the language model for which the safetensors files have no tensors: beside those of a multimodal model its
+    /// tensors are called `language_model.model.layers.0…`, alone or beside those of a LLaMA `model.layers.0…`. Where both have a tensor, that
+    /// of the safetensors files counts. A name that begins with `mmproj` is passed over, and so are several files beside safetensors files.
+    ///
     /// # Errors
     /// [`ModelError::Io`] if a file cannot be opened, [`ModelError::Json`] for a damaged index, [`ModelError::WeightFile`]
     /// for a damaged header, a file that is shorter or longer than its header says, or quantised weights,
     /// [`ModelError::Directory`] for a directory whose weights are of another format or incomplete.
     pub fn open(dir: &Path, dtype: WeightDtype, device: &Device) -> Result<Self> {
         let mut checkpoint = Self::empty(dir, dtype, device);
-        let Listing { files, names } = list(dir)?;
+        let Listing { files, names, gguf } = list(dir)?;
         for file in files {
             checkpoint.add(&file)?;
+        }
+        if let Some(file) = gguf {
+            checkpoint.fill_up(&file)?;
         }
         let lost = names.into_iter().filter(|name| !checkpoint.places.contains_key(name));
         checkpoint.lost = lost.collect();
         Ok(checkpoint)
     }
 
-    /// Opens a single weight file of any name and reads its header.
+    /// Opens a single weight file of any name and reads its header. The tensors of a `.gguf` file have the names of Hugging Face,
+    /// `model.layers.0…`; [`WeightFile::config`] says what model they make.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -94,11 +108,12 @@ impl Checkpoint {
         for name in file.names() {
             if is_quantised(name) {
                 return Err(damaged(format!(
-                    "tensor `{name}` belongs to quantised weights, which are not supported; load the model in transformers, call \
+                    "tensor `{name}` belongs to quantised weights, which are not supported; use the original, whose weights \
+                     `dtype = \"q4\"` or \"q8\" quantises on loading, or if there is none load this one in transformers, call \
                      `dequantize()` and save it again"
                 )));
             }
-            if self.places.insert(name.clone(), self.files.len()).is_some() {
+            if self.places.insert(name.clone(), (self.files.len(), name.clone())).is_some() {
                 return Err(damaged(format!("tensor `{name}` stands in another file too")));
             }
         }
@@ -106,16 +121,31 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Ends the loading: every tensor asked for was there, of the right shape and finite, and none is left over.
+    /// Adds the tensors of a GGUF file that no other file has.
+    fn fill_up(&mut self, path: &Path) -> Result<()> {
+        let file = WeightFile::open(path)?;
+        let is_of_llama = |name: &String| name.starts_with("model.layers.") || name.starts_with("model.embed_tokens.");
+        let is_alone = self.places.is_empty() || self.places.keys().any(is_of_llama);
+        for name in file.names() {
+            let known = if is_alone { name.clone() } else { format!("language_model.{name}") };
+            self.places.entry(known).or_insert_with(|| (self.files.len(), name.clone()));
+        }
+        self.files.push(file);
+        Ok(())
+    }
+
+    /// Ends the loading: every tensor asked for was there, of the right shape, and none is left over. Those that were read are finite; those
+    /// that stay in a mapped file are looked at when they are first used.
     ///
-    /// `redundant` says what a left-over tensor must hold to be harmless; it is read and compared, piece by piece.
+    /// `redundant` says what a left-over tensor must hold to be harmless; it is read and compared, piece by piece, a large one in part.
+    /// Index buffers (`position_ids`) and frequencies of rotary positions, which old checkpoints carry, need not be said.
     ///
     /// # Errors
     /// [`ModelError::Tensors`] with all that is wrong; those of reading.
     pub fn finish<'a>(mut self, redundant: impl Fn(&str) -> Option<Redundant<'a>>) -> Result<()> {
         let left: Vec<&String> = self.places.keys().filter(|name| !self.used.contains(*name)).collect();
         for name in left {
-            match redundant(name) {
+            match buffer(name).or_else(|| redundant(name)) {
                 None => self.problems.unexpected.push(name.clone()),
                 Some(what) => self.problems.differing.extend(self.difference(name, what)?),
             }
@@ -132,17 +162,18 @@ impl Checkpoint {
 
     /// What a redundant tensor differs from, if it does.
     fn difference(&self, name: &str, redundant: Redundant<'_>) -> Result<Option<String>> {
-        let place = |name: &str| Some(&self.files[*self.places.get(name)?]);
-        let Some(file) = place(name) else { return Ok(None) };
+        let place = |name: &str| self.places.get(name).map(|(file, name)| (&self.files[*file], name));
+        let Some((file, inside)) = place(name) else { return Ok(None) };
         Ok(match redundant {
+            Redundant::Unread => None,
             Redundant::Positions => {
-                let positions = file.integers(name)?.unwrap_or_default();
+                let positions = file.integers(inside)?.unwrap_or_default();
                 let is_counting =
                     !positions.is_empty() && positions.iter().copied().eq(0..positions.len() as i64);
                 (!is_counting).then(|| format!("{name} (is not 0, 1, 2 …)"))
             }
             Redundant::CopyOf(names) => match names.iter().find_map(|of| Some((of, place(of)?))) {
-                Some((original, of)) if !file.is_equal(name, of, original)? => {
+                Some((original, (of, within))) if !file.is_equal(inside, of, within)? => {
                     Some(format!("{name} (differs from {original})"))
                 }
                 _ => None,
@@ -150,36 +181,59 @@ impl Checkpoint {
         })
     }
 
-    fn read(&mut self, name: &str, shape: &[usize], dtype: WeightDtype) -> Result<Tensor> {
-        let Some(file) = self.places.get(name).map(|&place| &self.files[place]) else {
+    /// A tensor of floats that a model asks for, unless something is wrong with it, which is noted.
+    fn find(&mut self, name: &str, shape: &[usize]) -> Option<Place> {
+        let Some((index, inside)) = self.places.get(name) else {
             self.problems.missing.push(name.into());
-            return self.placeholder(shape);
+            return None;
         };
-        let Some(entry) = file.entry(name) else { return self.placeholder(shape) };
+        let entry = self.files[*index].entry(inside)?.clone();
         self.used.insert(name.into());
         if entry.shape != shape {
             self.problems.misshapen.push(format!("{name}: expected {shape:?}, found {:?}", entry.shape));
-            return self.placeholder(shape);
+            return None;
         }
-        let loaded = match dtype {
-            WeightDtype::F32 => self.load(file, name, |x| x, |x| x.is_finite())?,
-            WeightDtype::Bf16 => self.load(file, name, bf16::from_f32, |x| x.is_finite())?,
-            WeightDtype::F16 => self.load(file, name, f16::from_f32, |x| x.is_finite())?,
-        };
-        let Some((tensor, is_finite)) = loaded else {
-            self.problems.wrong_dtype.push(format!("{name}: {:?}", entry.dtype));
-            return self.placeholder(shape);
-        };
-        if !is_finite {
-            let what = if dtype == WeightDtype::F16 { " (in f16)" } else { "" };
-            self.problems.non_finite.push(format!("{name}{what}"));
+        match entry.stored {
+            Stored::Floats(format) => Some(Place { file: *index, name: inside.clone(), entry, format }),
+            Stored::Other(dtype) => {
+                self.problems.wrong_dtype.push(format!("{name}: {dtype:?}"));
+                None
+            }
         }
-        Ok(tensor)
+    }
+
+    /// A matrix in a format that is not, or not always, f32.
+    fn matrix(&mut self, name: &str, place: &Place, format: Format) -> Result<Weight> {
+        let file = &self.files[place.file];
+        if place.format == format {
+            return Ok(file.matrix(&place.name, &place.entry, format)?.into());
+        }
+        let problem = match file.converted(&place.name, &place.entry, place.format, format)? {
+            Converted::Matrix(matrix) => return Ok(matrix.into()),
+            Converted::NotFinite => name.into(),
+            Converted::TooLarge => format!("{name} (in {format})"),
+        };
+        self.problems.non_finite.push(problem);
+        self.empty_matrix(name, &place.entry.shape)
     }
 
     /// Loading goes on after a problem, so that one error can list them all: zeros stand in for a tensor that cannot be used. A
     /// configuration of a much larger model ends it, before the zeros take the memory of that model.
     fn placeholder(&mut self, shape: &[usize]) -> Result<Tensor> {
+        self.count_placeholder(shape)?;
+        Ok(Tensor::zeros(shape, DType::F32, &self.device)?)
+    }
+
+    /// Zeros in the place of a matrix; no byte of them is touched.
+    fn empty_matrix(&mut self, name: &str, shape: &[usize]) -> Result<Weight> {
+        self.count_placeholder(shape)?;
+        let [n_rows, n_cols] = *shape else { return Ok(self.placeholder(shape)?.into()) };
+        let n_bytes = Format::Bf16.row_bytes(n_cols) * n_rows;
+        let zeros = Arc::new(vec![0u8; n_bytes]);
+        Ok(Matrix::new(name, Format::Bf16, [n_rows, n_cols], zeros, 0..n_bytes)?.into())
+    }
+
+    fn count_placeholder(&mut self, shape: &[usize]) -> Result<()> {
         const FREE: u64 = 1 << 24;
         let n_there: u64 = self.files.iter().map(WeightFile::n_elements).sum();
         let n_elements = shape.iter().fold(1, |n: u64, &side| n.saturating_mul(side as u64));
@@ -188,23 +242,25 @@ impl Checkpoint {
             let problems = Box::new(std::mem::take(&mut self.problems));
             return Err(ModelError::Tensors { path: self.path.clone(), problems });
         }
-        Ok(Tensor::zeros(shape, candle_core::DType::F32, &self.device)?)
+        Ok(())
     }
+}
 
-    /// A tensor, and whether all of it is finite; none for a tensor of integers.
-    fn load<T: WithDType>(
-        &self,
-        file: &WeightFile,
-        name: &str,
-        convert: impl Fn(f32) -> T,
-        is_finite: impl Fn(&T) -> bool,
-    ) -> Result<Option<(Tensor, bool)>> {
-        let (Some(entry), Some(elements)) = (file.entry(name), file.floats(name, convert)?) else {
-            return Ok(None);
-        };
-        let all_finite = elements.iter().all(is_finite);
-        Ok(Some((Tensor::from_vec(elements, &entry.shape[..], &self.device)?, all_finite)))
+/// Where a tensor of floats is.
+struct Place {
+    file: usize,
+    /// Its name in the file.
+    name: String,
+    entry: Entry,
+    format: Format,
+}
+
+/// What old checkpoints and converters write beside the parameters.
+fn buffer(name: &str) -> Option<Redundant<'static>> {
+    if name.ends_with(".rotary_emb.inv_freq") || name.ends_with(ROPE_FACTORS) {
+        return Some(Redundant::Unread);
     }
+    (name.rsplit('.').next() == Some("position_ids")).then_some(Redundant::Positions)
 }
 
 /// Whether a tensor of this name is part of weights that bitsandbytes, GPTQ or AWQ have quantised.
@@ -217,12 +273,29 @@ fn is_quantised(name: &str) -> bool {
 
 impl Weights for Checkpoint {
     fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let dtype = if shape.len() >= 2 { self.dtype } else { WeightDtype::F32 };
-        self.read(name, shape, dtype)
+        let Some(place) = self.find(name, shape) else { return self.placeholder(shape) };
+        let Some(elements) = self.files[place.file].floats(&place.name)? else {
+            return self.placeholder(shape);
+        };
+        if !elements.iter().all(|x| x.is_finite()) {
+            self.problems.non_finite.push(name.into());
+        }
+        Ok(Tensor::from_vec(elements, shape, &self.device)?)
     }
 
-    fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.read(name, shape, WeightDtype::F32)
+    fn weight(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight> {
+        let place = self.find(name, &shape);
+        let wanted = match &place {
+            // As it lies in the file: all products widen exactly.
+            Some(place) if self.files[place.file].is_gguf() => Some(place.format),
+            _ => self.dtype.format(name, shape[1]),
+        };
+        match (place, wanted) {
+            (Some(place), Some(format)) => self.matrix(name, &place, format),
+            (None, Some(_)) => self.empty_matrix(name, &shape),
+            (None, None) => Ok(self.placeholder(&shape)?.into()),
+            (Some(_), None) => Ok(self.get(name, &shape)?.into()),
+        }
     }
 
     fn has(&self, name: &str) -> bool {

@@ -1,5 +1,6 @@
 //! Which files of a directory hold its weights, and what to do where they are of another format.
 
+use super::file::is_gguf;
 use crate::config::read_json;
 use crate::error::{ModelError, Result};
 use serde::Deserialize;
@@ -16,6 +17,8 @@ pub(super) struct Listing {
     pub(super) files: Vec<PathBuf>,
     /// The tensors that the index lists, if there is one.
     pub(super) names: Vec<String>,
+    /// The one GGUF file, if there is one: the language model.
+    pub(super) gguf: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -23,22 +26,50 @@ struct ShardIndex {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Finds the weights of a directory: `model.safetensors`, the shards of an index, or shards that are complete by their names.
+/// Finds the weights of a directory: `model.safetensors`, the shards of an index, or shards that are complete by their names; and a
+/// `.gguf` file.
 pub(super) fn list(dir: &Path) -> Result<Listing> {
+    let names = file_names(dir)?;
+    let gguf = gguf(&names).map(|found| found.map(|name| dir.join(name)));
     let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
+    // Which of several is meant cannot be known, and beside all tensors none is needed.
+    let beside = || gguf.clone().unwrap_or_default();
     if single.exists() {
-        return Ok(Listing { files: vec![single], names: Vec::new() });
+        return Ok(Listing { files: vec![single], names: Vec::new(), gguf: beside() });
     }
     if index.exists() {
-        return of_index(dir, &index);
+        return Ok(Listing { gguf: beside(), ..of_index(dir, &index)? });
     }
-    let names = file_names(dir)?;
-    match shards(&names) {
-        None => Err(fail(dir, other_formats(dir, &names))),
-        Some(Ok(files)) => {
-            Ok(Listing { files: files.iter().map(|name| dir.join(name)).collect(), names: Vec::new() })
+    match (shards(&names), &gguf) {
+        (Some(Ok(files)), _) => {
+            let files = files.iter().map(|name| dir.join(name)).collect();
+            Ok(Listing { files, names: Vec::new(), gguf: beside() })
         }
-        Some(Err(what)) => Err(fail(dir, what)),
+        (Some(Err(what)), _) => Err(fail(dir, what)),
+        (None, Err(what)) => Err(fail(dir, what.clone())),
+        (None, Ok(Some(_))) => Ok(Listing { gguf: beside(), ..Listing::default() }),
+        (None, Ok(None)) => Err(fail(dir, other_formats(dir, &names))),
+    }
+}
+
+/// The GGUF file of a directory that [`Checkpoint::open`](crate::Checkpoint::open) reads beside its safetensors files or instead of them, if
+/// there is one.
+///
+/// # Errors
+/// As [`Checkpoint::open`](crate::Checkpoint::open) for a directory without weights or with an incomplete set of them.
+pub fn gguf_file(dir: &Path) -> Result<Option<PathBuf>> {
+    Ok(list(dir)?.gguf)
+}
+
+/// The one GGUF file that may hold a language model.
+fn gguf(names: &[String]) -> std::result::Result<Option<&String>, String> {
+    let is_model = |name: &&String| is_gguf(Path::new(name)) && !name.starts_with("mmproj");
+    match names.iter().filter(is_model).collect::<Vec<_>>()[..] {
+        [] => Ok(None),
+        [name] => Ok(Some(name)),
+        [a, b, ..] => {
+            Err(format!("there are several GGUF files ({a}, {b}); keep the one that is meant in the folder"))
+        }
     }
 }
 
@@ -60,7 +91,7 @@ fn of_index(dir: &Path, path: &Path) -> Result<Listing> {
         return Err(fail(dir, what));
     }
     let files = files.into_iter().map(|name| dir.join(name)).collect();
-    Ok(Listing { files, names: index.weight_map.into_keys().collect() })
+    Ok(Listing { files, names: index.weight_map.into_keys().collect(), gguf: None })
 }
 
 fn is_plain(name: &str) -> bool {
@@ -116,11 +147,6 @@ fn other_formats(dir: &Path, names: &[String]) -> String {
             "the weights are in {name}, only safetensors files are read; convert them in Python: `import transformers as t; \
              t.{class}.from_pretrained(\"{0}\").save_pretrained(\"{0}\", safe_serialization=True)`",
             dir.display()
-        );
-    }
-    if let Some(name) = with(&[".gguf"]) {
-        return format!(
-            "the weights are in {name}, a GGUF file, which is not read; use the model's safetensors files"
         );
     }
     if let Some(name) = with(&[".safetensors"]) {

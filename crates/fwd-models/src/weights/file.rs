@@ -1,87 +1,128 @@
-//! A safetensors file: eight bytes of length, a JSON header with the place of every tensor, and the elements, little endian.
+//! A weight file: its header is read first, a tensor when it is asked for.
+//!
+//! What is widened or converted is read piece by piece, so that no file is ever in memory as a whole. What stays as it is stored is
+//! mapped, and nothing of it is read before it is used.
 
+use super::entry::{Entry, Stored};
+use super::{gguf, safetensors as header};
 use crate::error::{ModelError, Result};
+use fwd_files::Mapped;
+use fwd_ops::{Format, Matrix};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, Metadata};
+use rayon::prelude::*;
+use safetensors::tensor::Dtype;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
-/// The longest header that is read, in bytes, as in the library `safetensors`.
-const LONGEST_HEADER: u64 = 100_000_000;
+/// Bytes that are read at a time.
+const CHUNK: u64 = 1 << 20;
 
-/// Bytes that are read and converted at a time, a multiple of every element's size.
-const CHUNK: usize = 1 << 20;
-
-/// A safetensors file whose header has been read and checked against the length of the file.
+/// A safetensors or GGUF file whose header has been read and checked against the length of the file.
 #[derive(Debug)]
 pub struct WeightFile {
     path: PathBuf,
     file: File,
+    n_bytes: u64,
     tensors: BTreeMap<String, Entry>,
+    /// Of a GGUF file.
+    metadata: Option<gguf::Metadata>,
+    mapped: OnceLock<Arc<Mapped>>,
 }
 
-/// Where a tensor lies in its file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) dtype: Dtype,
-    pub(super) shape: Vec<usize>,
-    /// From the beginning of the file.
-    start: u64,
-    n_bytes: u64,
+/// A matrix in another format, or why it cannot have that.
+#[derive(Debug)]
+pub(super) enum Converted {
+    Matrix(Matrix),
+    /// An element is NaN or infinite.
+    NotFinite,
+    /// An element is larger than any of the format.
+    TooLarge,
 }
 
 impl WeightFile {
-    /// Opens a file and reads its header.
+    /// Opens a file and reads its header: that of a GGUF file if its name ends with `.gguf`, else that of a safetensors file.
+    ///
+    /// The tensors of a GGUF file get the names that they have at Hugging Face.
     ///
     /// # Errors
     /// [`ModelError::Io`] if the file cannot be opened or is no ordinary file; [`ModelError::WeightFile`] for another kind of file, a
-    /// damaged header, or a file that is shorter or longer than its header says.
+    /// damaged header, a file that is shorter or longer than its header says, and for GGUF files of another architecture than `llama` or
+    /// with tensors of a type that is not read.
     pub fn open(path: &Path) -> Result<Self> {
         let io = |source| ModelError::Io { path: path.into(), source };
         let mut file = fwd_files::open(path).map_err(io)?;
         let n_bytes = file.metadata().map_err(io)?.len();
         let mut head = Vec::new();
         file.by_ref().take(fwd_files::HEAD).read_to_end(&mut head).map_err(io)?;
-        if let Some(what) = fwd_files::foreign(&head) {
+        let is_gguf = is_gguf(path);
+        if let Some(what) = fwd_files::foreign(&head).filter(|_| !(is_gguf && head.starts_with(&gguf::MAGIC))) {
             return Err(ModelError::WeightFile { path: path.into(), what: what.into() });
         }
-        let damaged = |what: String| ModelError::WeightFile {
-            path: path.into(),
-            what: format!("not a valid safetensors file: {what}; download or copy it again"),
+        let (tensors, metadata) = if is_gguf {
+            let gguf::Header { metadata, tensors } = gguf::read(path, &file, n_bytes)?;
+            (tensors, Some(metadata))
+        } else {
+            (header::read(path, &file, &head, n_bytes)?, None)
         };
-        let Some(length) = head.first_chunk::<8>() else {
-            return Err(damaged(format!("it has {n_bytes} bytes")));
-        };
-        let (length, rest) = (u64::from_le_bytes(*length), n_bytes - 8);
-        if length > rest.min(LONGEST_HEADER) {
-            let what = format!("the header would have {length} bytes, the file has {n_bytes}");
-            return Err(damaged(what));
-        }
-        let mut header = vec![0; length as usize];
-        file.seek(SeekFrom::Start(8)).and_then(|_| file.read_exact(&mut header)).map_err(io)?;
-        let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| damaged(e.to_string()))?;
-        let n_data = metadata.data_len() as u64;
-        if n_data != rest - length {
-            let what = format!("the header speaks of {n_data} bytes of tensors, there are {}", rest - length);
-            return Err(damaged(what));
-        }
-        let entry = |info: &safetensors::tensor::TensorInfo| Entry {
-            dtype: info.dtype,
-            shape: info.shape.clone(),
-            start: 8 + length + info.data_offsets.0 as u64,
-            n_bytes: (info.data_offsets.1 - info.data_offsets.0) as u64,
-        };
-        let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, entry(info))).collect();
-        Ok(Self { path: path.into(), file, tensors })
+        Ok(Self { path: path.into(), file, n_bytes, tensors, metadata, mapped: OnceLock::new() })
+    }
+
+    /// The length of the file.
+    pub fn n_bytes(&self) -> u64 {
+        self.n_bytes
     }
 
     /// The number of elements of all tensors.
     pub fn n_elements(&self) -> u64 {
-        let sizes = self.tensors.values().map(|t| t.shape.iter().product::<usize>() as u64);
-        sizes.sum()
+        self.tensors.values().map(Entry::n_elements).sum()
+    }
+
+    /// The `config.json` that a GGUF file stands for, with the fields of `LlamaConfig` of transformers: `model_type`, `hidden_size`,
+    /// `num_hidden_layers`, `rope_scaling` and so on. None for a safetensors file, which has none.
+    ///
+    /// # Errors
+    /// [`ModelError::WeightFile`] that names the key that is missing or has a value that is not supported; those of reading.
+    pub fn config(&self) -> Result<Option<serde_json::Value>> {
+        let Some(metadata) = &self.metadata else { return Ok(None) };
+        let factors = self.floats(gguf::ROPE_FACTORS)?;
+        let config = gguf::config(metadata, &self.tensors, factors.as_deref());
+        config.map(Some).map_err(|what| ModelError::WeightFile { path: self.path.clone(), what })
+    }
+
+    /// Calls `see` with what tells models apart without reading gigabytes: all that stands before the tensors, every tensor of at most
+    /// 16 KiB, and of each larger one four pieces of 4 KiB, the first and the last among them.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn samples(&self, mut see: impl FnMut(&[u8])) -> Result<()> {
+        const PIECE: u64 = 1 << 12;
+        const N_PIECES: u64 = 4;
+        let mut places: Vec<(u64, u64)> = self.tensors.values().map(|t| (t.start, t.n_bytes)).collect();
+        places.sort_unstable();
+        let header = places.first().map_or(self.n_bytes, |place| place.0);
+        for from in (0..header).step_by(CHUNK as usize) {
+            see(&self.bytes("the header", from, (header - from).min(CHUNK))?);
+        }
+        for (start, n_bytes) in places {
+            if n_bytes <= N_PIECES * PIECE {
+                see(&self.bytes("a tensor", start, n_bytes)?);
+                continue;
+            }
+            for i in 0..N_PIECES {
+                let from = (n_bytes - PIECE) / (N_PIECES - 1) * i;
+                let from = if i == N_PIECES - 1 { n_bytes - PIECE } else { from };
+                see(&self.bytes("a tensor", start + from, PIECE)?);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_gguf(&self) -> bool {
+        self.metadata.is_some()
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &String> {
@@ -92,57 +133,122 @@ impl WeightFile {
         self.tensors.get(name)
     }
 
-    /// The elements of a float tensor, each converted from f32; none for a tensor of integers.
-    pub(super) fn floats<T>(&self, name: &str, convert: impl Fn(f32) -> T) -> Result<Option<Vec<T>>> {
-        let Some(entry) = self.tensors.get(name).filter(|entry| is_float(entry.dtype)) else {
+    /// The elements of a float tensor in f32; none if there is no such tensor, or it is one of integers.
+    pub(super) fn floats(&self, name: &str) -> Result<Option<Vec<f32>>> {
+        let Some((entry, format)) = self.entry(name).and_then(|entry| Some((entry, entry.stored.format()?)))
+        else {
             return Ok(None);
         };
-        let mut elements = Vec::with_capacity(entry.shape.iter().product());
-        let mut floats = Vec::new();
-        for at in entry.pieces() {
-            decode(entry.dtype, &self.piece(name, entry, at)?, &mut floats);
-            elements.extend(floats.iter().map(|&x| convert(x)));
+        if format.block_len() > 1 || entry.interleaved.is_some() {
+            return Ok(Some(self.matrix(name, entry, format)?.values()?));
+        }
+        let mut elements = Vec::with_capacity(entry.n_elements() as usize);
+        for piece in entry.pieces(CHUNK) {
+            decode(format, &self.piece(name, entry, piece)?, &mut elements);
         }
         Ok(Some(elements))
     }
 
+    /// A matrix in the format that it is stored in: mapped, unless its rows must be brought into order.
+    pub(super) fn matrix(&self, name: &str, entry: &Entry, format: Format) -> Result<Matrix> {
+        let sides = sides(entry);
+        let Some(n_heads) = entry.interleaved else {
+            let (start, end) = (entry.start as usize, (entry.start + entry.n_bytes) as usize);
+            return Ok(Matrix::new(name, format, sides, self.mapped()?, start..end)?);
+        };
+        let bytes = self.piece(name, entry, (0, entry.n_bytes))?;
+        let bytes = gguf::deinterleave(&bytes, n_heads, entry.shape[0]);
+        let n_bytes = bytes.len();
+        Ok(Matrix::new(name, format, sides, Arc::new(bytes), 0..n_bytes)?)
+    }
+
+    /// A matrix of floats in another format, made of pieces of it, each by a thread of the pool.
+    pub(super) fn converted(
+        &self,
+        name: &str,
+        entry: &Entry,
+        from: Format,
+        to: Format,
+    ) -> Result<Converted> {
+        /// Elements that a thread converts at a time: whole blocks of any format.
+        const TASK: usize = 1 << 16;
+        let [n_rows, n_cols] = sides(entry);
+        let mut all = Vec::with_capacity(n_rows * to.row_bytes(n_cols));
+        for piece in entry.pieces(16 * CHUNK) {
+            let bytes = self.piece(name, entry, piece)?;
+            let task = |bytes: &[u8]| {
+                let mut floats = Vec::with_capacity(TASK);
+                decode(from, bytes, &mut floats);
+                match to.encode(&floats) {
+                    Some(bytes) => Encoded::Bytes(bytes),
+                    None if floats.iter().all(|x| x.is_finite()) => Encoded::TooLarge,
+                    None => Encoded::NotFinite,
+                }
+            };
+            let tasks: Vec<Encoded> = bytes.par_chunks(from.row_bytes(TASK)).map(task).collect();
+            for encoded in tasks {
+                match encoded {
+                    Encoded::Bytes(bytes) => all.extend(bytes),
+                    Encoded::TooLarge => return Ok(Converted::TooLarge),
+                    Encoded::NotFinite => return Ok(Converted::NotFinite),
+                }
+            }
+        }
+        let n_bytes = all.len();
+        Ok(Converted::Matrix(Matrix::new(name, to, [n_rows, n_cols], Arc::new(all), 0..n_bytes)?))
+    }
+
     /// The elements of a tensor of 64-bit integers; none for one of another type.
     pub(super) fn integers(&self, name: &str) -> Result<Option<Vec<i64>>> {
-        let Some(entry) = self.tensors.get(name).filter(|entry| entry.dtype == Dtype::I64) else {
+        let Some(entry) = self.entry(name).filter(|entry| entry.stored == Stored::Other(Dtype::I64)) else {
             return Ok(None);
         };
-        let mut elements = Vec::with_capacity(entry.shape.iter().product());
-        for at in entry.pieces() {
+        let mut elements = Vec::with_capacity(entry.n_elements() as usize);
+        for at in entry.pieces(CHUNK) {
             let bytes = self.piece(name, entry, at)?;
             elements.extend(bytes.as_chunks::<8>().0.iter().map(|&b| i64::from_le_bytes(b)));
         }
         Ok(Some(elements))
     }
 
-    /// Whether a tensor has the shape and, to the bit, the elements of one in another file or in this one; both are read side by
-    /// side, a piece at a time. Tensors of different float types are compared in f32.
+    /// Whether a tensor has the shape and, to the bit, the elements of one in another file or in this one. Tensors of different float
+    /// types are compared in f32.
+    ///
+    /// Both are read side by side, in pieces of 131,072 elements; of more than 64 such pieces every n-th and the last, so that 64 MiB at
+    /// most are read. A copy that was trained on its own differs everywhere.
     pub(super) fn is_equal(&self, name: &str, other: &Self, other_name: &str) -> Result<bool> {
+        const STEP: u64 = 1 << 17;
+        const MOST: u64 = 64;
         let (Some(a), Some(b)) = (self.entry(name), other.entry(other_name)) else { return Ok(false) };
-        if a.shape != b.shape || (a.dtype != b.dtype && !(is_float(a.dtype) && is_float(b.dtype))) {
+        if a.shape != b.shape || a.interleaved != b.interleaved {
             return Ok(false);
         }
-        let (mut of_a, mut of_b) = (Vec::new(), Vec::new());
-        // Pieces of one number of elements, so that the bytes of the wider type fit into a chunk.
-        let n_elements: u64 = a.shape.iter().product::<usize>() as u64;
-        let step = (CHUNK / 8) as u64;
-        for first in (0..n_elements).step_by(CHUNK / 8) {
-            let n = step.min(n_elements - first);
+        let formats = match a.stored.format().zip(b.stored.format()) {
+            _ if a.stored == b.stored => None,
+            Some((of_a, of_b)) if of_a.block_len() == 1 && of_b.block_len() == 1 => Some((of_a, of_b)),
+            _ => return Ok(false),
+        };
+        let n_elements = a.n_elements();
+        let n_pieces = n_elements.div_ceil(STEP);
+        let stride = n_pieces.div_ceil(MOST).max(1);
+        for index in (0..n_pieces).filter(|index| index % stride == 0 || index + 1 == n_pieces) {
+            let (first, end) = (index * STEP, n_elements.min((index + 1) * STEP));
             let bytes = |file: &Self, name: &str, entry: &Entry| {
-                let width = entry.n_bytes / n_elements;
-                file.piece(name, entry, (first * width, n * width))
+                // Pieces are whole blocks, and so is a tensor.
+                let at = |element: u64| {
+                    (u128::from(element) * u128::from(entry.n_bytes) / u128::from(n_elements)) as u64
+                };
+                file.piece(name, entry, (at(first), at(end) - at(first)))
             };
             let (bytes_a, bytes_b) = (bytes(self, name, a)?, bytes(other, other_name, b)?);
-            let is_equal = if a.dtype == b.dtype {
-                bytes_a == bytes_b
-            } else {
-                decode(a.dtype, &bytes_a, &mut of_a);
-                decode(b.dtype, &bytes_b, &mut of_b);
-                of_a.iter().map(|x| x.to_bits()).eq(of_b.iter().map(|x| x.to_bits()))
+            let is_equal = match formats {
+                None => bytes_a == bytes_b,
+                Some((of_a, of_b)) => {
+                    let (mut a, mut b) = (Vec::new(), Vec::new());
+                    decode(of_a, &bytes_a, &mut a);
+                    decode(of_b, &bytes_b, &mut b);
+                    a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits()))
+                }
             };
             if !is_equal {
                 return Ok(false);
@@ -151,15 +257,32 @@ impl WeightFile {
         Ok(true)
     }
 
+    /// The file in memory, mapped when it is first asked for.
+    fn mapped(&self) -> Result<Arc<Mapped>> {
+        if let Some(mapped) = self.mapped.get() {
+            return Ok(mapped.clone());
+        }
+        let mapped = Mapped::new(&self.file)
+            .map_err(|source| ModelError::Io { path: self.path.clone(), source })?;
+        if (mapped.as_ref().len() as u64) < self.n_bytes {
+            let what = "the file became shorter while it was read".into();
+            return Err(ModelError::WeightFile { path: self.path.clone(), what });
+        }
+        Ok(self.mapped.get_or_init(|| Arc::new(mapped)).clone())
+    }
+
     /// Bytes of a tensor, from where and how many.
     fn piece(&self, name: &str, entry: &Entry, (from, n_bytes): (u64, u64)) -> Result<Vec<u8>> {
+        self.bytes(&format!("tensor `{name}`"), entry.start + from, n_bytes)
+    }
+
+    fn bytes(&self, of: &str, from: u64, n_bytes: u64) -> Result<Vec<u8>> {
         let mut bytes = vec![0; n_bytes as usize];
         let mut file = &self.file;
-        let read = file.seek(SeekFrom::Start(entry.start + from)).and_then(|_| file.read_exact(&mut bytes));
-        match read {
+        match file.seek(SeekFrom::Start(from)).and_then(|_| file.read_exact(&mut bytes)) {
             Ok(()) => Ok(bytes),
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                let what = format!("the file became shorter while it was read, within tensor `{name}`");
+                let what = format!("the file became shorter while it was read, within {of}");
                 Err(ModelError::WeightFile { path: self.path.clone(), what })
             }
             Err(source) => Err(ModelError::Io { path: self.path.clone(), source }),
@@ -167,28 +290,34 @@ impl WeightFile {
     }
 }
 
-impl Entry {
-    /// The pieces in which a tensor is read: where each begins, and how many bytes it has.
-    fn pieces(&self) -> impl Iterator<Item = (u64, u64)> {
-        let n_bytes = self.n_bytes;
-        (0..n_bytes).step_by(CHUNK).map(move |from| (from, (n_bytes - from).min(CHUNK as u64)))
-    }
+/// What one thread makes of its part of a matrix.
+enum Encoded {
+    Bytes(Vec<u8>),
+    NotFinite,
+    TooLarge,
 }
 
-fn is_float(dtype: Dtype) -> bool {
-    matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16)
+/// Whether a file is one of GGUF, by its name.
+pub(super) fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"))
 }
 
-/// Writes the little-endian elements of a float tensor over `floats`.
-fn decode(dtype: Dtype, bytes: &[u8], floats: &mut Vec<f32>) {
-    floats.clear();
+/// Rows and columns: all sides but the innermost are rows.
+fn sides(entry: &Entry) -> [usize; 2] {
+    let (n_cols, rows) = entry.shape.split_last().map_or((1, &[][..]), |(last, rows)| (*last, rows));
+    [rows.iter().product(), n_cols]
+}
+
+/// Appends the elements of f32, bf16 or f16.
+fn decode(format: Format, bytes: &[u8], floats: &mut Vec<f32>) {
     let halves = || bytes.as_chunks::<2>().0.iter();
-    match dtype {
-        Dtype::BF16 => floats.extend(halves().map(|&b| bf16::from_le_bytes(b).to_f32())),
-        Dtype::F16 => {
+    match format {
+        Format::Bf16 => floats.extend(halves().map(|&b| bf16::from_le_bytes(b).to_f32())),
+        Format::F16 => {
             let half: Vec<f16> = halves().map(|&b| f16::from_le_bytes(b)).collect();
-            floats.resize(half.len(), 0.0);
-            half.convert_to_f32_slice(floats);
+            let n = floats.len();
+            floats.resize(n + half.len(), 0.0);
+            half.convert_to_f32_slice(&mut floats[n..]);
         }
         _ => floats.extend(bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b))),
     }

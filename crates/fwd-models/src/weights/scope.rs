@@ -8,7 +8,7 @@ use candle_core::Tensor;
 pub(crate) struct Scope<'a> {
     weights: &'a mut dyn Weights,
     prefix: String,
-    /// Read matrices in f32 too.
+    /// Keep matrices in f32 too.
     full_precision: bool,
 }
 
@@ -37,14 +37,22 @@ impl<'a> Scope<'a> {
         if self.prefix.is_empty() { part.into() } else { format!("{}.{part}", self.prefix) }
     }
 
+    /// A parameter in f32.
     pub(crate) fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let name = self.name(name);
-        if self.full_precision { self.weights.get_f32(&name, shape) } else { self.weights.get(&name, shape) }
+        self.weights.get(&self.name(name), shape)
     }
 
     pub(crate) fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let name = self.name(name);
-        self.weights.get_f32(&name, shape)
+        self.get(name, shape)
+    }
+
+    /// `{name}.weight (n_rows, n_cols)` in the type that the source keeps matrices in, unless the scope is one of full precision.
+    fn weight(&mut self, name: &str, shape: [usize; 2]) -> Result<fwd_ops::Weight> {
+        let name = self.name(&format!("{name}.weight"));
+        if self.full_precision {
+            return Ok(self.weights.get(&name, &shape)?.into());
+        }
+        self.weights.weight(&name, shape)
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
@@ -59,9 +67,14 @@ impl<'a> Scope<'a> {
         n_in: usize,
         bias: bool,
     ) -> Result<fwd_ops::Linear> {
-        let weight = self.get(&format!("{name}.weight"), &[n_out, n_in])?;
+        let weight = self.weight(name, [n_out, n_in])?;
         let bias = if bias { Some(self.get(&format!("{name}.bias"), &[n_out])?) } else { None };
         Ok(fwd_ops::Linear::new(weight, bias)?)
+    }
+
+    /// `{name}.weight (n, d)`.
+    pub(crate) fn embedding(&mut self, name: &str, n: usize, d: usize) -> Result<fwd_ops::Embedding> {
+        Ok(fwd_ops::Embedding::new(self.weight(name, [n, d])?)?)
     }
 
     /// `{name}.weight (d)` and `{name}.bias (d)`.

@@ -2,34 +2,31 @@
 
 use crate::error::Result;
 use candle_core::Tensor;
-
-/// How the weight matrices are kept in memory. Vectors (norms, biases) and the learned queries stay in f32, and so do all
-/// activations: half precision saves memory, not accuracy elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum WeightDtype {
-    /// 4 bytes an element.
-    #[default]
-    F32,
-    /// 2 bytes, the range of f32, 8 bits of precision.
-    Bf16,
-    /// 2 bytes, up to 65504, 11 bits of precision.
-    F16,
-}
+use fwd_ops::Weight;
 
 /// Named parameters of known shape.
 pub trait Weights {
-    /// A parameter in f32, or for a matrix in the source's matrix type. A source may return anything of the right shape for
-    /// one that it does not have, and say so later.
+    /// A parameter in f32. A source may return anything of the right shape for one that it does not have, and say so later.
     ///
     /// # Errors
     /// An error of the source.
     fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor>;
 
-    /// The same, always in f32.
+    /// The same as [`Self::get`].
     ///
     /// # Errors
     /// An error of the source.
-    fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor>;
+    fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.get(name, shape)
+    }
+
+    /// The matrix of a linear map or an embedding, in the type that the source keeps matrices in.
+    ///
+    /// # Errors
+    /// An error of the source.
+    fn weight(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight> {
+        Ok(self.get(name, &shape)?.into())
+    }
 
     /// Whether the source holds a parameter of this name.
     fn has(&self, name: &str) -> bool;

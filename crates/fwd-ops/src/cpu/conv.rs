@@ -6,7 +6,7 @@
 //! activations, which is also where their bias and ReLU6 happen. Blocks of rows keep the expanded activations in cache.
 
 use super::elem::Elem;
-use super::gemm::{LinearRef, Threads, gemm, rows, rows_mut};
+use super::gemm::{LinearRef, Threads};
 use super::parallel::simd;
 use super::scratch::Scratch;
 use faer::Accum;
@@ -209,14 +209,9 @@ impl<E: Elem> InvertedResidualRef<'_, E> {
         let expanded = self.expand.map(|expand| {
             let m = read.len() / n_in;
             let mut hidden = Scratch::new(m * channels);
-            let weight = expand.weight().transpose();
-            gemm(
-                rows_mut(&mut hidden, m, channels, channels),
-                Accum::Replace,
-                rows(read, m, n_in, n_in),
-                weight,
-                Threads::One,
-            );
+            // The bias is added with the activation.
+            let map = LinearRef { bias: None, ..expand };
+            map.forward(read, m, &mut hidden, Accum::Replace, Threads::One);
             hidden
         });
         let hidden = expanded.as_deref().unwrap_or(read);

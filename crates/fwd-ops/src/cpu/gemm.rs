@@ -1,20 +1,20 @@
 //! Products with a frozen weight: `y = x·Wᵀ` forward, `dx = dy·W` backward.
 //!
 //! The arithmetic is faer's single-threaded kernel; this module splits the work over the threads (by rows of `x`, or by
-//! rows of `W` when `x` has few) and widens half-precision weights.
+//! rows of `W` when `x` has few). Weights that stay as they are stored are multiplied tile by tile ([`product`]).
 
 use super::elem::Elem;
 use super::parallel::simd;
+use super::stored::{StoredRows, product};
 use crate::error::OpError;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Tensor};
 use faer::{Accum, MatMut, MatRef};
-use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 use std::borrow::Cow;
 
 /// Below this many multiply-adds a product stays on the calling thread.
-const MIN_PARALLEL_WORK: usize = 100_000;
+pub(crate) const MIN_PARALLEL_WORK: usize = 100_000;
 
 /// Whether a kernel may spread its work over the thread pool, or already runs inside one of its tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,31 +73,37 @@ pub(crate) fn gemm<E: Elem>(
     }
 }
 
-/// A frozen linear map in the element type of the computation: `Wᵀ (n_in, n_out)` row-major, optional bias.
+/// The weight of a frozen linear map.
+#[derive(Clone, Copy)]
+pub(crate) enum WeightRef<'a, E> {
+    /// `Wᵀ (n_in, n_out)`, row-major.
+    Transposed(&'a [E]),
+    /// The rows of `W` as they are stored.
+    Stored(&'a [StoredRows<'a>]),
+}
+
+/// A frozen linear map for activations of one element type.
 #[derive(Clone, Copy)]
 pub(crate) struct LinearRef<'a, E> {
-    pub(crate) transposed: &'a [E],
+    pub(crate) weight: WeightRef<'a, E>,
     pub(crate) bias: Option<&'a [E]>,
     pub(crate) n_in: usize,
     pub(crate) n_out: usize,
 }
 
-impl<E: Elem> LinearRef<'_, E> {
-    /// `W (n_out, n_in)`.
-    pub(crate) fn weight(&self) -> MatRef<'_, E> {
-        rows(self.transposed, self.n_in, self.n_out, self.n_out).transpose()
+impl<'a, E: Elem> LinearRef<'a, E> {
+    /// `Wᵀ (n_in, n_out)` as a view of a row-major slice.
+    pub(crate) fn transposed(&self, values: &'a [E]) -> MatRef<'a, E> {
+        rows(values, self.n_in, self.n_out, self.n_out)
     }
 
     /// `y = x·Wᵀ + b` for `m` rows, or `y += …`.
     pub(crate) fn forward(&self, x: &[E], m: usize, y: &mut [E], accum: Accum, threads: Threads) {
-        let weight = self.weight().transpose();
-        gemm(
-            rows_mut(y, m, self.n_out, self.n_out),
-            accum,
-            rows(x, m, self.n_in, self.n_in),
-            weight,
-            threads,
-        );
+        let (to, x) = (rows_mut(y, m, self.n_out, self.n_out), rows(x, m, self.n_in, self.n_in));
+        match self.weight {
+            WeightRef::Transposed(values) => gemm(to, accum, x, self.transposed(values), threads),
+            WeightRef::Stored(parts) => product::forward(parts, x, to, accum, threads),
+        }
         if let Some(bias) = self.bias {
             simd(
                 #[inline(always)]
@@ -114,21 +120,19 @@ impl<E: Elem> LinearRef<'_, E> {
 
     /// `dx = dy·W` for `m` rows, or `dx += …`.
     pub(crate) fn backward(&self, dy: &[E], m: usize, dx: &mut [E], accum: Accum, threads: Threads) {
-        let weight = self.weight();
-        gemm(
-            rows_mut(dx, m, self.n_in, self.n_in),
-            accum,
-            rows(dy, m, self.n_out, self.n_out),
-            weight,
-            threads,
-        );
+        let (to, dy) = (rows_mut(dx, m, self.n_in, self.n_in), rows(dy, m, self.n_out, self.n_out));
+        match self.weight {
+            WeightRef::Transposed(values) => {
+                gemm(to, accum, dy, self.transposed(values).transpose(), threads);
+            }
+            WeightRef::Stored(parts) => product::backward(parts, dy, to, accum, threads),
+        }
     }
 }
 
 /// The values of a contiguous CPU tensor in element type `E`: borrowed where the types agree, widened otherwise.
 ///
-/// A half-precision weight is widened as a whole (in parallel) each time it is used: the memory it saves is the memory at
-/// rest, and the cost is one pass over the weight against `2·m` operations on each of its elements.
+/// Vectors (a bias, the weight of a norm) may be stored in half precision; matrices in half precision are not widened here.
 pub(crate) fn widen<'a, E: Elem>(
     storage: &'a CpuStorage,
     tensor: &Tensor,
@@ -155,17 +159,11 @@ pub(crate) fn widen<'a, E: Elem>(
     Ok(Cow::Owned(out))
 }
 
-fn widen_half<E: Elem, H: Sync>(values: &[H], out: &mut [E])
+fn widen_half<E: Elem, H: Copy>(values: &[H], out: &mut [E])
 where
-    [H]: HalfFloatSliceExt,
+    f32: From<H>,
 {
-    const BLOCK: usize = 1 << 14;
-    out.par_chunks_mut(BLOCK).zip(values.par_chunks(BLOCK)).for_each(|(out, values)| {
-        let mut wide = [0f32; BLOCK];
-        let wide = &mut wide[..out.len()];
-        values.convert_to_f32_slice(wide);
-        out.iter_mut().zip(wide).for_each(|(o, w)| *o = E::of(f64::from(*w)));
-    });
+    out.iter_mut().zip(values).for_each(|(o, &w)| *o = E::of(f64::from(f32::from(w))));
 }
 
 /// Whether [`widen`] and the kernels accept this element type for a frozen parameter.

@@ -14,6 +14,7 @@ pub(crate) mod norm;
 mod parallel;
 pub(crate) mod scratch;
 pub(crate) mod softmax;
+pub(crate) mod stored;
 
 pub(crate) use elem::Elem;
 pub(crate) use parallel::{rows_per_task, simd};

@@ -1,7 +1,7 @@
 //! The frozen model with everything that turns an image and an instruction into its input, loaded by one function.
 //!
 //! A directory in Hugging Face's layout: `config.json`, `generation_config.json`, `model.safetensors` or shards with their
-//! index, `preprocessor_config.json`, `tokenizer.json`, and `qformer_tokenizer/tokenizer.json` for InstructBLIP.
+//! index, a `.gguf` file for the language model, `preprocessor_config.json`, `tokenizer.json`, and `qformer_tokenizer/tokenizer.json` for InstructBLIP.
 
 use super::Model;
 use anyhow::{Context, Result, ensure};
@@ -23,7 +23,7 @@ pub struct Backbone {
     pub processor: Processor,
     /// Where it was loaded from.
     pub dir: PathBuf,
-    /// SHA-256 of all its files, in hexadecimal.
+    /// SHA-256 of all its files, in hexadecimal; of large weight files, a part counts ([`WeightFile::samples`]).
     pub hash: String,
     /// Numbers in its weight files.
     pub n_parameters: u64,
@@ -234,20 +234,36 @@ fn files_of(dir: &Path) -> Result<Vec<PathBuf>> {
     if qformer.exists() {
         files.push(qformer);
     }
+    files.extend(fwd_models::gguf_file(dir)?);
     files.sort();
     Ok(files)
 }
 
+/// Weight files of up to so many bytes are hashed as a whole: it takes a fraction of a second.
+const WHOLE: u64 = 256 << 20;
+
 /// SHA-256 over names, lengths and contents of all files, and the number of elements in the weight files among them.
+///
+/// Of weight files above [`WHOLE`], whose gigabytes would take longer to hash than to use, header and samples of every tensor stand for
+/// the content.
 fn examine(dir: &Path, files: &[PathBuf]) -> Result<(String, u64)> {
     let (mut hasher, mut n_parameters) = (Sha256::new(), 0);
     for path in files {
         let name = path.strip_prefix(dir).unwrap_or(path).to_string_lossy().into_owned();
         hasher.update((name.len() as u64).to_le_bytes());
         hasher.update(name);
-        hash_file(&mut hasher, path).with_context(|| format!("cannot read {}", path.display()))?;
-        if path.extension().is_some_and(|e| e == "safetensors") {
-            n_parameters += WeightFile::open(path)?.n_elements();
+        let cannot = || format!("cannot read {}", path.display());
+        if path.extension().is_none_or(|e| e == "json") {
+            hash_file(&mut hasher, path).with_context(cannot)?;
+            continue;
+        }
+        let weights = WeightFile::open(path)?;
+        n_parameters += weights.n_elements();
+        if weights.n_bytes() <= WHOLE {
+            hash_file(&mut hasher, path).with_context(cannot)?;
+        } else {
+            hasher.update(weights.n_bytes().to_le_bytes());
+            weights.samples(|bytes| hasher.update(bytes))?;
         }
     }
     Ok((hex(&hasher.finalize()), n_parameters))
@@ -273,4 +289,39 @@ fn hash_file(hasher: &mut Sha256, path: &Path) -> io::Result<()> {
 /// Hexadecimal digits of bytes.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::OpenOptions;
+    use std::io::{Seek, SeekFrom, Write};
+
+    #[test]
+    fn a_large_weight_file_is_told_from_one_with_another_tensor_without_reading_all_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        // A matrix of 512 MiB and a vector of 16 bytes after it, all zeros, which take no room on the disk.
+        let header = r#"{"m":{"dtype":"F32","shape":[32768,4096],"data_offsets":[0,536870912]},
+            "v":{"dtype":"F32","shape":[4],"data_offsets":[536870912,536870928]}}"#;
+        let head = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+        fs::write(&path, &head).unwrap();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len((head.len() + 536_870_928) as u64).unwrap();
+        let hash = || examine(folder.path(), std::slice::from_ref(&path)).unwrap();
+        let write = |at: usize| {
+            (&file).seek(SeekFrom::Start((head.len() + at) as u64)).unwrap();
+            (&file).write_all(&1f32.to_le_bytes()).unwrap();
+        };
+        let (first, n) = hash();
+        assert_eq!((&first, n), (&hash().0, (1 << 27) + 4));
+        // The end of the matrix, then its beginning, then the vector: each makes another model.
+        let mut seen = vec![first];
+        for at in [536_870_908, 0, 536_870_912 + 4] {
+            write(at);
+            let (now, _) = hash();
+            assert!(!seen.contains(&now));
+            seen.push(now);
+        }
+    }
 }
