@@ -4,6 +4,7 @@
 
 mod bench;
 mod bench_gpu;
+mod bench_models;
 mod bundle;
 mod ci;
 mod comparison;
@@ -64,6 +65,8 @@ enum Bench {
     Algebra(bench::AlgebraArgs),
     /// Decoding of images and CIDEr-D, beside PyTorch's loader and pycocoevalcap.
     Data(bench::DataArgs),
+    /// Models of published shapes with random weights, beside transformers and llama.cpp.
+    Models(bench_models::ModelsArgs),
     /// The table of what `run.sh` of the bundle measured on a GPU.
     Gpu(bench_gpu::GpuArgs),
 }
@@ -86,6 +89,7 @@ fn main() -> Result<()> {
         Args::Bench(Bench::Step(args)) => bench::step(&args),
         Args::Bench(Bench::Algebra(args)) => bench::algebra(&args),
         Args::Bench(Bench::Data(args)) => bench::data(&args),
+        Args::Bench(Bench::Models(args)) => bench_models::models(&args),
         Args::Bench(Bench::Gpu(args)) => bench_gpu::gpu(&args),
     }
 }
