@@ -142,6 +142,7 @@ fn attention(c: &mut Criterion) {
             output: Linear::new(out.clone(), None).unwrap(),
             post: Norm::identity(),
             n_heads: h,
+            n_kv_heads: h,
             scale: 1.0,
         })
         .unwrap();

@@ -23,7 +23,7 @@ fn steps(c: &mut Criterion) {
             b.iter(|| black_box(bench.step_cached().unwrap()));
         });
         // The share of the projection: the whole projected optimiser step of a pool of 160 tokens, half of the space forbidden.
-        let dim = config(size, Kind::Blip2).text.d_model;
+        let dim = config(size, Kind::Blip2).text.d_model();
         let mut pool = StepBench::new(160, dim, dim / 2).unwrap();
         group.bench_function(BenchmarkId::new("projected_adamw", name), |b| {
             b.iter(|| pool.step(ProjectAt::Both).unwrap());

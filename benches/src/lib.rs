@@ -71,7 +71,9 @@ pub fn config(size: Size, kind: Kind) -> ModelConfig {
         Kind::Blip2 => "blip-2",
         Kind::Instructblip => "instructblip",
     };
-    let text = format!(r#"{text},"feed_forward_proj":"gated-gelu","scale_decoder_outputs":false}}"#);
+    let text = format!(
+        r#"{text},"model_type":"t5","feed_forward_proj":"gated-gelu","scale_decoder_outputs":false}}"#
+    );
     let json = format!(
         r#"{{"model_type":"{model_type}","num_query_tokens":{n_queries},"vision_config":{vision},"qformer_config":{qformer},"text_config":{text}}}"#
     );
@@ -134,7 +136,7 @@ impl Bench {
         };
         let n_text = ENCODER_LEN - config.num_query_tokens;
         let instructions = Instructions {
-            ids: ids(n_text, config.text.vocab_size - 12)?,
+            ids: ids(n_text, config.text.vocab_size() - 12)?,
             mask: Tensor::ones((BATCH, n_text), candle_core::DType::F32, device)?,
             qformer: match kind {
                 Kind::Blip2 => None,
@@ -144,11 +146,11 @@ impl Bench {
                 }),
             },
         };
-        let labels = ids(LABEL_LEN, config.text.vocab_size - 12)?;
+        let labels = ids(LABEL_LEN, config.text.vocab_size() - 12)?;
         let pixels: Vec<f32> = (0..BATCH * 3 * side * side).map(|_| rng.sample(StandardNormal)).collect();
         let pixels = Tensor::from_vec(pixels, (BATCH, 3, side, side), device)?;
         let prompt: Vec<f32> =
-            (0..PROMPT_LEN * config.text.d_model).map(|_| rng.sample(StandardNormal)).collect();
+            (0..PROMPT_LEN * config.text.d_model()).map(|_| rng.sample(StandardNormal)).collect();
         let cached = model.features(&pixels, &instructions, &mut Tap::none())?.input;
         let optimiser = AdamWState::new(prompt.len());
         Ok(Self { model, pixels, instructions, labels, cached, prompt, optimiser })

@@ -3,6 +3,7 @@
 //   GELU (erf)   f(x) = x·Φ(x),   f' = Φ + x·φ,   Φ and φ the normal distribution and its density
 //   GELU (tanh)  f(x) = x·σ(2u),  u = √(2/π)·(x + 0.044715·x³)
 //   ReLU         f(x) = max(x, 0)
+//   SiLU         f(x) = x·σ(x),   quick GELU  f(x) = x·σ(1.702·x)
 //   plain        y = f(x),  dx = dy·f'(x)                                  x, y, dy, dx of n elements
 //   gated        y = f(g)·u,  dg = dy·u·f'(g),  du = dy·f(g)               h = [g | u] and dh (rows, 2·d), y and dy (rows, d)
 //
@@ -58,6 +59,26 @@ struct Relu {
         slope = x > 0.0f ? 1.0f : 0.0f;
     }
 };
+
+// x·σ(a·x), a = SCALE / 1000.
+template <int SCALE>
+struct SigmoidGated {
+    static constexpr float A = SCALE / 1000.0f;
+    static __device__ __forceinline__ float value(float x) {
+        return __fdividef(x, 1.0f + __expf(-A * x));
+    }
+    // 1 − σ without cancellation, and bounded as in GeluTanh.
+    static __device__ __forceinline__ void both(float x, float& y, float& slope) {
+        const float e = __expf(-A * x), s = __fdividef(1.0f, 1.0f + e);
+        const float rest = x > 0.0f ? e * s : 1.0f - s;
+        float t = x > 40.0f ? 40.0f : x;
+        t = t < -40.0f ? -40.0f : t;
+        y = x * s;
+        slope = s + A * t * s * rest;
+    }
+};
+using Silu = SigmoidGated<1000>;
+using QuickGelu = SigmoidGated<1702>;
 
 // Calls `body(tile)` for this block's tiles of the accesses 0 .. n, where `tile` is the first of this thread's UNROLL accesses.
 template <int UNROLL, class Body>
@@ -203,7 +224,9 @@ __device__ __forceinline__ void gated_backward(const T* h, const T* dy, T* dh, i
 #define ACTIVATION_OF(type, T, W)             \
     ACTIVATION(gelu_erf_##type, GeluErf, T, W) \
     ACTIVATION(gelu_tanh_##type, GeluTanh, T, W) \
-    ACTIVATION(relu_##type, Relu, T, W)
+    ACTIVATION(relu_##type, Relu, T, W) \
+    ACTIVATION(silu_##type, Silu, T, W) \
+    ACTIVATION(quick_gelu_##type, QuickGelu, T, W)
 
 ACTIVATION_OF(f32, float, 4)
 ACTIVATION_OF(bf16, bf16, 8)

@@ -1,4 +1,4 @@
-//! Plans of GELU and ReLU, plain and gated (`cuda/activation.cu`).
+//! Plans of GELU, ReLU and SiLU, plain and gated (`cuda/activation.cu`).
 
 use crate::data::DType;
 use crate::error::{KernelError, Result};
@@ -14,6 +14,10 @@ pub enum ActivationKind {
     GeluTanh,
     /// The positive part, `max(x, 0)`.
     Relu,
+    /// `x·σ(x)`, also called swish (Elfwing et al. 2018).
+    Silu,
+    /// `x·σ(1.702·x)`, the approximation of GELU by a sigmoid (Hendrycks & Gimpel 2016).
+    QuickGelu,
 }
 
 impl ActivationKind {
@@ -22,6 +26,8 @@ impl ActivationKind {
             Self::GeluErf => "gelu_erf",
             Self::GeluTanh => "gelu_tanh",
             Self::Relu => "relu",
+            Self::Silu => "silu",
+            Self::QuickGelu => "quick_gelu",
         }
     }
 }
@@ -74,7 +80,7 @@ pub struct GatedShape {
     pub dtype: DType,
 }
 
-/// Plans `y = f(gate)·up` (GEGLU and ReGLU of Shazeer 2020).
+/// Plans `y = f(gate)·up` (GEGLU, ReGLU and SwiGLU of Shazeer 2020).
 ///
 /// # Shapes
 /// Buffers: `h (rows, 2·d)`, its rows `[gate | up]`, and the result `y (rows, d)`.

@@ -18,6 +18,7 @@
 //! | softmax with bias and masks | [`plan_softmax_forward`], [`plan_softmax_backward`] |
 //! | GELU, ReLU | [`plan_activation_forward`], [`plan_activation_backward`] |
 //! | gated GELU, gated ReLU | [`plan_gated_forward`], [`plan_gated_backward`] |
+//! | rotary positions | [`plan_rotary`] |
 //! | cross entropy | [`plan_cross_entropy_forward`], [`plan_cross_entropy_backward`] |
 //! | embedding | [`plan_embedding_forward`], [`plan_embedding_backward`] |
 //!
@@ -43,6 +44,7 @@ mod info;
 mod norm;
 mod plan;
 mod projection;
+mod rotary;
 mod selection;
 mod softmax;
 mod solver;
@@ -75,6 +77,7 @@ pub use norm::{
 };
 pub use plan::{Arg, Buffer, Executor, Launch, Plan, Role, Target};
 pub use projection::{ProjectionShape, plan_projection};
+pub use rotary::{RotaryShape, plan_rotary};
 pub use selection::{SelectionShape, plan_selection};
 pub use softmax::{Order, Place, SoftmaxShape, plan_softmax_backward, plan_softmax_forward};
 pub use solver::{

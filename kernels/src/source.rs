@@ -43,6 +43,7 @@ files! {
     Gram "gram",
     Norm "norm",
     Projection "projection",
+    Rotary "rotary",
     Selection "selection",
     Softmax "softmax",
     Solver "solver",

@@ -90,7 +90,7 @@ fn main() -> Result<()> {
         Ok(())
     })?;
     // What a step spends on a pool of 20 prompts of 8 tokens, half of whose space belongs to older tasks.
-    let dim = fwd_benches::config(args.config, args.kind).text.d_model;
+    let dim = fwd_benches::config(args.config, args.kind).text.d_model();
     let mut pool = StepBench::new(160, dim, dim / 2)?;
     time("projected_adamw", &mut || Ok(pool.step(ProjectAt::Both)?))?;
     let report = json!({

@@ -15,18 +15,19 @@ mod weights;
 
 pub use bridge::{QFormer, QFormerText};
 pub use config::{
-    ModelConfig, ModelKind, OneOrMany, QFormerConfig, SpecialTokens, T5Config, VisionConfig,
-    ignored_generation,
+    LlamaConfig, ModelConfig, ModelKind, OneOrMany, OptConfig, QFormerConfig, RopeConfig, SpecialTokens,
+    T5Config, TextConfig, VisionConfig, VisionKind, ignored_generation,
 };
 pub use error::{ModelError, Result, TensorProblems};
 pub use generate::{EarlyStopping, GenerationConfig, Hypothesis, OnStep, generate};
 pub use language::relative;
 pub use language::{
-    Assembled, Decoding, Encoded, LanguageInput, LanguageModel, PaddingSide, Scored, Segment, SegmentKind, T5,
+    Assembled, CausalLm, Decoding, Encoded, LanguageInput, LanguageModel, PaddingSide, Scored, Segment,
+    SegmentKind, T5, language_model, load_language_model,
 };
 pub use multimodal::{
-    Blip, FrozenFeatures, Instructions, MultimodalModel, Reading, Sample, SampleSegment, load, padded,
-    reading,
+    Blip, FrozenFeatures, Instructions, MultimodalModel, PromptPlace, Reading, Sample, SampleSegment, load,
+    padded, reading,
 };
 pub use promptable::answer;
 pub use tap::Tap;

@@ -18,7 +18,8 @@ fn sets() -> Vec<PathBuf> {
     let root =
         std::env::var_os("FWD_ORACLE_DIR").map_or_else(|| fixtures().join("sets"), |dir| workspace.join(dir));
     let folders = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path());
-    let mut sets: Vec<PathBuf> = folders.filter(|dir| dir.join("dequantised_hf.safetensors").exists()).collect();
+    let mut sets: Vec<PathBuf> =
+        folders.filter(|dir| dir.join("dequantised_hf.safetensors").exists()).collect();
     sets.sort();
     sets
 }
@@ -44,7 +45,8 @@ fn every_value_is_that_of_hugging_face_to_the_bit() {
                 assert_eq!(bits(&floats(&got)), bits(&floats(want)), "{name}: {tensor}");
                 // The blocks stay, whatever type is asked for.
                 if let &[n_rows, n_cols] = want.dims() {
-                    let fwd_ops::Weight::Matrix(matrix) = checkpoint.weight(tensor, [n_rows, n_cols]).unwrap()
+                    let fwd_ops::Weight::Matrix(matrix) =
+                        checkpoint.weight(tensor, [n_rows, n_cols]).unwrap()
                     else {
                         panic!("{name}: {tensor} became a tensor");
                     };
@@ -79,7 +81,9 @@ fn the_configuration_is_that_of_hugging_face() {
                 key => same(key, want),
             }
         }
-        for (key, want) in ["bos_token_id", "eos_token_id"].into_iter().zip(meta["bos_eos_pad"].as_array().unwrap()) {
+        for (key, want) in
+            ["bos_token_id", "eos_token_id"].into_iter().zip(meta["bos_eos_pad"].as_array().unwrap())
+        {
             same(key, want);
         }
     }
@@ -99,13 +103,19 @@ fn a_gguf_file_beside_safetensors_is_the_language_model_and_gives_way_to_them() 
     let norm = floats(&open().unwrap().get("model.norm.weight", &[32]).unwrap());
     // Beside the rest of a multimodal model.
     let mut tensors = HashMap::new();
-    tensors.insert("multi_modal_projector.linear_1.bias".to_owned(), Tensor::zeros(4, DType::F32, &Device::Cpu).unwrap());
+    tensors.insert(
+        "multi_modal_projector.linear_1.bias".to_owned(),
+        Tensor::zeros(4, DType::F32, &Device::Cpu).unwrap(),
+    );
     safetensors::save(&tensors, place("model.safetensors")).unwrap();
     let mut checkpoint = open().unwrap();
     assert!(!checkpoint.has("model.norm.weight") && checkpoint.has("multi_modal_projector.linear_1.bias"));
     assert_eq!(floats(&checkpoint.get("language_model.model.norm.weight", &[32]).unwrap()), norm);
     // A tensor that both have.
-    tensors.insert("language_model.model.norm.weight".into(), Tensor::ones(32, DType::F32, &Device::Cpu).unwrap());
+    tensors.insert(
+        "language_model.model.norm.weight".into(),
+        Tensor::ones(32, DType::F32, &Device::Cpu).unwrap(),
+    );
     safetensors::save(&tensors, place("model.safetensors")).unwrap();
     assert_eq!(floats(&open().unwrap().get("language_model.model.norm.weight", &[32]).unwrap()), [1.0; 32]);
     // A vision tower of llama.cpp is passed over; of two language models none is taken, and without safetensors files both are named.
@@ -137,7 +147,9 @@ fn one_tensor(key: &str, value: &[u8], kind: u32, offset: u64) -> Vec<u8> {
     let mut bytes = [b"GGUF", &3u32.to_le_bytes()[..], &1u64.to_le_bytes(), &2u64.to_le_bytes()].concat();
     bytes.extend([text("general.architecture"), 8u32.to_le_bytes().to_vec(), text("llama")].concat());
     bytes.extend([text(key), value.to_vec()].concat());
-    bytes.extend([text("output_norm.weight"), 1u32.to_le_bytes().to_vec(), 32u64.to_le_bytes().to_vec()].concat());
+    bytes.extend(
+        [text("output_norm.weight"), 1u32.to_le_bytes().to_vec(), 32u64.to_le_bytes().to_vec()].concat(),
+    );
     bytes.extend([&kind.to_le_bytes()[..], &offset.to_le_bytes()].concat());
     bytes.resize(bytes.len().next_multiple_of(32) + 128, 0);
     bytes
@@ -151,7 +163,10 @@ fn number(value: u32) -> Vec<u8> {
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
     let whole = |key: &str, value: u32| one_tensor(key, &number(value), 0, 0);
-    assert!(refusal(&whole("x", 1)).contains("`token_embd.weight` is missing"), "only the configuration is refused");
+    assert!(
+        refusal(&whole("x", 1)).contains("`token_embd.weight` is missing"),
+        "only the configuration is refused"
+    );
     for (kind, name) in [(10, "Q2_K"), (11, "Q3_K"), (18, "IQ3_XXS"), (24, "I8"), (77, "type 77")] {
         let error = refusal(&one_tensor("x", &number(1), kind, 0));
         assert!(error.contains(&format!("`output_norm.weight` is stored as {name}")), "{error}");
@@ -166,7 +181,9 @@ fn what_is_not_supported_is_refused_by_name() {
     assert!(refusal(&bytes).contains("version 1"));
     bytes[4..8].copy_from_slice(&3u32.to_be_bytes());
     assert!(refusal(&bytes).contains("big-endian"));
-    for (architecture, expected) in [("qwen2", "architecture `qwen2`"), ("clip\u{7}", "architecture `clip\\u{7}`")] {
+    for (architecture, expected) in
+        [("qwen2", "architecture `qwen2`"), ("clip\u{7}", "architecture `clip\\u{7}`")]
+    {
         let mut bytes = whole("x", 1);
         bytes.splice(24 + 8 + 20 + 4..24 + 8 + 20 + 4 + 8 + 5, {
             [&(architecture.len() as u64).to_le_bytes()[..], architecture.as_bytes()].concat()
@@ -220,5 +237,7 @@ fn a_pointer_in_the_place_of_the_file_and_a_file_under_another_name_are_told() {
     assert!(WeightFile::open(&path).unwrap_err().to_string().contains("Git LFS pointer"));
     let other = folder.path().join("model.safetensors");
     fs::copy(fixtures().join(SET).join("model.gguf"), &other).unwrap();
-    assert!(WeightFile::open(&other).unwrap_err().to_string().contains("a GGUF file and not what its name says"));
+    assert!(
+        WeightFile::open(&other).unwrap_err().to_string().contains("a GGUF file and not what its name says")
+    );
 }

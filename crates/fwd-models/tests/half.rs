@@ -11,21 +11,18 @@
 mod common;
 
 use candle_core::{Tensor, Var};
-use common::{Report, abs_max, sets};
+use common::{BLIP_T5, Report, abs_max, sets_of};
 use fwd_models::{Instructions, MultimodalModel, QFormerText, Tap, WeightDtype};
 
 /// Matrices that an input passes one after the other: patches, 4 a layer, projection, head.
 fn depth(config: &fwd_models::ModelConfig) -> f64 {
-    let layers = config.vision.num_hidden_layers
-        + config.qformer.num_hidden_layers
-        + config.text.num_layers
-        + config.text.n_decoder_layers();
+    let layers = config.vision.num_hidden_layers + config.qformer.num_hidden_layers + config.text.n_layers();
     (4 * layers + 3) as f64
 }
 
 fn check(dtype: WeightDtype, unit: f64) {
     let mut report = Report::default();
-    for set in sets() {
+    for set in sets_of(&BLIP_T5) {
         report.enter(&format!("{} {dtype:?}", set.name));
         let model = set.model_in("config.json", dtype);
         let tolerance = 4.0 * unit * depth(model.config()).sqrt();

@@ -5,7 +5,7 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor, safetensors};
-use common::{Report, fixtures, sets};
+use common::{Report, Set, fixtures};
 use fwd_models::relative::{Direction, bucket};
 use fwd_ops::{Activation, Norm, cross_entropy};
 use std::collections::HashMap;
@@ -49,7 +49,10 @@ fn cross_entropy_and_shifted_labels_agree() {
     let (units, mut report) = (units(), Report::default());
     let loss = cross_entropy(&units["ce.logits"], &units["ce.labels"]).unwrap();
     report.close("ce.loss", &loss.unsqueeze(0).unwrap(), &units["ce.loss"], 1e-6);
-    let shifted = sets()[0].t5("config.json").shift_right(&units["shift.labels"]).unwrap();
+    let shifted = Set::open(&fixtures().join("sets/blip2-tiny"))
+        .t5("config.json")
+        .shift_right(&units["shift.labels"])
+        .unwrap();
     assert_eq!(shifted.dtype(), DType::I64);
     report.close("shift", &shifted, &units["shift.decoder_input_ids"], 0.0);
     report.finish();

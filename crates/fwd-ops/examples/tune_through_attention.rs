@@ -36,6 +36,7 @@ fn sublayer(rng: &mut StdRng) -> Result<AttentionSublayer> {
         output: Linear::new(normal(rng, (D, D), std)?, None)?,
         post: Norm::identity(),
         n_heads: N_HEADS,
+        n_kv_heads: N_HEADS,
         scale: ((D / N_HEADS) as f64).sqrt().recip(),
     })
 }

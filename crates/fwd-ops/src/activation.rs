@@ -1,4 +1,4 @@
-//! GELU in its exact (erf) and tanh forms, ReLU, and gated activations.
+//! GELU in its exact (erf), tanh and quick forms, ReLU, SiLU, and gated activations.
 
 pub use crate::cpu::activation::Activation;
 
@@ -27,7 +27,7 @@ impl Activation {
         apply1(Forward(self), x)
     }
 
-    /// The gated form of Shazeer 2020 (GEGLU): `y = f(h[…, ..n])·h[…, n..]`.
+    /// The gated form of Shazeer 2020 (GEGLU, SwiGLU): `y = f(h[…, ..n])·h[…, n..]`.
     ///
     /// # Shapes
     /// `h (…, 2n)` -> `(…, n)`.
@@ -49,6 +49,8 @@ impl Activation {
             Self::GeluErf => ActivationKind::GeluErf,
             Self::GeluTanh => ActivationKind::GeluTanh,
             Self::Relu => ActivationKind::Relu,
+            Self::Silu => ActivationKind::Silu,
+            Self::QuickGelu => ActivationKind::QuickGelu,
         }
     }
 
@@ -62,13 +64,16 @@ impl Activation {
     /// # Examples
     /// ```
     /// assert_eq!(fwd_ops::Activation::from_hf_name("gelu_new"), Some(fwd_ops::Activation::GeluTanh));
-    /// assert_eq!(fwd_ops::Activation::from_hf_name("swish"), None);
+    /// assert_eq!(fwd_ops::Activation::from_hf_name("swish"), Some(fwd_ops::Activation::Silu));
+    /// assert_eq!(fwd_ops::Activation::from_hf_name("mish"), None);
     /// ```
     pub fn from_hf_name(name: &str) -> Option<Self> {
         match name {
             "gelu" => Some(Self::GeluErf),
             "gelu_new" | "gelu_pytorch_tanh" => Some(Self::GeluTanh),
             "relu" => Some(Self::Relu),
+            "silu" | "swish" => Some(Self::Silu),
+            "quick_gelu" => Some(Self::QuickGelu),
             _ => None,
         }
     }

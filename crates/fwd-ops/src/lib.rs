@@ -19,6 +19,7 @@ mod kernel;
 mod linear;
 mod matrix;
 mod norm;
+mod rotary;
 mod softmax;
 
 /// Runs `body` on a thread of rayon's pool: the global one, or the one that is installed.
@@ -37,7 +38,7 @@ pub use attention::{AttentionSublayer, AttentionWeights, KvCache, attention};
 pub use backward::backward;
 pub use bias::{AttentionBias, position_bias};
 pub use conv::{InvertedResidual, InvertedResidualWeights, StemConv, linear_relu6};
-pub use cpu::stored::Format;
+pub use cpu::stored::{Format, Unfit};
 pub use cross_entropy::{IGNORE_INDEX, cross_entropy, token_nll};
 pub use embedding::{Embedding, embedding};
 #[cfg(feature = "emulate")]
@@ -48,4 +49,5 @@ pub use gpu::cuda_device;
 pub use linear::Linear;
 pub use matrix::{Matrix, Weight};
 pub use norm::Norm;
+pub use rotary::Rotary;
 pub use softmax::softmax;

@@ -257,9 +257,10 @@ impl LinearRead<'_> {
     fn transposed_on_gpu<S: GpuStorage>(&self, like: Arg<'_, S>) -> candle_core::Result<OnGpu<'_, S>> {
         match &self.weight {
             WeightRead::Transposed(read) => read.on_gpu(),
-            WeightRead::Matrix(matrix) => {
-                let rows = Layout::contiguous((matrix.n_rows(), matrix.n_cols()));
-                Ok(OnGpu::widened(like.upload(&matrix.values()?)?, gpu::transposed(&rows)))
+            WeightRead::Matrix(_) => {
+                let transposed = self.linear.store.transposed(&Device::Cpu, DType::F32)?;
+                let values = transposed.flatten_all()?.to_vec1::<f32>()?;
+                Ok(OnGpu::widened(like.upload(&values)?, Layout::contiguous(transposed.dims())))
             }
         }
     }

@@ -60,6 +60,8 @@ fn views_that_begin_within_a_tensor_and_run_across_it() {
         run(&|x| map.forward(x).unwrap());
         run(&|x| Activation::GeluErf.forward(x).unwrap());
         run(&|x| Activation::Relu.forward_gated(x).unwrap());
+        run(&|x| Activation::Silu.forward_gated(x).unwrap());
+        run(&|x| Activation::QuickGelu.forward(x).unwrap());
         run(&|x| softmax(&x.unsqueeze(0).unwrap(), &AttentionBias::none()).unwrap());
     }
 }
@@ -67,6 +69,13 @@ fn views_that_begin_within_a_tensor_and_run_across_it() {
 #[test]
 fn sublayers_of_random_shapes_equal_those_of_the_cpu() {
     let mut rng = StdRng::seed_from_u64(7);
+    let activations = [
+        Activation::GeluErf,
+        Activation::GeluTanh,
+        Activation::Relu,
+        Activation::Silu,
+        Activation::QuickGelu,
+    ];
     for case in 0..12u64 {
         let [b, t, t_k, h, d_head] = [3, 9, 9, 4, 9].map(|most| rng.random_range(1..=most));
         let (d, hidden, width) = (rng.random_range(1..40), rng.random_range(1..40), h * d_head);
@@ -78,6 +87,7 @@ fn sublayers_of_random_shapes_equal_those_of_the_cpu() {
                 output: linear(case + 3, d, width),
                 post: norm(case + 5),
                 n_heads: h,
+                n_kv_heads: h,
                 scale: (d_head as f64).powf(-0.5),
             })
             .unwrap()
@@ -102,7 +112,7 @@ fn sublayers_of_random_shapes_equal_those_of_the_cpu() {
         let feed_forward = FeedForwardSublayer::new(FeedForwardWeights {
             pre: Norm::identity(),
             input: linear(case + 7, if gated { 2 * hidden } else { hidden }, d),
-            activation: [Activation::GeluErf, Activation::GeluTanh, Activation::Relu][case as usize % 3],
+            activation: activations[case as usize % activations.len()],
             gated,
             output: linear(case + 9, d, hidden),
             post: norm(case + 11),
@@ -213,6 +223,7 @@ fn generation_steps_equal_one_pass() {
         output: linear(4, d, width),
         post: Norm::identity(),
         n_heads: h,
+        n_kv_heads: h,
         scale: 1.0,
     })
     .unwrap();

@@ -138,6 +138,12 @@ fn activations() {
     check("gelu erf", Activation::GeluErf, &gelu_erf);
     check("gelu tanh", Activation::GeluTanh, &gelu_tanh);
     check("relu", Activation::Relu, &|x| x.relu().unwrap());
+    let sigmoid_gated = |x: &Tensor, a: f64| {
+        let e = (x * -a).unwrap().exp().unwrap();
+        (x / (e + 1.0).unwrap()).unwrap()
+    };
+    check("silu", Activation::Silu, &|x| sigmoid_gated(x, 1.0));
+    check("quick gelu", Activation::QuickGelu, &|x| sigmoid_gated(x, 1.702));
     let odd = normal(1, &[2, 3], DType::F32);
     assert!(Activation::GeluErf.forward_gated(&odd).unwrap_err().to_string().contains("must be even"));
 }
@@ -145,7 +151,14 @@ fn activations() {
 #[test]
 fn activations_are_exact_at_the_ends_and_keep_nan() {
     let x = Tensor::new(&[-1e30f32, -50.0, 0.0, 50.0, 1e30, f32::NAN], &Device::Cpu).unwrap();
-    for act in [Activation::GeluErf, Activation::GeluTanh, Activation::Relu] {
+    let all = [
+        Activation::GeluErf,
+        Activation::GeluTanh,
+        Activation::Relu,
+        Activation::Silu,
+        Activation::QuickGelu,
+    ];
+    for act in all {
         let y: Vec<f32> = act.forward(&x).unwrap().to_vec1().unwrap();
         assert!(y[0].abs() < 1e-5 && y[1].abs() < 1e-5, "{act:?}: {y:?}");
         assert_eq!((y[2], y[3], y[4]), (0.0, 50.0, 1e30), "{act:?}");
@@ -284,6 +297,7 @@ fn check_attention_sublayers() {
                     output: linear_of(40, d, width, dtype),
                     post: norm_of(post, 50, d, dtype),
                     n_heads: h,
+                    n_kv_heads: h,
                     scale: 0.8,
                 };
                 let ours = |x: &[Tensor]| {
@@ -325,6 +339,7 @@ fn check_cross_attention_sublayers() {
                 output: linear_of(40, d, width, dtype),
                 post: norm_of(post, 50, d, dtype),
                 n_heads: h,
+                n_kv_heads: h,
                 scale: 1.0,
             };
             let ours = |x: &[Tensor]| {
@@ -448,6 +463,7 @@ fn empty_batches_and_sequences_pass_through() {
         output: linear_of(2, 4, 4, DType::F32),
         post: norm_of("layer", 3, 4, DType::F32),
         n_heads: 2,
+        n_kv_heads: 2,
         scale: 1.0,
     })
     .unwrap();

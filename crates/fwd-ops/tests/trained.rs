@@ -83,6 +83,7 @@ fn trained_sublayers() {
         output: Linear::new(x[n + 3].clone(), None).unwrap(),
         post: Norm::layer(x[n + 4].clone(), x[n + 5].clone(), 1e-5).unwrap(),
         n_heads: h,
+        n_kv_heads: h,
         scale: 0.8,
     };
     let parameters = |parts: usize| {

@@ -1,4 +1,4 @@
-//! GELU and ReLU, plain and gated.
+//! GELU, ReLU and SiLU, plain and gated.
 
 use super::{close, epsilon, normal, run};
 use fwd_kernels::{
@@ -7,7 +7,14 @@ use fwd_kernels::{
 };
 
 pub(super) fn check(executor: &dyn Executor) {
-    for kind in [ActivationKind::GeluErf, ActivationKind::GeluTanh, ActivationKind::Relu] {
+    let kinds = [
+        ActivationKind::GeluErf,
+        ActivationKind::GeluTanh,
+        ActivationKind::Relu,
+        ActivationKind::Silu,
+        ActivationKind::QuickGelu,
+    ];
+    for kind in kinds {
         for dtype in [DType::F32, DType::Bf16, DType::F16] {
             for (len, magnitude) in [(0, 1.0), (1, 1.0), (7, 3.0), (4096, 2.0), (16_387, 1.0), (64, 1000.0)] {
                 plain(executor, kind, dtype, len, magnitude);
@@ -45,6 +52,11 @@ fn reference(kind: ActivationKind, x: f64) -> (f64, f64) {
             (0.5 * x * (1.0 + tanh), 0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tanh * tanh) * du)
         }
         ActivationKind::Relu => (x.max(0.0), if x > 0.0 { 1.0 } else { 0.0 }),
+        ActivationKind::Silu | ActivationKind::QuickGelu => {
+            let a = if kind == ActivationKind::Silu { 1.0 } else { 1.702 };
+            let s = 1.0 / (1.0 + (-a * x).exp());
+            (x * s, s + a * x * s * (1.0 - s))
+        }
     }
 }
 

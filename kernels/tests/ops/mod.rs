@@ -7,6 +7,7 @@ mod embedding;
 mod gram;
 mod norm;
 mod projection;
+mod rotary;
 mod selection;
 mod softmax;
 mod solver;
@@ -21,6 +22,7 @@ pub(crate) fn check_all(executor: &dyn Executor) {
     cross_entropy::check(executor);
     embedding::check(executor);
     norm::check(executor);
+    rotary::check(executor);
     softmax::check(executor);
     gram::check(executor);
     selection::check(executor);

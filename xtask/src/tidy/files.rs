@@ -35,7 +35,11 @@ pub(super) fn unsafe_code(file: File) -> Vec<String> {
     let File { name, text } = file;
     let is_root = name.ends_with("src/lib.rs") || name.ends_with("src/main.rs") || name.contains("src/bin/");
     // One call of `fwd-files` maps a file.
-    let rule = if name == "crates/fwd-files/src/lib.rs" { "#![deny(unsafe_code)]" } else { "#![forbid(unsafe_code)]" };
+    let rule = if name == "crates/fwd-files/src/lib.rs" {
+        "#![deny(unsafe_code)]"
+    } else {
+        "#![forbid(unsafe_code)]"
+    };
     let may = name.starts_with("kernels/") || text.contains(rule);
     if is_root && !may { vec![name.to_owned()] } else { Vec::new() }
 }

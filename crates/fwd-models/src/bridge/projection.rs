@@ -16,10 +16,10 @@ pub(crate) struct Projection {
 impl Projection {
     /// Reads `language_projection`, and `language_projection_norm` if the model has one.
     pub(crate) fn new(config: &ModelConfig, mut root: Scope<'_>) -> Result<Self> {
-        let (d_model, d_qformer) = (config.text.d_model, config.qformer.hidden_size);
+        let (d_model, d_qformer) = (config.text.d_model(), config.qformer.hidden_size);
         let map = root.linear("language_projection", d_model, d_qformer, true)?;
         let norm = if config.projection_norm {
-            root.rms_norm("language_projection_norm", d_model, config.text.layer_norm_epsilon)?
+            root.rms_norm("language_projection_norm", d_model, config.text.norm_epsilon())?
         } else {
             Norm::identity()
         };

@@ -222,6 +222,7 @@ fn bert_attention(
         output: weights.linear("output.dense", d, d, true)?,
         post: weights.layer_norm("output.LayerNorm", d, config.layer_norm_eps)?,
         n_heads: config.num_attention_heads,
+        n_kv_heads: config.num_attention_heads,
         scale: ((d / config.num_attention_heads) as f64).powf(-0.5),
     })?)
 }

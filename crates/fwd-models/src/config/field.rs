@@ -31,9 +31,10 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 }
 
 /// What is wrong with the first of all ids of tokens in a configuration that is none, at any depth: an id is a whole number, and not
-/// negative.
+/// negative, but for the padding of LLaMA-1, which is −1: `model_type` beside it is `llama` then.
 pub(crate) fn token_ids(value: &Value, path: &str) -> std::result::Result<(), String> {
     let Value::Object(fields) = value else { return Ok(()) };
+    let is_llama = value["model_type"] == "llama";
     for (key, value) in fields {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         if !(key.ends_with("_token_id") || key == "image_token_index") {
@@ -43,6 +44,7 @@ pub(crate) fn token_ids(value: &Value, path: &str) -> std::result::Result<(), St
         let is_id = |value: &Value| value.as_u64().is_some_and(|id| id <= u64::from(u32::MAX));
         let is_good = match value {
             Value::Null => true,
+            Value::Number(id) if key == "pad_token_id" && is_llama && id.as_i64() == Some(-1) => true,
             Value::Array(ids) => ids.iter().all(is_id),
             id => is_id(id),
         };
@@ -56,10 +58,23 @@ pub(crate) fn token_ids(value: &Value, path: &str) -> std::result::Result<(), St
     Ok(())
 }
 
+/// Refuses weights that were quantised, which bitsandbytes, GPTQ and AWQ say in `quantization_config`.
+pub(crate) fn not_quantised(config: &Value) -> std::result::Result<(), String> {
+    let parts = [config, &config["text_config"]];
+    match parts.iter().map(|part| &part["quantization_config"]).find(|quantised| !quantised.is_null()) {
+        None => Ok(()),
+        Some(quantised) => Err(format!(
+            "the weights are quantised ({:.40}), which is not supported; use the original, whose weights `dtype = \"q4\"` or \"q8\" quantises \
+             on loading, or if there is none load this one in transformers, call `dequantize()` and save it again",
+            quantised["quant_method"].as_str().unwrap_or("by an unknown method")
+        )),
+    }
+}
+
 pub(crate) fn activation(origin: &str, name: &str) -> Result<Activation> {
     Activation::from_hf_name(name).ok_or_else(|| ModelError::Config {
         origin: origin.into(),
-        what: format!("activation `{name}` is not known; gelu, gelu_new, gelu_pytorch_tanh and relu are"),
+        what: format!("activation `{name}` is not known; gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, relu and silu are"),
     })
 }
 

@@ -4,17 +4,25 @@
 
 mod field;
 mod ignored;
+mod llama;
+mod opt;
 mod qformer;
+mod rope;
 mod t5;
+mod text;
 mod tokens;
 mod vision;
 
 pub(crate) use field::{activation, read_json};
 pub use ignored::ignored_generation;
+pub use llama::LlamaConfig;
+pub use opt::OptConfig;
 pub use qformer::QFormerConfig;
+pub use rope::RopeConfig;
 pub use t5::{OneOrMany, T5Config};
+pub use text::TextConfig;
 pub use tokens::SpecialTokens;
-pub use vision::VisionConfig;
+pub use vision::{VisionConfig, VisionKind};
 
 use crate::error::{ModelError, Result};
 use field::{LENGTH, at_most, not_zero};
@@ -57,20 +65,7 @@ pub struct ModelConfig {
     pub qformer: QFormerConfig,
     /// `text_config`: what reads the visual tokens and the instruction, and writes.
     #[serde(rename = "text_config")]
-    pub text: T5Config,
-}
-
-/// Refuses weights that were quantised, which bitsandbytes, GPTQ and AWQ say in `quantization_config`.
-fn not_quantised(config: &Value) -> std::result::Result<(), String> {
-    let parts = [config, &config["text_config"]];
-    match parts.iter().map(|part| &part["quantization_config"]).find(|quantised| !quantised.is_null()) {
-        None => Ok(()),
-        Some(quantised) => Err(format!(
-            "the weights are quantised ({:.40}), which is not supported; use the original, whose weights `dtype = \"q4\"` or \"q8\" quantises \
-             on loading, or if there is none load this one in transformers, call `dequantize()` and save it again",
-            quantised["quant_method"].as_str().unwrap_or("by an unknown method")
-        )),
-    }
+    pub text: TextConfig,
 }
 
 fn default_num_query_tokens() -> usize {
@@ -87,7 +82,7 @@ impl ModelConfig {
         let fail = |what| ModelError::Config { origin: path.display().to_string(), what };
         let all: Value = read_json(path)?;
         field::token_ids(&all, "").map_err(fail)?;
-        not_quantised(&all).map_err(fail)?;
+        field::not_quantised(&all).map_err(fail)?;
         let config: Self = read_json(path)?;
         config.check().map_err(fail)?;
         Ok(config)
@@ -127,6 +122,6 @@ mod tests {
             (q.hidden_size, q.num_hidden_layers, q.vocab_size, q.layer_norm_eps),
             (768, 12, 30523, 1e-12)
         );
-        assert_eq!((config.text.n_decoder_layers(), config.image_token_index), (24, None));
+        assert_eq!((config.text.n_layers(), config.image_token_index), (48, None));
     }
 }

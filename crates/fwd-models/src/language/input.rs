@@ -112,6 +112,8 @@ impl Segment {
 pub struct LanguageInput {
     /// At least one; all of one batch size and one width.
     segments: Vec<Segment>,
+    /// Prompts go in front of this segment, or behind all of them.
+    prompt_at: usize,
 }
 
 /// A [`LanguageInput`] as one tensor.
@@ -124,7 +126,8 @@ pub struct Assembled {
 }
 
 impl LanguageInput {
-    /// The input that consists of these segments, in this order.
+    /// The input that consists of these segments, in this order. Prompts will go in front of all of them, unless
+    /// [`Self::with_prompt_at`] says where.
     ///
     /// # Errors
     /// [`ModelError::Input`] without a segment, and if batch size or width differ between segments, or a mask does not fit its
@@ -147,7 +150,29 @@ impl LanguageInput {
                 return Err(ModelError::input("language input", what));
             }
         }
-        Ok(Self { segments })
+        Ok(Self { segments, prompt_at: 0 })
+    }
+
+    /// The same input with another place for prompts: [`Self::with_prompt`] puts them in front of segment `at`, or behind all.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] if there is no such place.
+    pub fn with_prompt_at(self, at: usize) -> Result<Self> {
+        self.check_place(at)?;
+        Ok(Self { prompt_at: at, ..self })
+    }
+
+    /// The index of the segment in front of which [`Self::with_prompt`] puts prompts, or the number of segments.
+    pub fn prompt_at(&self) -> usize {
+        self.prompt_at
+    }
+
+    fn check_place(&self, at: usize) -> Result<()> {
+        if at <= self.segments.len() {
+            return Ok(());
+        }
+        let what = format!("no place {at} among {} segments", self.segments.len());
+        Err(ModelError::input("language input", what))
     }
 
     /// The segments in their order.
@@ -165,21 +190,19 @@ impl LanguageInput {
         self.segments[0].embeds.dims()[2]
     }
 
-    /// The same input with one more segment in front of segment `at`, or behind all of them.
+    /// The same input with one more segment in front of segment `at`, or behind all of them. The place of prompts stays in front of
+    /// the same segment, or of the new one if that stands there now.
     ///
     /// # Errors
     /// [`ModelError::Input`] if there is no such place, or batch size or width do not fit.
     pub fn insert(&self, at: usize, segment: Segment) -> Result<Self> {
-        if at > self.segments.len() {
-            let what = format!("no place {at} among {} segments", self.segments.len());
-            return Err(ModelError::input("language input", what));
-        }
+        self.check_place(at)?;
         let mut segments = self.segments.clone();
         segments.insert(at, segment);
-        Self::new(segments)
+        Ok(Self { prompt_at: self.prompt_at + usize::from(at < self.prompt_at), ..Self::new(segments)? })
     }
 
-    /// The same input with soft prompts in front of everything.
+    /// The same input with soft prompts in front of everything, or where [`Self::with_prompt_at`] has put their place.
     ///
     /// # Shapes
     /// `prompt (prompt_len, d_model)`, shared by the batch, or `(batch, prompt_len, d_model)`.
@@ -198,7 +221,7 @@ impl LanguageInput {
                 return Err(ModelError::input("with_prompt", what));
             }
         };
-        self.insert(0, Segment::full(SegmentKind::Prompt, prompt)?)
+        self.insert(self.prompt_at, Segment::full(SegmentKind::Prompt, prompt)?)
     }
 
     /// The segments side by side; padding stays where it is, inside a row too. A model that has no absolute positions can read
@@ -333,6 +356,27 @@ mod tests {
         let loss = (packed.embeds * weight.unwrap()).unwrap().sum_all().unwrap();
         let gradient = &fwd_ops::backward(&loss, &[("prompt", &prompt)]).unwrap()[0];
         assert_eq!(gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [11.0, 22.0]);
+    }
+
+    #[test]
+    fn prompts_go_to_their_place_which_follows_its_segment() {
+        let input = LanguageInput::new(vec![
+            segment(SegmentKind::Text, &[&[1.0]]),
+            segment(SegmentKind::Text, &[&[2.0, 3.0]]),
+        ])
+        .unwrap();
+        let prompt = Tensor::new(&[[8f32], [9.0]], &Device::Cpu).unwrap();
+        let read = |input: LanguageInput| values(&input.concatenated().unwrap());
+        let after_first = input.clone().with_prompt_at(1).unwrap();
+        assert_eq!(read(after_first.with_prompt(&prompt).unwrap()), [[1., 8., 9., 2., 3.]]);
+        let in_front = after_first.insert(0, segment(SegmentKind::Image, &[&[7.0]])).unwrap();
+        assert_eq!(in_front.prompt_at(), 2);
+        assert_eq!(read(in_front.with_prompt(&prompt).unwrap()), [[7., 1., 8., 9., 2., 3.]]);
+        let behind = after_first.insert(2, segment(SegmentKind::Image, &[&[7.0]])).unwrap();
+        assert_eq!(read(behind.with_prompt(&prompt).unwrap()), [[1., 8., 9., 2., 3., 7.]]);
+        let at_end = input.clone().with_prompt_at(2).unwrap();
+        assert_eq!(read(at_end.with_prompt(&prompt).unwrap()), [[1., 2., 3., 8., 9.]]);
+        assert!(input.with_prompt_at(3).unwrap_err().to_string().contains("no place 3 among 2 segments"));
     }
 
     #[test]

@@ -36,6 +36,15 @@ pub trait LanguageModel: Debug + Send + Sync {
     /// Where the parameters are, and where embeddings must be.
     fn device(&self) -> &Device;
 
+    /// Whether an encoder reads the input and a decoder writes a sequence of its own (T5). A decoder-only model goes on writing where
+    /// the input ends.
+    fn is_encoder_decoder(&self) -> bool;
+
+    /// The most tokens that an input and its answer may have together; `None` if there is no limit.
+    fn max_tokens(&self) -> Option<usize> {
+        None
+    }
+
     /// The embeddings of token ids.
     ///
     /// # Shapes

@@ -102,7 +102,7 @@ impl T5 {
 
     /// The full names under which checkpoints keep the one table of embeddings; the first that is there counts.
     pub(crate) fn embedding_names(prefix: &str) -> [String; 3] {
-        EMBEDDINGS.map(|name| format!("{prefix}.{name}"))
+        EMBEDDINGS.map(|name| if prefix.is_empty() { name.into() } else { format!("{prefix}.{name}") })
     }
 
     /// What the encoder makes of an input.
@@ -194,6 +194,10 @@ impl LanguageModel for T5 {
 
     fn device(&self) -> &Device {
         self.shared.device()
+    }
+
+    fn is_encoder_decoder(&self) -> bool {
+        true
     }
 
     fn embed(&self, ids: &Tensor) -> Result<Tensor> {
@@ -322,6 +326,7 @@ impl Block {
                 output: weights.linear(&format!("{name}.o"), d, width, false)?,
                 post: Norm::identity(),
                 n_heads: config.num_heads,
+                n_kv_heads: config.num_heads,
                 scale: 1.0,
             })?;
             Ok((sublayer, key_value))

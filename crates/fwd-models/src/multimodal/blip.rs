@@ -1,14 +1,15 @@
 //! BLIP-2 and InstructBLIP: vision tower -> Q-Former -> linear projection -> language model.
 //!
-//! The input of the language model is `[visual tokens ; instruction]`. The published language models that fit are FlanT5; any other
-//! [`LanguageModel`] of the projection's width can take its place ([`Blip::with_language`]).
+//! The input of the language model is `[visual tokens ; instruction]`, also where the instruction begins with a token of its own
+//! (LLaMA, OPT), as transformers has it. The published language models are FlanT5, OPT and Vicuna; any other [`LanguageModel`] of the
+//! projection's width can take their place ([`Blip::with_language`]).
 
 use super::features::FrozenFeatures;
 use super::model::{Instructions, MultimodalModel, Reading};
 use crate::bridge::{Projection, QFormer, QFormerText};
 use crate::config::{ModelConfig, ModelKind, SpecialTokens};
 use crate::error::{ModelError, Result};
-use crate::language::{LanguageInput, LanguageModel, Segment, SegmentKind, T5};
+use crate::language::{LanguageInput, LanguageModel, Segment, SegmentKind, embedding_names, language_model};
 use crate::tap::Tap;
 use crate::vision::{Neck, VisionTower};
 use crate::weights::{Checkpoint, Redundant, Scope, WeightDtype, Weights};
@@ -35,8 +36,12 @@ pub struct Blip {
 impl ModelConfig {
     pub(super) fn reading(&self) -> Reading {
         let bridge_reads_instruction = self.kind == ModelKind::InstructBlip;
-        // T5 has relative positions; the Q-Former of BLIP-2 reads no instruction.
-        let max_instruction_tokens = bridge_reads_instruction.then_some(self.qformer.max_position_embeddings);
+        // The Q-Former of BLIP-2 reads no instruction. T5 has relative positions; the others have positions for image and text.
+        let max_instruction_tokens = if bridge_reads_instruction {
+            Some(self.qformer.max_position_embeddings)
+        } else {
+            self.text.max_tokens().map(|n| n.saturating_sub(self.num_query_tokens))
+        };
         Reading { bridge_reads_instruction, max_instruction_tokens }
     }
 }
@@ -60,7 +65,7 @@ impl Blip {
         let tokens = SpecialTokens::read(&dir.join("generation_config.json"), &config.text)?;
         let mut checkpoint = Checkpoint::open(dir, dtype, device)?;
         let model = Self::new(config, &mut checkpoint)?;
-        let embeddings = T5::embedding_names(LANGUAGE);
+        let embeddings = embedding_names(&model.config.text, LANGUAGE);
         checkpoint.finish(|name| redundant(name, &embeddings))?;
         Ok(Self { tokens, ..model })
     }
@@ -75,7 +80,7 @@ impl Blip {
         let vision = VisionTower::new(&config.vision, root.same())?;
         let qformer = QFormer::of(&config, root.same())?;
         let projection = Projection::new(&config, root)?;
-        let language = Arc::new(T5::new(&config.text, weights, LANGUAGE)?);
+        let language = language_model(&config.text, weights, LANGUAGE)?;
         let tokens = SpecialTokens::of(&config.text);
         Ok(Self { config, tokens, vision, qformer, projection, language })
     }

@@ -19,5 +19,5 @@ mod sample;
 pub use blip::Blip;
 pub use features::FrozenFeatures;
 pub use load::{load, reading};
-pub use model::{Instructions, MultimodalModel, Reading};
+pub use model::{Instructions, MultimodalModel, PromptPlace, Reading};
 pub use sample::{Sample, SampleSegment, padded};

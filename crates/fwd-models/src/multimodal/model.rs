@@ -23,6 +23,26 @@ pub struct Instructions {
     pub qformer: Option<QFormerText>,
 }
 
+/// Where soft prompts stand in the input of the language model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PromptPlace {
+    /// In front of everything.
+    #[default]
+    Front,
+    /// Right behind the first segment of every sample, which is the token that begins a sequence and nothing else.
+    AfterBos,
+}
+
+impl PromptPlace {
+    /// The segment in front of which prompts go ([`LanguageInput::with_prompt_at`]).
+    pub fn segment(self) -> usize {
+        match self {
+            Self::Front => 0,
+            Self::AfterBos => 1,
+        }
+    }
+}
+
 /// What a model does with an instruction, as its configuration alone says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
@@ -69,6 +89,12 @@ pub trait MultimodalModel: Debug + Send + Sync {
     /// The id that stands for a visual token in the vocabulary of the language model. No text may have it.
     fn image_token(&self) -> Option<u32> {
         None
+    }
+
+    /// Where soft prompts stand in the language model's input. [`Self::features_of`] and [`Self::input`] give inputs that say so
+    /// themselves.
+    fn prompt_place(&self) -> PromptPlace {
+        PromptPlace::Front
     }
 
     /// What the vision network computes of images. It depends on nothing but the pixels and never changes, so it can be kept on
@@ -128,6 +154,7 @@ pub trait MultimodalModel: Debug + Send + Sync {
     /// # Errors
     /// [`ModelError::Input`](crate::ModelError::Input) if a sample does not have the model's width, and for no sample at all.
     fn input(&self, batch: &[&Sample]) -> Result<LanguageInput> {
-        batched(batch, self.language().d_model(), self.device())
+        let input = batched(batch, self.language().d_model(), self.device())?;
+        input.with_prompt_at(self.prompt_place().segment())
     }
 }

@@ -1,20 +1,25 @@
-//! The vision towers a model can have: the vision transformer of the published checkpoints, or EfficientNet-Lite0 with a neck.
+//! The vision towers a model can have: the vision transformer of EVA, CLIP or DINOv2, or EfficientNet-Lite0 with a neck.
 //!
 //! What a tower computes of an image falls into two steps. [`VisionTower::features`] runs the frozen network: its result
-//! depends on the pixels alone and can be kept. [`VisionTower::tokens`] makes of it what the Q-Former attends to: nothing is
-//! left to do for the transformer; the neck of EfficientNet-Lite0 is a linear map with positions and a layer norm,
+//! depends on the pixels alone and can be kept. [`VisionTower::tokens`] makes of it what the bridge reads: nothing is left to do for
+//! EVA and DINOv2; CLIP's class token is left out, which stays among the features because it is the image query of a prompt pool;
+//! the neck of EfficientNet-Lite0 is a linear map with positions and a layer norm,
 //!
 //! ```text
 //! token[i] = layer_norm(W·[last[i] ; the 2×2 block of mid over cell i] + b + position[i])        i: the cells of the last map
 //! ```
 
+mod clip;
+mod dinov2;
+mod eva;
 mod lite0;
+mod positions;
 mod vit;
 
 pub use lite0::{EfficientNetLite0, Lite0Features};
 pub use vit::VisionTransformer;
 
-use crate::config::VisionConfig;
+use crate::config::{VisionConfig, VisionKind};
 use crate::error::{ModelError, Result};
 use crate::tap::Tap;
 use crate::weights::Scope;
@@ -27,7 +32,7 @@ const MID_CHANNELS: usize = EfficientNetLite0::MID_CHANNELS;
 /// A vision tower with its way from features to image tokens.
 #[derive(Debug, Clone)]
 pub enum VisionTower {
-    /// The EVA-style transformer of BLIP-2 and InstructBLIP.
+    /// The transformer of BLIP-2 and InstructBLIP (EVA), of LLaVA (CLIP), or DINOv2.
     Transformer(VisionTransformer),
     /// EfficientNet-Lite0 and the neck that was trained with the Q-Former.
     Lite0(EfficientNetLite0, Neck),
@@ -66,7 +71,7 @@ impl Neck {
 impl VisionConfig {
     /// Whether the tower is EfficientNet-Lite0 and not the transformer.
     pub fn is_lite0(&self) -> bool {
-        self.model_type == "efficientnet_lite0"
+        self.kind() == Some(VisionKind::Lite0)
     }
 
     /// Cells of the last map of EfficientNet-Lite0.
@@ -83,7 +88,8 @@ impl VisionConfig {
 impl VisionTower {
     pub(crate) fn new(config: &VisionConfig, mut root: Scope<'_>) -> Result<Self> {
         if !config.is_lite0() {
-            return Ok(Self::Transformer(VisionTransformer::new(config, root.at("vision_model"))?));
+            let (n_layers, weights) = (config.num_hidden_layers, root.at("vision_model"));
+            return Ok(Self::Transformer(VisionTransformer::up_to(config, n_layers, weights)?));
         }
         // The published names of this network have no prefix.
         let network = EfficientNetLite0::new(root.same())?;
@@ -93,7 +99,7 @@ impl VisionTower {
     /// What the frozen network computes of images.
     ///
     /// # Shapes
-    /// `pixels (batch, 3, image_size, image_size)` on any device -> `(batch, 1 + n_patches, d)` for the transformer,
+    /// `pixels (batch, 3, image_size, image_size)` on any device -> `(batch, 1 + n_patches, d)` for a transformer,
     /// `(batch, n_cells, CELL_CHANNELS)` for EfficientNet-Lite0, on the device of the parameters.
     ///
     /// # Errors
@@ -116,18 +122,22 @@ impl VisionTower {
         }
     }
 
-    /// The tokens that the Q-Former attends to, `(batch, n_tokens, hidden_size)`.
+    /// The tokens that the bridge reads, `(batch, n_tokens, hidden_size)`.
     ///
     /// # Errors
     /// Features of another width.
     pub fn tokens(&self, features: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Transformer(_) => Ok(features.clone()),
+            Self::Transformer(tower) if tower.class_is_read => Ok(features.clone()),
+            Self::Transformer(_) => {
+                Ok(features.narrow(1, 1, features.dim(1)?.saturating_sub(1))?.contiguous()?)
+            }
             Self::Lite0(_, neck) => neck.forward(features),
         }
     }
 
-    /// The pooled output, the image query of a prompt pool: class token, or mean of the last map; `(batch, query_width)`.
+    /// The image query of a prompt pool: the class token of a transformer, or the mean of the last map; `(batch, query_width)`. CLIP's
+    /// class token is that of the layer that the bridge reads.
     ///
     /// # Errors
     /// An error of candle.

@@ -1,88 +1,98 @@
-//! The EVA-style vision transformer of BLIP-2 and InstructBLIP (Fang et al. 2022; pre-norm, packed qkv, erf GELU).
+//! What the vision transformers have in common: EVA, CLIP and DINOv2 (Dosovitskiy et al. 2021; pre-norm).
 //!
-//! The class token comes first, one position embedding covers it and the patches, and the final layer norm applies to all
-//! tokens, all of which the Q-Former attends to.
+//! ```text
+//! x = [class ; W·patch₁ + b ; W·patch₂ + b ; …] + positions        the class token first
+//! x = pre_norm(x)                                                  CLIP alone
+//! x = x + attention(norm(x));  x = x + mlp(norm(x))                in every layer
+//! y = final_norm(x)                                                EVA and DINOv2
+//! ```
+//!
+//! [`super::eva`], [`super::clip`] and [`super::dinov2`] say under which names the parameters lie.
 
-use crate::config::{VisionConfig, activation};
+use super::positions::interpolated;
+use super::{clip, dinov2, eva};
+use crate::config::{VisionConfig, VisionKind};
 use crate::error::{ModelError, Result};
 use crate::tap::Tap;
-use crate::weights::Scope;
+use crate::weights::{Scope, Weights};
 use candle_core::Tensor;
-use fwd_ops::{
-    AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights, Linear, Norm,
-};
+use fwd_ops::{AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, Linear, Norm};
 
-/// The vision tower of the published checkpoints.
+/// A frozen vision transformer.
 #[derive(Debug, Clone)]
 pub struct VisionTransformer {
     /// The patch convolution as a linear map of flattened patches `(3·patch·patch)`.
-    patch: Linear,
+    pub(super) patch: Linear,
     /// `(1, 1, d)`.
-    class_token: Tensor,
-    /// `(1, 1 + n_patches, d)`.
-    positions: Tensor,
-    layers: Vec<(AttentionSublayer, FeedForwardSublayer)>,
-    final_norm: Norm,
-    image_size: usize,
-    patch_size: usize,
+    pub(super) class_token: Tensor,
+    /// `(1, 1 + n², d)` with `n = image_size / patch_size`.
+    pub(super) positions: Tensor,
+    pub(super) pre_norm: Norm,
+    pub(super) layers: Vec<(AttentionSublayer, FeedForwardSublayer)>,
+    pub(super) final_norm: Norm,
+    pub(super) image_size: usize,
+    pub(super) patch_size: usize,
+    /// Whether images of other sizes are read too, with interpolated positions.
+    pub(super) reads_any_size: bool,
+    /// Whether the class token is one of the tokens that a bridge reads.
+    pub(super) class_is_read: bool,
 }
 
 impl VisionTransformer {
-    pub(crate) fn new(config: &VisionConfig, mut weights: Scope<'_>) -> Result<Self> {
-        let (d, patch) = (config.hidden_size, config.patch_size);
-        let n_tokens = (config.image_size / patch).pow(2) + 1;
-        let act = activation("vision_config", &config.hidden_act)?;
-        let mut embeddings = weights.at("embeddings");
-        let kernel = embeddings
-            .get("patch_embedding.weight", &[d, 3, patch, patch])?
-            .reshape((d, 3 * patch * patch))?;
-        let patch_map = Linear::new(kernel, Some(embeddings.get("patch_embedding.bias", &[d])?))?;
-        let class_token = embeddings.get_f32("class_embedding", &[1, 1, d])?;
-        let positions = embeddings.get_f32("position_embedding", &[1, n_tokens, d])?;
-        let mut layers = Vec::new();
-        for i in 0..config.num_hidden_layers {
-            let mut layer = weights.at(&format!("encoder.layers.{i}"));
-            let attention = AttentionSublayer::new(AttentionWeights {
-                pre: layer.layer_norm("layer_norm1", d, config.layer_norm_eps)?,
-                projection: layer.linear("self_attn.qkv", 3 * d, d, config.qkv_bias)?,
-                output: layer.linear("self_attn.projection", d, d, true)?,
-                post: Norm::identity(),
-                n_heads: config.num_attention_heads,
-                scale: ((d / config.num_attention_heads) as f64).powf(-0.5),
-            })?;
-            let feed_forward = FeedForwardSublayer::new(FeedForwardWeights {
-                pre: layer.layer_norm("layer_norm2", d, config.layer_norm_eps)?,
-                input: layer.linear("mlp.fc1", config.intermediate_size, d, true)?,
-                activation: act,
-                gated: false,
-                output: layer.linear("mlp.fc2", d, config.intermediate_size, true)?,
-                post: Norm::identity(),
-            })?;
-            layers.push((attention, feed_forward));
+    /// The transformer that a configuration names, with the parameters that lie under `prefix` (`vision_model`; nothing for a file
+    /// that holds the tower alone).
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] for an impossible configuration and for EfficientNet-Lite0, or an error of the source.
+    pub fn new(config: &VisionConfig, weights: &mut dyn Weights, prefix: &str) -> Result<Self> {
+        Self::up_to(config, config.num_hidden_layers, Scope::new(weights, prefix))
+    }
+
+    /// The same with its first `n_layers` layers.
+    pub(crate) fn up_to(config: &VisionConfig, n_layers: usize, weights: Scope<'_>) -> Result<Self> {
+        let fail = |what| ModelError::Config { origin: "vision_config".into(), what };
+        config.check().map_err(fail)?;
+        match config.kind() {
+            Some(VisionKind::Eva) => eva::tower(config, n_layers, weights),
+            Some(VisionKind::Clip) => clip::tower(config, n_layers, weights),
+            Some(VisionKind::DinoV2) => dinov2::tower(config, n_layers, weights),
+            Some(VisionKind::Lite0) | None => {
+                Err(fail(format!("model_type `{:.60}` is no transformer", config.model_type)))
+            }
         }
-        let final_norm = weights.layer_norm("post_layernorm", d, config.layer_norm_eps)?;
-        let (image_size, patch_size) = (config.image_size, patch);
-        Ok(Self { patch: patch_map, class_token, positions, layers, final_norm, image_size, patch_size })
     }
 
     /// Features of every token, the class token first.
     ///
     /// # Shapes
-    /// `pixels (batch, 3, image_size, image_size)`, normalised f32 -> `(batch, 1 + n_patches, d)`.
+    /// `pixels (batch, 3, image_size, image_size)`, normalised f32 -> `(batch, 1 + n_patches, d)`. DINOv2 reads images of any height
+    /// and width, of which `height / patch_size` times `width / patch_size` patches are taken.
     ///
     /// # Errors
     /// [`ModelError::Input`] for another image size.
     pub fn forward(&self, pixels: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor> {
-        let patches = self.patches(&pixels.to_device(self.class_token.device())?)?;
+        let (patches, grid) = self.patches(&pixels.to_device(self.class_token.device())?)?;
         let (batch, _, _) = patches.dims3()?;
         let embedded = self.patch.forward(&patches)?;
+        tap.see("vision.patch_embeddings", &embedded);
+        let side = self.image_size / self.patch_size;
+        let positions = if grid == (side, side) {
+            self.positions.clone()
+        } else {
+            interpolated(&self.positions, side, grid)?
+        };
+        tap.see("vision.position_embeddings", &positions);
         let d = self.patch.n_out();
         let class = self.class_token.broadcast_as((batch, 1, d))?;
-        let mut x = Tensor::cat(&[&class, &embedded], 1)?.broadcast_add(&self.positions)?;
+        let mut x = Tensor::cat(&[&class, &embedded], 1)?.broadcast_add(&positions)?;
         tap.see("vision.embeddings", &x);
+        x = self.pre_norm.forward(&x)?;
+        tap.see("vision.pre_layernorm", &x);
         let bias = AttentionBias::none();
         for (i, (attention, feed_forward)) in self.layers.iter().enumerate() {
-            x = feed_forward.forward(&attention.forward(&x, &bias)?)?;
+            x = attention.forward(&x, &bias)?;
+            tap.see_layer("vision.attention", i, &x);
+            x = feed_forward.forward(&x)?;
             tap.see_layer("vision.layer", i, &x);
         }
         x = self.final_norm.forward(&x)?;
@@ -90,23 +100,62 @@ impl VisionTransformer {
         Ok(x)
     }
 
-    /// `(batch, n_patches, 3·patch·patch)`: a convolution whose stride is its size is a product with flattened patches.
-    fn patches(&self, pixels: &Tensor) -> Result<Tensor> {
+    /// `(batch, n_patches, 3·patch·patch)` with the number of rows and columns of patches: a convolution whose stride is its size
+    /// is a product with flattened patches.
+    fn patches(&self, pixels: &Tensor) -> Result<(Tensor, (usize, usize))> {
         let (size, patch) = (self.image_size, self.patch_size);
         let &[batch, 3, height, width] = pixels.dims() else {
             let what = format!("pixels must be (batch, 3, {size}, {size}), got {:?}", pixels.shape());
             return Err(ModelError::input("vision tower", what));
         };
-        if height != size || width != size {
+        if !self.reads_any_size && (height != size || width != size) {
             let what = format!("the images are {height}x{width}, the model was trained on {size}x{size}");
             return Err(ModelError::input("vision tower", what));
         }
-        let n = size / patch;
-        Ok(pixels
-            .narrow(2, 0, n * patch)?
-            .narrow(3, 0, n * patch)?
-            .reshape((batch, 3, n, patch, n, patch))?
+        let (n_rows, n_columns) = (height / patch, width / patch);
+        if n_rows == 0 || n_columns == 0 {
+            let what = format!("the images are {height}x{width}, smaller than a patch of {patch}x{patch}");
+            return Err(ModelError::input("vision tower", what));
+        }
+        let patches = pixels
+            .narrow(2, 0, n_rows * patch)?
+            .narrow(3, 0, n_columns * patch)?
+            .reshape((batch, 3, n_rows, patch, n_columns, patch))?
             .permute((0, 2, 4, 1, 3, 5))?
-            .reshape((batch, n * n, 3 * patch * patch))?)
+            .reshape((batch, n_rows * n_columns, 3 * patch * patch))?;
+        Ok((patches, (n_rows, n_columns)))
     }
+}
+
+/// The patch convolution `{name}.weight (d, 3, patch, patch)` as a linear map of flattened patches.
+pub(super) fn patch_map(
+    weights: &mut Scope<'_>,
+    name: &str,
+    config: &VisionConfig,
+    bias: bool,
+) -> Result<Linear> {
+    let (d, patch) = (config.hidden_size, config.patch_size);
+    let kernel = weights.get(&format!("{name}.weight"), &[d, 3, patch, patch])?;
+    let bias = if bias { Some(weights.get(&format!("{name}.bias"), &[d])?) } else { None };
+    Ok(Linear::new(kernel.reshape((d, 3 * patch * patch))?, bias)?)
+}
+
+/// The attention of a layer, `x + output(attention(projection(pre(x))))`; the projection is packed, `[q ; k ; v]`.
+pub(super) fn attention(
+    config: &VisionConfig,
+    pre: Norm,
+    projection: Linear,
+    output: Linear,
+) -> Result<AttentionSublayer> {
+    let n_heads = config.num_attention_heads;
+    let scale = ((config.hidden_size / n_heads) as f64).powf(-0.5);
+    Ok(AttentionSublayer::new(AttentionWeights {
+        pre,
+        projection,
+        output,
+        post: Norm::identity(),
+        n_heads,
+        n_kv_heads: n_heads,
+        scale,
+    })?)
 }

@@ -3,12 +3,12 @@
 use super::directory::{Listing, list};
 use super::dtype::WeightDtype;
 use super::entry::{Entry, Stored};
-use super::file::{Converted, WeightFile};
+use super::file::WeightFile;
 use super::gguf::ROPE_FACTORS;
 use super::source::Weights;
 use crate::error::{ModelError, Result, TensorProblems};
 use candle_core::{DType, Device, Tensor};
-use fwd_ops::{Format, Matrix, Weight};
+use fwd_ops::{Format, Matrix, Unfit, Weight};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,8 +38,8 @@ pub enum Redundant<'a> {
     CopyOf(&'a [String]),
     /// The integers 0, 1, 2 … in their order.
     Positions,
-    /// Anything: no model of this architecture reads it.
-    Unread,
+    /// Anything: it belongs to a part of the published model that this one has no use for, or no model reads it.
+    Unused,
 }
 
 impl std::fmt::Debug for Checkpoint {
@@ -124,7 +124,8 @@ impl Checkpoint {
     /// Adds the tensors of a GGUF file that no other file has.
     fn fill_up(&mut self, path: &Path) -> Result<()> {
         let file = WeightFile::open(path)?;
-        let is_of_llama = |name: &String| name.starts_with("model.layers.") || name.starts_with("model.embed_tokens.");
+        let is_of_llama =
+            |name: &String| name.starts_with("model.layers.") || name.starts_with("model.embed_tokens.");
         let is_alone = self.places.is_empty() || self.places.keys().any(is_of_llama);
         for name in file.names() {
             let known = if is_alone { name.clone() } else { format!("language_model.{name}") };
@@ -165,7 +166,7 @@ impl Checkpoint {
         let place = |name: &str| self.places.get(name).map(|(file, name)| (&self.files[*file], name));
         let Some((file, inside)) = place(name) else { return Ok(None) };
         Ok(match redundant {
-            Redundant::Unread => None,
+            Redundant::Unused => None,
             Redundant::Positions => {
                 let positions = file.integers(inside)?.unwrap_or_default();
                 let is_counting =
@@ -209,9 +210,9 @@ impl Checkpoint {
             return Ok(file.matrix(&place.name, &place.entry, format)?.into());
         }
         let problem = match file.converted(&place.name, &place.entry, place.format, format)? {
-            Converted::Matrix(matrix) => return Ok(matrix.into()),
-            Converted::NotFinite => name.into(),
-            Converted::TooLarge => format!("{name} (in {format})"),
+            Ok(matrix) => return Ok(matrix.into()),
+            Err(Unfit::NotFinite(_)) => name.into(),
+            Err(Unfit::TooLarge(_) | Unfit::ReadOnly) => format!("{name} (in {format})"),
         };
         self.problems.non_finite.push(problem);
         self.empty_matrix(name, &place.entry.shape)
@@ -258,7 +259,7 @@ struct Place {
 /// What old checkpoints and converters write beside the parameters.
 fn buffer(name: &str) -> Option<Redundant<'static>> {
     if name.ends_with(".rotary_emb.inv_freq") || name.ends_with(ROPE_FACTORS) {
-        return Some(Redundant::Unread);
+        return Some(Redundant::Unused);
     }
     (name.rsplit('.').next() == Some("position_ids")).then_some(Redundant::Positions)
 }

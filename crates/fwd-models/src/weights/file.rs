@@ -7,7 +7,7 @@ use super::entry::{Entry, Stored};
 use super::{gguf, safetensors as header};
 use crate::error::{ModelError, Result};
 use fwd_files::Mapped;
-use fwd_ops::{Format, Matrix};
+use fwd_ops::{Format, Matrix, Unfit};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -33,16 +33,6 @@ pub struct WeightFile {
     mapped: OnceLock<Arc<Mapped>>,
 }
 
-/// A matrix in another format, or why it cannot have that.
-#[derive(Debug)]
-pub(super) enum Converted {
-    Matrix(Matrix),
-    /// An element is NaN or infinite.
-    NotFinite,
-    /// An element is larger than any of the format.
-    TooLarge,
-}
-
 impl WeightFile {
     /// Opens a file and reads its header: that of a GGUF file if its name ends with `.gguf`, else that of a safetensors file.
     ///
@@ -59,7 +49,8 @@ impl WeightFile {
         let mut head = Vec::new();
         file.by_ref().take(fwd_files::HEAD).read_to_end(&mut head).map_err(io)?;
         let is_gguf = is_gguf(path);
-        if let Some(what) = fwd_files::foreign(&head).filter(|_| !(is_gguf && head.starts_with(&gguf::MAGIC))) {
+        if let Some(what) = fwd_files::foreign(&head).filter(|_| !(is_gguf && head.starts_with(&gguf::MAGIC)))
+        {
             return Err(ModelError::WeightFile { path: path.into(), what: what.into() });
         }
         let (tensors, metadata) = if is_gguf {
@@ -162,14 +153,14 @@ impl WeightFile {
         Ok(Matrix::new(name, format, sides, Arc::new(bytes), 0..n_bytes)?)
     }
 
-    /// A matrix of floats in another format, made of pieces of it, each by a thread of the pool.
+    /// A matrix of floats in another format, made of pieces of it, each by a thread of the pool; or why it does not fit that format.
     pub(super) fn converted(
         &self,
         name: &str,
         entry: &Entry,
         from: Format,
         to: Format,
-    ) -> Result<Converted> {
+    ) -> Result<std::result::Result<Matrix, Unfit>> {
         /// Elements that a thread converts at a time: whole blocks of any format.
         const TASK: usize = 1 << 16;
         let [n_rows, n_cols] = sides(entry);
@@ -179,23 +170,18 @@ impl WeightFile {
             let task = |bytes: &[u8]| {
                 let mut floats = Vec::with_capacity(TASK);
                 decode(from, bytes, &mut floats);
-                match to.encode(&floats) {
-                    Some(bytes) => Encoded::Bytes(bytes),
-                    None if floats.iter().all(|x| x.is_finite()) => Encoded::TooLarge,
-                    None => Encoded::NotFinite,
-                }
+                to.encode(&floats)
             };
-            let tasks: Vec<Encoded> = bytes.par_chunks(from.row_bytes(TASK)).map(task).collect();
+            let tasks: Vec<_> = bytes.par_chunks(from.row_bytes(TASK)).map(task).collect();
             for encoded in tasks {
                 match encoded {
-                    Encoded::Bytes(bytes) => all.extend(bytes),
-                    Encoded::TooLarge => return Ok(Converted::TooLarge),
-                    Encoded::NotFinite => return Ok(Converted::NotFinite),
+                    Ok(bytes) => all.extend(bytes),
+                    Err(unfit) => return Ok(Err(unfit)),
                 }
             }
         }
         let n_bytes = all.len();
-        Ok(Converted::Matrix(Matrix::new(name, to, [n_rows, n_cols], Arc::new(all), 0..n_bytes)?))
+        Ok(Ok(Matrix::new(name, to, [n_rows, n_cols], Arc::new(all), 0..n_bytes)?))
     }
 
     /// The elements of a tensor of 64-bit integers; none for one of another type.
@@ -262,8 +248,8 @@ impl WeightFile {
         if let Some(mapped) = self.mapped.get() {
             return Ok(mapped.clone());
         }
-        let mapped = Mapped::new(&self.file)
-            .map_err(|source| ModelError::Io { path: self.path.clone(), source })?;
+        let mapped =
+            Mapped::new(&self.file).map_err(|source| ModelError::Io { path: self.path.clone(), source })?;
         if (mapped.as_ref().len() as u64) < self.n_bytes {
             let what = "the file became shorter while it was read".into();
             return Err(ModelError::WeightFile { path: self.path.clone(), what });
@@ -288,13 +274,6 @@ impl WeightFile {
             Err(source) => Err(ModelError::Io { path: self.path.clone(), source }),
         }
     }
-}
-
-/// What one thread makes of its part of a matrix.
-enum Encoded {
-    Bytes(Vec<u8>),
-    NotFinite,
-    TooLarge,
 }
 
 /// Whether a file is one of GGUF, by its name.

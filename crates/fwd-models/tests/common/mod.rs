@@ -3,7 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used)] // Each test binary uses a part of this; a helper of a test may panic.
 
 use candle_core::{DType, Device, Tensor, safetensors};
-use fwd_models::{Blip, Checkpoint, ModelConfig, T5, WeightDtype};
+use fwd_models::{Blip, CausalLm, Checkpoint, ModelConfig, T5, TextConfig, WeightDtype};
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -17,27 +17,67 @@ pub(crate) fn fixtures() -> PathBuf {
 pub(crate) struct Set {
     pub(crate) name: String,
     pub(crate) dir: PathBuf,
+    pub(crate) meta: serde_json::Value,
     io: HashMap<String, Tensor>,
 }
 
-/// All sets of the fixtures, or of `FWD_ORACLE_DIR`; at least one.
-pub(crate) fn sets() -> Vec<Set> {
+/// BLIP-2 and InstructBLIP with FlanT5.
+pub(crate) const BLIP_T5: [&str; 2] = ["blip2", "instructblip"];
+
+/// The folder that `FWD_ORACLE_DIR` names, if it does.
+pub(crate) fn elsewhere() -> Option<PathBuf> {
     // Cargo runs tests in the folder of their crate; a relative path is meant from the root of the workspace.
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let root =
-        std::env::var_os("FWD_ORACLE_DIR").map_or_else(|| fixtures().join("sets"), |dir| workspace.join(dir));
+    std::env::var_os("FWD_ORACLE_DIR").map(|dir| workspace.join(dir))
+}
+
+/// All sets of these kinds among the fixtures, of which there is at least one of each kind, or in `FWD_ORACLE_DIR`, which may have none.
+pub(crate) fn sets_of(kinds: &[&str]) -> Vec<Set> {
+    let root = elsewhere().unwrap_or_else(|| fixtures().join("sets"));
     let entries = std::fs::read_dir(&root).unwrap_or_else(|e| panic!("{}: {e}", root.display()));
-    let mut dirs: Vec<PathBuf> =
-        entries.map(|e| e.unwrap().path()).filter(|d| d.join("io.safetensors").exists()).collect();
+    let is_set = |dir: &PathBuf| dir.join("io.safetensors").exists() && dir.join("meta.json").exists();
+    let mut dirs: Vec<PathBuf> = entries.map(|e| e.unwrap().path()).filter(is_set).collect();
     dirs.sort();
     assert!(!dirs.is_empty(), "no folder with io.safetensors in {}", root.display());
-    dirs.iter().map(|dir| Set::open(dir)).collect()
+    let of_kind: Vec<(String, PathBuf)> = dirs
+        .into_iter()
+        .map(|dir| (kind(&read_meta(&dir)), dir))
+        .filter(|(kind, _)| kinds.contains(&kind.as_str()))
+        .collect();
+    if elsewhere().is_none() {
+        for wanted in kinds {
+            assert!(of_kind.iter().any(|(kind, _)| kind == wanted), "no set of kind `{wanted}`");
+        }
+    }
+    of_kind.iter().map(|(_, dir)| Set::open(dir)).collect()
+}
+
+fn read_meta(dir: &Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(dir.join("meta.json")).unwrap()).unwrap()
+}
+
+/// What a set is about: its `kind`, which for adapters and GGUF files is that of the model alone or absent.
+fn kind(meta: &serde_json::Value) -> String {
+    let has = |key: &str| !meta[key].is_null();
+    let of_model = meta["kind"].as_str().unwrap_or_default();
+    match () {
+        () if has("lora") => format!("lora-{of_model}"),
+        () if has("num_virtual_tokens") => format!("prompt-{of_model}"),
+        () if has("gguf_types") => "gguf-llama".into(),
+        () => of_model.into(),
+    }
 }
 
 impl Set {
     pub(crate) fn open(dir: &Path) -> Self {
         let io = safetensors::load(dir.join("io.safetensors"), &Device::Cpu).unwrap();
-        Self { name: dir.file_name().unwrap().to_string_lossy().into_owned(), dir: dir.into(), io }
+        let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+        Self { name, dir: dir.into(), meta: read_meta(dir), io }
+    }
+
+    /// What the set is about.
+    pub(crate) fn kind(&self) -> String {
+        kind(&self.meta)
     }
 
     pub(crate) fn io(&self, name: &str) -> Tensor {
@@ -61,11 +101,31 @@ impl Set {
         Blip::load_with(&self.dir, config, dtype, &Device::Cpu).unwrap()
     }
 
-    /// The language model alone.
+    /// The ids of generation that the reference was made with: ends, and padding.
+    pub(crate) fn eos_and_pad(&self) -> (u32, u32) {
+        let ids: Vec<u32> = serde_json::from_value(self.meta["bos_eos_pad"].clone()).unwrap();
+        (ids[1], ids[2])
+    }
+
+    /// The decoder-only language model alone, with its configuration.
+    pub(crate) fn causal(&self, config: &str) -> (CausalLm, TextConfig) {
+        let json: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(self.dir.join(config)).unwrap()).unwrap();
+        let (config, prefix) = if json["text_config"].is_null() {
+            (TextConfig::read(&self.dir.join(config)).unwrap(), "")
+        } else {
+            (ModelConfig::read(&self.dir.join(config)).unwrap().text, "language_model")
+        };
+        let mut checkpoint = Checkpoint::open(&self.dir, WeightDtype::F32, &Device::Cpu).unwrap();
+        (CausalLm::new(&config, &mut checkpoint, prefix).unwrap(), config)
+    }
+
+    /// The T5 language model alone.
     pub(crate) fn t5(&self, config: &str) -> T5 {
         let config = ModelConfig::read(&self.dir.join(config)).unwrap();
         let mut checkpoint = Checkpoint::open(&self.dir, WeightDtype::F32, &Device::Cpu).unwrap();
-        T5::new(&config.text, &mut checkpoint, "language_model").unwrap()
+        let TextConfig::T5(text) = &config.text else { panic!("{}: the language model is no T5", self.name) };
+        T5::new(text, &mut checkpoint, "language_model").unwrap()
     }
 }
 
@@ -135,7 +195,8 @@ impl Report {
     }
 
     pub(crate) fn finish(self) {
-        assert!(self.n_checked > 0, "nothing was checked");
+        // A folder from elsewhere need not have sets of every kind.
+        assert!(self.n_checked > 0 || (self.set.is_empty() && elsewhere().is_some()), "nothing was checked");
         assert!(
             self.failures.is_empty(),
             "{} of {} checks failed:\n{}",

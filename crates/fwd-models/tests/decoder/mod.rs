@@ -66,6 +66,7 @@ impl Decoder {
                 output: random.linear(d, d),
                 post: Norm::identity(),
                 n_heads: N_HEADS,
+                n_kv_heads: N_HEADS,
                 scale: ((d / N_HEADS) as f64).powf(-0.5),
             });
             let feed_forward = FeedForwardSublayer::new(FeedForwardWeights {
@@ -112,6 +113,10 @@ impl LanguageModel for Decoder {
         self.words.device()
     }
 
+    fn is_encoder_decoder(&self) -> bool {
+        false
+    }
+
     fn embed(&self, ids: &Tensor) -> Result<Tensor> {
         Ok(embedding(&self.words, ids)?)
     }
@@ -141,7 +146,7 @@ impl LanguageModel for Decoder {
     ) -> Result<(Box<dyn Decoding + 'a>, Tensor)> {
         let read = input.packed(PaddingSide::Left)?;
         let next = read.mask.sum(1)?.to_vec1::<f32>()?.into_iter().map(|n| n as u32).collect();
-        let caches = vec![KvCache::default(); self.blocks.len()];
+        let caches = self.blocks.iter().map(|_| KvCache::default()).collect();
         let mut decoding = Box::new(Written { model: self, caches, mask: read.mask.clone(), next });
         let positions = embedding(&self.positions, &read.positions()?)?;
         let logits = decoding.read(&(read.embeds + positions)?)?;

@@ -3,6 +3,7 @@
 //! ```text
 //! y = post(s),  s = x + W_o·C,  C = softmax(scale·Q·Kᵀ + bias)·V,  [Q K V] = W_qkv·pre(x)   (or K and V from the memory)
 //! ```
+//! With rotary positions Q and K are turned where the projection left them, and their gradients back.
 //! The batch is cut into blocks of whole entries. Each block goes from `pre` to `post` before the next one starts, so that its
 //! activations stay in cache; a block has one thread where there are enough blocks, else all threads share each of its steps. The projection, the probabilities and `s` are kept for the backward pass, which gives the gradients of `x` and of
 //! the memory and none of a weight.
@@ -12,11 +13,13 @@ use crate::bias::{AttentionBias, BiasValues};
 use crate::cpu::attention::{HeadShape, Tokens, attend, attend_backward};
 use crate::cpu::gemm::{LinearRef, Threads, rows_mut};
 use crate::cpu::norm::{NormRef, norm_rows, norm_rows_backward_add, norm_rows_in_place};
+use crate::cpu::rotary::RotaryRef;
 use crate::cpu::scratch::Scratch;
 use crate::cpu::{Elem, rows_per_task, simd};
 use crate::dispatch::{Read, apply1, apply2, apply3, keep};
 use crate::error::Result;
 use crate::kernel::{Kernel, View};
+use crate::rotary::Rotary;
 use candle_core::{Shape, Tensor};
 use faer::Accum;
 use rayon::prelude::*;
@@ -27,9 +30,10 @@ pub(super) fn self_attention(
     weights: &Arc<AttentionWeights>,
     sizes: Sizes,
     bias: &AttentionBias,
+    rotary: Option<&Rotary>,
     x: &Tensor,
 ) -> Result<Tensor> {
-    apply1(FusedAttention::new(weights, sizes, bias, x.track_op()), x)
+    apply1(FusedAttention::new(weights, sizes, bias, rotary, x.track_op()), x)
 }
 
 /// Attention of `x (batch, t_q, d)` over keys and values in rows `[k ; v]`, whose sizes were checked.
@@ -41,7 +45,7 @@ pub(super) fn cross_attention(
     key_value: &Tensor,
 ) -> Result<Tensor> {
     let keep = x.track_op() || key_value.track_op();
-    apply2(FusedAttention::new(weights, sizes, bias, keep), x, key_value)
+    apply2(FusedAttention::new(weights, sizes, bias, None, keep), x, key_value)
 }
 
 /// The sizes of one call.
@@ -79,6 +83,7 @@ struct FusedAttention {
     weights: Arc<AttentionWeights>,
     sizes: Sizes,
     bias: AttentionBias,
+    rotary: Option<Rotary>,
     /// Whether a backward pass may follow.
     keep: bool,
     saved: OnceLock<SavedAttention>,
@@ -91,6 +96,7 @@ struct Parts<'a, E> {
     projection: LinearRef<'a, E>,
     output: LinearRef<'a, E>,
     post: NormRef<'a, E>,
+    rotary: Option<RotaryRef<'a, E>>,
     scale: f64,
     shape: HeadShape,
 }
@@ -113,16 +119,17 @@ fn qkv<'a, E: Elem>(
     memory: Option<&'a [E]>,
     entry: usize,
 ) -> [Tokens<'a, E>; 3] {
-    let w = shape.width();
+    let (w, kv) = (shape.width(), shape.kv_width());
     match memory {
         None => {
-            let data = &projected[entry * shape.t_q * 3 * w..];
-            [0, w, 2 * w].map(|at| Tokens { data: &data[at..], stride: 3 * w })
+            let stride = w + 2 * kv;
+            let data = &projected[entry * shape.t_q * stride..];
+            [0, w, w + kv].map(|at| Tokens { data: &data[at..], stride })
         }
         Some(memory) => {
-            let data = &memory[entry * shape.t_k * 2 * w..];
+            let data = &memory[entry * shape.t_k * 2 * kv..];
             let queries = Tokens { data: &projected[entry * shape.t_q * w..], stride: w };
-            [queries, Tokens { data, stride: 2 * w }, Tokens { data: &data[w..], stride: 2 * w }]
+            [queries, Tokens { data, stride: 2 * kv }, Tokens { data: &data[kv..], stride: 2 * kv }]
         }
     }
 }
@@ -151,12 +158,13 @@ impl<E: Elem> Parts<'_, E> {
             &normed
         };
         self.projection.forward(input, m, projected, Accum::Replace, threads);
+        self.turn(first_entry, projected, false);
         let projected = &*projected;
         let mut context = Scratch::new(m * shape.width());
         let one_entry = |i: usize, probs: &mut [E], context: &mut [E], threads: Threads| {
             let context = rows_mut(context, shape.t_q, shape.width(), shape.width());
             let terms = bias.terms(first_entry + i, shape.t_k, self.scale);
-            let memory = memory.map(|m| &m[first_entry * shape.t_k * 2 * shape.width()..]);
+            let memory = memory.map(|m| &m[first_entry * shape.t_k * 2 * shape.kv_width()..]);
             attend(shape, &terms, qkv(shape, projected, memory, i), probs, context, threads);
         };
         if threads.count() > 1 && m / shape.t_q >= threads.count() {
@@ -181,6 +189,17 @@ impl<E: Elem> Parts<'_, E> {
         }
     }
 
+    /// Turns the queries and keys of whole entries by their rotary positions, if there are any, or their gradients back.
+    fn turn(&self, first_entry: usize, projected: &mut [E], inverse: bool) {
+        let Some(rotary) = &self.rotary else { return };
+        let rotary = rotary.from_token(first_entry * self.shape.t_q);
+        let n_heads = self.shape.n_heads + self.shape.n_kv_heads;
+        simd(
+            #[inline(always)]
+            || rotary.turn(projected, self.projection.n_out, n_heads, inverse),
+        );
+    }
+
     /// One task of the backward pass: `dx` (or empty if not wanted) and, for a cross-attention, `d_memory`.
     fn backward_block(
         &self,
@@ -190,7 +209,7 @@ impl<E: Elem> Parts<'_, E> {
         threads: Threads,
     ) {
         let (d, shape) = (self.projection.n_in, self.shape);
-        let w = shape.width();
+        let (w, kv) = (shape.width(), shape.kv_width());
         let SavedRef { first_entry, n_entries, x, dy, projected, probs, sum, memory } = saved;
         let m = n_entries * shape.t_q;
         // The gradient of the sum x + attention(x), which reaches x directly.
@@ -214,17 +233,17 @@ impl<E: Elem> Parts<'_, E> {
         for (i, d_projected) in d_projected.chunks_mut(shape.t_q * wide).enumerate() {
             let probs = &probs[i * shape.n_probs()..][..shape.n_probs()];
             let d_context = Tokens { data: &d_context[i * shape.t_q * w..], stride: w };
-            let memory = memory.map(|m| &m[first_entry * shape.t_k * 2 * w..]);
+            let memory = memory.map(|m| &m[first_entry * shape.t_k * 2 * kv..]);
             let [dq, dk, dv] = match &mut d_memory {
                 None => {
-                    let all = rows_mut(d_projected, shape.t_q, 3 * w, 3 * w);
+                    let all = rows_mut(d_projected, shape.t_q, wide, wide);
                     let (dq, dkv) = all.split_at_col_mut(w);
-                    let (dk, dv) = dkv.split_at_col_mut(w);
+                    let (dk, dv) = dkv.split_at_col_mut(kv);
                     [dq, dk, dv]
                 }
                 Some(d_memory) => {
-                    let d_memory = &mut d_memory[i * shape.t_k * 2 * w..][..shape.t_k * 2 * w];
-                    let (dk, dv) = rows_mut(d_memory, shape.t_k, 2 * w, 2 * w).split_at_col_mut(w);
+                    let d_memory = &mut d_memory[i * shape.t_k * 2 * kv..][..shape.t_k * 2 * kv];
+                    let (dk, dv) = rows_mut(d_memory, shape.t_k, 2 * kv, 2 * kv).split_at_col_mut(kv);
                     [rows_mut(d_projected, shape.t_q, w, w), dk, dv]
                 }
             };
@@ -242,6 +261,7 @@ impl<E: Elem> Parts<'_, E> {
         if dx.is_empty() {
             return;
         }
+        self.turn(first_entry, &mut d_projected, true);
         dx.copy_from_slice(&d_sum);
         if self.pre.is_identity() {
             self.projection.backward(&d_projected, m, dx, Accum::Add, threads);
@@ -271,8 +291,10 @@ struct SavedRef<'a, E> {
 
 /// Calls `$body` with `$parts` bound to the sublayer's parameters as `Parts<E>`.
 macro_rules! with_parts {
-    ($weights:expr, $shape:expr, $E:ty, $parts:ident => $body:expr) => {{
+    ($weights:expr, $rotary:expr, $shape:expr, $E:ty, $parts:ident => $body:expr) => {{
         let weights = &*$weights;
+        let rotary = $rotary.as_ref().map(Rotary::read);
+        let rotary = rotary.as_ref().map(|read| read.values::<$E>()).transpose()?;
         let read =
             (weights.pre.read(), weights.projection.read(), weights.output.read(), weights.post.read());
         let values =
@@ -282,6 +304,7 @@ macro_rules! with_parts {
             projection: values.1.as_ref(),
             output: values.2.as_ref(),
             post: values.3.as_ref(),
+            rotary: rotary.as_ref().map(|values| values.as_ref()),
             scale: weights.scale,
             shape: $shape,
         };
@@ -290,8 +313,15 @@ macro_rules! with_parts {
 }
 
 impl FusedAttention {
-    fn new(weights: &Arc<AttentionWeights>, sizes: Sizes, bias: &AttentionBias, keep: bool) -> Self {
-        Self { weights: Arc::clone(weights), sizes, bias: bias.clone(), keep, saved: OnceLock::new() }
+    fn new(
+        weights: &Arc<AttentionWeights>,
+        sizes: Sizes,
+        bias: &AttentionBias,
+        rotary: Option<&Rotary>,
+        keep: bool,
+    ) -> Self {
+        let (weights, rotary) = (Arc::clone(weights), rotary.cloned());
+        Self { weights, sizes, bias: bias.clone(), rotary, keep, saved: OnceLock::new() }
     }
 
     fn run<E: Elem>(&self, x: &View<'_, E>, memory: Option<&[E]>) -> candle_core::Result<(Vec<E>, Shape)> {
@@ -306,7 +336,7 @@ impl FusedAttention {
         }
         let read = self.bias.read();
         let bias = read.values::<E>()?;
-        with_parts!(self.weights, shape, E, parts => {
+        with_parts!(self.weights, self.rotary, shape, E, parts => {
             let (d, wide) = (parts.projection.n_in, parts.projection.n_out);
             let (row, proj, prob) = (shape.t_q * d, shape.t_q * wide, shape.n_probs());
             let mut projected = Scratch::new(batch * proj);
@@ -365,6 +395,7 @@ impl Kernel<1> for FusedAttention {
         let kernel = FusedAttentionBackward {
             weights: Arc::clone(&self.weights),
             sizes: self.sizes,
+            rotary: self.rotary.clone(),
             saved: self.saved()?,
             want: [true, false],
         };
@@ -391,6 +422,7 @@ impl Kernel<2> for FusedAttention {
         let kernel = FusedAttentionBackward {
             weights: Arc::clone(&self.weights),
             sizes: self.sizes,
+            rotary: self.rotary.clone(),
             saved: self.saved()?,
             want,
         };
@@ -406,6 +438,7 @@ impl Kernel<2> for FusedAttention {
 struct FusedAttentionBackward {
     weights: Arc<AttentionWeights>,
     sizes: Sizes,
+    rotary: Option<Rotary>,
     saved: SavedAttention,
     /// Whether the gradients of the input and of the memory are wanted.
     want: [bool; 2],
@@ -424,9 +457,9 @@ impl FusedAttentionBackward {
         if x.is_empty() {
             return Ok(flat);
         }
-        with_parts!(self.weights, shape, E, parts => {
+        with_parts!(self.weights, self.rotary, shape, E, parts => {
             let (row, proj) = (shape.t_q * parts.projection.n_in, shape.t_q * parts.projection.n_out);
-            let mem = shape.t_k * 2 * shape.width();
+            let mem = shape.t_k * 2 * shape.kv_width();
             let (mut dx, mut d_memory) = flat.split_at_mut(n_x);
             let mut tasks = Vec::new();
             for first_entry in (0..batch).step_by(entries) {

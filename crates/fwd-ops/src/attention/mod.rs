@@ -3,14 +3,17 @@
 //! | file | what |
 //! |---|---|
 //! | `dot_product.rs` | [`attention()`]: attention over given queries, keys and values |
-//! | `weights.rs`, `sublayer.rs` | [`AttentionSublayer`]: norm, projections, attention and residual sum; generation with a [`KvCache`] |
+//! | `weights.rs`, `sublayer.rs` | [`AttentionSublayer`]: norm, projections, attention and residual sum |
+//! | `cache.rs` | [`KvCache`]: the keys and values of generation |
 //! | `fused.rs` | the kernel that computes a frozen sublayer as one operation on the CPU |
 
+mod cache;
 mod dot_product;
 mod fused;
 mod sublayer;
 mod weights;
 
+pub use cache::KvCache;
 pub use dot_product::attention;
-pub use sublayer::{AttentionSublayer, KvCache};
+pub use sublayer::AttentionSublayer;
 pub use weights::AttentionWeights;

@@ -6,7 +6,8 @@
 //! tracked, and always on a GPU, the sublayer runs as the single operations that it is made of, and every tracked parameter gets its
 //! gradient.
 
-use super::dot_product::{attention_of_packed, attention_of_paired};
+use super::cache::KvCache;
+use super::dot_product::{attention, attention_of_packed, attention_of_paired};
 use super::fused::{self, Sizes};
 use super::weights::AttentionWeights;
 use crate::bias::AttentionBias;
@@ -14,29 +15,13 @@ use crate::cpu::attention::HeadShape;
 use crate::dispatch::on_gpu;
 use crate::error::{OpError, Result};
 use crate::linear::check_last_dim;
+use crate::rotary::Rotary;
 use candle_core::Tensor;
 use std::sync::Arc;
 
 /// An attention sublayer with its norms and residual connection.
 #[derive(Debug, Clone)]
 pub struct AttentionSublayer(Arc<AttentionWeights>);
-
-/// The keys and values that a self-attention has seen so far during generation.
-#[derive(Debug, Clone, Default)]
-pub struct KvCache(Option<Tensor>);
-
-impl KvCache {
-    /// Keeps the batch entries `rows`, in that order (beam search).
-    ///
-    /// # Errors
-    /// An error of candle if a row does not exist.
-    pub fn select(&mut self, rows: &Tensor) -> Result<()> {
-        if let Some(cache) = &self.0 {
-            self.0 = Some(cache.index_select(rows, 0)?);
-        }
-        Ok(())
-    }
-}
 
 impl AttentionSublayer {
     /// Puts the weights together.
@@ -56,26 +41,44 @@ impl AttentionSublayer {
     /// # Errors
     /// [`OpError::Shape`] if `x` or the bias does not fit, or the projection is one of queries only.
     pub fn forward(&self, x: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
+        self.self_attention(x, bias, None)
+    }
+
+    /// [`Self::forward`] with queries and keys turned by the positions of their tokens.
+    ///
+    /// # Shapes
+    /// `x (batch, tokens, d)`, `rotary` for `batch·tokens` positions and heads of this width -> as `x`.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_rotary(&self, x: &Tensor, bias: &AttentionBias, rotary: &Rotary) -> Result<Tensor> {
+        self.self_attention(x, bias, Some(rotary))
+    }
+
+    fn self_attention(&self, x: &Tensor, bias: &AttentionBias, rotary: Option<&Rotary>) -> Result<Tensor> {
         let sizes = self.sizes(x, None, bias)?;
+        if let Some(rotary) = rotary {
+            rotary.check("attention_sublayer", sizes.batch, sizes.shape.t_q, sizes.shape.d_head)?;
+        }
         if on_gpu(x) || self.is_trained(bias) {
-            let weights = &*self.0;
-            let context = attention_of_packed(&self.project(x)?, weights.n_heads, weights.scale, bias)?;
+            let qkv = self.project(x, rotary)?;
+            let context = attention_of_packed(&qkv, sizes.shape, self.0.scale, bias)?;
             return self.finish(x, &context);
         }
-        fused::self_attention(&self.0, sizes, bias, x)
+        fused::self_attention(&self.0, sizes, bias, rotary, x)
     }
 
     /// Cross-attention: queries from `x`, keys and values given.
     ///
     /// # Shapes
-    /// `x (batch, t_q, d)`, `key_value (batch, t_k, 2·n_heads·d_head)` with rows `[k ; v]` -> as `x`.
+    /// `x (batch, t_q, d)`, `key_value (batch, t_k, 2·n_kv_heads·d_head)` with rows `[k ; v]` -> as `x`.
     ///
     /// # Errors
     /// [`OpError::Shape`] if an argument does not fit, or the projection is one of queries, keys and values.
     pub fn forward_cross(&self, x: &Tensor, key_value: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
         let sizes = self.sizes(x, Some(key_value), bias)?;
         if on_gpu(x) || self.is_trained(bias) {
-            let (weights, q) = (&*self.0, self.project(x)?);
+            let (weights, q) = (&*self.0, self.project(x, None)?);
             let context = attention_of_paired(&q, key_value, weights.n_heads, weights.scale, bias)?;
             return self.finish(x, &context);
         }
@@ -91,26 +94,50 @@ impl AttentionSublayer {
     /// # Errors
     /// As [`Self::forward`].
     pub fn step(&self, x: &Tensor, cache: &mut KvCache, bias: &AttentionBias) -> Result<Tensor> {
-        let weights = &*self.0;
-        let width = weights.output.n_in();
-        self.check_projection(3)?;
-        let x = x.detach();
-        let projected = self.project(&x)?;
-        let new = projected.narrow(2, width, 2 * width)?.contiguous()?;
-        let all = match &cache.0 {
-            Some(old) => Tensor::cat(&[old, &new], 1)?,
-            None => new,
-        };
-        let q = projected.narrow(2, 0, width)?;
-        let context = attention_of_paired(&q, &all, weights.n_heads, weights.scale, bias)?;
-        let y = self.finish(&x, &context)?;
-        cache.0 = Some(all);
-        Ok(y)
+        self.self_step(x, cache, bias, None)
     }
 
-    /// The sublayer up to its queries (and keys and values), from single operations.
-    fn project(&self, x: &Tensor) -> Result<Tensor> {
-        self.0.projection.forward(&self.0.pre.forward(x)?)
+    /// [`Self::step`] with the queries and keys of the new tokens turned by their positions; the cache keeps turned keys.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn step_rotary(
+        &self,
+        x: &Tensor,
+        cache: &mut KvCache,
+        bias: &AttentionBias,
+        rotary: &Rotary,
+    ) -> Result<Tensor> {
+        self.self_step(x, cache, bias, Some(rotary))
+    }
+
+    fn self_step(
+        &self,
+        x: &Tensor,
+        cache: &mut KvCache,
+        bias: &AttentionBias,
+        rotary: Option<&Rotary>,
+    ) -> Result<Tensor> {
+        let weights = &*self.0;
+        let (width, kv_width) = (weights.output.n_in(), weights.kv_width());
+        self.check_projection(width + 2 * kv_width)?;
+        let x = x.detach();
+        let projected = self.project(&x, rotary)?;
+        let all = cache.push(&projected.narrow(2, width, 2 * kv_width)?)?;
+        let (q, k, v) =
+            (projected.narrow(2, 0, width)?, all.narrow(2, 0, kv_width)?, all.narrow(2, kv_width, kv_width)?);
+        let context = attention(&q, &k, &v, weights.n_heads, weights.scale, bias)?;
+        self.finish(&x, &context)
+    }
+
+    /// The sublayer up to its queries (and keys and values), turned by their positions if they have any, from single operations.
+    fn project(&self, x: &Tensor, rotary: Option<&Rotary>) -> Result<Tensor> {
+        let weights = &*self.0;
+        let projected = weights.projection.forward(&weights.pre.forward(x)?)?;
+        match rotary {
+            Some(rotary) => rotary.forward(&projected, weights.n_heads + weights.n_kv_heads),
+            None => Ok(projected),
+        }
     }
 
     /// The rest of it.
@@ -134,40 +161,35 @@ impl AttentionSublayer {
         &self.0
     }
 
-    fn check_projection(&self, parts: usize) -> Result<()> {
-        let (n_out, width) = (self.0.projection.n_out(), self.0.output.n_in());
-        if n_out == parts * width {
+    fn check_projection(&self, n_rows: usize) -> Result<()> {
+        let n_out = self.0.projection.n_out();
+        if n_out == n_rows {
             return Ok(());
         }
-        Err(OpError::shape(
-            "attention_sublayer",
-            format!("the projection has {n_out} rows, {} needed", parts * width),
-        ))
+        Err(OpError::shape("attention_sublayer", format!("the projection has {n_out} rows, {n_rows} needed")))
     }
 
     fn sizes(&self, x: &Tensor, key_value: Option<&Tensor>, bias: &AttentionBias) -> Result<Sizes> {
         let weights = &*self.0;
-        let width = weights.output.n_in();
+        let (width, kv_width) = (weights.output.n_in(), weights.kv_width());
         let (batch, t_q, _) = x.dims3().map_err(|_| {
             OpError::shape("attention_sublayer", format!("x must be (b, t, d), got {:?}", x.shape()))
         })?;
         check_last_dim("attention_sublayer", x, weights.projection.n_in())?;
-        self.check_projection(if key_value.is_some() { 1 } else { 3 })?;
+        self.check_projection(if key_value.is_some() { width } else { width + 2 * kv_width })?;
         let t_k = match key_value {
             None => t_q,
             Some(kv) => match kv.dims() {
-                &[b, t_k, w] if b == batch && t_k > 0 && w == 2 * width => t_k,
+                &[b, t_k, w] if b == batch && t_k > 0 && w == 2 * kv_width => t_k,
                 dims => {
                     let what =
-                        format!("keys and values must be ({batch}, t_k > 0, {}), got {dims:?}", 2 * width);
+                        format!("keys and values must be ({batch}, t_k > 0, {}), got {dims:?}", 2 * kv_width);
                     return Err(OpError::shape("attention_sublayer", what));
                 }
             },
         };
         bias.check("attention_sublayer", batch, weights.n_heads, t_q, t_k)?;
-        Ok(Sizes {
-            batch,
-            shape: HeadShape { n_heads: weights.n_heads, d_head: width / weights.n_heads, t_q, t_k },
-        })
+        let (n_heads, n_kv_heads) = (weights.n_heads, weights.n_kv_heads);
+        Ok(Sizes { batch, shape: HeadShape { n_heads, n_kv_heads, d_head: weights.d_head(), t_q, t_k } })
     }
 }

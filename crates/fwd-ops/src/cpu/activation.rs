@@ -1,8 +1,9 @@
-//! The activations of BERT, EVA and T5: exact (erf) GELU, tanh GELU, ReLU, and their gated forms.
+//! The activations of BERT, EVA, CLIP, T5 and LLaMA: exact (erf) GELU, tanh GELU, ReLU, SiLU, quick GELU, and their gated forms.
 //!
 //! ```text
 //! gelu(x)      = x·Φ(x) = x·(1 + erf(x/√2))/2
 //! gelu_tanh(x) = x·σ(2u),  u = √(2/π)·(x + 0.044715·x³)
+//! silu(x)      = x·σ(x),   quick_gelu(x) = x·σ(1.702·x)
 //! ```
 
 use super::elem::Elem;
@@ -16,11 +17,16 @@ pub enum Activation {
     GeluTanh,
     /// `max(x, 0)`; NaN stays NaN.
     Relu,
+    /// `x·σ(x)`, also called swish (`silu`; the gate of LLaMA).
+    Silu,
+    /// `x·σ(1.702·x)`, the approximation of GELU that CLIP was trained with (`quick_gelu`).
+    QuickGelu,
 }
 
 const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
 const CUBIC: f64 = 0.044_715;
 const INV_SQRT_2PI: f64 = 0.398_942_280_401_432_7;
+const QUICK: f64 = 1.702;
 
 /// An activation as a type, so that the choice is made once per slice and the loop vectorises.
 pub(crate) trait Act {
@@ -33,6 +39,8 @@ pub(crate) trait Act {
 pub(crate) struct GeluErf;
 pub(crate) struct GeluTanh;
 pub(crate) struct Relu;
+pub(crate) struct Silu;
+pub(crate) struct QuickGelu;
 
 impl Act for GeluErf {
     #[inline(always)]
@@ -80,6 +88,43 @@ impl Act for Relu {
     }
 }
 
+/// `x·σ(a·x)` with its slope `σ·(1 + a·x·(1 − σ))`.
+#[inline(always)]
+fn sigmoid_gated<E: Elem>(x: E, a: E) -> (E, E) {
+    let e = Elem::exp(-(a * x));
+    let s = E::one() / (E::one() + e);
+    // Without cancellation for large x; for very negative x, e·s would be ∞·0.
+    let rest = if x > E::zero() { e * s } else { E::one() - s };
+    // σ is 0 or 1 to the last bit from 40 on; without the bound an infinite x would give ∞·0.
+    let t = if x > E::of(40.0) { E::of(40.0) } else { x };
+    let t = if t < E::of(-40.0) { E::of(-40.0) } else { t };
+    (x * s, s + a * t * s * rest)
+}
+
+impl Act for Silu {
+    #[inline(always)]
+    fn value<E: Elem>(x: E) -> E {
+        x / (E::one() + Elem::exp(-x))
+    }
+
+    #[inline(always)]
+    fn value_and_slope<E: Elem>(x: E) -> (E, E) {
+        sigmoid_gated(x, E::one())
+    }
+}
+
+impl Act for QuickGelu {
+    #[inline(always)]
+    fn value<E: Elem>(x: E) -> E {
+        x / (E::one() + Elem::exp(-(E::of(QUICK) * x)))
+    }
+
+    #[inline(always)]
+    fn value_and_slope<E: Elem>(x: E) -> (E, E) {
+        sigmoid_gated(x, E::of(QUICK))
+    }
+}
+
 /// Calls `$body` with `$A` bound to the activation type.
 macro_rules! with_act {
     ($act:expr, $A:ident => $body:expr) => {
@@ -94,6 +139,14 @@ macro_rules! with_act {
             }
             $crate::cpu::activation::Activation::Relu => {
                 type $A = $crate::cpu::activation::Relu;
+                $body
+            }
+            $crate::cpu::activation::Activation::Silu => {
+                type $A = $crate::cpu::activation::Silu;
+                $body
+            }
+            $crate::cpu::activation::Activation::QuickGelu => {
+                type $A = $crate::cpu::activation::QuickGelu;
                 $body
             }
         }

@@ -1,7 +1,8 @@
 //! Multi-head attention of one batch entry: per head `S = scale·Q·Kᵀ + bias + mask`, `P = softmax(S)`, `C = P·V`.
 //!
 //! Queries, keys, values and contexts stay token-major, `(tokens, n_heads·d_head)` with a row stride, so that a packed
-//! projection is read in place and nothing is transposed.
+//! projection is read in place and nothing is transposed. Grouped-query attention (Ainslie et al. 2023) has fewer heads of keys and
+//! values than of queries: query head `h` reads head `h / (n_heads / n_kv_heads)` of them.
 
 use super::elem::{Elem, dot};
 use super::gemm::{Threads, rows, rows_mut};
@@ -13,16 +14,29 @@ use rayon::prelude::*;
 /// The sizes of one attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HeadShape {
+    /// Heads of queries.
     pub(crate) n_heads: usize,
+    /// Heads of keys and of values; their number divides that of the queries' heads.
+    pub(crate) n_kv_heads: usize,
     pub(crate) d_head: usize,
     pub(crate) t_q: usize,
     pub(crate) t_k: usize,
 }
 
 impl HeadShape {
-    /// Width of a row of queries, keys, values or contexts.
+    /// Width of a row of queries or contexts.
     pub(crate) fn width(&self) -> usize {
         self.n_heads * self.d_head
+    }
+
+    /// Width of a row of keys or of values.
+    pub(crate) fn kv_width(&self) -> usize {
+        self.n_kv_heads * self.d_head
+    }
+
+    /// Heads of queries that read the same keys and values.
+    pub(crate) fn group(&self) -> usize {
+        self.n_heads / self.n_kv_heads
     }
 
     /// Number of attention probabilities of one batch entry.
@@ -147,13 +161,14 @@ pub(crate) fn attend<E: Elem>(
             }
         }
         let scores = rows_mut(probs, t_q, t_k, t_k);
-        let (q, k) = (q.head(head, d_head, t_q), k.head(head, d_head, t_k));
+        let of_group = head / shape.group();
+        let (q, k) = (q.head(head, d_head, t_q), k.head(of_group, d_head, t_k));
         E::gemm(scores, Accum::Replace, q, k.transpose(), E::of(terms.scale));
         simd(
             #[inline(always)]
             || scores_to_probs(t_q, t_k, terms, head, probs),
         );
-        E::gemm(context, Accum::Replace, rows(probs, t_q, t_k, t_k), v.head(head, d_head, t_k), E::one());
+        E::gemm(context, Accum::Replace, rows(probs, t_q, t_k, t_k), v.head(of_group, d_head, t_k), E::one());
     });
 }
 
@@ -169,21 +184,21 @@ fn attend_one<E: Elem>(
     out: &mut [E],
 ) {
     let HeadShape { d_head, t_q, t_k, .. } = shape;
-    let query = q.token(0, head, d_head);
+    let (query, of_group) = (q.token(0, head, d_head), head / shape.group());
     for (j, score) in probs.iter_mut().enumerate() {
-        *score = dot(query, k.token(j, head, d_head)) * E::of(terms.scale);
+        *score = dot(query, k.token(j, of_group, d_head)) * E::of(terms.scale);
     }
     scores_to_probs(t_q, t_k, terms, head, probs);
     for (j, &p) in probs.iter().enumerate() {
-        for (o, &value) in out.iter_mut().zip(v.token(j, head, d_head)) {
+        for (o, &value) in out.iter_mut().zip(v.token(j, of_group, d_head)) {
             *o += p * value;
         }
     }
 }
 
 /// Gradients of one batch entry: `dV = Pᵀ·dC`, `dS = P∘(dP − rowsum(P∘dP))` with `dP = dC·Vᵀ`,
-/// `dQ = scale·dS·K`, `dK = scale·dSᵀ·Q`. `[dq, dk, dv]` are overwritten, and so is `d_scores (n_heads, t_q, t_k)` with dS, unless
-/// it is empty.
+/// `dQ = scale·dS·K`, `dK = scale·dSᵀ·Q`; those of keys and values are sums over the heads of queries that read them, in order.
+/// `[dq, dk, dv]` are overwritten, and so is `d_scores (n_heads, t_q, t_k)` with dS, unless it is empty.
 #[allow(clippy::too_many_arguments)] // The three groups of pointers of one equation.
 pub(crate) fn attend_backward<E: Elem>(
     shape: HeadShape,
@@ -195,17 +210,26 @@ pub(crate) fn attend_backward<E: Elem>(
     d_scores: &mut [E],
     threads: Threads,
 ) {
-    let HeadShape { n_heads, d_head, t_q, t_k } = shape;
-    let scale = E::of(scale);
-    let tile = t_q * t_k;
-    let one_head =
-        |head: usize, dq: MatMut<'_, E>, dk: MatMut<'_, E>, dv: MatMut<'_, E>, d_scores: &mut [E]| {
+    let HeadShape { n_kv_heads, d_head, t_q, t_k, .. } = shape;
+    let (scale, tile, group) = (E::of(scale), t_q * t_k, shape.group());
+    // The heads of queries that read head `of_group` of keys and values; `dq` are their columns, `d_scores` as many tiles, or one that
+    // they use in turn.
+    let one_group = |of_group: usize,
+                     mut dq: MatMut<'_, E>,
+                     mut dk: MatMut<'_, E>,
+                     mut dv: MatMut<'_, E>,
+                     d_scores: &mut [E]| {
+        for i in 0..group {
+            let head = of_group * group + i;
+            let accum = if i == 0 { Accum::Replace } else { Accum::Add };
+            let at = if d_scores.len() > tile { i * tile } else { 0 };
+            let d_scores = &mut d_scores[at..][..tile];
             let probs = &probs[head * tile..][..tile];
             let d_context = d_context.head(head, d_head, t_q);
             let p = rows(probs, t_q, t_k, t_k);
-            E::gemm(dv, Accum::Replace, p.transpose(), d_context, E::one());
+            E::gemm(dv.as_mut(), accum, p.transpose(), d_context, E::one());
             let d_probs = rows_mut(d_scores, t_q, t_k, t_k);
-            E::gemm(d_probs, Accum::Replace, d_context, v.head(head, d_head, t_k).transpose(), E::one());
+            E::gemm(d_probs, Accum::Replace, d_context, v.head(of_group, d_head, t_k).transpose(), E::one());
             simd(
                 #[inline(always)]
                 || {
@@ -215,32 +239,36 @@ pub(crate) fn attend_backward<E: Elem>(
                 },
             );
             let d_scores = rows(d_scores, t_q, t_k, t_k);
-            E::gemm(dq, Accum::Replace, d_scores, k.head(head, d_head, t_k), scale);
-            E::gemm(dk, Accum::Replace, d_scores.transpose(), q.head(head, d_head, t_q), scale);
-        };
+            let dq = dq.as_mut().subcols_mut(i * d_head, d_head);
+            E::gemm(dq, Accum::Replace, d_scores, k.head(of_group, d_head, t_k), scale);
+            E::gemm(dk.as_mut(), accum, d_scores.transpose(), q.head(head, d_head, t_q), scale);
+        }
+    };
     if threads == Threads::One || !d_scores.is_empty() {
         let (mut dq, mut dk, mut dv) = (dq, dk, dv);
         let mut scratch = vec![E::zero(); if d_scores.is_empty() { tile } else { 0 }];
-        for head in 0..n_heads {
-            let at = head * d_head;
-            let d_scores =
-                if d_scores.is_empty() { &mut scratch } else { &mut d_scores[head * tile..][..tile] };
-            one_head(
-                head,
-                dq.as_mut().subcols_mut(at, d_head),
-                dk.as_mut().subcols_mut(at, d_head),
-                dv.as_mut().subcols_mut(at, d_head),
+        for of_group in 0..n_kv_heads {
+            let d_scores = if d_scores.is_empty() {
+                &mut scratch
+            } else {
+                &mut d_scores[of_group * group * tile..][..group * tile]
+            };
+            one_group(
+                of_group,
+                dq.as_mut().subcols_mut(of_group * group * d_head, group * d_head),
+                dk.as_mut().subcols_mut(of_group * d_head, d_head),
+                dv.as_mut().subcols_mut(of_group * d_head, d_head),
                 d_scores,
             );
         }
         return;
     }
-    dq.par_col_chunks_mut(d_head)
+    dq.par_col_chunks_mut(group * d_head)
         .zip(dk.par_col_chunks_mut(d_head))
         .zip(dv.par_col_chunks_mut(d_head))
         .enumerate()
         .for_each_init(
             || vec![E::zero(); tile],
-            |scratch, (head, ((dq, dk), dv))| one_head(head, dq, dk, dv, scratch),
+            |scratch, (of_group, ((dq, dk), dv))| one_group(of_group, dq, dk, dv, scratch),
         );
 }

@@ -12,6 +12,7 @@ pub(crate) mod feed_forward;
 pub(crate) mod gemm;
 pub(crate) mod norm;
 mod parallel;
+pub(crate) mod rotary;
 pub(crate) mod scratch;
 pub(crate) mod softmax;
 pub(crate) mod stored;

@@ -2,7 +2,7 @@
 
 mod weight;
 
-use crate::cpu::stored::{Format, StoredRows, Unfit, first_non_finite_row, quantise};
+use crate::cpu::stored::{Format, StoredRows, Unfit, first_non_finite_row};
 use crate::error::{OpError, Result};
 use candle_core::{DType, Tensor};
 use std::fmt;
@@ -110,7 +110,7 @@ impl Matrix {
             let what = format!("{} values were given for {n_rows}x{n_cols}", values.len());
             return Err(OpError::weight(name, what));
         }
-        let bytes = quantise(format, values).map_err(|unfit| match unfit {
+        let bytes = format.encode(values).map_err(|unfit| match unfit {
             Unfit::NotFinite(at) => OpError::NonFiniteWeight { tensor: name.into(), row: at / n_cols },
             Unfit::TooLarge(at) => {
                 let row = at / n_cols;

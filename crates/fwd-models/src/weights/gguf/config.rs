@@ -120,7 +120,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn metadata(values: &[(&str, Stored)]) -> Metadata {
-        Metadata(values.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect::<BTreeMap<_, _>>())
+        Metadata(
+            values.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect::<BTreeMap<_, _>>(),
+        )
     }
 
     #[test]

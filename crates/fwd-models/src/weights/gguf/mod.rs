@@ -131,7 +131,8 @@ fn counts(cursor: &mut Cursor<'_>) -> Result<(u64, u64)> {
     let is_big_endian = (1..=0xff).contains(&version.swap_bytes());
     if is_big_endian || !(2..=3).contains(&version) {
         let what = if is_big_endian {
-            "its numbers are big-endian, which is not read; convert the model again without `--bigendian`".into()
+            "its numbers are big-endian, which is not read; convert the model again without `--bigendian`"
+                .into()
         } else {
             format!(
                 "version {version} of the GGUF format is not read, 2 and 3 are; convert the model again with today's llama.cpp"
@@ -165,7 +166,9 @@ fn supported(metadata: &Metadata) -> std::result::Result<(), String> {
         }
     }
     if metadata.whole("split.count")?.is_some_and(|n| n > 1) {
-        return Err("it is one part of a split GGUF file; join the parts with `llama-gguf-split --merge`".into());
+        return Err(
+            "it is one part of a split GGUF file; join the parts with `llama-gguf-split --merge`".into()
+        );
     }
     if metadata.whole("llama.expert_count")?.is_some_and(|n| n > 0) {
         return Err("a mixture of experts is not supported".into());

@@ -38,11 +38,7 @@ pub(super) fn hugging_face(name: &str) -> Option<String> {
 /// The number of heads over which the converter has interleaved the rows of this tensor; none for a tensor that it leaves as it is.
 ///
 /// Hugging Face turns row `i` of a head together with row `i + d/2`, llama.cpp row `2i` with row `2i + 1`.
-pub(super) fn interleaved(
-    name: &str,
-    shape: &[usize],
-    metadata: &Metadata,
-) -> Result<Option<usize>, String> {
+pub(super) fn interleaved(name: &str, shape: &[usize], metadata: &Metadata) -> Result<Option<usize>, String> {
     let part = name.rsplit('.').nth(1);
     let n_heads = metadata.whole("llama.attention.head_count")?;
     let n_heads = match part {
@@ -84,7 +80,13 @@ mod tests {
         let of = |name: &str| hugging_face(name);
         assert_eq!(of("blk.12.attn_k.bias").unwrap(), "model.layers.12.self_attn.k_proj.bias");
         assert_eq!(of("output.weight").unwrap(), "lm_head.weight");
-        for other in ["blk.0.ffn_gate_inp.weight", "blk.01.attn_q.weight", "blk.attn_q.weight", "output", "rope_freqs.weight"] {
+        for other in [
+            "blk.0.ffn_gate_inp.weight",
+            "blk.01.attn_q.weight",
+            "blk.attn_q.weight",
+            "output",
+            "rope_freqs.weight",
+        ] {
             assert_eq!(of(other), None, "{other}");
         }
     }

@@ -12,7 +12,7 @@ mod quantise;
 
 pub(crate) use check::first_non_finite_row;
 pub use format::Format;
-pub(crate) use quantise::{Unfit, quantise};
+pub use quantise::Unfit;
 
 /// Rows of a frozen matrix in one format.
 #[derive(Debug, Clone, Copy)]

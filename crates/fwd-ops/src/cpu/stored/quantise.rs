@@ -5,7 +5,7 @@ use half::{bf16, f16};
 
 /// Why values cannot be stored in a format.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Unfit {
+pub enum Unfit {
     /// The element at this place is NaN or infinite.
     NotFinite(usize),
     /// The element at this place, or the scale of the block that starts there, is too large for the format.
@@ -14,43 +14,49 @@ pub(crate) enum Unfit {
     ReadOnly,
 }
 
-/// Stores values in a format; their number is that of whole blocks.
-pub(crate) fn quantise(format: Format, values: &[f32]) -> Result<Vec<u8>, Unfit> {
-    if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-        return Err(Unfit::NotFinite(at));
-    }
-    let mut out = Vec::with_capacity(format.row_bytes(values.len()));
-    match format {
-        Format::F32 => values.iter().for_each(|v| out.extend(v.to_le_bytes())),
-        Format::Bf16 => {
-            for (at, &v) in values.iter().enumerate() {
-                let value = bf16::from_f32(v);
-                if !value.is_finite() {
-                    return Err(Unfit::TooLarge(at));
+impl Format {
+    /// Stores values, whose number is that of whole blocks, as [`Matrix::quantised`](crate::Matrix::quantised) does it; so a matrix can be
+    /// made piece by piece.
+    ///
+    /// # Errors
+    /// The first place that does not fit the format.
+    pub fn encode(self, values: &[f32]) -> Result<Vec<u8>, Unfit> {
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            return Err(Unfit::NotFinite(at));
+        }
+        let mut out = Vec::with_capacity(self.row_bytes(values.len()));
+        match self {
+            Format::F32 => values.iter().for_each(|v| out.extend(v.to_le_bytes())),
+            Format::Bf16 => {
+                for (at, &v) in values.iter().enumerate() {
+                    let value = bf16::from_f32(v);
+                    if !value.is_finite() {
+                        return Err(Unfit::TooLarge(at));
+                    }
+                    out.extend(value.to_le_bytes());
                 }
-                out.extend(value.to_le_bytes());
+            }
+            Format::F16 => {
+                for (at, &v) in values.iter().enumerate() {
+                    out.extend(to_f16(v).ok_or(Unfit::TooLarge(at))?);
+                }
+            }
+            Format::Q4K | Format::Q5K | Format::Q6K => return Err(Unfit::ReadOnly),
+            Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 => {
+                for (i, block) in values.as_chunks::<32>().0.iter().enumerate() {
+                    let encoded = match self {
+                        Format::Q8_0 => q8_0(block, &mut out),
+                        Format::Q4_0 => around_middle(4, block, &mut out),
+                        Format::Q5_0 => around_middle(5, block, &mut out),
+                        Format::Q4_1 => from_minimum(4, block, &mut out),
+                        _ => from_minimum(5, block, &mut out),
+                    };
+                    encoded.ok_or(Unfit::TooLarge(32 * i))?;
+                }
             }
         }
-        Format::F16 => {
-            for (at, &v) in values.iter().enumerate() {
-                out.extend(to_f16(v).ok_or(Unfit::TooLarge(at))?);
-            }
-        }
-        Format::Q4K | Format::Q5K | Format::Q6K => return Err(Unfit::ReadOnly),
-        Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 => {
-            for (i, block) in values.as_chunks::<32>().0.iter().enumerate() {
-                let encoded = match format {
-                    Format::Q8_0 => q8_0(block, &mut out),
-                    Format::Q4_0 => around_middle(4, block, &mut out),
-                    Format::Q5_0 => around_middle(5, block, &mut out),
-                    Format::Q4_1 => from_minimum(4, block, &mut out),
-                    _ => from_minimum(5, block, &mut out),
-                };
-                encoded.ok_or(Unfit::TooLarge(32 * i))?;
-            }
-        }
+        Ok(out)
     }
-    Ok(out)
 }
 
 /// The nearest f16, or none if that is infinite.

@@ -1,0 +1,352 @@
+//! Decoder-only language models, LLaMA and OPT, running from input embeddings (Touvron et al. 2023; Zhang et al. 2022).
+//!
+//! ```text
+//!              norms            positions                      feed-forward                head
+//! LLaMA        RMS              rotary, on queries and keys     W_down(act(W_gate·x) ∘ W_up·x)   own or the embedding table
+//! OPT          layer, biases    learned, added to the input     W_2·relu(W_1·x)                 the embedding table
+//! ```
+//!
+//! All norms stand in front of their sublayers, and one behind the last. An input is packed to the left, so that every row ends in a
+//! real token, behind which the answer begins. Positions count real tokens alone: padding has none, wherever it lies.
+
+use super::decoding::Written;
+use super::input::{Assembled, LanguageInput, PaddingSide};
+use super::model::{Decoding, LanguageModel, Scored};
+use crate::config::{LlamaConfig, OptConfig, SpecialTokens, TextConfig, activation};
+use crate::error::{ModelError, Result};
+use crate::tap::Tap;
+use crate::weights::{Scope, Weights};
+use candle_core::{DType, Device, Tensor};
+use fwd_ops::{
+    AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights,
+    IGNORE_INDEX, Linear, Norm, Rotary, cross_entropy, embedding, in_pool,
+};
+use std::sync::Arc;
+
+/// OPT's table of positions has this many rows in front that no token uses.
+const OPT_OFFSET: i64 = 2;
+
+/// A LLaMA or an OPT. Cloning it copies no parameters.
+#[derive(Debug, Clone)]
+pub struct CausalLm {
+    config: TextConfig,
+    /// `(vocab, d_model)`.
+    words: Tensor,
+    positions: Positions,
+    pub(super) layers: Vec<Layer>,
+    norm: Norm,
+    head: Linear,
+    max_tokens: usize,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Layer {
+    pub(super) attention: AttentionSublayer,
+    pub(super) feed_forward: FeedForwardSublayer,
+}
+
+/// How a token's position gets into the model.
+#[derive(Debug, Clone)]
+enum Positions {
+    /// The angle that each pair of a head turns by a position.
+    Rotary(Arc<[f64]>),
+    /// `(2 + max_tokens, d_model)`, added to the embeddings.
+    Learned(Tensor),
+}
+
+/// The positions of the tokens of one forward pass: a bias for the embeddings is added already, turns are yet to be made.
+pub(super) enum Placed {
+    Added,
+    Rotary(Rotary),
+}
+
+impl CausalLm {
+    /// Builds the model from parameters named `prefix.model.layers.0…` (LLaMA) or `prefix.model.decoder.layers.0…` (OPT) as in Hugging
+    /// Face checkpoints; without a prefix for a language model alone.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] for an impossible configuration or a T5, or an error of the source.
+    pub fn new(config: &TextConfig, weights: &mut dyn Weights, prefix: &str) -> Result<Self> {
+        let fail = |what: String| ModelError::Config { origin: "language model configuration".into(), what };
+        config.check().map_err(fail)?;
+        let mut weights = Scope::new(weights, prefix);
+        match config {
+            TextConfig::T5(_) => Err(fail("a T5 is no decoder-only model".into())),
+            TextConfig::Llama(llama) => Self::llama(config, llama, &mut weights),
+            TextConfig::Opt(opt) => Self::opt(config, opt, &mut weights),
+        }
+    }
+
+    fn llama(config: &TextConfig, llama: &LlamaConfig, weights: &mut Scope<'_>) -> Result<Self> {
+        let (vocab, d) = (llama.vocab_size, llama.hidden_size);
+        let fail = |what: String| ModelError::Config { origin: "LLaMA configuration".into(), what };
+        let words = weights.get("model.embed_tokens.weight", &[vocab, d])?;
+        let layers = (0..llama.num_hidden_layers)
+            .map(|i| llama_layer(llama, weights.at(&format!("model.layers.{i}"))))
+            .collect::<Result<Vec<_>>>()?;
+        let norm = weights.rms_norm("model.norm", d, llama.rms_norm_eps)?;
+        let head = head(llama.tie_word_embeddings, &words, weights, [vocab, d])?;
+        let positions = Positions::Rotary(llama.inv_freq().map_err(fail)?.into());
+        Ok(Self {
+            config: config.clone(),
+            words,
+            positions,
+            layers,
+            norm,
+            head,
+            max_tokens: llama.max_tokens(),
+        })
+    }
+
+    fn opt(config: &TextConfig, opt: &OptConfig, weights: &mut Scope<'_>) -> Result<Self> {
+        let (vocab, d, max_tokens) = (opt.vocab_size, opt.hidden_size, opt.max_position_embeddings);
+        let mut decoder = weights.at("model.decoder");
+        let words = decoder.get("embed_tokens.weight", &[vocab, d])?;
+        let table = decoder.get_f32("embed_positions.weight", &[max_tokens + OPT_OFFSET as usize, d])?;
+        let layers = (0..opt.num_hidden_layers)
+            .map(|i| opt_layer(opt, decoder.at(&format!("layers.{i}"))))
+            .collect::<Result<Vec<_>>>()?;
+        let norm = if opt.remove_final_layer_norm {
+            Norm::identity()
+        } else {
+            decoder.layer_norm("final_layer_norm", d, OptConfig::NORM_EPSILON)?
+        };
+        let head = head(opt.tie_word_embeddings, &words, weights, [vocab, d])?;
+        let positions = Positions::Learned(table);
+        Ok(Self { config: config.clone(), words, positions, layers, norm, head, max_tokens })
+    }
+
+    /// The full names under which a checkpoint may keep copies of the embedding table, the table itself first.
+    pub(crate) fn embedding_names(config: &TextConfig, prefix: &str) -> Vec<String> {
+        let is_tied = match config {
+            TextConfig::T5(_) => false,
+            TextConfig::Llama(c) => c.tie_word_embeddings,
+            TextConfig::Opt(c) => c.tie_word_embeddings,
+        };
+        let mut names = vec![embedding_name(config)];
+        names.extend(is_tied.then_some("lm_head.weight"));
+        names
+            .into_iter()
+            .map(|name| if prefix.is_empty() { name.into() } else { format!("{prefix}.{name}") })
+            .collect()
+    }
+
+    /// What the layers make of an input, before the norm behind the last of them.
+    ///
+    /// The tap sees `decoder.inputs_embeds`, `decoder.position_embeds` (OPT), of each layer `decoder.attention.N` (the sum of its input
+    /// and its attention) and `decoder.layer.N`.
+    ///
+    /// # Shapes
+    /// `positions (batch, tokens)`, i64, on the CPU: [`Assembled::positions`] -> `(batch, tokens, d_model)`.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for a position that the model does not have; shapes that do not fit.
+    pub fn states(&self, read: &Assembled, positions: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor> {
+        let (mut x, placed) = self.place(&read.embeds, positions, tap)?;
+        let bias = AttentionBias::none().with_padding_mask(&read.mask)?.causal().to_dtype(x.dtype())?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = match &placed {
+                Placed::Added => layer.attention.forward(&x, &bias)?,
+                Placed::Rotary(rotary) => layer.attention.forward_rotary(&x, &bias, rotary)?,
+            };
+            tap.see_layer("decoder.attention", i, &x);
+            x = layer.feed_forward.forward(&x)?;
+            tap.see_layer("decoder.layer", i, &x);
+        }
+        Ok(x)
+    }
+
+    /// Logits of [`Self::states`]: norm and head. The tap sees `decoder.norm`.
+    ///
+    /// # Shapes
+    /// `states (…, d_model)` -> `(…, vocab)`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn logits(&self, states: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor> {
+        let states = self.norm.forward(states)?;
+        tap.see("decoder.norm", &states);
+        Ok(self.head.forward(&states)?)
+    }
+
+    /// Puts tokens to their positions `(batch, tokens)`.
+    pub(super) fn place(
+        &self,
+        embeds: &Tensor,
+        positions: &Tensor,
+        tap: &mut Tap<'_>,
+    ) -> Result<(Tensor, Placed)> {
+        tap.see("decoder.inputs_embeds", embeds);
+        let last = positions.flatten_all()?.to_vec1::<i64>()?.into_iter().max().unwrap_or(0);
+        self.check_length(usize::try_from(last).unwrap_or(0) + 1)?;
+        match &self.positions {
+            Positions::Rotary(inv_freq) => {
+                let rotary = Rotary::new(inv_freq, positions, embeds.dtype(), self.device())?;
+                Ok((embeds.clone(), Placed::Rotary(rotary)))
+            }
+            Positions::Learned(table) => {
+                let added = embedding(table, &(positions + OPT_OFFSET as f64)?)?.to_dtype(embeds.dtype())?;
+                tap.see("decoder.position_embeds", &added);
+                Ok(((embeds + added)?, Placed::Added))
+            }
+        }
+    }
+
+    fn check_length(&self, n_tokens: usize) -> Result<()> {
+        if n_tokens <= self.max_tokens {
+            return Ok(());
+        }
+        let what = format!(
+            "{n_tokens} tokens (prompt, image, text and answer together) are more than the {} that this {} has positions for; \
+             shorten the text or the answer, or use fewer prompt tokens",
+            self.max_tokens,
+            self.config.model_type()
+        );
+        Err(ModelError::input("language model", what))
+    }
+
+    fn run(&self, input: &LanguageInput, labels: &Tensor, tap: &mut Tap<'_>) -> Result<Scored> {
+        let read = input.packed(PaddingSide::Left)?;
+        let (n_input, n_labels) = (read.embeds.dim(1)?, labels.dim(1)?);
+        if labels.dim(0)? != input.batch() || n_labels == 0 {
+            let what = format!("labels {:?} for {} samples", labels.shape(), input.batch());
+            return Err(ModelError::input("score", what));
+        }
+        // Nothing follows the last label, so it need not be read.
+        let before = labels.narrow(1, 0, n_labels - 1)?;
+        let is_label = before.ne(IGNORE_INDEX)?;
+        let ids = is_label.where_cond(&before, &before.zeros_like()?)?;
+        let answer = self.embed(&ids)?.to_dtype(read.embeds.dtype())?;
+        let is_label = is_label.to_dtype(DType::F32)?.to_device(self.device())?;
+        let whole = Assembled {
+            embeds: Tensor::cat(&[&read.embeds, &answer], 1)?,
+            mask: Tensor::cat(&[&read.mask, &is_label], 1)?,
+        };
+        let states = self.states(&whole, &whole.positions()?, tap)?;
+        let logits = self.logits(&states.narrow(1, n_input - 1, n_labels)?.contiguous()?, tap)?;
+        let loss = cross_entropy(&logits, labels)?;
+        Ok(Scored { logits, loss })
+    }
+}
+
+impl LanguageModel for CausalLm {
+    fn d_model(&self) -> usize {
+        self.head.n_in()
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.head.n_out()
+    }
+
+    fn device(&self) -> &Device {
+        self.words.device()
+    }
+
+    fn is_encoder_decoder(&self) -> bool {
+        false
+    }
+
+    fn max_tokens(&self) -> Option<usize> {
+        Some(self.max_tokens)
+    }
+
+    fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        Ok(embedding(&self.words, ids)?)
+    }
+
+    fn score(&self, input: &LanguageInput, labels: &Tensor, tap: &mut Tap<'_>) -> Result<Scored> {
+        in_pool(|| self.run(input, labels, tap))
+    }
+
+    fn start<'a>(
+        &'a self,
+        input: &LanguageInput,
+        _: &SpecialTokens,
+    ) -> Result<(Box<dyn Decoding + 'a>, Tensor)> {
+        let (decoding, logits) = Written::start(self, &input.packed(PaddingSide::Left)?)?;
+        Ok((Box::new(decoding), logits))
+    }
+
+    fn with_parameters(
+        &self,
+        weights: &mut dyn Weights,
+        prefix: &str,
+    ) -> Result<Option<Arc<dyn LanguageModel>>> {
+        if !Scope::new(weights, prefix).has(embedding_name(&self.config)) {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(Self::new(&self.config, weights, prefix)?)))
+    }
+}
+
+/// The name of the embedding table without a prefix.
+fn embedding_name(config: &TextConfig) -> &'static str {
+    match config {
+        TextConfig::Opt(_) => "model.decoder.embed_tokens.weight",
+        _ => "model.embed_tokens.weight",
+    }
+}
+
+fn head(is_tied: bool, words: &Tensor, weights: &mut Scope<'_>, [vocab, d]: [usize; 2]) -> Result<Linear> {
+    if is_tied { Ok(Linear::new(words.clone(), None)?) } else { weights.linear("lm_head", vocab, d, false) }
+}
+
+fn llama_layer(config: &LlamaConfig, mut weights: Scope<'_>) -> Result<Layer> {
+    let (d, d_head, eps) = (config.hidden_size, config.d_head(), config.rms_norm_eps);
+    let (n_heads, n_kv_heads) = (config.num_attention_heads, config.n_kv_heads());
+    let mut linear = |name: &str, n_out: usize, n_in: usize| weights.linear(name, n_out, n_in, false);
+    let query = linear("self_attn.q_proj", n_heads * d_head, d)?;
+    let key = linear("self_attn.k_proj", n_kv_heads * d_head, d)?;
+    let value = linear("self_attn.v_proj", n_kv_heads * d_head, d)?;
+    let output = linear("self_attn.o_proj", d, n_heads * d_head)?;
+    let gate = linear("mlp.gate_proj", config.intermediate_size, d)?;
+    let up = linear("mlp.up_proj", config.intermediate_size, d)?;
+    let down = linear("mlp.down_proj", d, config.intermediate_size)?;
+    let attention = AttentionSublayer::new(AttentionWeights {
+        pre: weights.rms_norm("input_layernorm", d, eps)?,
+        projection: Linear::stacked(&[&query, &key, &value])?,
+        output,
+        post: Norm::identity(),
+        n_heads,
+        n_kv_heads,
+        scale: (d_head as f64).powf(-0.5),
+    })?;
+    let feed_forward = FeedForwardSublayer::new(FeedForwardWeights {
+        pre: weights.rms_norm("post_attention_layernorm", d, eps)?,
+        input: Linear::stacked(&[&gate, &up])?,
+        activation: activation("LLaMA configuration", &config.hidden_act)?,
+        gated: true,
+        output: down,
+        post: Norm::identity(),
+    })?;
+    Ok(Layer { attention, feed_forward })
+}
+
+fn opt_layer(config: &OptConfig, mut weights: Scope<'_>) -> Result<Layer> {
+    let (d, n_heads, bias) = (config.hidden_size, config.num_attention_heads, config.enable_bias);
+    let mut linear = |name: &str, n_out: usize, n_in: usize| weights.linear(name, n_out, n_in, bias);
+    let query = linear("self_attn.q_proj", d, d)?;
+    let key = linear("self_attn.k_proj", d, d)?;
+    let value = linear("self_attn.v_proj", d, d)?;
+    let output = linear("self_attn.out_proj", d, d)?;
+    let (input, second) = (linear("fc1", config.ffn_dim, d)?, linear("fc2", d, config.ffn_dim)?);
+    let attention = AttentionSublayer::new(AttentionWeights {
+        pre: weights.layer_norm("self_attn_layer_norm", d, OptConfig::NORM_EPSILON)?,
+        projection: Linear::stacked(&[&query, &key, &value])?,
+        output,
+        post: Norm::identity(),
+        n_heads,
+        n_kv_heads: n_heads,
+        scale: ((d / n_heads) as f64).powf(-0.5),
+    })?;
+    let feed_forward = FeedForwardSublayer::new(FeedForwardWeights {
+        // The norm in front of the feed-forward map has the name of the one behind all layers.
+        pre: weights.layer_norm("final_layer_norm", d, OptConfig::NORM_EPSILON)?,
+        input,
+        activation: activation("OPT configuration", &config.activation_function)?,
+        gated: false,
+        output: second,
+        post: Norm::identity(),
+    })?;
+    Ok(Layer { attention, feed_forward })
+}
