@@ -1,7 +1,12 @@
 //! Random checkpoints: the sizes of the published ones, the same bytes every time, and directories that load.
 
+use candle_core::{Device, Tensor};
 use clap::ValueEnum;
 use fwd_benches::checkpoint::{Dtype, Kind, Plan, Scale};
+use fwd_data::Processor;
+use fwd_models::{
+    LanguageInput, LanguageModel, Segment, SegmentKind, Tap, WeightDtype, load, load_language_model,
+};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -125,5 +130,57 @@ fn only_llama_is_written_as_gguf() {
         let planned = Plan::new(*kind, Scale::Tiny, Dtype::Q4);
         let is_llama = matches!(kind, Kind::InstructBlipVicuna7b | Kind::Llava1_5_7b | Kind::SmolLm2_135m);
         assert_eq!(planned.is_ok(), is_llama, "{kind:?}");
+    }
+}
+
+/// Random weights know nothing: with logits of variance 1, the loss of a random label is ln V + 1/2 in the mean.
+fn check_loss(language: &dyn LanguageModel, what: &str) {
+    let ids: Vec<i64> = (0..64).map(|i| 300 + i * 37 % 200).collect();
+    let text = |at: usize| Tensor::from_slice(&ids[at..at + 32], (4, 8), &Device::Cpu).unwrap();
+    let embeds = language.embed(&text(0)).unwrap();
+    let input = LanguageInput::new(vec![Segment::full(SegmentKind::Text, embeds).unwrap()]).unwrap();
+    let scored = language.score(&input, &text(32), &mut Tap::none()).unwrap();
+    let loss: f32 = scored.loss.to_scalar().unwrap();
+    let chance = (language.vocab_size() as f32).ln() + 0.5;
+    // The mean of 32 labels, each with deviation 1, varies by 0.18.
+    assert!((loss - chance).abs() < 1.0, "{what}: loss {loss}, chance {chance}");
+}
+
+#[test]
+fn multimodal_kinds_load_with_their_processors() {
+    let folder = tempfile::tempdir().unwrap();
+    for (kind, dtype, weights) in [
+        (Kind::InstructBlipFlanT5Xl, Dtype::Bf16, WeightDtype::Bf16),
+        (Kind::Blip2FlanT5Xl, Dtype::F32, WeightDtype::F32),
+        (Kind::InstructBlipVicuna7b, Dtype::F16, WeightDtype::F16),
+        (Kind::InstructBlipVicuna7b, Dtype::Q8, WeightDtype::Bf16),
+        (Kind::Blip2Opt2_7b, Dtype::Bf16, WeightDtype::Q8),
+        (Kind::Llava1_5_7b, Dtype::Bf16, WeightDtype::Bf16),
+        (Kind::Llava1_5_7b, Dtype::Q4, WeightDtype::Q4),
+    ] {
+        let what = format!("{kind:?} {dtype:?}");
+        let dir = folder.path().join(&what);
+        write(kind, dtype, &dir, 3);
+        let model = load(&dir, weights, &Device::Cpu).unwrap_or_else(|error| panic!("{what}: {error}"));
+        check_loss(model.language(), &what);
+        let processor = Processor::open(&dir).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let text = "what is in 2 photos?";
+        let ids = processor.text.encode(text).unwrap();
+        assert!(ids.iter().all(|id| (*id as usize) < model.language().vocab_size()), "{what}: {ids:?}");
+        assert_eq!(processor.text.decode(&ids).unwrap().trim(), text, "{what}");
+        assert_eq!(processor.qformer.is_some(), model.bridge_reads_instruction(), "{what}");
+    }
+}
+
+#[test]
+fn a_language_model_alone_loads_from_every_type() {
+    let folder = tempfile::tempdir().unwrap();
+    for dtype in Dtype::value_variants() {
+        let dir = folder.path().join(format!("{dtype:?}"));
+        write(Kind::SmolLm2_135m, *dtype, &dir, 3);
+        let weights = if *dtype == Dtype::F32 { WeightDtype::F32 } else { WeightDtype::Bf16 };
+        let (language, tokens) = load_language_model(&dir, weights, &Device::Cpu).unwrap();
+        check_loss(&*language, &format!("{dtype:?}"));
+        assert_eq!((tokens.bos, tokens.eos), (1, vec![2]));
     }
 }
