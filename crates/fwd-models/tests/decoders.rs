@@ -1,4 +1,5 @@
-//! Parity of decoder-only language models with Hugging Face transformers: LLaMA and OPT alone and behind BLIP-2 and InstructBLIP. Every
+//! Parity of decoder-only language models with Hugging Face transformers: LLaMA and OPT alone and behind BLIP-2, InstructBLIP
+//! and LLaVA. Every
 //! tensor of every set of these kinds in `tests/fixtures/sets`, or in the folder that `FWD_ORACLE_DIR` names; with the feature `emulate`
 //! also as an emulated GPU computes them.
 //!
@@ -15,18 +16,20 @@ use common::{Report, Set, abs_max, sets_of};
 use fwd_linalg::{AdamW, AdamWState};
 use fwd_models::{
     Assembled, Blip, CausalLm, EarlyStopping, GenerationConfig, Hypothesis, Instructions, LanguageInput,
-    LanguageModel, MultimodalModel, QFormerText, Segment, SegmentKind, SpecialTokens, Tap, TextConfig,
+    LanguageModel, Llava, MultimodalModel, QFormerText, Segment, SegmentKind, SpecialTokens, Tap, TextConfig,
     generate, load_language_model,
 };
 use fwd_ops::IGNORE_INDEX;
 use std::collections::BTreeMap;
 
-const KINDS: [&str; 3] = ["llama", "blip2-opt", "instructblip-vicuna"];
+const KINDS: [&str; 4] = ["llama", "blip2-opt", "instructblip-vicuna", "llava"];
 
 /// Largest error of an activation; f32 itself is up to 4.7e-5 away from f64 on these sets.
 const ACTIVATION: f64 = 1e-4;
 /// Largest error of the first layer: a wrong ε of a norm moves it by 6e-5, f32 itself by 1.4e-5.
 const FIRST_LAYER: f64 = 3e-5;
+/// Largest error of the vision tower of LLaVA: a wrong ε moves its first layer by 5e-5, f32 itself by 7e-6.
+const CLIP: f64 = 2e-5;
 const LOSS: f64 = 1e-5;
 /// Largest error of dLoss/dP relative to its largest element.
 const GRADIENT: f64 = 1e-4;
@@ -38,6 +41,7 @@ struct Case<'a> {
     config: TextConfig,
     /// The whole model, where there is an image.
     blip: Option<Blip>,
+    llava: Option<Llava>,
     tokens: SpecialTokens,
     /// `(batch, n, d)`: the image as the language model reads it.
     image: Option<Tensor>,
@@ -51,13 +55,16 @@ fn qformer_text(set: &Set) -> Option<QFormerText> {
 impl<'a> Case<'a> {
     fn new(set: &'a Set, config_file: &str) -> Self {
         let (language, config) = set.causal(config_file);
-        let blip = set.has("pixel_values").then(|| set.model(config_file));
-        let tokens = match &blip {
-            Some(blip) => blip.special_tokens().clone(),
-            None => SpecialTokens::read(&set.dir.join("generation_config.json"), &config).unwrap(),
+        let is_llava = set.kind() == "llava";
+        let blip = (set.has("pixel_values") && !is_llava).then(|| set.model(config_file));
+        let llava = is_llava.then(|| set.llava(config_file, |_| ()));
+        let tokens = match (&blip, &llava) {
+            (Some(blip), _) => blip.special_tokens().clone(),
+            (_, Some(llava)) => llava.special_tokens().clone(),
+            _ => SpecialTokens::read(&set.dir.join("generation_config.json"), &config).unwrap(),
         };
         assert_eq!((tokens.eos.clone(), tokens.pad), (vec![set.eos_and_pad().0], set.eos_and_pad().1));
-        let mut case = Self { set, language, config, blip, tokens, image: None };
+        let mut case = Self { set, language, config, blip, llava, tokens, image: None };
         case.image = case.blip.as_ref().map(|_| {
             let input = case.input();
             input.segments()[0].embeds.clone()
@@ -73,8 +80,18 @@ impl<'a> Case<'a> {
         self.image.as_ref().map_or(0, |image| image.dims()[1])
     }
 
-    /// The question: image, then `BOS` and words.
+    /// The question as LLaVA reads it, with the stages on the way.
+    fn of_llava(&self, llava: &Llava, tap: &mut Tap<'_>) -> LanguageInput {
+        let (ids, mask) = (self.io("gen.input_ids"), self.io("gen.attention_mask"));
+        let instructions = Instructions { ids, mask, qformer: None };
+        llava.features(&self.io("pixel_values"), &instructions, tap).unwrap().input
+    }
+
+    /// The question: image, then `BOS` and words; or `BOS`, and words and images as they stand in LLaVA's text.
     fn input(&self) -> LanguageInput {
+        if let Some(llava) = &self.llava {
+            return self.of_llava(llava, &mut Tap::none()).with_prompt_at(0).unwrap();
+        }
         let (ids, mask) = (self.io("gen.input_ids"), self.io("gen.attention_mask"));
         match &self.blip {
             Some(blip) => {
@@ -91,6 +108,9 @@ impl<'a> Case<'a> {
 
     /// The question in two segments, of which the first is `BOS`, behind which prompts go.
     fn input_after_bos(&self) -> LanguageInput {
+        if let Some(llava) = &self.llava {
+            return self.of_llava(llava, &mut Tap::none());
+        }
         let (ids, mask) = (self.io("gen.input_ids"), self.io("gen.attention_mask"));
         let rows: Vec<Vec<i64>> = ids.to_vec2().unwrap();
         let masks: Vec<Vec<i64>> = mask.to_vec2().unwrap();
@@ -127,12 +147,33 @@ impl<'a> Case<'a> {
         let n = self.n_image();
         let words = ids.narrow(1, n, ids.dim(1).unwrap() - n).unwrap().contiguous().unwrap();
         let words = self.language.embed(&words).unwrap();
-        let embeds = match &self.image {
-            Some(image) => Tensor::cat(&[image, &words], 1).unwrap(),
-            None => words,
+        let embeds = match (&self.image, &self.llava) {
+            (Some(image), _) => Tensor::cat(&[image, &words], 1).unwrap(),
+            (_, Some(llava)) => self.with_images(llava, &ids, &words),
+            _ => words,
         };
         let mask = self.io(&format!("{batch}.attention_mask")).to_dtype(DType::F32).unwrap();
         Assembled { embeds, mask }
+    }
+
+    /// Images in the places of their tokens, in order over the whole batch.
+    fn with_images(&self, llava: &Llava, ids: &Tensor, words: &Tensor) -> Tensor {
+        let features = llava.image_features(&self.io("pixel_values"), &mut Tap::none()).unwrap();
+        let visual = llava.visual_tokens(&features, &mut Tap::none()).unwrap().flatten(0, 1).unwrap();
+        let ids: Vec<i64> = ids.flatten_all().unwrap().to_vec1().unwrap();
+        let mut next = ids.len() as u32;
+        let row = |(i, &id): (usize, &i64)| {
+            if id != i64::from(llava.config().image_token) {
+                return i as u32;
+            }
+            next += 1;
+            next - 1
+        };
+        let rows: Vec<u32> = ids.iter().enumerate().map(row).collect();
+        assert_eq!(next as usize, ids.len() + visual.dim(0).unwrap());
+        let table = Tensor::cat(&[&words.flatten(0, 1).unwrap(), &visual], 0).unwrap();
+        let rows = Tensor::new(rows, &Device::Cpu).unwrap();
+        table.index_select(&rows, 0).unwrap().reshape(words.shape()).unwrap()
     }
 
     /// The positions that the forward pass of transformers counts for a mask.
@@ -199,8 +240,34 @@ impl Report {
     }
 }
 
+/// Vision tower and projector of LLaVA. It computes no layer behind the one that the projector reads, but another LLaVA may.
+fn check_llava(case: &Case<'_>, llava: &Llava, config: &str, report: &mut Report) {
+    let stages_of = |llava: &Llava| {
+        let mut stages = BTreeMap::new();
+        let mut look = |name: &str, value: &Tensor| {
+            stages.insert(name.to_string(), value.clone());
+        };
+        case.of_llava(llava, &mut Tap::new(&mut look));
+        stages
+    };
+    let stages = stages_of(llava);
+    let of_all = stages_of(&case.set.llava(config, |config| config.vision_feature_layer = -1));
+    report.against(case, "image_features", &stages["image_features"], ACTIVATION);
+    for name in case.set.names().filter(|n| n.starts_with("vision.") || n.starts_with("projector.")) {
+        let tolerance = if name.starts_with("vision.") { CLIP } else { ACTIVATION };
+        let is_behind = name.starts_with("vision.layer.") && !stages.contains_key(name);
+        match if is_behind { of_all.get(name) } else { stages.get(name) } {
+            Some(ours) => report.close(name, ours, &case.io(name), tolerance),
+            None => report.fail(format!("{name}: no such stage")),
+        }
+    }
+}
+
 /// Vision tower and Q-Former, and the rows of both batches at every layer.
-fn check_stages(case: &Case<'_>, report: &mut Report) {
+fn check_stages(case: &Case<'_>, config: &str, report: &mut Report) {
+    if let Some(llava) = &case.llava {
+        check_llava(case, llava, config, report);
+    }
     if let Some(blip) = &case.blip {
         let mut stages = BTreeMap::new();
         let mut look = |name: &str, value: &Tensor| {
@@ -562,7 +629,7 @@ fn for_all_sets(check: impl Fn(&Case<'_>, &mut Report)) {
 #[test]
 fn every_stage_agrees() {
     for_all_sets(|case, report| {
-        check_stages(case, report);
+        check_stages(case, "config.json", report);
         check_rotary(case, report);
     });
 }
@@ -591,7 +658,7 @@ fn the_config_of_transformers_4_gives_the_same_model() {
     for set in sets_of(&KINDS).iter().filter(|set| set.dir.join("config_hf4.json").exists()) {
         report.enter(&format!("{} (config_hf4.json)", set.name));
         let case = Case::new(set, "config_hf4.json");
-        check_stages(&case, &mut report);
+        check_stages(&case, "config_hf4.json", &mut report);
         check_scores(&case, &mut report);
     }
     report.finish();
@@ -638,7 +705,7 @@ fn every_tensor_of_every_set_is_an_input_or_checked() {
                 "noprompt" if leaf == "first_ids" => true,
                 _ if group.ends_with("greedy") || group.starts_with("beam3") => generated.contains(&leaf),
                 part if part.starts_with("soft") => soft.contains(&leaf),
-                part => ["vision", "qformer"].contains(&part),
+                part => ["vision", "qformer", "projector"].contains(&part),
             };
             assert!(known, "{}: nothing checks `{name}`", set.name);
         }
