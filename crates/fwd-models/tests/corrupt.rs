@@ -128,7 +128,7 @@ fn configurations_that_cannot_be_built() {
     for (from, to, expected) in [
         (r#""model_type": "t5""#, r#""model_type": "gpt_neox""#, "the language model is `gpt_neox`"),
         (r#""num_heads": 4"#, r#""num_heads": 0"#, "text_config.num_heads must not be 0"),
-        (r#""dense_act_fn": "gelu_new""#, r#""dense_act_fn": "silu""#, "activation `silu` is not known"),
+        (r#""dense_act_fn": "gelu_new""#, r#""dense_act_fn": "mish""#, "activation `mish` is not known"),
         (r#""num_attention_heads": 4"#, r#""num_attention_heads": 5"#, "is not a multiple of 5 heads"),
         (r#""model_type": "instructblip""#, r#""model_type": "llava""#, "config.json"),
         (r#""d_model": 32"#, r#""d_model": "wide""#, "config.json"),

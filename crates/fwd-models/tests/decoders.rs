@@ -664,6 +664,104 @@ fn the_config_of_transformers_4_gives_the_same_model() {
     report.finish();
 }
 
+/// The gradient to a prompt in f64, in front and behind `BOS` (behind the image where there is one), in a batch with padding.
+#[test]
+fn the_gradient_to_a_prompt_is_that_of_finite_differences() {
+    for set in sets_of(&KINDS) {
+        let case = Case::new(&set, "config.json");
+        let wide = |input: &LanguageInput| {
+            let segments = input
+                .segments()
+                .iter()
+                .map(|s| Segment::new(s.kind, s.embeds.to_dtype(DType::F64).unwrap(), &s.mask).unwrap());
+            LanguageInput::new(segments.collect()).unwrap().with_prompt_at(input.prompt_at()).unwrap()
+        };
+        let behind = match &case.blip {
+            Some(_) => case.input().with_prompt_at(1).unwrap(),
+            None => case.input_after_bos(),
+        };
+        for input in [wide(&case.input()), wide(&behind)] {
+            let prompt =
+                Var::from_tensor(&case.io("soft_shared.prompt").to_dtype(DType::F64).unwrap()).unwrap();
+            let gradient = gradient_of(&case.loss(&input, &prompt), &prompt).flatten_all().unwrap();
+            let gradient: Vec<f64> = gradient.to_vec1().unwrap();
+            let values: Vec<f64> = prompt.flatten_all().unwrap().to_vec1().unwrap();
+            let largest = gradient.iter().fold(0f64, |m, g| m.max(g.abs()));
+            assert!(largest > 1e-4, "{}: the prompt does not matter: {largest:.1e}", set.name);
+            for i in (0..values.len()).step_by(values.len() / 12) {
+                let at = |step: f64| {
+                    let mut values = values.clone();
+                    values[i] += step;
+                    let prompt = Tensor::from_vec(values, prompt.shape(), &Device::Cpu).unwrap();
+                    case.loss(&input, &prompt).to_scalar::<f64>().unwrap()
+                };
+                let difference = (at(1e-5) - at(-1e-5)) / 2e-5;
+                let off = (gradient[i] - difference).abs();
+                assert!(
+                    off <= 1e-7 * largest,
+                    "{}: coordinate {i} is off by {off:.1e} of {largest:.1e}",
+                    set.name
+                );
+            }
+        }
+    }
+}
+
+/// Of an input that is longer than the model has positions for, the error says how long both are.
+#[test]
+fn what_is_too_long_is_refused_with_numbers() {
+    for set in sets_of(&KINDS) {
+        let case = Case::new(&set, "config.json");
+        let most = case.language.max_tokens().unwrap();
+        let d = case.language.d_model();
+        let input = |n: usize| {
+            let words = Tensor::zeros((1, n, d), DType::F32, &Device::Cpu).unwrap();
+            LanguageInput::new(vec![Segment::full(SegmentKind::Text, words).unwrap()]).unwrap()
+        };
+        let labels = Tensor::new(&[[5i64]], &Device::Cpu).unwrap();
+        case.language.score(&input(most), &labels, &mut Tap::none()).unwrap();
+        let error = case.language.score(&input(most + 1), &labels, &mut Tap::none()).unwrap_err().to_string();
+        for part in [format!("{} tokens", most + 1), format!("more than the {most}")] {
+            assert!(error.contains(&part), "`{part}` is missing in: {error}");
+        }
+        // An answer that would end beyond is refused at the token that has no position.
+        let config = |n: usize| GenerationConfig {
+            min_new_tokens: n,
+            ..GenerationConfig::greedy(n, case.tokens.clone())
+        };
+        generate(&case.language, &input(most), &config(1), None).unwrap();
+        let error = generate(&case.language, &input(most), &config(2), None).unwrap_err().to_string();
+        assert!(error.contains(&format!("{} tokens", most + 1)), "{error}");
+    }
+}
+
+/// Full fine-tuning asks for every parameter by its name, and each gets a gradient.
+#[test]
+fn every_parameter_can_be_trained() {
+    for set in sets_of(&KINDS) {
+        let case = Case::new(&set, "config.json");
+        let prefix = if case.blip.is_some() { "language_model" } else { "" };
+        let (dtype, device) = (fwd_models::WeightDtype::F32, Device::Cpu);
+        let mut checkpoint = fwd_models::Checkpoint::open(&set.dir, dtype, &device).unwrap();
+        let mut source = |name: &str, shape: &[usize]| {
+            let values = fwd_models::Weights::get(&mut checkpoint, name, shape)?;
+            Ok(values.flatten_all()?.to_vec1()?)
+        };
+        let build =
+            |weights: &mut dyn fwd_models::Weights| CausalLm::new(&case.config, weights, prefix).map(drop);
+        let trainable = fwd_models::Trainable::record(&mut source, &Device::Cpu, build).unwrap();
+        let mut tracked = trainable.tracked(&Device::Cpu).unwrap();
+        let model = case.language.with_parameters(&mut tracked, prefix).unwrap().unwrap();
+        let (input, labels) = (case.input(), case.labels());
+        let loss = model.score(&input, &labels, &mut Tap::none()).unwrap().loss;
+        let frozen = case.language.score(&input, &labels, &mut Tap::none()).unwrap().loss;
+        let off = (loss.to_scalar::<f32>().unwrap() - frozen.to_scalar::<f32>().unwrap()).abs();
+        assert!(f64::from(off) < LOSS, "{}: the trained model is off by {off:.1e}", set.name);
+        let gradient = tracked.gradient(&loss).unwrap();
+        assert!(trainable.names().count() > 10 && gradient.loss().is_finite(), "{}", set.name);
+    }
+}
+
 /// The loader of a directory finds the same model, and has a use for every tensor in it.
 #[test]
 fn a_language_model_alone_is_loaded_from_its_directory() {
