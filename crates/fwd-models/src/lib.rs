@@ -15,8 +15,8 @@ mod weights;
 
 pub use bridge::{QFormer, QFormerText};
 pub use config::{
-    LlamaConfig, ModelConfig, ModelKind, OneOrMany, OptConfig, QFormerConfig, RopeConfig, SpecialTokens,
-    T5Config, TextConfig, VisionConfig, VisionKind, ignored_generation,
+    LlamaConfig, LlavaConfig, ModelConfig, ModelKind, OneOrMany, OptConfig, QFormerConfig, RopeConfig,
+    SpecialTokens, T5Config, TextConfig, VisionConfig, VisionKind, ignored_generation,
 };
 pub use error::{ModelError, Result, TensorProblems};
 pub use generate::{EarlyStopping, GenerationConfig, Hypothesis, OnStep, generate};
@@ -26,8 +26,8 @@ pub use language::{
     SegmentKind, T5, language_model, load_language_model,
 };
 pub use multimodal::{
-    Blip, FrozenFeatures, Instructions, MultimodalModel, PromptPlace, Reading, Sample, SampleSegment, load,
-    padded, reading,
+    Blip, FrozenFeatures, Instructions, Llava, MultimodalModel, PromptPlace, Reading, Sample, SampleSegment,
+    load, padded, reading,
 };
 pub use promptable::answer;
 pub use tap::Tap;

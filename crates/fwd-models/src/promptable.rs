@@ -6,7 +6,7 @@
 use crate::error::{ModelError, Result};
 use crate::generate::{GenerationConfig, Hypothesis, generate};
 use crate::language::LanguageInput;
-use crate::multimodal::{Blip, MultimodalModel, Sample, padded};
+use crate::multimodal::{Blip, Llava, MultimodalModel, Sample, padded};
 use crate::tap::Tap;
 use candle_core::{Device, Tensor, Var};
 use fwd_ops::IGNORE_INDEX;
@@ -55,26 +55,32 @@ impl FrozenModel for dyn MultimodalModel + '_ {
     }
 }
 
-impl FrozenModel for Blip {
-    type Features = Sample;
-    type Error = ModelError;
+/// What every model does as a [`MultimodalModel`].
+macro_rules! frozen_model {
+    ($($model:ty),*) => {$(
+        impl FrozenModel for $model {
+            type Features = Sample;
+            type Error = ModelError;
 
-    fn dims(&self) -> Dims {
-        self.prompt_dims()
-    }
+            fn dims(&self) -> Dims {
+                self.prompt_dims()
+            }
 
-    fn embeddings<'s>(&'s self, sample: &'s Sample) -> Result<Embeddings<'s>> {
-        (self as &dyn MultimodalModel).embeddings(sample)
-    }
+            fn embeddings<'s>(&'s self, sample: &'s Sample) -> Result<Embeddings<'s>> {
+                (self as &dyn MultimodalModel).embeddings(sample)
+            }
 
-    fn queries<'s>(&'s self, sample: &'s Sample) -> Result<Queries<'s>> {
-        (self as &dyn MultimodalModel).queries(sample)
-    }
+            fn queries<'s>(&'s self, sample: &'s Sample) -> Result<Queries<'s>> {
+                (self as &dyn MultimodalModel).queries(sample)
+            }
 
-    fn loss_gradient(&self, batch: &[&Sample], prompts: &PromptBatch) -> Result<LossGradient> {
-        (self as &dyn MultimodalModel).loss_gradient(batch, prompts)
-    }
+            fn loss_gradient(&self, batch: &[&Sample], prompts: &PromptBatch) -> Result<LossGradient> {
+                (self as &dyn MultimodalModel).loss_gradient(batch, prompts)
+            }
+        }
+    )*};
 }
+frozen_model!(Blip, Llava);
 
 /// The best answer to each sample of a batch behind its prompts.
 ///

@@ -128,7 +128,7 @@ fn configurations_that_cannot_be_built() {
     for (from, to, expected) in [
         (r#""model_type": "t5""#, r#""model_type": "gpt_neox""#, "the language model is `gpt_neox`"),
         (r#""num_heads": 4"#, r#""num_heads": 0"#, "text_config.num_heads must not be 0"),
-        (r#""dense_act_fn": "gelu_new""#, r#""dense_act_fn": "silu""#, "activation `silu` is not known"),
+        (r#""dense_act_fn": "gelu_new""#, r#""dense_act_fn": "mish""#, "activation `mish` is not known"),
         (r#""num_attention_heads": 4"#, r#""num_attention_heads": 5"#, "is not a multiple of 5 heads"),
         (r#""model_type": "instructblip""#, r#""model_type": "llava""#, "config.json"),
         (r#""d_model": 32"#, r#""d_model": "wide""#, "config.json"),
@@ -158,10 +158,10 @@ fn the_architecture_is_found_by_name_and_an_unknown_one_is_refused_by_name() {
     assert!(model.bridge_reads_instruction());
     assert_eq!(model.image_size(), 28);
     copy.edit_text("config.json", |text| {
-        text.replace(r#""model_type": "instructblip""#, r#""model_type": "llava""#)
+        text.replace(r#""model_type": "instructblip""#, r#""model_type": "qwen2_vl""#)
     });
     let error = load().unwrap_err().to_string();
-    assert!(error.contains("config.json: model_type `llava` is not supported"), "{error}");
+    assert!(error.contains("config.json: model_type `qwen2_vl` is not supported"), "{error}");
     fs::write(copy.path("config.json"), "{}").unwrap();
     let error = with_cause(&load().unwrap_err());
     assert!(error.contains("config.json: missing field `model_type`"), "{error}");

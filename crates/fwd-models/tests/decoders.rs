@@ -1,6 +1,6 @@
-//! Parity of decoder-only language models with Hugging Face transformers: LLaMA and OPT alone and behind BLIP-2 and InstructBLIP. Every
-//! tensor of every set of these kinds in `tests/fixtures/sets`, or in the folder that `FWD_ORACLE_DIR` names; with the feature `emulate`
-//! also as an emulated GPU computes them.
+//! Parity of decoder-only language models with Hugging Face transformers: LLaMA and OPT alone and behind BLIP-2, InstructBLIP and LLaVA.
+//! Every tensor of every set of these kinds in `tests/fixtures/sets`, or in the folder that `FWD_ORACLE_DIR` names; with the feature
+//! `emulate` also as an emulated GPU computes them.
 //!
 //! Two paths are checked. The *literal* one puts together the rows that transformers was given, padding where it was, with the positions
 //! that its forward pass counts (LLaMA's counts padding, OPT's does not), and compares each stage. The *product's* one gives the model a
@@ -15,18 +15,20 @@ use common::{Report, Set, abs_max, sets_of};
 use fwd_linalg::{AdamW, AdamWState};
 use fwd_models::{
     Assembled, Blip, CausalLm, EarlyStopping, GenerationConfig, Hypothesis, Instructions, LanguageInput,
-    LanguageModel, MultimodalModel, QFormerText, Segment, SegmentKind, SpecialTokens, Tap, TextConfig,
+    LanguageModel, Llava, MultimodalModel, QFormerText, Segment, SegmentKind, SpecialTokens, Tap, TextConfig,
     generate, load_language_model,
 };
 use fwd_ops::IGNORE_INDEX;
 use std::collections::BTreeMap;
 
-const KINDS: [&str; 3] = ["llama", "blip2-opt", "instructblip-vicuna"];
+const KINDS: [&str; 4] = ["llama", "blip2-opt", "instructblip-vicuna", "llava"];
 
 /// Largest error of an activation; f32 itself is up to 4.7e-5 away from f64 on these sets.
 const ACTIVATION: f64 = 1e-4;
 /// Largest error of the first layer: a wrong ε of a norm moves it by 6e-5, f32 itself by 1.4e-5.
 const FIRST_LAYER: f64 = 3e-5;
+/// Largest error of the vision tower of LLaVA: a wrong ε moves its first layer by 5e-5, f32 itself by 7e-6.
+const CLIP: f64 = 2e-5;
 const LOSS: f64 = 1e-5;
 /// Largest error of dLoss/dP relative to its largest element.
 const GRADIENT: f64 = 1e-4;
@@ -38,6 +40,7 @@ struct Case<'a> {
     config: TextConfig,
     /// The whole model, where there is an image.
     blip: Option<Blip>,
+    llava: Option<Llava>,
     tokens: SpecialTokens,
     /// `(batch, n, d)`: the image as the language model reads it.
     image: Option<Tensor>,
@@ -51,13 +54,16 @@ fn qformer_text(set: &Set) -> Option<QFormerText> {
 impl<'a> Case<'a> {
     fn new(set: &'a Set, config_file: &str) -> Self {
         let (language, config) = set.causal(config_file);
-        let blip = set.has("pixel_values").then(|| set.model(config_file));
-        let tokens = match &blip {
-            Some(blip) => blip.special_tokens().clone(),
-            None => SpecialTokens::read(&set.dir.join("generation_config.json"), &config).unwrap(),
+        let is_llava = set.kind() == "llava";
+        let blip = (set.has("pixel_values") && !is_llava).then(|| set.model(config_file));
+        let llava = is_llava.then(|| set.llava(config_file, |_| ()));
+        let tokens = match (&blip, &llava) {
+            (Some(blip), _) => blip.special_tokens().clone(),
+            (_, Some(llava)) => llava.special_tokens().clone(),
+            _ => SpecialTokens::read(&set.dir.join("generation_config.json"), &config).unwrap(),
         };
         assert_eq!((tokens.eos.clone(), tokens.pad), (vec![set.eos_and_pad().0], set.eos_and_pad().1));
-        let mut case = Self { set, language, config, blip, tokens, image: None };
+        let mut case = Self { set, language, config, blip, llava, tokens, image: None };
         case.image = case.blip.as_ref().map(|_| {
             let input = case.input();
             input.segments()[0].embeds.clone()
@@ -73,8 +79,18 @@ impl<'a> Case<'a> {
         self.image.as_ref().map_or(0, |image| image.dims()[1])
     }
 
-    /// The question: image, then `BOS` and words.
+    /// The question as LLaVA reads it, with the stages on the way.
+    fn of_llava(&self, llava: &Llava, tap: &mut Tap<'_>) -> LanguageInput {
+        let (ids, mask) = (self.io("gen.input_ids"), self.io("gen.attention_mask"));
+        let instructions = Instructions { ids, mask, qformer: None };
+        llava.features(&self.io("pixel_values"), &instructions, tap).unwrap().input
+    }
+
+    /// The question: image, then `BOS` and words; or `BOS`, and words and images as they stand in LLaVA's text.
     fn input(&self) -> LanguageInput {
+        if let Some(llava) = &self.llava {
+            return self.of_llava(llava, &mut Tap::none()).with_prompt_at(0).unwrap();
+        }
         let (ids, mask) = (self.io("gen.input_ids"), self.io("gen.attention_mask"));
         match &self.blip {
             Some(blip) => {
@@ -91,6 +107,9 @@ impl<'a> Case<'a> {
 
     /// The question in two segments, of which the first is `BOS`, behind which prompts go.
     fn input_after_bos(&self) -> LanguageInput {
+        if let Some(llava) = &self.llava {
+            return self.of_llava(llava, &mut Tap::none());
+        }
         let (ids, mask) = (self.io("gen.input_ids"), self.io("gen.attention_mask"));
         let rows: Vec<Vec<i64>> = ids.to_vec2().unwrap();
         let masks: Vec<Vec<i64>> = mask.to_vec2().unwrap();
@@ -127,12 +146,33 @@ impl<'a> Case<'a> {
         let n = self.n_image();
         let words = ids.narrow(1, n, ids.dim(1).unwrap() - n).unwrap().contiguous().unwrap();
         let words = self.language.embed(&words).unwrap();
-        let embeds = match &self.image {
-            Some(image) => Tensor::cat(&[image, &words], 1).unwrap(),
-            None => words,
+        let embeds = match (&self.image, &self.llava) {
+            (Some(image), _) => Tensor::cat(&[image, &words], 1).unwrap(),
+            (_, Some(llava)) => self.with_images(llava, &ids, &words),
+            _ => words,
         };
         let mask = self.io(&format!("{batch}.attention_mask")).to_dtype(DType::F32).unwrap();
         Assembled { embeds, mask }
+    }
+
+    /// Images in the places of their tokens, in order over the whole batch.
+    fn with_images(&self, llava: &Llava, ids: &Tensor, words: &Tensor) -> Tensor {
+        let features = llava.image_features(&self.io("pixel_values"), &mut Tap::none()).unwrap();
+        let visual = llava.visual_tokens(&features, &mut Tap::none()).unwrap().flatten(0, 1).unwrap();
+        let ids: Vec<i64> = ids.flatten_all().unwrap().to_vec1().unwrap();
+        let mut next = ids.len() as u32;
+        let row = |(i, &id): (usize, &i64)| {
+            if id != i64::from(llava.config().image_token) {
+                return i as u32;
+            }
+            next += 1;
+            next - 1
+        };
+        let rows: Vec<u32> = ids.iter().enumerate().map(row).collect();
+        assert_eq!(next as usize, ids.len() + visual.dim(0).unwrap());
+        let table = Tensor::cat(&[&words.flatten(0, 1).unwrap(), &visual], 0).unwrap();
+        let rows = Tensor::new(rows, &Device::Cpu).unwrap();
+        table.index_select(&rows, 0).unwrap().reshape(words.shape()).unwrap()
     }
 
     /// The positions that the forward pass of transformers counts for a mask.
@@ -199,8 +239,34 @@ impl Report {
     }
 }
 
+/// Vision tower and projector of LLaVA. It computes no layer behind the one that the projector reads, but another LLaVA may.
+fn check_llava(case: &Case<'_>, llava: &Llava, config: &str, report: &mut Report) {
+    let stages_of = |llava: &Llava| {
+        let mut stages = BTreeMap::new();
+        let mut look = |name: &str, value: &Tensor| {
+            stages.insert(name.to_string(), value.clone());
+        };
+        case.of_llava(llava, &mut Tap::new(&mut look));
+        stages
+    };
+    let stages = stages_of(llava);
+    let of_all = stages_of(&case.set.llava(config, |config| config.vision_feature_layer = -1));
+    report.against(case, "image_features", &stages["image_features"], ACTIVATION);
+    for name in case.set.names().filter(|n| n.starts_with("vision.") || n.starts_with("projector.")) {
+        let tolerance = if name.starts_with("vision.") { CLIP } else { ACTIVATION };
+        let is_behind = name.starts_with("vision.layer.") && !stages.contains_key(name);
+        match if is_behind { of_all.get(name) } else { stages.get(name) } {
+            Some(ours) => report.close(name, ours, &case.io(name), tolerance),
+            None => report.fail(format!("{name}: no such stage")),
+        }
+    }
+}
+
 /// Vision tower and Q-Former, and the rows of both batches at every layer.
-fn check_stages(case: &Case<'_>, report: &mut Report) {
+fn check_stages(case: &Case<'_>, config: &str, report: &mut Report) {
+    if let Some(llava) = &case.llava {
+        check_llava(case, llava, config, report);
+    }
     if let Some(blip) = &case.blip {
         let mut stages = BTreeMap::new();
         let mut look = |name: &str, value: &Tensor| {
@@ -562,7 +628,7 @@ fn for_all_sets(check: impl Fn(&Case<'_>, &mut Report)) {
 #[test]
 fn every_stage_agrees() {
     for_all_sets(|case, report| {
-        check_stages(case, report);
+        check_stages(case, "config.json", report);
         check_rotary(case, report);
     });
 }
@@ -591,10 +657,108 @@ fn the_config_of_transformers_4_gives_the_same_model() {
     for set in sets_of(&KINDS).iter().filter(|set| set.dir.join("config_hf4.json").exists()) {
         report.enter(&format!("{} (config_hf4.json)", set.name));
         let case = Case::new(set, "config_hf4.json");
-        check_stages(&case, &mut report);
+        check_stages(&case, "config_hf4.json", &mut report);
         check_scores(&case, &mut report);
     }
     report.finish();
+}
+
+/// The gradient to a prompt in f64, in front and behind `BOS` (behind the image where there is one), in a batch with padding.
+#[test]
+fn the_gradient_to_a_prompt_is_that_of_finite_differences() {
+    for set in sets_of(&KINDS) {
+        let case = Case::new(&set, "config.json");
+        let wide = |input: &LanguageInput| {
+            let segments = input
+                .segments()
+                .iter()
+                .map(|s| Segment::new(s.kind, s.embeds.to_dtype(DType::F64).unwrap(), &s.mask).unwrap());
+            LanguageInput::new(segments.collect()).unwrap().with_prompt_at(input.prompt_at()).unwrap()
+        };
+        let behind = match &case.blip {
+            Some(_) => case.input().with_prompt_at(1).unwrap(),
+            None => case.input_after_bos(),
+        };
+        for input in [wide(&case.input()), wide(&behind)] {
+            let prompt =
+                Var::from_tensor(&case.io("soft_shared.prompt").to_dtype(DType::F64).unwrap()).unwrap();
+            let gradient = gradient_of(&case.loss(&input, &prompt), &prompt).flatten_all().unwrap();
+            let gradient: Vec<f64> = gradient.to_vec1().unwrap();
+            let values: Vec<f64> = prompt.flatten_all().unwrap().to_vec1().unwrap();
+            let largest = gradient.iter().fold(0f64, |m, g| m.max(g.abs()));
+            assert!(largest > 1e-4, "{}: the prompt does not matter: {largest:.1e}", set.name);
+            for i in (0..values.len()).step_by(values.len() / 12) {
+                let at = |step: f64| {
+                    let mut values = values.clone();
+                    values[i] += step;
+                    let prompt = Tensor::from_vec(values, prompt.shape(), &Device::Cpu).unwrap();
+                    case.loss(&input, &prompt).to_scalar::<f64>().unwrap()
+                };
+                let difference = (at(1e-5) - at(-1e-5)) / 2e-5;
+                let off = (gradient[i] - difference).abs();
+                assert!(
+                    off <= 1e-7 * largest,
+                    "{}: coordinate {i} is off by {off:.1e} of {largest:.1e}",
+                    set.name
+                );
+            }
+        }
+    }
+}
+
+/// Of an input that is longer than the model has positions for, the error says how long both are.
+#[test]
+fn what_is_too_long_is_refused_with_numbers() {
+    for set in sets_of(&KINDS) {
+        let case = Case::new(&set, "config.json");
+        let most = case.language.max_tokens().unwrap();
+        let d = case.language.d_model();
+        let input = |n: usize| {
+            let words = Tensor::zeros((1, n, d), DType::F32, &Device::Cpu).unwrap();
+            LanguageInput::new(vec![Segment::full(SegmentKind::Text, words).unwrap()]).unwrap()
+        };
+        let labels = Tensor::new(&[[5i64]], &Device::Cpu).unwrap();
+        case.language.score(&input(most), &labels, &mut Tap::none()).unwrap();
+        let error = case.language.score(&input(most + 1), &labels, &mut Tap::none()).unwrap_err().to_string();
+        for part in [format!("{} tokens", most + 1), format!("more than the {most}")] {
+            assert!(error.contains(&part), "`{part}` is missing in: {error}");
+        }
+        // An answer that would end beyond is refused at the token that has no position.
+        let config = |n: usize| GenerationConfig {
+            min_new_tokens: n,
+            ..GenerationConfig::greedy(n, case.tokens.clone())
+        };
+        generate(&case.language, &input(most), &config(1), None).unwrap();
+        let error = generate(&case.language, &input(most), &config(2), None).unwrap_err().to_string();
+        assert!(error.contains(&format!("{} tokens", most + 1)), "{error}");
+    }
+}
+
+/// Full fine-tuning asks for every parameter by its name, and each gets a gradient.
+#[test]
+fn every_parameter_can_be_trained() {
+    for set in sets_of(&KINDS) {
+        let case = Case::new(&set, "config.json");
+        let prefix = if set.has("pixel_values") { "language_model" } else { "" };
+        let (dtype, device) = (fwd_models::WeightDtype::F32, Device::Cpu);
+        let mut checkpoint = fwd_models::Checkpoint::open(&set.dir, dtype, &device).unwrap();
+        let mut source = |name: &str, shape: &[usize]| {
+            let values = fwd_models::Weights::get(&mut checkpoint, name, shape)?;
+            Ok(values.flatten_all()?.to_vec1()?)
+        };
+        let build =
+            |weights: &mut dyn fwd_models::Weights| CausalLm::new(&case.config, weights, prefix).map(drop);
+        let trainable = fwd_models::Trainable::record(&mut source, &Device::Cpu, build).unwrap();
+        let mut tracked = trainable.tracked(&Device::Cpu).unwrap();
+        let model = case.language.with_parameters(&mut tracked, prefix).unwrap().unwrap();
+        let (input, labels) = (case.input(), case.labels());
+        let loss = model.score(&input, &labels, &mut Tap::none()).unwrap().loss;
+        let frozen = case.language.score(&input, &labels, &mut Tap::none()).unwrap().loss;
+        let off = (loss.to_scalar::<f32>().unwrap() - frozen.to_scalar::<f32>().unwrap()).abs();
+        assert!(f64::from(off) < LOSS, "{}: the trained model is off by {off:.1e}", set.name);
+        let gradient = tracked.gradient(&loss).unwrap();
+        assert!(trainable.names().count() > 10 && gradient.loss().is_finite(), "{}", set.name);
+    }
 }
 
 /// The loader of a directory finds the same model, and has a use for every tensor in it.
@@ -638,7 +802,7 @@ fn every_tensor_of_every_set_is_an_input_or_checked() {
                 "noprompt" if leaf == "first_ids" => true,
                 _ if group.ends_with("greedy") || group.starts_with("beam3") => generated.contains(&leaf),
                 part if part.starts_with("soft") => soft.contains(&leaf),
-                part => ["vision", "qformer"].contains(&part),
+                part => ["vision", "qformer", "projector"].contains(&part),
             };
             assert!(known, "{}: nothing checks `{name}`", set.name);
         }

@@ -1,10 +1,11 @@
-//! `config.json` and `generation_config.json` of BLIP-2 and InstructBLIP as transformers 4.x and 5.x write them.
+//! `config.json` and `generation_config.json` of BLIP-2, InstructBLIP and LLaVA as transformers 4.x and 5.x write them.
 //!
 //! Fields that a file leaves out take the defaults of the Hugging Face classes.
 
 mod field;
 mod ignored;
 mod llama;
+mod llava;
 mod opt;
 mod qformer;
 mod rope;
@@ -16,6 +17,7 @@ mod vision;
 pub(crate) use field::{activation, read_json};
 pub use ignored::ignored_generation;
 pub use llama::LlamaConfig;
+pub use llava::LlavaConfig;
 pub use opt::OptConfig;
 pub use qformer::QFormerConfig;
 pub use rope::RopeConfig;
@@ -94,6 +96,11 @@ impl ModelConfig {
         at_most(&[("num_query_tokens", self.num_query_tokens, LENGTH)])?;
         self.text.check()?;
         self.vision.check()?;
+        if self.vision.kind() == Some(VisionKind::Clip) {
+            return Err(
+                "vision_config.model_type `clip_vision_model` goes with LLaVA and not with a Q-Former".into(),
+            );
+        }
         self.qformer.check()
     }
 }

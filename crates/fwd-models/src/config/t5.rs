@@ -177,7 +177,7 @@ mod tests {
             Activation::GeluTanh
         );
         assert_eq!(text("{}").activation().unwrap(), Activation::Relu);
-        assert!(text(r#"{"feed_forward_proj": "gated-silu"}"#).activation().is_err());
+        assert!(text(r#"{"feed_forward_proj": "gated-mish"}"#).activation().is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::tap::Tap;
 use crate::weights::{Scope, Weights};
 use candle_core::{DType, Device, Tensor};
 use fwd_ops::{
-    AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights,
+    AttentionBias, AttentionSublayer, AttentionWeights, Embedding, FeedForwardSublayer, FeedForwardWeights,
     IGNORE_INDEX, Linear, Norm, Rotary, cross_entropy, embedding, in_pool,
 };
 use std::sync::Arc;
@@ -31,7 +31,8 @@ const OPT_OFFSET: i64 = 2;
 pub struct CausalLm {
     config: TextConfig,
     /// `(vocab, d_model)`.
-    words: Tensor,
+    words: Embedding,
+    device: Device,
     positions: Positions,
     pub(super) layers: Vec<Layer>,
     norm: Norm,
@@ -80,16 +81,19 @@ impl CausalLm {
     fn llama(config: &TextConfig, llama: &LlamaConfig, weights: &mut Scope<'_>) -> Result<Self> {
         let (vocab, d) = (llama.vocab_size, llama.hidden_size);
         let fail = |what: String| ModelError::Config { origin: "LLaMA configuration".into(), what };
-        let words = weights.get("model.embed_tokens.weight", &[vocab, d])?;
+        let words = weights.embedding("model.embed_tokens", vocab, d)?;
         let layers = (0..llama.num_hidden_layers)
             .map(|i| llama_layer(llama, weights.at(&format!("model.layers.{i}"))))
             .collect::<Result<Vec<_>>>()?;
-        let norm = weights.rms_norm("model.norm", d, llama.rms_norm_eps)?;
+        let norm = weights.get("model.norm.weight", &[d])?;
+        let device = norm.device().clone();
+        let norm = Norm::rms(norm, llama.rms_norm_eps)?;
         let head = head(llama.tie_word_embeddings, &words, weights, [vocab, d])?;
         let positions = Positions::Rotary(llama.inv_freq().map_err(fail)?.into());
         Ok(Self {
             config: config.clone(),
             words,
+            device,
             positions,
             layers,
             norm,
@@ -101,7 +105,7 @@ impl CausalLm {
     fn opt(config: &TextConfig, opt: &OptConfig, weights: &mut Scope<'_>) -> Result<Self> {
         let (vocab, d, max_tokens) = (opt.vocab_size, opt.hidden_size, opt.max_position_embeddings);
         let mut decoder = weights.at("model.decoder");
-        let words = decoder.get("embed_tokens.weight", &[vocab, d])?;
+        let words = decoder.embedding("embed_tokens", vocab, d)?;
         let table = decoder.get_f32("embed_positions.weight", &[max_tokens + OPT_OFFSET as usize, d])?;
         let layers = (0..opt.num_hidden_layers)
             .map(|i| opt_layer(opt, decoder.at(&format!("layers.{i}"))))
@@ -112,8 +116,9 @@ impl CausalLm {
             decoder.layer_norm("final_layer_norm", d, OptConfig::NORM_EPSILON)?
         };
         let head = head(opt.tie_word_embeddings, &words, weights, [vocab, d])?;
+        let device = table.device().clone();
         let positions = Positions::Learned(table);
-        Ok(Self { config: config.clone(), words, positions, layers, norm, head, max_tokens })
+        Ok(Self { config: config.clone(), words, device, positions, layers, norm, head, max_tokens })
     }
 
     /// The full names under which a checkpoint may keep copies of the embedding table, the table itself first.
@@ -239,7 +244,7 @@ impl LanguageModel for CausalLm {
     }
 
     fn device(&self) -> &Device {
-        self.words.device()
+        &self.device
     }
 
     fn is_encoder_decoder(&self) -> bool {
@@ -251,7 +256,7 @@ impl LanguageModel for CausalLm {
     }
 
     fn embed(&self, ids: &Tensor) -> Result<Tensor> {
-        Ok(embedding(&self.words, ids)?)
+        Ok(self.words.forward(ids)?)
     }
 
     fn score(&self, input: &LanguageInput, labels: &Tensor, tap: &mut Tap<'_>) -> Result<Scored> {
@@ -287,8 +292,12 @@ fn embedding_name(config: &TextConfig) -> &'static str {
     }
 }
 
-fn head(is_tied: bool, words: &Tensor, weights: &mut Scope<'_>, [vocab, d]: [usize; 2]) -> Result<Linear> {
-    if is_tied { Ok(Linear::new(words.clone(), None)?) } else { weights.linear("lm_head", vocab, d, false) }
+fn head(is_tied: bool, words: &Embedding, weights: &mut Scope<'_>, [vocab, d]: [usize; 2]) -> Result<Linear> {
+    if is_tied {
+        Ok(Linear::new(words.weight().clone(), None)?)
+    } else {
+        weights.linear("lm_head", vocab, d, false)
+    }
 }
 
 fn llama_layer(config: &LlamaConfig, mut weights: Scope<'_>) -> Result<Layer> {

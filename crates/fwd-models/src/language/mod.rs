@@ -15,7 +15,7 @@ mod t5;
 
 pub use decoder::CausalLm;
 pub use input::{Assembled, LanguageInput, PaddingSide, Segment, SegmentKind};
-pub(crate) use load::embedding_names;
+pub(crate) use load::{embedding_names, redundant};
 pub use load::{language_model, load_language_model};
 pub use model::{Decoding, LanguageModel, Scored};
 pub use t5::{Encoded, T5};

@@ -12,20 +12,20 @@ use crate::tap::Tap;
 use crate::weights::{Scope, Weights};
 use candle_core::{DType, Device, Tensor};
 use fwd_ops::{
-    AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights,
-    IGNORE_INDEX, KvCache, Linear, Norm, cross_entropy, embedding, in_pool, position_bias,
+    AttentionBias, AttentionSublayer, AttentionWeights, Embedding, FeedForwardSublayer, FeedForwardWeights,
+    IGNORE_INDEX, KvCache, Linear, Norm, cross_entropy, in_pool, position_bias,
 };
 use std::sync::Arc;
 
 /// The names of the table of embeddings, which encoder and decoder share.
-const EMBEDDINGS: [&str; 3] = ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
+const EMBEDDINGS: [&str; 3] = ["shared", "encoder.embed_tokens", "decoder.embed_tokens"];
 
 /// A T5: an encoder that reads a [`LanguageInput`] as it is concatenated, and a decoder that writes.
 #[derive(Debug, Clone)]
 pub struct T5 {
     config: T5Config,
     /// `(vocab, d_model)`.
-    shared: Tensor,
+    shared: Embedding,
     encoder: Stack,
     decoder: Stack,
     head: Linear,
@@ -82,18 +82,19 @@ impl T5 {
         let mut weights = Scope::new(weights, prefix);
         let (vocab, d) = (config.vocab_size, config.d_model);
         // Whoever drops tied copies may keep any of the three.
-        let shared_name = EMBEDDINGS.into_iter().find(|name| weights.has(name)).unwrap_or(EMBEDDINGS[0]);
-        let shared = weights.get(shared_name, &[vocab, d])?;
+        let is_there = |name: &&str| weights.has(&format!("{name}.weight"));
+        let shared_name = EMBEDDINGS.into_iter().find(is_there).unwrap_or(EMBEDDINGS[0]);
+        let shared = weights.embedding(shared_name, vocab, d)?;
         let head = if config.has_own_head() || weights.has("lm_head.weight") {
-            weights.get("lm_head.weight", &[vocab, d])?
+            weights.linear("lm_head", vocab, d, false)?
         } else {
-            shared.clone()
+            Linear::new(shared.weight().clone(), None)?
         };
         Ok(Self {
             shared,
             encoder: Stack::new(config, config.num_layers, Direction::Both, weights.at("encoder"))?,
             decoder: Stack::new(config, config.n_decoder_layers(), Direction::Back, weights.at("decoder"))?,
-            head: Linear::new(head, None)?,
+            head,
             head_scale: if config.scales_decoder_output() { (d as f64).powf(-0.5) } else { 1.0 },
             decoder_start: config.decoder_start_token_id.unwrap_or(0),
             config: config.clone(),
@@ -102,7 +103,8 @@ impl T5 {
 
     /// The full names under which checkpoints keep the one table of embeddings; the first that is there counts.
     pub(crate) fn embedding_names(prefix: &str) -> [String; 3] {
-        EMBEDDINGS.map(|name| if prefix.is_empty() { name.into() } else { format!("{prefix}.{name}") })
+        let dot = if prefix.is_empty() { "" } else { "." };
+        EMBEDDINGS.map(|name| format!("{prefix}{dot}{name}.weight"))
     }
 
     /// What the encoder makes of an input.
@@ -141,7 +143,7 @@ impl T5 {
         let self_bias = self.decoder.position_bias(0, n, n)?.causal();
         let cross_bias = AttentionBias::none().with_padding_mask(&encoded.mask)?;
         tap.see("t5.decoder_input_ids", decoder_ids);
-        let mut x = embedding(&self.shared, decoder_ids)?;
+        let mut x = self.shared.forward(decoder_ids)?;
         for (i, block) in self.decoder.blocks.iter().enumerate() {
             x = block.attention.forward(&x, &self_bias)?;
             if let Some((cross, key_value)) = &block.cross {
@@ -193,7 +195,7 @@ impl LanguageModel for T5 {
     }
 
     fn device(&self) -> &Device {
-        self.shared.device()
+        self.encoder.position_table.device()
     }
 
     fn is_encoder_decoder(&self) -> bool {
@@ -201,7 +203,7 @@ impl LanguageModel for T5 {
     }
 
     fn embed(&self, ids: &Tensor) -> Result<Tensor> {
-        Ok(embedding(&self.shared, ids)?)
+        Ok(self.shared.forward(ids)?)
     }
 
     fn score(&self, input: &LanguageInput, labels: &Tensor, tap: &mut Tap<'_>) -> Result<Scored> {
@@ -251,7 +253,7 @@ impl<'a> T5Decoding<'a> {
 impl Decoding for T5Decoding<'_> {
     fn step(&mut self, ids: &[u32]) -> Result<Tensor> {
         let T5 { shared, decoder, .. } = self.model;
-        let mut x = embedding(shared, &Tensor::from_slice(ids, (ids.len(), 1), &Device::Cpu)?)?;
+        let mut x = shared.forward(&Tensor::from_slice(ids, (ids.len(), 1), &Device::Cpu)?)?;
         let self_bias = decoder.position_bias(self.n_seen, 1, self.n_seen + 1)?;
         for (block, (cache, key_value)) in decoder.blocks.iter().zip(&mut self.blocks) {
             x = block.attention.step(&x, cache, &self_bias)?;

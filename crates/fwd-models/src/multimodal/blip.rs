@@ -9,7 +9,9 @@ use super::model::{Instructions, MultimodalModel, Reading};
 use crate::bridge::{Projection, QFormer, QFormerText};
 use crate::config::{ModelConfig, ModelKind, SpecialTokens, TextConfig};
 use crate::error::{ModelError, Result};
-use crate::language::{LanguageInput, LanguageModel, Segment, SegmentKind, embedding_names, language_model};
+use crate::language::{
+    LanguageInput, LanguageModel, Segment, SegmentKind, embedding_names, language_model, redundant,
+};
 use crate::tap::Tap;
 use crate::vision::{Neck, VisionTower};
 use crate::weights::{Checkpoint, Redundant, Scope, WeightDtype, Weights};
@@ -70,7 +72,7 @@ impl Blip {
         let mut checkpoint = Checkpoint::open(dir, dtype, device)?;
         let model = Self::new(config, &mut checkpoint)?;
         let embeddings = embedding_names(&model.config.text, LANGUAGE);
-        checkpoint.finish(|name| redundant(name, &embeddings))?;
+        checkpoint.finish(|name| redundant_of_blip(name, &embeddings))?;
         Ok(Self { tokens, ..model })
     }
 
@@ -311,11 +313,8 @@ impl MultimodalModel for Blip {
     }
 }
 
-/// What a tensor that published checkpoints hold beside what the model needs must be: a copy of the tied embedding, or an index
-/// buffer.
-fn redundant<'a>(name: &str, embeddings: &'a [String]) -> Option<Redundant<'a>> {
-    if embeddings.iter().any(|embedding| embedding == name) {
-        return Some(Redundant::CopyOf(embeddings));
-    }
-    (name == "qformer.embeddings.position_ids").then_some(Redundant::Positions)
+/// As [`redundant`] of the language model, and an index buffer of the Q-Former.
+fn redundant_of_blip<'a>(name: &str, embeddings: &'a [String]) -> Option<Redundant<'a>> {
+    let positions = (name == "qformer.embeddings.position_ids").then_some(Redundant::Positions);
+    positions.or_else(|| redundant(name, embeddings))
 }

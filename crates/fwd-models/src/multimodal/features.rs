@@ -11,7 +11,8 @@ use fwd_ops::IGNORE_INDEX;
 pub struct FrozenFeatures {
     /// The language model's input without prompts, visual tokens and instruction in the order in which it reads them.
     pub input: LanguageInput,
-    /// `(batch, d_v)`: the pooled output of the vision tower, the image query of a prompt pool.
+    /// `(batch, d_v)`: the pooled output of the vision tower, the image query of a prompt pool; the mean of several images, and zeros for
+    /// a sample without one.
     pub image_query: Tensor,
     /// `(batch, d_t)`: the masked mean of the instruction's embeddings, the text query of a prompt pool.
     pub text_query: Tensor,

@@ -1,8 +1,9 @@
 //! A model directory by the name of its architecture.
 
 use super::blip::Blip;
+use super::llava::Llava;
 use super::model::{MultimodalModel, Reading};
-use crate::config::{ModelConfig, read_json};
+use crate::config::{LlavaConfig, ModelConfig, read_json};
 use crate::error::{ModelError, Result};
 use crate::weights::WeightDtype;
 use candle_core::Device;
@@ -23,13 +24,14 @@ pub fn reading(dir: &Path) -> Result<Reading> {
     let Architecture { model_type } = read_json(&path)?;
     match model_type.as_str() {
         "blip-2" | "instructblip" => Ok(ModelConfig::read(&path)?.reading()),
+        "llava" => Ok(LlavaConfig::read(&path)?.reading()),
         _ => Err(unsupported(&path, &model_type)),
     }
 }
 
 fn unsupported(path: &Path, model_type: &str) -> ModelError {
     let what = format!(
-        "model_type `{}` is not supported; `blip-2` and `instructblip` are",
+        "model_type `{}` is not supported; `blip-2`, `instructblip` and `llava` are",
         model_type.chars().take(60).collect::<String>().escape_debug()
     );
     ModelError::Config { origin: path.display().to_string(), what }
@@ -39,13 +41,14 @@ fn unsupported(path: &Path, model_type: &str) -> ModelError {
 ///
 /// # Errors
 /// [`ModelError::Directory`] for what is no model directory, [`ModelError::Config`] that names an architecture which this crate does
-/// not have, else those of [`Blip::load`].
+/// not have, else those of [`Blip::load`] and [`Llava::load`].
 pub fn load(dir: &Path, dtype: WeightDtype, device: &Device) -> Result<Box<dyn MultimodalModel>> {
     check_directory(dir)?;
     let path = dir.join("config.json");
     let Architecture { model_type } = read_json(&path)?;
     match model_type.as_str() {
         "blip-2" | "instructblip" => Ok(Box::new(Blip::load(dir, dtype, device)?)),
+        "llava" => Ok(Box::new(Llava::load(dir, dtype, device)?)),
         _ => Err(unsupported(&path, &model_type)),
     }
 }
@@ -70,7 +73,7 @@ fn check_directory(dir: &Path) -> Result<()> {
     } else if has("manifest.json") {
         "has a manifest.json and no config.json: it is a run and not a model"
     } else {
-        "is no model: it has no config.json; name the folder of a BLIP-2 or InstructBLIP in Hugging Face's layout"
+        "is no model: it has no config.json; name the folder of a BLIP-2, InstructBLIP or LLaVA in Hugging Face's layout"
     };
     Err(ModelError::Directory { dir: dir.into(), what: what.into() })
 }

@@ -12,12 +12,15 @@
 
 mod blip;
 mod features;
+mod llava;
 mod load;
 mod model;
 mod sample;
+mod spelling;
 
 pub use blip::Blip;
 pub use features::FrozenFeatures;
+pub use llava::Llava;
 pub use load::{load, reading};
 pub use model::{Instructions, MultimodalModel, PromptPlace, Reading};
 pub use sample::{Sample, SampleSegment, padded};

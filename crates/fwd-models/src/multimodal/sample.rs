@@ -10,7 +10,8 @@ use std::borrow::Cow;
 pub struct Sample {
     /// The language model's input without prompts, in the order in which it reads it.
     pub segments: Vec<SampleSegment>,
-    /// `(d_v)`: the pooled output of the vision tower; empty without an image.
+    /// `(d_v)`: the pooled output of the vision tower, of several images their mean; zeros without an image, whose cosine with every key
+    /// is 0.
     pub image_query: Vec<f32>,
     /// `(d_t)`: the mean of the instruction's embeddings.
     pub text_query: Vec<f32>,
@@ -51,61 +52,122 @@ impl Sample {
     }
 }
 
-/// The input of a language model of width `d` for some samples.
-///
-/// Segment `i` of the batch has the tokens of each sample's next segment of that kind; a sample that has none there has only
-/// padding in it. Padding goes behind the tokens, except in the first of several segments: there it goes in front, where it
-/// lies between no real tokens.
+/// The input of a language model of width `d` for some samples, in the layout of [`columns`].
 pub(crate) fn batched(batch: &[&Sample], d: usize, device: &Device) -> Result<LanguageInput> {
     let is_misshapen = |s: &&Sample| s.segments.iter().any(|part| !part.embeds.len().is_multiple_of(d));
     if let Some(i) = batch.iter().position(is_misshapen) {
         return Err(ModelError::input("language input", format!("sample {i} does not have rows of {d}")));
     }
-    let columns = aligned(batch);
-    let n_columns = columns.len();
-    let segment = |(c, (kind, rows)): (usize, (SegmentKind, Vec<&[f32]>))| -> Result<Segment> {
-        let width = rows.iter().map(|row| row.len() / d).max().unwrap_or(0);
-        let is_left = c == 0 && n_columns > 1;
-        let (mut embeds, mut mask) = (Vec::with_capacity(rows.len() * width * d), Vec::new());
-        for row in rows {
-            let (n_real, n_padding) = (row.len() / d, width - row.len() / d);
-            let before = if is_left { n_padding } else { 0 };
+    let lengths = |s: &&Sample| s.segments.iter().map(|part| (part.kind, part.embeds.len() / d)).collect();
+    let segment = |column: &Column| -> Result<Segment> {
+        let mut embeds = Vec::with_capacity(batch.len() * column.width * d);
+        for (sample, cell) in batch.iter().zip(&column.cells) {
+            let row = cell.segment.map_or(&[][..], |i| &sample.segments[i].embeds);
+            let (before, after) = column.padding(cell);
             embeds.resize(embeds.len() + before * d, 0f32);
             embeds.extend_from_slice(row);
-            embeds.resize(embeds.len() + (n_padding - before) * d, 0f32);
-            mask.resize(mask.len() + before, 0f32);
-            mask.resize(mask.len() + n_real, 1f32);
-            mask.resize(mask.len() + n_padding - before, 0f32);
+            embeds.resize(embeds.len() + after * d, 0f32);
         }
-        let embeds = Tensor::from_vec(embeds, (batch.len(), width, d), device)?;
-        Segment::new(kind, embeds, &Tensor::from_vec(mask, (batch.len(), width), device)?)
+        let embeds = Tensor::from_vec(embeds, (batch.len(), column.width, d), device)?;
+        Segment::new(column.kind, embeds, &column.mask(device)?)
     };
-    LanguageInput::new(columns.into_iter().enumerate().map(segment).collect::<Result<_>>()?)
+    let columns = columns(&batch.iter().map(lengths).collect::<Vec<_>>());
+    LanguageInput::new(columns.iter().map(segment).collect::<Result<_>>()?)
 }
 
-/// The segments of a batch: a kind, and every sample's rows, empty where it has no segment of the kind at this place.
-/// Every sample's segments stay in order.
-fn aligned<'s>(batch: &[&'s Sample]) -> Vec<(SegmentKind, Vec<&'s [f32]>)> {
-    let of_sample =
-        |sample: &&'s Sample| sample.segments.iter().filter(|s| !s.embeds.is_empty()).collect::<Vec<_>>();
-    let segments: Vec<Vec<&'s SampleSegment>> = batch.iter().map(of_sample).collect();
-    let mut next = vec![0; batch.len()];
+/// The input of a language model whose tokens are rows of a table, in the layout of [`columns`]. Gradients go through to the table.
+///
+/// # Shapes
+/// `table (n, d)`; of each sample the segments in their order, each with the rows of its tokens.
+pub(crate) fn gathered(table: &Tensor, batch: &[Vec<(SegmentKind, Vec<u32>)>]) -> Result<LanguageInput> {
+    let (n, d) = table.dims2()?;
+    // Padding is the row of zeros behind the others.
+    let padding = u32::try_from(n).map_err(|_| ModelError::input("language input", "too many tokens"))?;
+    let table = Tensor::cat(&[table, &Tensor::zeros((1, d), table.dtype(), table.device())?], 0)?;
+    let lengths =
+        |sample: &Vec<(SegmentKind, Vec<u32>)>| sample.iter().map(|(k, rows)| (*k, rows.len())).collect();
+    let segment = |column: &Column| -> Result<Segment> {
+        let mut rows = Vec::with_capacity(batch.len() * column.width);
+        for (sample, cell) in batch.iter().zip(&column.cells) {
+            let (before, after) = column.padding(cell);
+            rows.extend(std::iter::repeat_n(padding, before));
+            rows.extend(cell.segment.map_or(&[][..], |i| &sample[i].1));
+            rows.extend(std::iter::repeat_n(padding, after));
+        }
+        let rows = Tensor::new(rows, table.device())?;
+        let embeds = table.index_select(&rows, 0)?.reshape((batch.len(), column.width, d))?;
+        Segment::new(column.kind, embeds, &column.mask(table.device())?)
+    };
+    let columns = columns(&batch.iter().map(lengths).collect::<Vec<_>>());
+    LanguageInput::new(columns.iter().map(segment).collect::<Result<_>>()?)
+}
+
+/// One segment of a batch.
+struct Column {
+    kind: SegmentKind,
+    /// Tokens of the longest sample.
+    width: usize,
+    /// Whether padding goes in front of the tokens.
+    is_left: bool,
+    /// One for each sample.
+    cells: Vec<Cell>,
+}
+
+/// What a sample has at one segment of a batch.
+struct Cell {
+    /// Which of its own segments; none if it has only padding here.
+    segment: Option<usize>,
+    n_tokens: usize,
+}
+
+impl Column {
+    /// Tokens of padding in front of and behind those of a sample.
+    fn padding(&self, cell: &Cell) -> (usize, usize) {
+        let n = self.width - cell.n_tokens;
+        if self.is_left { (n, 0) } else { (0, n) }
+    }
+
+    /// `(batch, width)`, 1 for a token and 0 for padding.
+    fn mask(&self, device: &Device) -> Result<Tensor> {
+        let mut mask = Vec::with_capacity(self.cells.len() * self.width);
+        for cell in &self.cells {
+            let (before, after) = self.padding(cell);
+            mask.extend(std::iter::repeat_n(0f32, before));
+            mask.extend(std::iter::repeat_n(1f32, cell.n_tokens));
+            mask.extend(std::iter::repeat_n(0f32, after));
+        }
+        Ok(Tensor::from_vec(mask, (self.cells.len(), self.width), device)?)
+    }
+}
+
+/// How samples share the segments of a batch; of each sample, kind and number of tokens of its segments.
+///
+/// Segment `i` of the batch has the tokens of each sample's next segment of that kind; a sample that has none there has only
+/// padding in it, and every sample's segments stay in order. Padding goes behind the tokens, except in the first of several segments:
+/// there it goes in front, where it lies between no real tokens.
+fn columns(samples: &[Vec<(SegmentKind, usize)>]) -> Vec<Column> {
+    let real = |sample: &Vec<(SegmentKind, usize)>| (0..sample.len()).filter(|&i| sample[i].1 > 0).collect();
+    let segments: Vec<Vec<usize>> = samples.iter().map(real).collect();
+    let mut next = vec![0; samples.len()];
     let mut columns = Vec::new();
     // The sample with the most segments left says what comes next.
-    while let Some((_, kind)) = segments
-        .iter()
-        .zip(&next)
-        .filter_map(|(of_sample, &at)| Some((of_sample.len() - at, of_sample.get(at)?.kind)))
+    while let Some((_, kind)) = (0..samples.len())
+        .filter_map(|s| Some((segments[s].len() - next[s], samples[s][*segments[s].get(next[s])?].0)))
         .max_by_key(|(n_left, _)| *n_left)
     {
-        let rows = segments.iter().zip(&mut next).map(|(of_sample, at)| match of_sample.get(*at) {
-            Some(segment) if segment.kind == kind => {
-                *at += 1;
-                &segment.embeds[..]
+        let cells = (0..samples.len()).map(|s| match segments[s].get(next[s]) {
+            Some(&i) if samples[s][i].0 == kind => {
+                next[s] += 1;
+                Cell { segment: Some(i), n_tokens: samples[s][i].1 }
             }
-            _ => &[],
+            _ => Cell { segment: None, n_tokens: 0 },
         });
-        columns.push((kind, rows.collect()));
+        let cells: Vec<Cell> = cells.collect();
+        let width = cells.iter().map(|cell| cell.n_tokens).max().unwrap_or(0);
+        columns.push(Column { kind, width, is_left: false, cells });
+    }
+    if let [first, _, ..] = &mut columns[..] {
+        first.is_left = true;
     }
     columns
 }
@@ -175,6 +237,29 @@ mod tests {
         assert_eq!(real(0).collect::<Vec<_>>(), [1., 2.]);
         assert_eq!(real(1).collect::<Vec<_>>(), [3., 4., 5., 6.]);
         assert_eq!(real(2).collect::<Vec<_>>(), [7., 8.]);
+    }
+
+    /// The same tokens as rows of a table and as samples make the same input.
+    #[test]
+    fn tokens_of_a_table_are_laid_out_as_those_of_samples() {
+        let samples = [
+            sample(&[(Text, &[1.0]), (Image, &[2.0, 3.0]), (Text, &[4.0])]),
+            sample(&[(Text, &[5.0]), (Text, &[6.0, 7.0])]),
+        ];
+        let table = Tensor::new(&[[1f32], [2.0], [3.0], [4.0], [5.0], [6.0], [7.0]], &Device::Cpu).unwrap();
+        let rows: [Vec<(SegmentKind, Vec<u32>)>; 2] = [
+            vec![(Text, vec![0]), (Image, vec![1, 2]), (Text, vec![3])],
+            vec![(Text, vec![4]), (Text, vec![5, 6])],
+        ];
+        let values = |input: &LanguageInput| -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
+            let read = input.concatenated().unwrap();
+            (read.embeds.squeeze(2).unwrap().to_vec2().unwrap(), read.mask.to_vec2().unwrap())
+        };
+        let of_table = gathered(&table, &rows).unwrap();
+        let of_samples = batched(&[&samples[0], &samples[1]], 1, &Device::Cpu).unwrap();
+        assert_eq!(values(&of_table), values(&of_samples));
+        assert_eq!(values(&of_table).0[0].iter().sum::<f32>(), 10.0);
+        assert!(gathered(&table, &[]).is_err());
     }
 
     #[test]

@@ -11,7 +11,6 @@ use super::vit::{VisionTransformer, attention, patch_map};
 use crate::config::{VisionConfig, activation};
 use crate::error::Result;
 use crate::weights::Scope;
-use candle_core::DType;
 use fwd_ops::{Activation, FeedForwardSublayer, FeedForwardWeights, Linear, Norm};
 
 pub(super) fn tower(
@@ -65,12 +64,10 @@ fn feed_forward(config: &VisionConfig, layer: &mut Scope<'_>) -> Result<FeedForw
     Ok(FeedForwardSublayer::new(FeedForwardWeights { pre, input, activation, gated, output, post })?)
 }
 
-/// The map `name` with the layer scale behind it folded in. The weight keeps its type.
+/// The map `name` with the layer scale behind it folded in. Its weight is in f32, whatever type the others are kept in.
 fn scaled(layer: &mut Scope<'_>, name: &str, scale: &str, n_out: usize, n_in: usize) -> Result<Linear> {
     let lambda = layer.get_f32(&format!("{scale}.lambda1"), &[n_out])?;
-    let weight = layer.get(&format!("{name}.weight"), &[n_out, n_in])?;
-    let folded =
-        weight.to_dtype(DType::F32)?.broadcast_mul(&lambda.unsqueeze(1)?)?.to_dtype(weight.dtype())?;
-    let bias = (layer.get_f32(&format!("{name}.bias"), &[n_out])? * lambda)?;
-    Ok(Linear::new(folded, Some(bias))?)
+    let weight = layer.get_f32(&format!("{name}.weight"), &[n_out, n_in])?;
+    let bias = layer.get_f32(&format!("{name}.bias"), &[n_out])?;
+    Ok(Linear::new(weight.broadcast_mul(&lambda.unsqueeze(1)?)?, Some((bias * lambda)?))?)
 }

@@ -3,7 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used)] // Each test binary uses a part of this; a helper of a test may panic.
 
 use candle_core::{DType, Device, Tensor, safetensors};
-use fwd_models::{Blip, CausalLm, Checkpoint, ModelConfig, T5, TextConfig, WeightDtype};
+use fwd_models::{Blip, CausalLm, Checkpoint, Llava, LlavaConfig, ModelConfig, T5, TextConfig, WeightDtype};
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -107,6 +107,13 @@ impl Set {
         (ids[1], ids[2])
     }
 
+    /// The LLaVA of the set, with a changed configuration.
+    pub(crate) fn llava(&self, config: &str, change: impl FnOnce(&mut LlavaConfig)) -> Llava {
+        let mut config = LlavaConfig::read(&self.dir.join(config)).unwrap();
+        change(&mut config);
+        Llava::load_with(&self.dir, config, WeightDtype::F32, &Device::Cpu).unwrap()
+    }
+
     /// The decoder-only language model alone, with its configuration.
     pub(crate) fn causal(&self, config: &str) -> (CausalLm, TextConfig) {
         let json: serde_json::Value =
@@ -114,7 +121,14 @@ impl Set {
         let (config, prefix) = if json["text_config"].is_null() {
             (TextConfig::read(&self.dir.join(config)).unwrap(), "")
         } else {
-            (ModelConfig::read(&self.dir.join(config)).unwrap().text, "language_model")
+            let path = self.dir.join(config);
+            let is_llava = json["model_type"] == "llava";
+            let text = if is_llava {
+                LlavaConfig::read(&path).unwrap().text
+            } else {
+                ModelConfig::read(&path).unwrap().text
+            };
+            (text, "language_model")
         };
         let mut checkpoint = Checkpoint::open(&self.dir, WeightDtype::F32, &Device::Cpu).unwrap();
         (CausalLm::new(&config, &mut checkpoint, prefix).unwrap(), config)

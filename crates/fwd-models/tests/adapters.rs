@@ -1,0 +1,375 @@
+//! Parity with PEFT over language models alone: prompt tuning and LoRA on T5 and LLaMA, every set of these kinds in
+//! `tests/fixtures/sets`, or in the folder that `FWD_ORACLE_DIR` names.
+//!
+//! A soft prompt stands in front of the input. LoRA's `W + s·B·A` is made here, of the weights that the model asks for, so that the
+//! gradient of each weight is that of `B·A`: `dB = s·dW·Aᵀ`, `dA = s·Bᵀ·dW`.
+
+#![allow(clippy::unwrap_used)] // A helper of a test may panic.
+
+mod common;
+
+use candle_core::{DType, Device, IndexOp, Tensor, Var};
+use common::{Report, Set, abs_max, elsewhere, fixtures, sets_of};
+use fwd_linalg::{AdamW, AdamWState};
+use fwd_models::{
+    Assembled, CausalLm, Checkpoint, LanguageInput, LanguageModel, Result, Segment, SegmentKind, T5, Tap,
+    TextConfig, WeightDtype, Weights, load_language_model,
+};
+use fwd_ops::IGNORE_INDEX;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+const ACTIVATION: f64 = 1e-4;
+const LOSS: f64 = 1e-5;
+const GRADIENT: f64 = 1e-4;
+
+/// The folder of the frozen model of a set.
+fn base(set: &Set) -> PathBuf {
+    let root = elsewhere().unwrap_or_else(|| fixtures().join("sets"));
+    root.join(set.meta["base"].as_str().unwrap())
+}
+
+/// A language model, either kind.
+enum Model {
+    T5(T5),
+    Causal(CausalLm),
+}
+
+/// What a batch of a set gives: logits of every row that the set has logits of, and the loss.
+struct Scored {
+    logits: Tensor,
+    loss: Tensor,
+}
+
+impl Model {
+    fn open(set: &Set, weights: impl FnOnce(Checkpoint) -> Box<dyn Weights>) -> Self {
+        let dir = base(set);
+        let config = TextConfig::read(&dir.join("config.json")).unwrap();
+        let checkpoint = Checkpoint::open(&dir, WeightDtype::F32, &Device::Cpu).unwrap();
+        let mut weights = weights(checkpoint);
+        match &config {
+            TextConfig::T5(t5) => Self::T5(T5::new(t5, &mut *weights, "").unwrap()),
+            config => Self::Causal(CausalLm::new(config, &mut *weights, "").unwrap()),
+        }
+    }
+
+    /// Reads a batch as transformers does, behind a prompt `(tokens, d)` or none.
+    fn score(&self, set: &Set, prompt: Option<&Tensor>) -> Scored {
+        let (ids, mask) = (set.io("input_ids"), set.io("attention_mask"));
+        let labels = set.io("labels");
+        match self {
+            Self::T5(model) => {
+                let words = model.embed(&ids).unwrap();
+                let words = Segment::new(SegmentKind::Text, words, &mask).unwrap();
+                let mut input = LanguageInput::new(vec![words]).unwrap();
+                if let Some(prompt) = prompt {
+                    input = input.with_prompt(prompt).unwrap();
+                }
+                let scored = model.score(&input, &labels, &mut Tap::none()).unwrap();
+                Scored { logits: scored.logits, loss: scored.loss }
+            }
+            Self::Causal(model) => {
+                let (mut embeds, mut mask) = (model.embed(&ids).unwrap(), mask.to_dtype(DType::F32).unwrap());
+                let mut labels = labels;
+                let batch = ids.dim(0).unwrap();
+                if let Some(prompt) = prompt {
+                    let (n, d) = prompt.dims2().unwrap();
+                    let rows = prompt.unsqueeze(0).unwrap().broadcast_as((batch, n, d)).unwrap();
+                    let ones = Tensor::ones((batch, n), DType::F32, &Device::Cpu).unwrap();
+                    let ignored = Tensor::full(IGNORE_INDEX, (batch, n), &Device::Cpu).unwrap();
+                    embeds = Tensor::cat(&[&rows, &embeds], 1).unwrap();
+                    mask = Tensor::cat(&[&ones, &mask], 1).unwrap();
+                    labels = Tensor::cat(&[&ignored, &labels], 1).unwrap();
+                }
+                let read = Assembled { embeds, mask: mask.clone() };
+                let positions = read.positions().unwrap();
+                let states = model.states(&read, &positions, &mut Tap::none()).unwrap();
+                let logits = model.logits(&states, &mut Tap::none()).unwrap();
+                let n = labels.dim(1).unwrap() - 1;
+                let before = logits.narrow(1, 0, n).unwrap().contiguous().unwrap();
+                let after = labels.narrow(1, 1, n).unwrap().contiguous().unwrap();
+                let loss = fwd_ops::cross_entropy(&before, &after).unwrap();
+                Scored { logits: logits.broadcast_mul(&mask.unsqueeze(2).unwrap()).unwrap(), loss }
+            }
+        }
+    }
+
+    /// Logits with the rows of padding set to 0, where there are any.
+    fn real(&self, set: &Set, logits: &Tensor) -> Tensor {
+        match self {
+            Self::T5(_) => logits.clone(),
+            Self::Causal(_) => {
+                let mask = set.io("attention_mask").to_dtype(DType::F32).unwrap();
+                let n_prompt = logits.dim(1).unwrap() - mask.dim(1).unwrap();
+                let ones = Tensor::ones((mask.dim(0).unwrap(), n_prompt), DType::F32, &Device::Cpu).unwrap();
+                let mask = Tensor::cat(&[&ones, &mask], 1).unwrap().unsqueeze(2).unwrap();
+                logits.broadcast_mul(&mask).unwrap()
+            }
+        }
+    }
+
+    fn check(&self, set: &Set, prefix: &str, scored: &Scored, report: &mut Report) {
+        let want = self.real(set, &set.io(&format!("{prefix}logits")));
+        report.close(&format!("{prefix}logits"), &scored.logits, &want, ACTIVATION);
+        if set.has(&format!("{prefix}loss")) {
+            let loss = scored.loss.detach().unsqueeze(0).unwrap();
+            report.close(&format!("{prefix}loss"), &loss, &set.io(&format!("{prefix}loss")), LOSS);
+        }
+    }
+}
+
+#[test]
+fn a_prompt_of_peft_stands_in_front() {
+    let mut report = Report::default();
+    for set in sets_of(&["prompt-t5", "prompt-llama"]) {
+        report.enter(&set.name);
+        let model = Model::open(&set, |checkpoint| Box::new(checkpoint));
+        let all = set.io("prompt_embeddings");
+        // PEFT stores as many rows for the decoder of a T5, and does not use them.
+        let n = set.meta["num_virtual_tokens"].as_u64().unwrap() as usize;
+        let prompt = Var::from_tensor(&all.narrow(0, 0, n).unwrap().contiguous().unwrap()).unwrap();
+        let scored = model.score(&set, Some(&prompt));
+        model.check(&set, "", &scored, &mut report);
+        let gradient = fwd_ops::backward(&scored.loss, &[("prompt", &prompt)]).unwrap().remove(0);
+        let want = set.io("grad");
+        report.close("grad", &gradient, &want.narrow(0, 0, n).unwrap(), GRADIENT * abs_max(&want));
+        let unused = want.dim(0).unwrap() - n;
+        if unused > 0 {
+            report.same("grad of unused rows", &abs_max(&want.narrow(0, n, unused).unwrap()), &0.0);
+        }
+        if let Model::Causal(model) = &model {
+            check_product(&set, model, &prompt, &mut report);
+        }
+    }
+    report.finish();
+}
+
+/// The same loss and gradient through [`LanguageModel::score`], whose input ends where the answer begins.
+fn check_product(set: &Set, model: &CausalLm, prompt: &Var, report: &mut Report) {
+    let ids: Vec<Vec<i64>> = set.io("input_ids").to_vec2().unwrap();
+    let labels: Vec<Vec<i64>> = set.io("labels").to_vec2().unwrap();
+    let parts: Vec<(Vec<i64>, Vec<i64>)> = ids
+        .iter()
+        .zip(&labels)
+        .map(|(ids, labels)| {
+            let first = labels.iter().position(|&id| id != IGNORE_INDEX).unwrap();
+            let answer = labels.iter().copied().filter(|&id| id != IGNORE_INDEX).collect();
+            (ids[..first].to_vec(), answer)
+        })
+        .collect();
+    let questions: Vec<&[i64]> = parts.iter().map(|part| &part.0[..]).collect();
+    let answers: Vec<&[i64]> = parts.iter().map(|part| &part.1[..]).collect();
+    let questions = fwd_models::padded(&questions, IGNORE_INDEX, &Device::Cpu).unwrap();
+    let mask = questions.ne(IGNORE_INDEX).unwrap();
+    let ids = mask.where_cond(&questions, &questions.zeros_like().unwrap()).unwrap();
+    let words = Segment::new(SegmentKind::Text, model.embed(&ids).unwrap(), &mask).unwrap();
+    let input = LanguageInput::new(vec![words]).unwrap().with_prompt(prompt).unwrap();
+    let answers = fwd_models::padded(&answers, IGNORE_INDEX, &Device::Cpu).unwrap();
+    let loss = model.score(&input, &answers, &mut Tap::none()).unwrap().loss;
+    report.close("loss of score", &loss.detach().unsqueeze(0).unwrap(), &set.io("loss"), LOSS);
+    let gradient = fwd_ops::backward(&loss, &[("prompt", prompt)]).unwrap().remove(0);
+    report.close("grad of score", &gradient, &set.io("grad"), GRADIENT * abs_max(&set.io("grad")));
+}
+
+/// A checkpoint some of whose matrices are replaced.
+struct Merged(Checkpoint, BTreeMap<String, Tensor>);
+
+impl Weights for Merged {
+    fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        match self.1.get(name) {
+            Some(weight) => Ok(weight.clone()),
+            None => self.0.get(name, shape),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.has(name)
+    }
+}
+
+/// The pairs of an adapter by the name of the weight they are for, and their scale.
+struct Lora {
+    pairs: BTreeMap<String, [Tensor; 2]>,
+    scale: f64,
+}
+
+/// The key of PEFT for a part of a pair.
+fn key(module: &str, part: &str) -> String {
+    format!("base_model.model.{module}.lora_{part}.weight")
+}
+
+impl Lora {
+    fn open(set: &Set) -> Self {
+        let file = set.dir.join("adapter/adapter_model.safetensors");
+        let tensors = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
+        let modules = tensors.keys().filter_map(|name| {
+            name.strip_prefix("base_model.model.")?.strip_suffix(".lora_A.weight").map(str::to_owned)
+        });
+        let pairs = modules
+            .map(|module| {
+                let pair = ["A", "B"].map(|part| tensors[&key(&module, part)].clone());
+                (module, pair)
+            })
+            .collect();
+        Self { pairs, scale: set.meta["scaling"].as_f64().unwrap() }
+    }
+
+    /// `W + s·B·A` of every pair.
+    fn merged(&self, set: &Set) -> BTreeMap<String, Tensor> {
+        let mut base = Checkpoint::open(&base(set), WeightDtype::F32, &Device::Cpu).unwrap();
+        let merge = |(module, [a, b]): (&String, &[Tensor; 2])| {
+            let name = format!("{module}.weight");
+            let shape = [b.dim(0).unwrap(), a.dim(1).unwrap()];
+            let change = (b.matmul(a).unwrap() * self.scale).unwrap();
+            (name.clone(), (base.get(&name, &shape).unwrap() + change).unwrap())
+        };
+        self.pairs.iter().map(merge).collect()
+    }
+
+    /// The loss, and the gradients of `[A, B]` by module.
+    fn gradients(&self, set: &Set) -> (Scored, BTreeMap<String, [Tensor; 2]>) {
+        let weights: BTreeMap<String, Var> =
+            self.merged(set).into_iter().map(|(n, w)| (n, Var::from_tensor(&w).unwrap())).collect();
+        let tracked = weights.iter().map(|(name, w)| (name.clone(), w.as_tensor().clone())).collect();
+        let model = Model::open(set, |checkpoint| Box::new(Merged(checkpoint, tracked)));
+        let scored = model.score(set, None);
+        let named: Vec<(&str, &Var)> = weights.iter().map(|(name, w)| (name.as_str(), w)).collect();
+        let of_weights = fwd_ops::backward(&scored.loss, &named).unwrap();
+        let gradients = self.pairs.iter().map(|(module, [a, b])| {
+            let at = named.iter().position(|(name, _)| *name == format!("{module}.weight")).unwrap();
+            let dw = (&of_weights[at] * self.scale).unwrap();
+            let of_a = b.t().unwrap().matmul(&dw).unwrap();
+            let of_b = dw.matmul(&a.t().unwrap()).unwrap();
+            (module.clone(), [of_a, of_b])
+        });
+        let gradients = gradients.collect();
+        (scored, gradients)
+    }
+}
+
+#[test]
+fn merged_adapters_give_the_logits_and_gradients_of_peft() {
+    let mut report = Report::default();
+    for set in sets_of(&["lora-t5", "lora-llama"]) {
+        report.enter(&set.name);
+        let plain = Model::open(&set, |checkpoint| Box::new(checkpoint));
+        plain.check(&set, "base.", &plain.score(&set, None), &mut report);
+        let lora = Lora::open(&set);
+        let merged = lora.merged(&set);
+        for (name, ours) in &merged {
+            report.close(name, ours, &set.io(&format!("merged.{name}")), 1e-6);
+        }
+        let model = Model::open(&set, |checkpoint| Box::new(Merged(checkpoint, merged)));
+        let scored = model.score(&set, None);
+        model.check(&set, "", &scored, &mut report);
+        let want = model.real(&set, &set.io("merged.logits"));
+        report.close("merged.logits", &scored.logits, &want, ACTIVATION);
+        let (_, gradients) = lora.gradients(&set);
+        for (module, pair) in &gradients {
+            for (part, ours) in ["A", "B"].iter().zip(pair) {
+                let name = format!("grad.{}", key(module, part));
+                let want = set.io(&name);
+                report.close(&name, ours, &want, GRADIENT * abs_max(&want));
+            }
+        }
+        check_trajectory(&set, lora, &mut report);
+    }
+    report.finish();
+}
+
+/// AdamW on all pairs, learning rate 0.01, no weight decay.
+fn check_trajectory(set: &Set, mut lora: Lora, report: &mut Report) {
+    let want = set.io("train.adamw.losses");
+    let optimiser = AdamW { lr: 0.01, weight_decay: 0.0, ..AdamW::default() };
+    let mut states: BTreeMap<String, [AdamWState; 2]> = lora
+        .pairs
+        .iter()
+        .map(|(module, pair)| (module.clone(), [0, 1].map(|i| AdamWState::new(pair[i].elem_count()))))
+        .collect();
+    let mut losses = Vec::new();
+    for step in 0..want.elem_count() {
+        let (scored, gradients) = lora.gradients(set);
+        losses.push(scored.loss.to_scalar::<f32>().unwrap());
+        if step + 1 == want.elem_count() {
+            break;
+        }
+        for (module, pair) in &mut lora.pairs {
+            for (i, parameter) in pair.iter_mut().enumerate() {
+                let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                let mut values = flat(parameter);
+                let state = &mut states.get_mut(module).unwrap()[i];
+                optimiser.step(state, &mut values, &flat(&gradients[module][i])).unwrap();
+                *parameter = Tensor::from_vec(values, parameter.shape(), &Device::Cpu).unwrap();
+            }
+        }
+    }
+    let ours = Tensor::new(losses, &Device::Cpu).unwrap();
+    // The losses fall from 9 to 1 in eight steps, so an error grows tenfold from the first to the last.
+    report.close("train.adamw.losses, first", &ours.i(..2).unwrap(), &want.i(..2).unwrap(), 2.0 * LOSS);
+    report.close("train.adamw.losses", &ours, &want, 100.0 * LOSS);
+    for (module, pair) in &lora.pairs {
+        for (part, ours) in ["A", "B"].iter().zip(pair) {
+            let name = format!("train.adamw.final.{}", key(module, part));
+            report.close(&name, ours, &set.io(&name), 2.0 * ACTIVATION);
+        }
+    }
+}
+
+/// Every tensor is an input or checked above, but for the penalties of O-LoRA, which are sums over adapters alone.
+#[test]
+fn every_tensor_of_every_set_is_an_input_or_checked() {
+    let known = ["input_ids", "attention_mask", "labels", "prompt_embeddings", "logits", "loss", "grad"];
+    for set in sets_of(&["prompt-t5", "prompt-llama", "lora-t5", "lora-llama"]) {
+        for name in set.names() {
+            let is_known = known.contains(&name)
+                || ["base.", "merged.", "grad.", "train.adamw.", "olora."]
+                    .iter()
+                    .any(|s| name.starts_with(s));
+            assert!(is_known, "{}: nothing checks `{name}`", set.name);
+        }
+    }
+}
+
+#[test]
+fn a_gguf_file_gives_the_logits_and_answers_of_its_values() {
+    let mut report = Report::default();
+    for set in sets_of(&["gguf-llama"]) {
+        report.enter(&set.name);
+        // The weights stay in their blocks, and the configuration is that of the file.
+        let (model, tokens) =
+            load_language_model(&set.dir.join("model.gguf"), WeightDtype::F32, &Device::Cpu).unwrap();
+        assert_eq!((tokens.eos.clone(), tokens.pad), (vec![set.eos_and_pad().0], set.eos_and_pad().1));
+        let (ids, mask) = (set.io("gen.input_ids"), set.io("gen.attention_mask"));
+        let words = Segment::new(SegmentKind::Text, model.embed(&ids).unwrap(), &mask).unwrap();
+        let input = LanguageInput::new(vec![words]).unwrap();
+        let rows: Vec<Vec<i64>> = set.io("right.labels").to_vec2().unwrap();
+        let answers: Vec<Vec<i64>> =
+            rows.iter().map(|row| row.iter().copied().filter(|&id| id != IGNORE_INDEX).collect()).collect();
+        let answers: Vec<&[i64]> = answers.iter().map(|row| &row[..]).collect();
+        let labels = fwd_models::padded(&answers, IGNORE_INDEX, &Device::Cpu).unwrap();
+        let scored = model.score(&input, &labels, &mut Tap::none()).unwrap();
+        report.close("loss", &scored.loss.unsqueeze(0).unwrap(), &set.io("loss"), LOSS);
+        for (i, row) in rows.iter().enumerate() {
+            let first = row.iter().position(|&id| id != IGNORE_INDEX).unwrap();
+            let want = set.io("logits").i((i, first - 1..first - 1 + answers[i].len())).unwrap();
+            report.close("logits", &scored.logits.i((i, ..answers[i].len())).unwrap(), &want, ACTIVATION);
+        }
+        let want: Vec<Vec<i64>> = set.io("greedy.ids").to_vec2().unwrap();
+        let config = fwd_models::GenerationConfig::greedy(want[0].len(), tokens.clone());
+        let mut logits = Vec::new();
+        let mut on_step = |step: &Tensor| logits.push(step.clone());
+        let rows = fwd_models::generate(&*model, &input, &config, Some(&mut on_step)).unwrap();
+        for (ours, want) in rows.iter().zip(&want) {
+            let mut ids: Vec<i64> = ours[0].ids.iter().map(|&id| i64::from(id)).collect();
+            ids.resize(want.len(), i64::from(tokens.pad));
+            report.same("greedy.ids", &ids, want);
+        }
+        report.close(
+            "greedy.logits",
+            &Tensor::stack(&logits, 1).unwrap(),
+            &set.io("greedy.logits"),
+            ACTIVATION,
+        );
+    }
+    report.finish();
+}
