@@ -3,11 +3,12 @@
 
 #![allow(missing_docs, clippy::unwrap_used)] // criterion's macros, and a benchmark that cannot run may panic
 
-use candle_core::{D, DType, Device, Tensor, Var};
+use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
+use candle_core::{D, DType, Device, Module, Tensor, Var};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fwd_ops::{
     Activation, AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights,
-    Linear, Norm, backward, softmax,
+    Format, Linear, Matrix, Norm, backward, in_pool, softmax,
 };
 use std::hint::black_box;
 
@@ -73,6 +74,64 @@ fn linear(c: &mut Criterion) {
             candle,
         );
     }
+}
+
+/// Products with a matrix that stays in its format, beside candle's dense product and its product with the same blocks (`QMatMul`, which
+/// rounds the activations to 8 bits and has no backward).
+fn stored_linear(c: &mut Criterion) {
+    let (n_out, n_in) = (2048, 2048);
+    let weight = normal(&[n_out, n_in], 0.05);
+    let values: Vec<f32> = weight.flatten_all().unwrap().to_vec1().unwrap();
+    let mut group = c.benchmark_group("stored_linear");
+    group.sample_size(20);
+    for format in [Format::F32, Format::Bf16, Format::Q8_0, Format::Q4_0] {
+        let matrix = Matrix::quantised("weight", format, [n_out, n_in], &values).unwrap();
+        let n_bytes = matrix.n_bytes();
+        let ours = Linear::new(matrix, None).unwrap();
+        let blocks = match format {
+            Format::Q8_0 => Some(GgmlDType::Q8_0),
+            Format::Q4_0 => Some(GgmlDType::Q4_0),
+            _ => None,
+        };
+        let candle: Option<Function> = match blocks {
+            Some(blocks) => {
+                let blocks = QMatMul::from_qtensor(QTensor::quantize(&weight, blocks).unwrap()).unwrap();
+                Some(Box::new(move |x| blocks.forward(x).unwrap()))
+            }
+            None if format == Format::F32 => {
+                let weight = weight.clone();
+                Some(Box::new(move |x| x.matmul(&weight.t().unwrap()).unwrap()))
+            }
+            None => None,
+        };
+        for m in [1, 128] {
+            let x = normal(&[m, n_in], 1.0);
+            group.throughput(if m == 1 {
+                Throughput::Bytes(n_bytes as u64)
+            } else {
+                flop(2 * m * n_in * n_out)
+            });
+            let shape = format!("{format}/forward/{m}x{n_in}x{n_out}");
+            group.bench_function(BenchmarkId::new("fwd-ops", &shape), |b| {
+                b.iter(|| in_pool(|| black_box(ours.forward(&x).unwrap())));
+            });
+            if let Some(candle) = &candle {
+                group
+                    .bench_function(BenchmarkId::new("candle", &shape), |b| b.iter(|| black_box(candle(&x))));
+            }
+        }
+        let m = 128;
+        let x = Var::from_tensor(&normal(&[m, n_in], 1.0)).unwrap();
+        group.throughput(flop(4 * m * n_in * n_out));
+        let shape = format!("{format}/forward and backward/{m}x{n_in}x{n_out}");
+        group.bench_function(BenchmarkId::new("fwd-ops", &shape), |b| {
+            b.iter(|| step(&x, &|x| ours.forward(x).unwrap()));
+        });
+        if let (Some(candle), Format::F32) = (&candle, format) {
+            group.bench_function(BenchmarkId::new("candle", &shape), |b| b.iter(|| step(&x, &**candle)));
+        }
+    }
+    group.finish();
 }
 
 fn candle_rms(x: &Tensor, weight: &Tensor) -> Tensor {
@@ -211,5 +270,5 @@ fn feed_forward(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, linear, norm, gated_gelu, softmax_rows, attention, feed_forward);
+criterion_group!(benches, linear, stored_linear, norm, gated_gelu, softmax_rows, attention, feed_forward);
 criterion_main!(benches);

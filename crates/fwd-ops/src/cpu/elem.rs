@@ -35,6 +35,9 @@ pub(crate) trait Elem: WithDType + Neg<Output = Self> + std::iter::Sum + Default
 
     /// The buffers of this type that this thread keeps.
     fn with_pool<R>(body: impl FnOnce(&Pool<Self>) -> R) -> R;
+
+    /// The slice itself if this type is `f32`.
+    fn as_f32s(slice: &[Self]) -> Option<&[f32]>;
 }
 
 impl Elem for f32 {
@@ -114,6 +117,10 @@ impl Elem for f32 {
         thread_local!(static POOL: Pool<f32> = const { RefCell::new(Vec::new()) });
         POOL.with(body)
     }
+
+    fn as_f32s(slice: &[Self]) -> Option<&[f32]> {
+        Some(slice)
+    }
 }
 
 impl Elem for f64 {
@@ -156,6 +163,10 @@ impl Elem for f64 {
     fn with_pool<R>(body: impl FnOnce(&Pool<Self>) -> R) -> R {
         thread_local!(static POOL: Pool<f64> = const { RefCell::new(Vec::new()) });
         POOL.with(body)
+    }
+
+    fn as_f32s(_: &[Self]) -> Option<&[f32]> {
+        None
     }
 }
 

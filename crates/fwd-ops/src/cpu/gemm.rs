@@ -99,9 +99,11 @@ impl<'a, E: Elem> LinearRef<'a, E> {
 
     /// `y = x·Wᵀ + b` for `m` rows, or `y += …`.
     pub(crate) fn forward(&self, x: &[E], m: usize, y: &mut [E], accum: Accum, threads: Threads) {
-        let (to, x) = (rows_mut(y, m, self.n_out, self.n_out), rows(x, m, self.n_in, self.n_in));
+        let to = rows_mut(y, m, self.n_out, self.n_out);
         match self.weight {
-            WeightRef::Transposed(values) => gemm(to, accum, x, self.transposed(values), threads),
+            WeightRef::Transposed(values) => {
+                gemm(to, accum, rows(x, m, self.n_in, self.n_in), self.transposed(values), threads);
+            }
             WeightRef::Stored(parts) => product::forward(parts, x, to, accum, threads),
         }
         if let Some(bias) = self.bias {

@@ -1,37 +1,53 @@
 //! From stored bytes to numbers: every format's decoder, exact in f32.
 //!
-//! A decoder turns one block (of a float type: [`FLOATS`] elements) into an array on the stack. It is `#[inline(always)]`, so that the
-//! same code fills a tile and feeds a dot product, compiled for the vector extension of the processor in both.
+//! An element is `scale·q + offset` with an integer (or, for the float types, any) `q`. Elements come in groups of [`GROUP`] that share
+//! scale and offset; a block has one or more groups. A tile takes the elements ([`widen`]); a dot product takes `q`, and applies scale
+//! and offset to sums of a group. All of it is `#[inline(always)]`, to be compiled for the vector extension of the processor.
 //!
 //! Source: the block layouts of ggml (`ggml-quants.c`: `dequantize_row_*`).
 
 use super::Format;
 use crate::cpu::{Elem, simd};
 
-/// Elements that a decoder of a float type takes at a time.
-pub(super) const FLOATS: usize = 32;
+/// Elements that share scale and offset.
+pub(super) const GROUP: usize = 32;
 
-/// A format as a type: `LEN` elements in `BYTES` bytes.
-pub(super) trait Decode<const LEN: usize, const BYTES: usize> {
-    fn decode(bytes: &[u8; BYTES], out: &mut [f32; LEN]);
+/// A format as a type: a block of whole groups in `BYTES` bytes (of a float type: one group).
+pub(super) trait Block<const BYTES: usize> {
+    /// Groups a block.
+    const GROUPS: usize = 1;
+    /// Whether elements have an offset.
+    const HAS_OFFSET: bool = false;
+    /// Whether the second half of a group has a scale of its own.
+    const TWO_SCALES: bool = false;
+    /// The scales of all groups.
+    type Scales: Copy;
+
+    fn scales(bytes: &[u8; BYTES]) -> Self::Scales;
+
+    /// The `q` of group `j`.
+    fn quants(bytes: &[u8; BYTES], j: usize, q: &mut [f32; GROUP]);
+
+    /// The scales of the halves of group `j`, and its offset.
+    fn affine(scales: &Self::Scales, j: usize) -> ([f32; 2], f32);
 }
 
-/// Calls `$call::<Format, LEN, BYTES, …>` for a format.
+/// Calls `$call::<Format, BYTES, …>` for a format.
 macro_rules! for_format {
-    ($format:expr, $call:ident ::<$($generic:ty),*>($($arg:expr),*)) => {{
-        use $crate::cpu::stored::blocks::{self, FLOATS};
+    ($format:expr, $call:ident ::<$($generic:tt),*>($($arg:expr),*)) => {{
+        use $crate::cpu::stored::blocks::{self, GROUP};
         match $format {
-            Format::F32 => $call::<blocks::F32, FLOATS, { 4 * FLOATS }, $($generic),*>($($arg),*),
-            Format::Bf16 => $call::<blocks::Bf16, FLOATS, { 2 * FLOATS }, $($generic),*>($($arg),*),
-            Format::F16 => $call::<blocks::F16, FLOATS, { 2 * FLOATS }, $($generic),*>($($arg),*),
-            Format::Q4_0 => $call::<blocks::Q4_0, 32, 18, $($generic),*>($($arg),*),
-            Format::Q4_1 => $call::<blocks::Q4_1, 32, 20, $($generic),*>($($arg),*),
-            Format::Q5_0 => $call::<blocks::Q5_0, 32, 22, $($generic),*>($($arg),*),
-            Format::Q5_1 => $call::<blocks::Q5_1, 32, 24, $($generic),*>($($arg),*),
-            Format::Q8_0 => $call::<blocks::Q8_0, 32, 34, $($generic),*>($($arg),*),
-            Format::Q4K => $call::<blocks::Q4K, 256, 144, $($generic),*>($($arg),*),
-            Format::Q5K => $call::<blocks::Q5K, 256, 176, $($generic),*>($($arg),*),
-            Format::Q6K => $call::<blocks::Q6K, 256, 210, $($generic),*>($($arg),*),
+            Format::F32 => $call::<blocks::F32, { 4 * GROUP }, $($generic),*>($($arg),*),
+            Format::Bf16 => $call::<blocks::Bf16, { 2 * GROUP }, $($generic),*>($($arg),*),
+            Format::F16 => $call::<blocks::F16, { 2 * GROUP }, $($generic),*>($($arg),*),
+            Format::Q4_0 => $call::<blocks::Q4_0, 18, $($generic),*>($($arg),*),
+            Format::Q4_1 => $call::<blocks::Q4_1, 20, $($generic),*>($($arg),*),
+            Format::Q5_0 => $call::<blocks::Q5_0, 22, $($generic),*>($($arg),*),
+            Format::Q5_1 => $call::<blocks::Q5_1, 24, $($generic),*>($($arg),*),
+            Format::Q8_0 => $call::<blocks::Q8_0, 34, $($generic),*>($($arg),*),
+            Format::Q4K => $call::<blocks::Q4K, 144, $($generic),*>($($arg),*),
+            Format::Q5K => $call::<blocks::Q5K, 176, $($generic),*>($($arg),*),
+            Format::Q6K => $call::<blocks::Q6K, 210, $($generic),*>($($arg),*),
         }
     }};
 }
@@ -42,56 +58,66 @@ pub(super) fn widen<E: Elem>(format: Format, bytes: &[u8], out: &mut [E]) {
     for_format!(format, widen_as::<E>(bytes, out));
 }
 
-fn widen_as<D: Decode<LEN, BYTES>, const LEN: usize, const BYTES: usize, E: Elem>(
-    bytes: &[u8],
-    out: &mut [E],
-) {
+fn widen_as<B: Block<BYTES>, const BYTES: usize, E: Elem>(bytes: &[u8], out: &mut [E]) {
     simd(
         #[inline(always)]
         || {
-            let n_blocks = out.len() / LEN;
-            let (whole, tail) = out.split_at_mut(n_blocks * LEN);
-            let mut values = [0f32; LEN];
-            for (out, bytes) in whole.as_chunks_mut::<LEN>().0.iter_mut().zip(bytes.as_chunks::<BYTES>().0) {
-                D::decode(bytes, &mut values);
-                for (o, &v) in out.iter_mut().zip(&values) {
-                    *o = E::of(f64::from(v));
+            let (groups, tail) = out.as_chunks_mut::<GROUP>();
+            let blocks = bytes.as_chunks::<BYTES>().0;
+            for (block, groups) in blocks.iter().zip(groups.chunks_exact_mut(B::GROUPS)) {
+                let scales = B::scales(block);
+                for (j, out) in groups.iter_mut().enumerate() {
+                    widen_group::<B, BYTES, E>(block, &scales, j, out);
                 }
             }
             if !tail.is_empty() {
-                decode_tail::<D, LEN, BYTES>(&bytes[n_blocks * BYTES..], tail.len(), &mut values);
-                for (o, &v) in tail.iter_mut().zip(&values) {
-                    *o = E::of(f64::from(v));
-                }
+                let block = padded_block::<BYTES>(bytes, groups.len(), tail.len());
+                let mut values = [E::zero(); GROUP];
+                widen_group::<B, BYTES, E>(&block, &B::scales(&block), 0, &mut values);
+                tail.copy_from_slice(&values[..tail.len()]);
             }
         },
     );
 }
 
-/// The last `n < LEN` elements of a row of a float type, and zeros after them.
 #[inline(always)]
-pub(super) fn decode_tail<D: Decode<LEN, BYTES>, const LEN: usize, const BYTES: usize>(
-    bytes: &[u8],
-    n: usize,
-    values: &mut [f32; LEN],
+fn widen_group<B: Block<BYTES>, const BYTES: usize, E: Elem>(
+    block: &[u8; BYTES],
+    scales: &B::Scales,
+    j: usize,
+    out: &mut [E; GROUP],
 ) {
-    let mut padded = [0u8; BYTES];
-    let n_bytes = n * BYTES / LEN;
-    padded[..n_bytes].copy_from_slice(&bytes[..n_bytes]);
-    D::decode(&padded, values);
+    let mut q = [0f32; GROUP];
+    B::quants(block, j, &mut q);
+    let (scale, offset) = B::affine(scales, j);
+    for i in 0..GROUP {
+        let scaled = q[i] * scale[i / (GROUP / 2)];
+        let value = if B::HAS_OFFSET { scaled + offset } else { scaled };
+        out[i] = E::of(f64::from(value));
+    }
+}
+
+/// The last `n < GROUP` elements of a row of a float type, after `n_blocks` groups, and zeros behind them.
+#[inline(always)]
+pub(super) fn padded_block<const BYTES: usize>(row: &[u8], n_blocks: usize, n: usize) -> [u8; BYTES] {
+    let mut block = [0u8; BYTES];
+    let n_bytes = n * (BYTES / GROUP);
+    block[..n_bytes].copy_from_slice(&row[n_blocks * BYTES..][..n_bytes]);
+    block
 }
 
 /// A finite f16: the exponent is moved by a multiplication, which is exact for subnormal numbers too.
 #[inline(always)]
-pub(super) fn f16_value(bits: u16) -> f32 {
+fn f16_value(bytes: [u8; 2]) -> f32 {
+    const SIGN_AND_MAGNITUDE: i32 = 0x8fff_e000_u32 as i32;
     const TWO_TO_THE_112: f32 = f32::from_bits(0x7780_0000);
-    let magnitude = f32::from_bits(u32::from(bits & 0x7fff) << 13) * TWO_TO_THE_112;
-    f32::from_bits(magnitude.to_bits() | (u32::from(bits & 0x8000) << 16))
+    let moved = i32::from(i16::from_le_bytes(bytes)) << 13;
+    f32::from_bits((moved & SIGN_AND_MAGNITUDE) as u32) * TWO_TO_THE_112
 }
 
 #[inline(always)]
 fn f16_at(bytes: &[u8], at: usize) -> f32 {
-    f16_value(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+    f16_value([bytes[at], bytes[at + 1]])
 }
 
 pub(super) enum F32 {}
@@ -106,164 +132,235 @@ pub(super) enum Q4K {}
 pub(super) enum Q5K {}
 pub(super) enum Q6K {}
 
-impl Decode<FLOATS, { 4 * FLOATS }> for F32 {
-    #[inline(always)]
-    fn decode(bytes: &[u8; 4 * FLOATS], out: &mut [f32; FLOATS]) {
-        for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
-            *o = f32::from_le_bytes(*b);
-        }
-    }
-}
+/// A float type: the elements themselves.
+macro_rules! float_block {
+    ($name:ident, $size:literal, $value:expr) => {
+        impl Block<{ $size * GROUP }> for $name {
+            type Scales = ();
 
-impl Decode<FLOATS, { 2 * FLOATS }> for Bf16 {
-    #[inline(always)]
-    fn decode(bytes: &[u8; 2 * FLOATS], out: &mut [f32; FLOATS]) {
-        for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-            *o = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
-        }
-    }
-}
+            #[inline(always)]
+            fn scales(_: &[u8; $size * GROUP]) {}
 
-impl Decode<FLOATS, { 2 * FLOATS }> for F16 {
-    #[inline(always)]
-    fn decode(bytes: &[u8; 2 * FLOATS], out: &mut [f32; FLOATS]) {
-        for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-            *o = f16_value(u16::from_le_bytes(*b));
-        }
-    }
-}
-
-impl Decode<32, 18> for Q4_0 {
-    #[inline(always)]
-    fn decode(bytes: &[u8; 18], out: &mut [f32; 32]) {
-        let d = f16_at(bytes, 0);
-        for i in 0..16 {
-            out[i] = f32::from(i16::from(bytes[2 + i] & 15) - 8) * d;
-            out[16 + i] = f32::from(i16::from(bytes[2 + i] >> 4) - 8) * d;
-        }
-    }
-}
-
-impl Decode<32, 20> for Q4_1 {
-    #[inline(always)]
-    fn decode(bytes: &[u8; 20], out: &mut [f32; 32]) {
-        let (d, m) = (f16_at(bytes, 0), f16_at(bytes, 2));
-        for i in 0..16 {
-            out[i] = f32::from(bytes[4 + i] & 15) * d + m;
-            out[16 + i] = f32::from(bytes[4 + i] >> 4) * d + m;
-        }
-    }
-}
-
-/// The fifth bit of element `i`, in its place.
-#[inline(always)]
-fn fifth_bit(bits: u32, i: usize) -> u8 {
-    (((bits >> i) & 1) << 4) as u8
-}
-
-impl Decode<32, 22> for Q5_0 {
-    #[inline(always)]
-    fn decode(bytes: &[u8; 22], out: &mut [f32; 32]) {
-        let d = f16_at(bytes, 0);
-        let high = u32::from_le_bytes([bytes[2], bytes[3], bytes[4], bytes[5]]);
-        for i in 0..16 {
-            let low = bytes[6 + i];
-            out[i] = f32::from(i16::from(low & 15 | fifth_bit(high, i)) - 16) * d;
-            out[16 + i] = f32::from(i16::from(low >> 4 | fifth_bit(high, 16 + i)) - 16) * d;
-        }
-    }
-}
-
-impl Decode<32, 24> for Q5_1 {
-    #[inline(always)]
-    fn decode(bytes: &[u8; 24], out: &mut [f32; 32]) {
-        let (d, m) = (f16_at(bytes, 0), f16_at(bytes, 2));
-        let high = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
-        for i in 0..16 {
-            let low = bytes[8 + i];
-            out[i] = f32::from(low & 15 | fifth_bit(high, i)) * d + m;
-            out[16 + i] = f32::from(low >> 4 | fifth_bit(high, 16 + i)) * d + m;
-        }
-    }
-}
-
-impl Decode<32, 34> for Q8_0 {
-    #[inline(always)]
-    fn decode(bytes: &[u8; 34], out: &mut [f32; 32]) {
-        let d = f16_at(bytes, 0);
-        for i in 0..32 {
-            out[i] = f32::from(bytes[2 + i] as i8) * d;
-        }
-    }
-}
-
-/// The 6-bit scale and minimum of sub-block `j` of 8, of the 12 bytes that hold them.
-#[inline(always)]
-fn scale_and_minimum(packed: &[u8], j: usize) -> (f32, f32) {
-    let (scale, minimum) = if j < 4 {
-        (packed[j] & 63, packed[j + 4] & 63)
-    } else {
-        (packed[j + 4] & 15 | packed[j - 4] >> 6 << 4, packed[j + 4] >> 4 | packed[j] >> 6 << 4)
-    };
-    (f32::from(scale), f32::from(minimum))
-}
-
-impl Decode<256, 144> for Q4K {
-    #[inline(always)]
-    fn decode(bytes: &[u8; 144], out: &mut [f32; 256]) {
-        let (d, d_min) = (f16_at(bytes, 0), f16_at(bytes, 2));
-        for (pair, out) in out.as_chunks_mut::<64>().0.iter_mut().enumerate() {
-            let (s1, m1) = scale_and_minimum(&bytes[4..16], 2 * pair);
-            let (s2, m2) = scale_and_minimum(&bytes[4..16], 2 * pair + 1);
-            let ((d1, m1), (d2, m2)) = ((d * s1, d_min * m1), (d * s2, d_min * m2));
-            let quants = &bytes[16 + 32 * pair..][..32];
-            for i in 0..32 {
-                out[i] = d1 * f32::from(quants[i] & 15) - m1;
-                out[32 + i] = d2 * f32::from(quants[i] >> 4) - m2;
-            }
-        }
-    }
-}
-
-impl Decode<256, 176> for Q5K {
-    #[inline(always)]
-    fn decode(bytes: &[u8; 176], out: &mut [f32; 256]) {
-        let (d, d_min) = (f16_at(bytes, 0), f16_at(bytes, 2));
-        let high = &bytes[16..48];
-        for (pair, out) in out.as_chunks_mut::<64>().0.iter_mut().enumerate() {
-            let (s1, m1) = scale_and_minimum(&bytes[4..16], 2 * pair);
-            let (s2, m2) = scale_and_minimum(&bytes[4..16], 2 * pair + 1);
-            let ((d1, m1), (d2, m2)) = ((d * s1, d_min * m1), (d * s2, d_min * m2));
-            let quants = &bytes[48 + 32 * pair..][..32];
-            for i in 0..32 {
-                let bits = high[i] >> (2 * pair);
-                out[i] = d1 * f32::from(quants[i] & 15 | (bits & 1) << 4) - m1;
-                out[32 + i] = d2 * f32::from(quants[i] >> 4 | (bits & 2) << 3) - m2;
-            }
-        }
-    }
-}
-
-impl Decode<256, 210> for Q6K {
-    #[inline(always)]
-    fn decode(bytes: &[u8; 210], out: &mut [f32; 256]) {
-        let d = f16_at(bytes, 208);
-        for (half, out) in out.as_chunks_mut::<128>().0.iter_mut().enumerate() {
-            let low = &bytes[64 * half..][..64];
-            let high = &bytes[128 + 32 * half..][..32];
-            let scales = &bytes[192 + 8 * half..][..8];
-            let scale = |i: usize| d * f32::from(scales[i] as i8);
-            for sixteen in 0..2 {
-                let [s0, s1, s2, s3] = [0, 2, 4, 6].map(|i| scale(i + sixteen));
-                for i in 16 * sixteen..16 * (sixteen + 1) {
-                    let (l0, l1, h) = (low[i], low[32 + i], high[i]);
-                    let value = |q: u8| f32::from(i16::from(q) - 32);
-                    out[i] = s0 * value(l0 & 15 | (h & 3) << 4);
-                    out[32 + i] = s1 * value(l1 & 15 | (h >> 2 & 3) << 4);
-                    out[64 + i] = s2 * value(l0 >> 4 | (h >> 4 & 3) << 4);
-                    out[96 + i] = s3 * value(l1 >> 4 | (h >> 6) << 4);
+            #[inline(always)]
+            fn quants(bytes: &[u8; $size * GROUP], _: usize, q: &mut [f32; GROUP]) {
+                for (q, b) in q.iter_mut().zip(bytes.as_chunks::<$size>().0) {
+                    *q = $value(*b);
                 }
             }
+
+            #[inline(always)]
+            fn affine((): &(), _: usize) -> ([f32; 2], f32) {
+                ([1.0; 2], 0.0)
+            }
         }
+    };
+}
+
+float_block!(F32, 4, f32::from_le_bytes);
+float_block!(Bf16, 2, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16));
+float_block!(F16, 2, f16_value);
+
+/// 32 bytes with a sign.
+#[inline(always)]
+fn signed_bytes(bytes: &[u8], q: &mut [f32; GROUP]) {
+    for i in 0..GROUP {
+        q[i] = f32::from(bytes[i] as i8);
+    }
+}
+
+/// 16 bytes of elements `i` (low nibbles) and `16 + i` (high nibbles), minus a constant.
+#[inline(always)]
+fn nibbles(bytes: &[u8], minus: i8, q: &mut [f32; GROUP]) {
+    let mut n = [0i8; GROUP];
+    for i in 0..16 {
+        n[i] = (bytes[i] & 15) as i8 - minus;
+    }
+    for i in 0..16 {
+        n[16 + i] = (bytes[i] >> 4) as i8 - minus;
+    }
+    for i in 0..GROUP {
+        q[i] = f32::from(n[i]);
+    }
+}
+
+/// [`nibbles`] with a fifth bit: that of element `i` is bit `i` of four bytes.
+#[inline(always)]
+fn five_bits(high: &[u8], low: &[u8], minus: i32, q: &mut [f32; GROUP]) {
+    let high = u32::from_le_bytes([high[0], high[1], high[2], high[3]]);
+    let mut n = [0u8; GROUP];
+    for i in 0..16 {
+        n[i] = low[i] & 15;
+    }
+    for i in 0..16 {
+        n[16 + i] = low[i] >> 4;
+    }
+    for i in 0..GROUP {
+        let fifth = (high >> i & 1) << 4;
+        q[i] = (i32::from(n[i]) + fifth as i32 - minus) as f32;
+    }
+}
+
+/// A format of 32 elements with one scale, and perhaps an offset.
+macro_rules! small_block {
+    ($name:ident, $bytes:literal, scale, $quants:expr) => {
+        impl Block<$bytes> for $name {
+            type Scales = f32;
+
+            #[inline(always)]
+            fn scales(bytes: &[u8; $bytes]) -> f32 {
+                f16_at(bytes, 0)
+            }
+
+            #[inline(always)]
+            fn quants(bytes: &[u8; $bytes], _: usize, q: &mut [f32; GROUP]) {
+                $quants(bytes, q);
+            }
+
+            #[inline(always)]
+            fn affine(&d: &f32, _: usize) -> ([f32; 2], f32) {
+                ([d; 2], 0.0)
+            }
+        }
+    };
+    ($name:ident, $bytes:literal, scale_and_offset, $quants:expr) => {
+        impl Block<$bytes> for $name {
+            const HAS_OFFSET: bool = true;
+            type Scales = (f32, f32);
+
+            #[inline(always)]
+            fn scales(bytes: &[u8; $bytes]) -> (f32, f32) {
+                (f16_at(bytes, 0), f16_at(bytes, 2))
+            }
+
+            #[inline(always)]
+            fn quants(bytes: &[u8; $bytes], _: usize, q: &mut [f32; GROUP]) {
+                $quants(bytes, q);
+            }
+
+            #[inline(always)]
+            fn affine(&(d, m): &(f32, f32), _: usize) -> ([f32; 2], f32) {
+                ([d; 2], m)
+            }
+        }
+    };
+}
+
+small_block!(Q8_0, 34, scale, |b: &[u8; 34], q: &mut _| signed_bytes(&b[2..], q));
+small_block!(Q4_0, 18, scale, |b: &[u8; 18], q: &mut _| nibbles(&b[2..], 8, q));
+small_block!(Q4_1, 20, scale_and_offset, |b: &[u8; 20], q: &mut _| nibbles(&b[4..], 0, q));
+small_block!(Q5_0, 22, scale, |b: &[u8; 22], q: &mut _| five_bits(&b[2..6], &b[6..], 16, q));
+small_block!(Q5_1, 24, scale_and_offset, |b: &[u8; 24], q: &mut _| five_bits(&b[4..8], &b[8..], 0, q));
+
+/// Factors of `Q4K` and `Q5K`, with the 6-bit scales and minima of the 8 groups.
+#[derive(Clone, Copy)]
+pub(super) struct KScales {
+    d: f32,
+    d_min: f32,
+    scales: [u8; 8],
+    minima: [u8; 8],
+}
+
+impl KScales {
+    /// The two factors, then 12 bytes: the lower 6 bits of the first 8 are scales and minima of the first 4 groups; their upper 2 bits
+    /// and the nibbles of the last 4 are those of the others.
+    #[inline(always)]
+    fn new(bytes: &[u8]) -> Self {
+        let word = |i: usize| u32::from_le_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);
+        let (a, b, c) = (word(4), word(8), word(12));
+        let upper = |word: u32| (word >> 6 & 0x0303_0303) << 4;
+        let join = |low: u32, high: u32| (u64::from(high) << 32 | u64::from(low)).to_le_bytes();
+        Self {
+            d: f16_at(bytes, 0),
+            d_min: f16_at(bytes, 2),
+            scales: join(a & 0x3f3f_3f3f, c & 0x0f0f_0f0f | upper(a)),
+            minima: join(b & 0x3f3f_3f3f, c >> 4 & 0x0f0f_0f0f | upper(b)),
+        }
+    }
+
+    #[inline(always)]
+    fn affine(&self, j: usize) -> ([f32; 2], f32) {
+        let scale = self.d * f32::from(self.scales[j]);
+        ([scale; 2], -(self.d_min * f32::from(self.minima[j])))
+    }
+}
+
+impl Block<144> for Q4K {
+    const GROUPS: usize = 8;
+    const HAS_OFFSET: bool = true;
+    type Scales = KScales;
+
+    #[inline(always)]
+    fn scales(bytes: &[u8; 144]) -> KScales {
+        KScales::new(bytes)
+    }
+
+    #[inline(always)]
+    fn quants(bytes: &[u8; 144], j: usize, q: &mut [f32; GROUP]) {
+        let low = &bytes[16 + 32 * (j / 2)..][..32];
+        let shift = 4 * (j % 2);
+        for i in 0..GROUP {
+            q[i] = f32::from(low[i] >> shift & 15);
+        }
+    }
+
+    #[inline(always)]
+    fn affine(scales: &KScales, j: usize) -> ([f32; 2], f32) {
+        scales.affine(j)
+    }
+}
+
+impl Block<176> for Q5K {
+    const GROUPS: usize = 8;
+    const HAS_OFFSET: bool = true;
+    type Scales = KScales;
+
+    #[inline(always)]
+    fn scales(bytes: &[u8; 176]) -> KScales {
+        KScales::new(bytes)
+    }
+
+    #[inline(always)]
+    fn quants(bytes: &[u8; 176], j: usize, q: &mut [f32; GROUP]) {
+        let (high, low) = (&bytes[16..48], &bytes[48 + 32 * (j / 2)..][..32]);
+        let shift = 4 * (j % 2);
+        for i in 0..GROUP {
+            q[i] = f32::from(low[i] >> shift & 15 | (high[i] >> j & 1) << 4);
+        }
+    }
+
+    #[inline(always)]
+    fn affine(scales: &KScales, j: usize) -> ([f32; 2], f32) {
+        scales.affine(j)
+    }
+}
+
+impl Block<210> for Q6K {
+    const GROUPS: usize = 8;
+    const TWO_SCALES: bool = true;
+    type Scales = (f32, [u8; 16]);
+
+    #[inline(always)]
+    fn scales(bytes: &[u8; 210]) -> (f32, [u8; 16]) {
+        let mut scales = [0; 16];
+        scales.copy_from_slice(&bytes[192..208]);
+        (f16_at(bytes, 208), scales)
+    }
+
+    #[inline(always)]
+    fn quants(bytes: &[u8; 210], j: usize, q: &mut [f32; GROUP]) {
+        let (half, quarter) = (j / 4, j % 4);
+        let low = &bytes[64 * half + 32 * (quarter % 2)..][..32];
+        let high = &bytes[128 + 32 * half..][..32];
+        let (low_shift, high_shift) = (4 * (quarter / 2), 2 * quarter);
+        for i in 0..GROUP {
+            let value = low[i] >> low_shift & 15 | (high[i] >> high_shift & 3) << 4;
+            q[i] = f32::from(value as i8 - 32);
+        }
+    }
+
+    #[inline(always)]
+    fn affine(&(d, scales): &(f32, [u8; 16]), j: usize) -> ([f32; 2], f32) {
+        let scale = |i: usize| d * f32::from(scales[i] as i8);
+        ([scale(2 * j), scale(2 * j + 1)], 0.0)
     }
 }

@@ -17,19 +17,19 @@ const TILE: usize = 1 << 16;
 pub(super) const FORWARD_ROWS: usize = 64;
 /// Columns of the matrix in a backward tile, about.
 const BACKWARD_COLUMNS: usize = 128;
-/// Up to as many rows of activations are multiplied with the stored bytes, without a tile.
-pub(crate) const FEW_ROWS: usize = 4;
+/// Up to as many rows of f32 activations are multiplied with the stored bytes, without a tile.
+const FEW_ROWS: usize = 8;
 
 /// `y = x·Wᵀ`, or `y += …`, for `x (m, n_in)` and the rows of all parts.
 pub(crate) fn forward<E: Elem>(
     parts: &[StoredRows<'_>],
-    x: MatRef<'_, E>,
+    x: &[E],
     y: MatMut<'_, E>,
     accum: Accum,
     threads: Threads,
 ) {
-    let (m, n_in) = (x.nrows(), x.ncols());
-    let work = m * n_in * y.ncols();
+    let m = y.nrows();
+    let work = x.len() * y.ncols();
     let mut tiles = Vec::new();
     let mut rest = y;
     for part in parts {
@@ -39,12 +39,13 @@ pub(crate) fn forward<E: Elem>(
             tiles.push((part, first, tile));
         }
     }
-    for_each(tiles, work, threads, |(part, first, y)| {
-        if m <= FEW_ROWS {
-            few_rows::forward(part, first, x, y, accum);
-        } else {
-            forward_tile(part, first, x, y, accum);
-        }
+    let few = if m <= FEW_ROWS { E::as_f32s(x) } else { None };
+    for_each(tiles, work, threads, |(part, first, mut y)| match few {
+        Some(x) => few_rows::products(part, (first, y.ncols()), x, |i, j, value| {
+            let value = E::of(f64::from(value));
+            y[(i, j)] = if accum == Accum::Add { y[(i, j)] + value } else { value };
+        }),
+        None => forward_tile(part, first, rows(x, m, part.n_cols, part.n_cols), y, accum),
     });
 }
 
