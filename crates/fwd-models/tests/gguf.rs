@@ -105,7 +105,7 @@ fn losses_logits_and_answers_are_those_of_hugging_face() {
         let scored = model.score(&input, &labels, &mut Tap::none()).unwrap();
         report.close("loss", &scored.loss.unsqueeze(0).unwrap(), &set.io("loss"), LOSS);
         for (i, row) in rows.iter().enumerate() {
-            let (first, n) = (row.iter().position(|id| is_label(id)).unwrap(), answers[i].len());
+            let (first, n) = (row.iter().position(is_label).unwrap(), answers[i].len());
             let want = set.io("logits").i((i, first - 1..first - 1 + n)).unwrap();
             report.close("logits", &scored.logits.i((i, ..n)).unwrap(), &want, LOGITS);
         }
