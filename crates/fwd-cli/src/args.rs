@@ -6,7 +6,8 @@ use clap::{Arg, ArgAction, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use fwd_eval::FirstRow;
 use fwd_run::config::Order;
-use fwd_run::{Choice, DeviceKind, Method};
+use fwd_run::model::Template;
+use fwd_run::{Choice, DeviceKind, Method, WeightDtype};
 use std::ffi::OsStr;
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -30,7 +31,8 @@ Examples:
 const ASK_EXAMPLES: &str = "\
 Examples:
   fwd-prompt ask --image photo.jpg \"what color is it\"
-  fwd-prompt ask runs/fwd-1 --image flag.png \"which country has this flag\"";
+  fwd-prompt ask runs/fwd-1 --image flag.png \"which country has this flag\"
+  fwd-prompt ask --backbone llava-1.5-7b-hf --dtype q4 --image photo.jpg --show-prompt \"what color is it\"";
 
 const SCORE_EXAMPLES: &str = "\
 Examples:
@@ -334,6 +336,17 @@ pub(crate) struct ReportArgs {
     pub(crate) bench: Option<PathBuf>,
 }
 
+/// How a model is opened.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct ModelArgs {
+    /// How the model's matrices are kept in memory; without it as in the run, or f32.
+    #[arg(long, value_parser = one_of::<WeightDtype>())]
+    pub(crate) dtype: Option<WeightDtype>,
+    /// How prompts are written; without it as in the run, or as the model's chat template does if it has one and is not of a BLIP kind.
+    #[arg(long, value_parser = one_of::<Template>())]
+    pub(crate) template: Option<Template>,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
     /// Folder of the runs; what is finished there is not run again. Without it `runs/demo`, or `runs/quick`.
@@ -354,6 +367,8 @@ pub(crate) struct DemoArgs {
     /// Where the model computes.
     #[arg(long, value_parser = one_of::<DeviceKind>(), default_value_t)]
     pub(crate) device: DeviceKind,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
 }
 
 /// Flags win over the configuration file.
@@ -378,7 +393,7 @@ pub(crate) struct TrainArgs {
     /// In which order the tasks are learnt.
     #[arg(long, value_parser = one_of::<Order>())]
     pub(crate) order: Option<Order>,
-    /// Model directory in Hugging Face's layout (InstructBLIP or BLIP-2); without it the embedded model.
+    /// Model directory in Hugging Face's layout (LLaVA-1.5, InstructBLIP or BLIP-2); without it the embedded model.
     #[arg(long, value_name = "DIR")]
     pub(crate) backbone: Option<PathBuf>,
     /// Benchmark directory; without it the embedded benchmark.
@@ -387,6 +402,8 @@ pub(crate) struct TrainArgs {
     /// Where the model computes; without it the CPU.
     #[arg(long, value_parser = one_of::<DeviceKind>())]
     pub(crate) device: Option<DeviceKind>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
     /// Where frozen features are kept between runs; without it `.fwd-cache` beside the run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
@@ -428,6 +445,8 @@ pub(crate) struct Places {
     /// Where frozen features are kept; without it `.fwd-cache` beside the run directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -471,6 +490,8 @@ pub(crate) struct AnalyzeArgs {
     /// Benchmark directory; without it the embedded benchmark.
     #[arg(long, value_name = "DIR")]
     pub(crate) bench: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
     /// Where frozen features are kept; without it `.fwd-cache` beside the first run, or beside the folder of --out.
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
@@ -517,12 +538,18 @@ pub(crate) struct AskArgs {
     /// Where the model computes.
     #[arg(long, value_parser = one_of::<DeviceKind>(), default_value_t)]
     pub(crate) device: DeviceKind,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
     /// For a run of the method `independent`: the task whose prompts are used.
     #[arg(long)]
     pub(crate) task: Option<String>,
     /// Longest answer in tokens.
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub(crate) max_new_tokens: usize,
+    /// Print what the language model is given instead of an answer: the text, with where the image and the prompts stand and how many
+    /// tokens they have.
+    #[arg(long)]
+    pub(crate) show_prompt: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -557,6 +584,9 @@ pub(crate) struct CheckArgs {
     /// Model directory whose tokenizers measure instructions and answers; without it the embedded model.
     #[arg(long, value_name = "DIR")]
     pub(crate) backbone: Option<PathBuf>,
+    /// How prompts are written that are measured; without it as `train` writes them.
+    #[arg(long, value_parser = one_of::<Template>())]
+    pub(crate) template: Option<Template>,
     /// Count and list records that cannot be used, as training with --skip-bad leaves them out, but do not call them wrong.
     #[arg(long)]
     pub(crate) skip_bad: bool,

@@ -65,16 +65,29 @@ fn answers_that_are_no_normal_form_score_as_in_the_official_evaluation() {
 }
 
 #[test]
-fn an_instruction_beyond_the_model_is_refused_by_its_record_left_out_or_cut() {
+fn an_instruction_beyond_the_limit_is_refused_by_its_record_left_out_or_cut() {
     let place = Place::new();
     let path = place.path("bench/tasks/colours.jsonl");
     let text = fs::read_to_string(&path).unwrap();
     let long = format!("What colour is it? {}", "really ".repeat(100).trim());
     fs::write(&path, text.replacen("What colour is it?", &long, 1)).unwrap();
-    let refused = fail(&mut place.train("refused", &[]));
+    // The Q-Former reads the beginning of it, the language model all of it.
+    let output = place.train("whole", &[]).output().unwrap();
+    let said = stderr(&output);
+    assert!(
+        output.status.success() && said.contains("1 instructions are longer than the Q-Former's positions"),
+        "{said}"
+    );
+    let cut = json!({ "instructions": 0, "answers": 0, "bridge_instructions": 1 });
+    assert_eq!(place.json("whole/manifest.json")["cut"], cut);
+    let limit = ["--set", "limits.max_instruction_tokens=20"];
+    let refused = fail(&mut place.train("refused", &limit));
     assert!(refused.contains("colours/train/0") && refused.contains("its instruction has"), "{refused}");
-    let output = place.train("left-out", &["--skip-bad"]).output().unwrap();
+    let output = place.train("left-out", &[&limit[..], &["--skip-bad"]].concat()).output().unwrap();
     assert!(output.status.success() && stderr(&output).contains("1 records left out"), "{}", stderr(&output));
-    succeed(&mut place.train("cut", &["--set", "limits.too_long=cut"]));
-    assert_eq!(place.json("cut/manifest.json")["cut"], json!({ "instructions": 1, "answers": 0 }));
+    succeed(&mut place.train("cut", &[&limit[..], &["--set", "limits.too_long=cut"]].concat()));
+    assert_eq!(
+        place.json("cut/manifest.json")["cut"],
+        json!({ "instructions": 1, "answers": 0, "bridge_instructions": 0 })
+    );
 }

@@ -5,14 +5,47 @@ mod config;
 
 use crate::error::Result;
 use crate::image_file::{Alpha, ImageLimits, Orientation, RgbImage};
-use crate::resize::resize_bicubic;
+use crate::resize::resize_part;
 use crate::text::TextTokenizer;
-use config::{CLIP_MEAN, CLIP_STD, Steps};
+use config::{CLIP_MEAN, CLIP_STD};
 use std::path::Path;
 
-/// Decodes, resizes, rescales and normalises images, as `BlipImageProcessor` does with Pillow.
+/// How an image is made smaller or larger, before its centre is cut out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resize {
+    /// To these sides, whatever the aspect ratio was (BLIP).
+    Sides {
+        /// In pixels.
+        height: usize,
+        /// In pixels.
+        width: usize,
+    },
+    /// The shorter side to this length in pixels, the longer one in proportion, rounded down (CLIP, DINOv2).
+    ShortestEdge(usize),
+}
+
+impl Resize {
+    /// Width and height of the image that a `width × height` one becomes.
+    fn sides_of(self, width: usize, height: usize) -> (usize, usize) {
+        match self {
+            Self::Sides { height, width } => (width, height),
+            // Widened, as the long side of a narrow image may become very long.
+            Self::ShortestEdge(edge) if width <= height => (edge, long_side(edge, height, width)),
+            Self::ShortestEdge(edge) => (long_side(edge, width, height), edge),
+        }
+    }
+}
+
+fn long_side(edge: usize, long: usize, short: usize) -> usize {
+    (edge as u128 * long as u128 / short.max(1) as u128) as usize
+}
+
+/// Decodes, resizes, crops, rescales and normalises images, as `BlipImageProcessor`, `CLIPImageProcessor` and DINOv2's `BitImageProcessor`
+/// do with Pillow.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageProcessor {
+    /// What is done first. Of a larger result the centre of `height × width` is kept; a smaller one gets a black border.
+    pub resize: Resize,
     /// The number of rows of the result, in pixels.
     pub height: usize,
     /// The number of columns of the result, in pixels.
@@ -31,13 +64,15 @@ impl ImageProcessor {
     /// CLIP's normalisation at `size × size`.
     pub fn clip(size: usize) -> Self {
         let (rescale, alpha) = (1.0 / 255.0, Alpha::Drop);
-        Self { height: size, width: size, rescale, mean: CLIP_MEAN, std: CLIP_STD, alpha }
+        let resize = Resize::Sides { height: size, width: size };
+        Self { resize, height: size, width: size, rescale, mean: CLIP_MEAN, std: CLIP_STD, alpha }
     }
 
     /// EfficientNet-Lite's normalisation at `size × size`: `(byte − 127) / 128`, transparency over white.
     pub fn efficientnet_lite(size: usize) -> Self {
         let alpha = Alpha::Over([255; 3]);
-        Self { height: size, width: size, rescale: 1.0, mean: [127.0; 3], std: [128.0; 3], alpha }
+        let resize = Resize::Sides { height: size, width: size };
+        Self { resize, height: size, width: size, rescale: 1.0, mean: [127.0; 3], std: [128.0; 3], alpha }
     }
 
     /// Reads `preprocessor_config.json`, or where a directory has none the `image_processor` part of
@@ -50,11 +85,10 @@ impl ImageProcessor {
     /// 3. Without either, alpha is dropped.
     ///
     /// # Errors
-    /// [`DataError::Io`](crate::DataError::Io) or [`DataError::Config`](crate::DataError::Config) naming the file and the key: a processor of another class than BLIP's, a
-    /// resampling other than bicubic, a size of one edge only, a crop, no resize, or another step that is not known here.
+    /// [`DataError::Io`](crate::DataError::Io) or [`DataError::Config`](crate::DataError::Config) naming the file and the key: a processor of another class than BLIP's,
+    /// CLIP's and DINOv2's, a resampling other than bicubic, a shortest edge without a crop, no resize, or another step that is not known here.
     pub fn open(dir: &Path) -> Result<Self> {
-        let Steps { height, width, rescale, mean, std, alpha } = config::read(dir)?;
-        Ok(Self { height, width, rescale, mean, std, alpha })
+        config::read(dir)
     }
 
     /// Pixel values of an encoded image in a format of [`RgbImage`]; `origin` names it in errors.
@@ -89,7 +123,7 @@ impl ImageProcessor {
     /// # Shapes
     /// -> `(3, height, width)`, row-major, f32.
     pub fn process(&self, image: &RgbImage) -> Vec<f32> {
-        let resized = resize_bicubic(image, self.width, self.height);
+        let resized = self.resized(image);
         // A byte has 256 values: the arithmetic of transformers, once for each.
         let tables: [[f32; 256]; 3] = std::array::from_fn(|channel| {
             std::array::from_fn(|byte| {
@@ -104,6 +138,28 @@ impl ImageProcessor {
             );
         }
         out
+    }
+
+    /// The image resized, and its centre: row `i` of the result is row `i + ⌊(h − height) / 2⌋` of an image of `h` rows, or black.
+    fn resized(&self, image: &RgbImage) -> RgbImage {
+        let (width, height) = self.resize.sides_of(image.width(), image.height());
+        let kept = |n: usize, wanted: usize| {
+            let start = n.saturating_sub(wanted) / 2;
+            start..(start + wanted).min(n)
+        };
+        let (columns, rows) = (kept(width, self.width), kept(height, self.height));
+        let part = resize_part(image, (width, height), columns, rows);
+        if (part.width(), part.height()) == (self.width, self.height) {
+            return part;
+        }
+        let (left, top) =
+            ((self.width - part.width()).div_ceil(2), (self.height - part.height()).div_ceil(2));
+        let mut data = vec![0; self.width * self.height * 3];
+        for (i, row) in part.data().chunks_exact(part.width().max(1) * 3).enumerate() {
+            let start = ((top + i) * self.width + left) * 3;
+            data[start..start + row.len()].copy_from_slice(row);
+        }
+        RgbImage::of(self.width, self.height, data)
     }
 }
 

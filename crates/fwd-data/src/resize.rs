@@ -8,6 +8,7 @@
 //! `ImagingResample` for 8-bit channels.
 
 use crate::image_file::RgbImage;
+use std::ops::Range;
 
 /// 32 bits less 8 of the pixel and 2 of headroom for negative lobes.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
@@ -22,13 +23,34 @@ const PRECISION_BITS: u32 = 32 - 8 - 2;
 /// # Ok::<(), fwd_data::DataError>(())
 /// ```
 pub fn resize_bicubic(image: &RgbImage, width: usize, height: usize) -> RgbImage {
+    resize_part(image, (width, height), 0..width, 0..height)
+}
+
+/// Some columns and rows of the image that [`resize_bicubic`] would make, without the rest of it: the long side of a narrow image that is
+/// made as high as another would take the memory of the machine.
+pub(crate) fn resize_part(
+    image: &RgbImage,
+    (width, height): (usize, usize),
+    columns: Range<usize>,
+    rows: Range<usize>,
+) -> RgbImage {
     let (width_in, height_in) = (image.width(), image.height());
-    if width_in == 0 || height_in == 0 || width == 0 || height == 0 {
-        return RgbImage::black(width, height);
+    let (n_columns, n_rows) = (columns.len(), rows.len());
+    if width_in == 0 || height_in == 0 || n_columns == 0 || n_rows == 0 {
+        return RgbImage::black(n_columns, n_rows);
     }
-    let narrowed = if width == width_in { image.data().to_vec() } else { horizontal(image, width) };
-    let data = if height == height_in { narrowed } else { vertical(&narrowed, width, height_in, height) };
-    RgbImage::of(width, height, data)
+    let is_kept = |range: &Range<usize>, n: usize, n_in: usize| n == n_in && *range == (0..n);
+    let narrowed = if is_kept(&columns, width, width_in) {
+        image.data().to_vec()
+    } else {
+        horizontal(image, width, columns)
+    };
+    let data = if is_kept(&rows, height, height_in) {
+        narrowed
+    } else {
+        vertical(&narrowed, n_columns, (height_in, height), rows)
+    };
+    RgbImage::of(n_columns, n_rows, data)
 }
 
 /// The source pixels that make up one output pixel: the first one and the weights.
@@ -49,11 +71,12 @@ fn cubic(x: f64) -> f64 {
     }
 }
 
-fn taps(n_in: usize, n_out: usize) -> Vec<Taps> {
+/// The weights of some of `n_out` pixels that `n_in` become. Without a change of size they are 1 and 0, exactly.
+fn taps(n_in: usize, n_out: usize, range: Range<usize>) -> Vec<Taps> {
     let scale = n_in as f64 / n_out as f64;
     let widen = scale.max(1.0);
     let support = 2.0 * widen;
-    (0..n_out)
+    range
         .map(|out| {
             let center = (out as f64 + 0.5) * scale;
             let first = ((center - support + 0.5) as i64).max(0) as usize;
@@ -76,9 +99,9 @@ fn to_u8(fixed: i32) -> u8 {
     (fixed >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
-fn horizontal(image: &RgbImage, width: usize) -> Vec<u8> {
-    let taps = taps(image.width(), width);
-    let mut out = Vec::with_capacity(width * image.height() * 3);
+fn horizontal(image: &RgbImage, width: usize, columns: Range<usize>) -> Vec<u8> {
+    let taps = taps(image.width(), width, columns);
+    let mut out = Vec::with_capacity(taps.len() * image.height() * 3);
     for row in image.data().chunks_exact(image.width() * 3) {
         for Taps { first, weights } in &taps {
             let mut sums = [HALF; 3];
@@ -93,11 +116,11 @@ fn horizontal(image: &RgbImage, width: usize) -> Vec<u8> {
     out
 }
 
-fn vertical(data: &[u8], width: usize, height_in: usize, height: usize) -> Vec<u8> {
+fn vertical(data: &[u8], width: usize, (height_in, height): (usize, usize), rows: Range<usize>) -> Vec<u8> {
     let stride = width * 3;
-    let mut out = Vec::with_capacity(stride * height);
+    let mut out = Vec::with_capacity(stride * rows.len());
     let mut sums = vec![HALF; stride];
-    for Taps { first, weights } in taps(height_in, height) {
+    for Taps { first, weights } in taps(height_in, height, rows) {
         sums.fill(HALF);
         for (row, &weight) in data[first * stride..].chunks_exact(stride).zip(&weights) {
             for (sum, &value) in sums.iter_mut().zip(row) {
@@ -116,7 +139,7 @@ mod tests {
     #[test]
     fn weights_of_every_output_pixel_sum_to_one() {
         for (n_in, n_out) in [(1, 7), (7, 1), (200, 224), (400, 224), (3, 3), (1000, 56)] {
-            for taps in taps(n_in, n_out) {
+            for taps in taps(n_in, n_out, 0..n_out) {
                 let sum: i32 = taps.weights.iter().sum();
                 let one = 1 << PRECISION_BITS;
                 assert!(
@@ -125,6 +148,18 @@ mod tests {
                 );
                 assert!(taps.first + taps.weights.len() <= n_in);
             }
+        }
+    }
+
+    #[test]
+    fn a_part_is_cut_out_of_the_whole() {
+        let image = RgbImage::new(9, 7, (0..9 * 7 * 3).map(|i| (i * 37 % 251) as u8).collect()).unwrap();
+        for (width, height) in [(9, 7), (5, 7), (9, 12), (20, 3)] {
+            let whole = resize_bicubic(&image, width, height);
+            let part = resize_part(&image, (width, height), 1..width - 1, 1..height);
+            let rows = whole.data().chunks_exact(width * 3).skip(1);
+            let want: Vec<u8> = rows.flat_map(|row| row[3..(width - 1) * 3].to_vec()).collect();
+            assert_eq!(part.data(), want, "{width}x{height}");
         }
     }
 

@@ -1,10 +1,11 @@
-//! `tokenizer.json` files (T5's Unigram, BERT's WordPiece) and batches of token ids.
+//! `tokenizer.json` files (T5's Unigram, BERT's WordPiece, the BPE of LLaMA, OPT and GPT-2) and batches of token ids.
 
 use crate::error::{DataError, Result};
 use crate::excerpt::{bounded, excerpt};
+use crate::special_tokens::SpecialNames;
 use crate::tokenizer_file::{guarded, load};
 use std::path::Path;
-use tokenizers::Tokenizer;
+use tokenizers::{DecoderWrapper, Tokenizer};
 
 /// The placeholder of an image in the instructions of the field's data sets.
 const IMAGE_TOKEN: &str = "<image>";
@@ -19,6 +20,7 @@ pub struct TextTokenizer {
     n_rows: Option<usize>,
     /// The id that stands for a visual token.
     image: Option<u32>,
+    names: SpecialNames,
 }
 
 /// Token ids of several texts, filled up on the right to the longest.
@@ -35,11 +37,15 @@ pub struct TokenBatch {
 }
 
 impl TextTokenizer {
-    /// Reads a `tokenizer.json` (Unigram, WordPiece or BPE).
+    /// Reads a `tokenizer.json` (Unigram, WordPiece or BPE), and what the files beside it say of its special tokens
+    /// ([`SpecialNames`]).
+    ///
+    /// Batches are filled up with `<pad>` or `[PAD]`. Where a vocabulary has neither (LLaMA, GPT-2), it is the padding token that the files
+    /// beside it name, else the end of a sequence, the unknown token, or the id 0: padding is masked, so that any id will do.
     ///
     /// # Errors
-    /// [`DataError::Tokenizer`] naming the file if it is missing, damaged or has neither `<pad>` nor `[PAD]`; [`DataError::Io`] if it
-    /// cannot be read or is too large.
+    /// [`DataError::Tokenizer`] naming the file if it is missing or damaged; [`DataError::Io`] if it cannot be read or is too large;
+    /// [`DataError::Config`] for a damaged file beside it.
     pub fn open(path: &Path) -> Result<Self> {
         let origin = path.display().to_string();
         let fail = |what: String| DataError::Tokenizer { origin: origin.clone(), what };
@@ -47,16 +53,41 @@ impl TextTokenizer {
         // A file may carry the padding and truncation of its last use; ours are explicit.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| fail(e.to_string()))?;
-        let pad = ["<pad>", "[PAD]"].iter().find_map(|token| inner.token_to_id(token));
-        let pad = pad.ok_or_else(|| fail("has neither `<pad>` nor `[PAD]`".into()))?;
-        Ok(Self { inner, pad, origin, n_rows: None, image: None })
+        let names = SpecialNames::open(path.parent().unwrap_or(Path::new(".")))?;
+        let named = [&names.pad, &names.eos, &names.unk].into_iter().filter_map(Option::as_deref);
+        let candidates = ["<pad>", "[PAD]"].into_iter().chain(named).chain(["</s>", "<unk>"]);
+        let pad = candidates.filter_map(|token| inner.token_to_id(token)).next().unwrap_or(0);
+        Ok(Self { inner, pad, origin, n_rows: None, image: None, names })
     }
 
     /// The same for a model with a table of `n_rows` embeddings, in which `image` is the id that stands for a visual token, if it has
     /// one. A text that has a token outside the table, or a visual token, cannot be encoded then.
     #[must_use]
     pub fn for_model(self, n_rows: usize, image: Option<u32>) -> Self {
-        Self { n_rows: Some(n_rows), image, ..self }
+        // Models that were given a padding token later do not always have a row for it.
+        let pad = if (self.pad as usize) < n_rows { self.pad } else { 0 };
+        Self { n_rows: Some(n_rows), image, pad, ..self }
+    }
+
+    /// What the files beside the tokenizer call its special tokens.
+    pub fn names(&self) -> &SpecialNames {
+        &self.names
+    }
+
+    /// The id of a token as the vocabulary writes it.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The text that stands for an image in a prompt; none if the model has no id for it or the vocabulary no such token.
+    pub fn image_token(&self) -> Option<String> {
+        self.image.and_then(|id| self.token(id)).filter(|token| !token.is_empty())
+    }
+
+    /// Whether a word within a text has its space as part of its token (GPT-2, OPT, Llama 3), so that a text which goes on behind another
+    /// must begin with that space. The tokens of other vocabularies (LLaMA) begin a word by themselves.
+    pub fn is_byte_level(&self) -> bool {
+        matches!(self.inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)))
     }
 
     /// A text that a user or a file gives, without what would become a visual token: `<image>`, and whatever else the vocabulary
@@ -74,7 +105,7 @@ impl TextTokenizer {
     /// # Errors
     /// [`DataError::Tokenizer`] if the tokenizer fails on the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        self.encode_with(text, true)
+        self.without_image(text, self.encode_with(text, true)?)
     }
 
     /// The same without special tokens.
@@ -82,7 +113,17 @@ impl TextTokenizer {
     /// # Errors
     /// As [`Self::encode`].
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
-        self.encode_with(text, false)
+        self.without_image(text, self.encode_with(text, false)?)
+    }
+
+    /// Token ids of a whole prompt, which may hold the token that stands for an image. Special tokens are added (the BOS of LLaMA and OPT),
+    /// unless the text begins with the BOS already, as chat templates write it.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_prompt(&self, prompt: &str) -> Result<Vec<u32>> {
+        let has_bos = self.names.bos.as_deref().is_some_and(|bos| !bos.is_empty() && prompt.starts_with(bos));
+        self.encode_with(prompt, !has_bos)
     }
 
     fn encode_with(&self, text: &str, special: bool) -> Result<Vec<u32>> {
@@ -101,12 +142,16 @@ impl TextTokenizer {
                 token(id)
             )));
         }
-        match self.image.filter(|image| ids.contains(image)) {
-            Some(image) => {
-                Err(fail(format!("{} stands for an image and must not be written in a text", token(image))))
-            }
-            None => Ok(ids),
-        }
+        Ok(ids)
+    }
+
+    /// Refuses a text that has become an image.
+    fn without_image(&self, text: &str, ids: Vec<u32>) -> Result<Vec<u32>> {
+        let Some(image) = self.image.filter(|image| ids.contains(image)) else { return Ok(ids) };
+        let token = excerpt(&self.token(image).unwrap_or_default());
+        let what =
+            format!("{}: {token} stands for an image and must not be written in a text", excerpt(text));
+        Err(DataError::Tokenizer { origin: self.origin.clone(), what })
     }
 
     /// Several texts, filled up on the right with the padding id.
@@ -115,16 +160,21 @@ impl TextTokenizer {
     /// As [`Self::encode`].
     pub fn encode_batch<T: AsRef<str>>(&self, texts: &[T]) -> Result<TokenBatch> {
         let rows = texts.iter().map(|t| self.encode(t.as_ref())).collect::<Result<Vec<_>>>()?;
+        Ok(self.batch(&rows))
+    }
+
+    /// Rows of token ids, filled up on the right with the padding id.
+    pub fn batch(&self, rows: &[Vec<u32>]) -> TokenBatch {
         let width = rows.iter().map(Vec::len).max().unwrap_or(0);
         let mut batch = TokenBatch { ids: Vec::new(), mask: Vec::new(), rows: rows.len(), width };
-        for row in &rows {
+        for row in rows {
             let filler = width - row.len();
             batch.ids.extend(row.iter().map(|&id| i64::from(id)));
             batch.ids.extend(std::iter::repeat_n(i64::from(self.pad), filler));
             batch.mask.extend(std::iter::repeat_n(1, row.len()));
             batch.mask.extend(std::iter::repeat_n(0, filler));
         }
-        Ok(batch)
+        batch
     }
 
     /// The text of token ids, special tokens left out.

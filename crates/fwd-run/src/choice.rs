@@ -28,7 +28,9 @@ mod tests {
     use crate::config::Order;
     use crate::device::DeviceKind;
     use crate::method::Method;
+    use crate::model::Template;
     use fwd_continual::MethodConfig;
+    use fwd_models::WeightDtype;
     use serde::Serialize;
     use serde::de::DeserializeOwned;
 
@@ -49,5 +51,7 @@ mod tests {
         names_are_those_of_files::<Method>(11 + MethodConfig::all().len());
         names_are_those_of_files::<Order>(3);
         names_are_those_of_files::<DeviceKind>(2);
+        names_are_those_of_files::<WeightDtype>(5);
+        names_are_those_of_files::<Template>(2);
     }
 }

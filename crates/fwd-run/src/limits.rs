@@ -1,7 +1,7 @@
 //! Limits on the length of texts: an answer or an instruction of thousands of tokens would take the memory of the machine, and an
 //! instruction beyond the model's positions cannot be read at all. What is too long is refused, or cut, as configured, and counted.
 
-use crate::model::CountTokens;
+use crate::model::Reader;
 use anyhow::{Result, bail, ensure};
 use fwd_data::bench::{BenchTask, Benchmark, Record, Split, record_name};
 use fwd_data::excerpt;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextLimits {
-    /// The longest instruction. Where the model itself reads fewer tokens, that counts.
+    /// The longest instruction, in tokens of the language model. Where the model itself reads fewer, that counts.
     pub max_instruction_tokens: usize,
     /// The longest answer that is learnt. Answers that are only scored may have any length.
     pub max_target_tokens: usize,
@@ -47,6 +47,9 @@ pub struct CutTexts {
     pub instructions: usize,
     /// Answers that are learnt.
     pub answers: usize,
+    /// Instructions of which the Q-Former reads only the beginning, as it has no more positions; the language model reads all of them.
+    #[serde(default)]
+    pub bridge_instructions: usize,
 }
 
 /// The longest text that is taken apart into tokens, in bytes: a tokenizer needs some hundred bytes of memory for each byte of text.
@@ -116,7 +119,7 @@ impl TextLimits {
     /// Those of the tokenizers.
     pub fn excess(
         &self,
-        model: &dyn CountTokens,
+        model: Reader<'_>,
         split: Split,
         instruction: &str,
         answers: &[String],
@@ -127,7 +130,7 @@ impl TextLimits {
 
     fn first_excess(
         &self,
-        model: &dyn CountTokens,
+        model: Reader<'_>,
         split: Split,
         instruction: &str,
         answer: Option<&str>,
@@ -141,7 +144,7 @@ impl TextLimits {
             }
             let n_tokens = match kind {
                 Text::Instruction => model.count_instruction_tokens(text)?,
-                Text::Answer => model.count_answer_tokens(text)?,
+                Text::Answer => model.count_answer_tokens(instruction, text)?,
             };
             Ok((n_tokens > limit).then_some(Excess { kind, size: Size::Tokens(n_tokens), limit }))
         };
@@ -152,7 +155,7 @@ impl TextLimits {
         }
     }
 
-    fn instruction_limit(&self, model: &dyn CountTokens) -> usize {
+    fn instruction_limit(&self, model: Reader<'_>) -> usize {
         let own = model.max_instruction_tokens().unwrap_or(usize::MAX);
         own.min(self.max_instruction_tokens)
     }
@@ -164,7 +167,7 @@ impl TextLimits {
     pub fn apply(
         &self,
         bench: &mut Benchmark,
-        model: &dyn CountTokens,
+        model: Reader<'_>,
         on_bad: OnBad,
         skipped: &mut Skipped,
     ) -> Result<CutTexts> {
@@ -184,6 +187,7 @@ impl TextLimits {
             }
             let mut keep = keep.into_iter();
             task.records.retain(|_| keep.next().unwrap_or(true));
+            cut.bridge_instructions += bridge_cuts(task, model)?;
         }
         Ok(cut)
     }
@@ -192,7 +196,7 @@ impl TextLimits {
     ///
     /// # Errors
     /// Those of the tokenizers.
-    pub fn findings(&self, bench: &Benchmark, model: &dyn CountTokens) -> Result<Vec<String>> {
+    pub fn findings(&self, bench: &Benchmark, model: Reader<'_>) -> Result<Vec<String>> {
         let mut all = Vec::new();
         for task in &bench.tasks {
             all.extend(self.excesses(task, model)?.into_iter().map(|(_, what)| what));
@@ -201,7 +205,7 @@ impl TextLimits {
     }
 
     /// The records of a task whose texts are too long, by their places.
-    fn excesses(&self, task: &BenchTask, model: &dyn CountTokens) -> Result<Vec<(usize, String)>> {
+    fn excesses(&self, task: &BenchTask, model: Reader<'_>) -> Result<Vec<(usize, String)>> {
         let records = task.records.par_iter().enumerate();
         let found = records.filter_map(|(i, record)| {
             let answer = record.answers.first().map(String::as_str);
@@ -213,7 +217,7 @@ impl TextLimits {
         Ok(found.into_iter().map(|(i, excess)| (i, format!("{}: {excess}", names[i]))).collect())
     }
 
-    fn cut(&self, record: &mut Record, model: &dyn CountTokens, cut: &mut CutTexts) -> Result<()> {
+    fn cut(&self, record: &mut Record, model: Reader<'_>, cut: &mut CutTexts) -> Result<()> {
         let limit = self.instruction_limit(model);
         if let Some(short) =
             longest_prefix(&record.instruction, limit, |text| model.count_instruction_tokens(text))?
@@ -223,14 +227,26 @@ impl TextLimits {
         }
         if record.split == Split::Train
             && let Some(answer) = record.answers.first_mut()
-            && let Some(short) =
-                longest_prefix(answer, self.max_target_tokens, |text| model.count_answer_tokens(text))?
+            && let Some(short) = longest_prefix(answer, self.max_target_tokens, |text| {
+                model.count_answer_tokens(&record.instruction, text)
+            })?
         {
             *answer = short;
             cut.answers += 1;
         }
         Ok(())
     }
+}
+
+/// The records of a task of whose instruction the bridge reads only the beginning.
+fn bridge_cuts(task: &BenchTask, model: Reader<'_>) -> Result<usize> {
+    let Some(limit) = model.max_bridge_tokens() else { return Ok(0) };
+    let is_cut = |record: &Record| {
+        let text = &record.instruction;
+        Ok(!is_surely_short(text, limit) && model.bridge_excess(text)?.is_some())
+    };
+    let cuts = task.records.par_iter().map(|record| is_cut(record).map(usize::from));
+    cuts.collect::<Result<Vec<_>>>().map(|cuts| cuts.iter().sum())
 }
 
 /// Whether a text has no more tokens than `limit` by its length alone: a token of plain letters has at least one of them, and tokenizers

@@ -12,6 +12,32 @@ pub(crate) fn available() -> Option<u64> {
     kib.checked_mul(1024)
 }
 
+/// Bytes of a number that is trained in f32: itself, its value before the task, its gradient, two moments of the optimiser, and the copy
+/// that the model computes with.
+const BYTES_OF_TRAINED: u64 = 6 * 4;
+
+/// The memory that training so many weights takes at least, in bytes.
+pub(crate) fn of_training(n_parameters: usize) -> u64 {
+    (n_parameters as u64).saturating_mul(BYTES_OF_TRAINED)
+}
+
+/// Refuses to train more weights than memory holds.
+///
+/// # Errors
+/// That names both figures.
+pub(crate) fn check_training(n_parameters: usize, available: Option<u64>) -> Result<()> {
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let (needed, available) = (of_training(n_parameters), available.unwrap_or(u64::MAX));
+    ensure!(
+        needed <= available,
+        "training {n_parameters} weights or more in f32 needs at least {:.1} GiB of memory, {:.1} GiB are free; tune prompts instead \
+         (--method fwd)",
+        gib(needed),
+        gib(available)
+    );
+    Ok(())
+}
+
 impl RunConfig {
     /// Refuses sizes of the pool that need more memory than there is, in bytes: what is counted is the least that is needed, so that a
     /// configuration that passes may still be too large.
@@ -85,6 +111,14 @@ mod tests {
         // A pool that fits may be too much for a batch.
         let error = check(PoolConfig { prompt_len: 100_000, ..default }).unwrap_err();
         assert!(error.contains("training.batch_size"), "{error}");
+    }
+
+    #[test]
+    fn weights_that_cannot_be_trained_are_named_with_the_figure() {
+        check_training(1 << 20, Some(24 << 20)).unwrap();
+        check_training(usize::MAX, None).unwrap();
+        let error = check_training(7 << 30, Some(100 << 30)).unwrap_err().to_string();
+        assert!(error.contains("168.0 GiB") && error.contains("100.0 GiB are free"), "{error}");
     }
 
     #[test]

@@ -4,11 +4,12 @@ use crate::assets;
 use crate::config::{Order, RunConfig};
 use crate::device::DeviceKind;
 use crate::limits::{CutTexts, TextLimits};
-use crate::model::{Backbone, FeatureStore};
+use crate::model::{Backbone, FeatureStore, ModelOptions, Template};
 use crate::observer::Observer;
 use anyhow::{Result, ensure};
 use fwd_data::bench::{BenchTask, Benchmark};
 use fwd_data::task::{self, Loaded, OnBad, Skipped};
+use fwd_models::WeightDtype;
 use rand::seq::SliceRandom;
 use std::path::PathBuf;
 
@@ -21,6 +22,10 @@ pub struct SessionOptions {
     pub bench: Option<PathBuf>,
     /// Where the model computes.
     pub device: DeviceKind,
+    /// How the model's matrices are kept in memory.
+    pub dtype: WeightDtype,
+    /// How prompts are written; none: as it suits the model ([`ModelOptions`]).
+    pub template: Option<Template>,
     /// What becomes of records that cannot be used.
     pub on_bad: OnBad,
     /// How long texts may be, and what becomes of longer ones.
@@ -58,6 +63,8 @@ impl Default for SessionOptions {
             backbone: None,
             bench: None,
             device: DeviceKind::Cpu,
+            dtype: WeightDtype::F32,
+            template: None,
             on_bad: OnBad::Refuse,
             limits: TextLimits::default(),
             program: concat!("fwd-run ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -76,11 +83,12 @@ impl Session {
         let bench_dir = bench_dir.canonicalize().unwrap_or(bench_dir);
         let Loaded { mut bench, mut skipped } = task::open(&bench_dir, options.on_bad)?;
         let backbone = options.backbone.clone().map_or_else(assets::backbone, Ok)?;
-        let backbone = Backbone::open(&backbone, &device)?;
+        let how = ModelOptions { dtype: options.dtype, template: options.template };
+        let backbone = Backbone::open(&backbone, how, &device)?;
         for remark in &backbone.remarks {
             observer.note(remark);
         }
-        let cut = options.limits.apply(&mut bench, &backbone, options.on_bad, &mut skipped)?;
+        let cut = options.limits.apply(&mut bench, backbone.reader(), options.on_bad, &mut skipped)?;
         tracing::info!("model {} ({})", backbone.dir.display(), backbone.hash);
         tracing::info!("benchmark {} ({})", bench_dir.display(), bench.hash());
         let &SessionOptions { device, on_bad, limits, .. } = options;
@@ -101,10 +109,18 @@ impl Session {
         }
         self.skipped.remarks.iter().for_each(|remarks| observer.note(&remarks.to_string()));
         if self.cut != CutTexts::default() {
-            let CutTexts { instructions, answers } = self.cut;
-            observer.note(&format!(
-                "{instructions} instructions and {answers} answers cut to the limits of length"
-            ));
+            let CutTexts { instructions, answers, bridge_instructions } = self.cut;
+            if instructions + answers > 0 {
+                observer.note(&format!(
+                    "{instructions} instructions and {answers} answers cut to the limits of length"
+                ));
+            }
+            if bridge_instructions > 0 {
+                observer.note(&format!(
+                    "{bridge_instructions} instructions are longer than the Q-Former's positions: it reads their beginning, the language \
+                     model all of them"
+                ));
+            }
         }
     }
 

@@ -6,7 +6,7 @@ mod model;
 
 use candle_core::Device;
 use fwd_data::Orientation;
-use fwd_run::model::Backbone;
+use fwd_run::model::{Backbone, ModelOptions};
 use fwd_run::{Observer, Progress, Session, SessionOptions, Silent};
 use image::{ImageFormat, RgbImage};
 use serde_json::Value;
@@ -18,7 +18,7 @@ use std::sync::Mutex;
 
 fn open(dir: &Path) -> Backbone {
     model::write(dir);
-    Backbone::open(dir, &Device::Cpu).unwrap()
+    Backbone::open(dir, ModelOptions::default(), &Device::Cpu).unwrap()
 }
 
 fn png() -> Vec<u8> {
@@ -28,22 +28,25 @@ fn png() -> Vec<u8> {
 }
 
 #[test]
-fn an_instruction_beyond_the_positions_of_the_model_is_refused_with_both_figures_and_without_the_image() {
+fn of_an_instruction_beyond_its_positions_the_bridge_reads_the_beginning() {
     let folder = tempfile::tempdir().unwrap();
     let backbone = open(folder.path());
-    let limit = backbone.max_instruction_tokens().unwrap();
-    assert_eq!(limit, 64, "max_position_embeddings of the Q-Former");
+    let reader = backbone.reader();
+    assert_eq!((reader.max_bridge_tokens(), reader.max_instruction_tokens()), (Some(64), None));
     // [CLS] and [SEP] count too.
-    let fitting = "a ".repeat(limit - 2);
-    assert_eq!(backbone.count_instruction_tokens(&fitting).unwrap(), limit);
-    backbone.features(&png(), "shared.png", Orientation::Stored, &fitting).unwrap();
-    let long = format!("{fitting} a");
-    assert_eq!(backbone.count_instruction_tokens(&long).unwrap(), limit + 1);
-    let error =
-        format!("{:#}", backbone.features(&png(), "shared.png", Orientation::Stored, &long).unwrap_err());
-    assert!(error.contains("the instruction has 65 tokens, the model's limit is 64"), "{error}");
-    assert!(!error.contains("shared.png") && error.len() < 250, "{error}");
-    assert_eq!(backbone.count_answer_tokens("a cat").unwrap(), backbone.labels("a cat").unwrap().len());
+    let fitting = "a ".repeat(62);
+    let of = |text: &str| backbone.features(&png(), "x.png", Orientation::Stored, text).unwrap();
+    let visual = |text: &str| of(text).image_rows().into_owned();
+    assert_eq!(backbone.bridge_cut(&fitting).unwrap(), None);
+    let long = format!("{fitting} what is it");
+    assert_eq!(reader.bridge_excess(&long).unwrap(), Some((67, 64)));
+    let said = backbone.bridge_cut(&long).unwrap().unwrap();
+    assert!(said.contains("67 tokens") && said.contains("64 positions") && said.len() < 200, "{said}");
+    // The Q-Former sees the same of both, the language model more of the longer one.
+    assert_eq!(visual(&long), visual(&fitting));
+    assert!(of(&long).text_rows().len() > of(&fitting).text_rows().len());
+    let answer = backbone.labels("what is it", "a cat").unwrap();
+    assert_eq!(reader.count_answer_tokens("what is it", "a cat").unwrap(), answer.len());
 }
 
 #[test]
@@ -54,11 +57,11 @@ fn a_model_whose_bridge_reads_no_instruction_has_no_limit() {
     for name in ["config.json", "generation_config.json", "model.safetensors"] {
         fs::copy(sets.join(name), folder.path().join(name)).unwrap();
     }
-    let backbone = Backbone::open(folder.path(), &Device::Cpu).unwrap();
-    assert_eq!(backbone.max_instruction_tokens(), None);
+    let backbone = Backbone::open(folder.path(), ModelOptions::default(), &Device::Cpu).unwrap();
+    assert_eq!(backbone.reader().max_instruction_tokens(), None);
     let long = "a cat ".repeat(200);
     let n_tokens = backbone.processor.text.encode(&long).unwrap().len();
-    assert_eq!(backbone.count_instruction_tokens(&long).unwrap(), n_tokens);
+    assert_eq!(backbone.reader().count_instruction_tokens(&long).unwrap(), n_tokens);
     backbone.features(&png(), "x.png", Orientation::Stored, &long).unwrap();
 }
 
@@ -69,7 +72,7 @@ type Place<'a> = &'a dyn Fn(&str) -> PathBuf;
 fn open_changed(dir: &Path, change: impl FnOnce(Place<'_>)) -> anyhow::Result<Backbone> {
     model::write(dir);
     change(&|name| dir.join(name));
-    Backbone::open(dir, &Device::Cpu)
+    Backbone::open(dir, ModelOptions::default(), &Device::Cpu)
 }
 
 #[test]
@@ -81,11 +84,11 @@ fn a_placeholder_of_the_image_in_a_question_or_an_answer_is_never_a_word() {
     for question in ["<image>\nwhat is it?", "what is it? <image>", "<image><image> what is it?"] {
         assert_eq!(of(question).unwrap(), want, "{question}");
         assert_eq!(
-            backbone.count_instruction_tokens(question).unwrap(),
-            backbone.count_instruction_tokens("what is it?").unwrap()
+            backbone.reader().count_instruction_tokens(question).unwrap(),
+            backbone.reader().count_instruction_tokens("what is it?").unwrap()
         );
     }
-    assert_eq!(backbone.labels("a <image> cat").unwrap(), backbone.labels("a cat").unwrap());
+    assert_eq!(backbone.labels("", "a <image> cat").unwrap(), backbone.labels("", "a cat").unwrap());
     let error = of("<image>").unwrap_err().to_string();
     assert!(error.contains("nothing but the placeholder"), "{error}");
 }
@@ -188,6 +191,6 @@ fn folders_and_files_that_lack_something_are_told_with_what_to_do() {
     );
     let file = folder.path().join("model.safetensors");
     fs::write(&file, "x").unwrap();
-    let error = Backbone::open(&file, &Device::Cpu).unwrap_err().to_string();
+    let error = Backbone::open(&file, ModelOptions::default(), &Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("is a file"), "{error}");
 }

@@ -4,7 +4,7 @@
 //! subspaces of the same sizes.
 
 use super::session;
-use crate::args::{AnalyzeArgs, Common};
+use crate::args::{AnalyzeArgs, Common, ModelArgs};
 use crate::output;
 use crate::table::{self, cells, mean, percent};
 use crate::terminal::Terminal;
@@ -14,6 +14,7 @@ use fwd_run::analysis::{
     ANALYSIS, AnalysisOptions, EmbeddingAnalysis, FromPretrained, Growth, examine, growth,
 };
 use fwd_run::files::write_json;
+use fwd_run::model::Template;
 use fwd_run::run::{Manifest, RankStage, Rows, RunPaths};
 use fwd_run::{RunConfig, Session, SessionOptions};
 use std::fmt::Write;
@@ -39,7 +40,12 @@ pub(super) fn command(args: &AnalyzeArgs, common: &Common) -> Result<ExitCode> {
     };
     let (backbone, bench) =
         (place(&args.backbone, Manifest::backbone_dir)?, place(&args.bench, Manifest::bench_dir)?);
-    let options = SessionOptions { backbone, bench, ..session::options() };
+    let of_run =
+        first.as_ref().map(|m| (m.run.config.dtype, m.run.config.template.unwrap_or(Template::Plain)));
+    let ModelArgs { dtype, template } = args.model;
+    let dtype = dtype.or(of_run.map(|(dtype, _)| dtype)).unwrap_or_default();
+    let template = template.or(of_run.map(|(_, template)| template));
+    let options = SessionOptions { backbone, bench, dtype, template, ..session::options() };
     let session = Session::open(&options, &Terminal)?;
     let of_run = || first.as_ref().map(|m| m.run.config.tasks.clone());
     let names = args.tasks.clone().or_else(of_run).unwrap_or_default();

@@ -1,12 +1,13 @@
-//! `ask`: an image, a question, the answer.
+//! `ask`: an image, a question, the answer; or what the language model is given.
 
-use crate::args::{AskArgs, Common};
+use crate::args::{AskArgs, Common, ModelArgs};
+use crate::terminal::Terminal;
 use crate::{output, progress};
 use anyhow::{Context, Result, ensure};
 use fwd_data::{Alpha, ImageLimits, Orientation, RgbImage};
 use fwd_prompt::PromptPool;
 use fwd_run::assets;
-use fwd_run::model::Backbone;
+use fwd_run::model::{Backbone, ModelOptions, ShownPrompt};
 use fwd_run::run::SavedRun;
 use serde::Serialize;
 use std::path::Path;
@@ -47,7 +48,12 @@ pub(super) fn command(args: &AskArgs, common: &Common) -> Result<ExitCode> {
         (None, Some(run)) => run.manifest().backbone_dir()?,
         (None, None) => assets::backbone()?,
     };
-    let backbone = Backbone::open(&dir, &args.device.open()?)?;
+    let ModelArgs { dtype, template } = args.model;
+    let options = match &run {
+        Some(run) => run.model_options(dtype, template, &Terminal),
+        None => ModelOptions { dtype: dtype.unwrap_or_default(), template },
+    };
+    let backbone = Backbone::open(&dir, options, &args.device.open()?)?;
     for remark in &backbone.remarks {
         progress::note(remark);
     }
@@ -61,6 +67,13 @@ pub(super) fn command(args: &AskArgs, common: &Common) -> Result<ExitCode> {
     let sample = backbone
         .features(&image, &origin, UPRIGHT, question)
         .context("the model cannot read the question")?;
+    if let Some(what) = backbone.bridge_cut(question)? {
+        progress::note(&what);
+    }
+    if args.show_prompt {
+        let shown = backbone.shown_prompt(question, &sample, &pool)?;
+        return show(&shown, common);
+    }
     let answers = backbone.answer(&[&sample], &pool, args.max_new_tokens)?;
     let answer = answers.into_iter().next().context("the model returned no answer")?;
     if !pool.is_empty() && answer.selection.prompts.is_empty() {
@@ -73,7 +86,17 @@ pub(super) fn command(args: &AskArgs, common: &Common) -> Result<ExitCode> {
             similarities: answer.selection.scores,
         })?;
     } else {
-        output::print(&output::one_line(answer.text.trim()))?;
+        output::print(&output::one_line(&answer.text))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what the language model is given.
+fn show(shown: &ShownPrompt, common: &Common) -> Result<ExitCode> {
+    if common.json {
+        output::print_json(shown)?;
+    } else {
+        output::print(&format!("{shown}\n\n{} tokens", shown.n_tokens))?;
     }
     Ok(ExitCode::SUCCESS)
 }

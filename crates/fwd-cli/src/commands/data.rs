@@ -20,7 +20,7 @@ pub(super) fn check(args: &CheckArgs, common: &Common) -> Result<ExitCode> {
     let dir = args.dir.clone().map_or_else(assets::benchmark, Ok)?;
     let on_bad = on_bad(args.skip_bad);
     let model = args.backbone.clone().map_or_else(assets::backbone, Ok)?;
-    let (tokens, limits) = (ModelTokenizers::open(&model)?, TextLimits::default());
+    let (tokens, limits) = (ModelTokenizers::open(&model, args.template)?, TextLimits::default());
     if args.backbone.is_none() {
         progress::note(
             "texts are measured with the tokenizers of the embedded model; --backbone names another",
@@ -29,7 +29,7 @@ pub(super) fn check(args: &CheckArgs, common: &Common) -> Result<ExitCode> {
     if dir.join("benchmark.json").is_file() {
         let Loaded { bench, skipped } = task::open(&dir, on_bad)?;
         let mut report = examine(&bench, skipped);
-        let refused = limits.findings(&bench, &tokens)?;
+        let refused = limits.findings(&bench, tokens.reader())?;
         match on_bad {
             OnBad::Skip => refused.into_iter().for_each(|what| report.left_out.list(what)),
             OnBad::Refuse => report.refused_by_model = refused,
@@ -38,7 +38,9 @@ pub(super) fn check(args: &CheckArgs, common: &Common) -> Result<ExitCode> {
     }
     // A tokenizer that fails on one text fails in training too.
     let mut look = |_: &str, split, instruction: &str, answers: &[String]| {
-        limits.excess(&tokens, split, instruction, answers).unwrap_or_else(|error| Some(format!("{error:#}")))
+        limits
+            .excess(tokens.reader(), split, instruction, answers)
+            .unwrap_or_else(|error| Some(format!("{error:#}")))
     };
     let report = task::check_with(&TaskSet::open(&dir)?, on_bad, &mut look)?;
     print(&report, report.is_clean(), common)

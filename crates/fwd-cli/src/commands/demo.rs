@@ -9,6 +9,7 @@ use crate::args::{Common, DemoArgs};
 use crate::terminal::Terminal;
 use crate::{output, progress, table};
 use anyhow::{Result, ensure};
+use fwd_run::model::Template;
 use fwd_run::run::{Manifest, RunMetrics, RunPaths, train};
 use fwd_run::{Method, RunConfig, Session, SessionOptions};
 use std::path::{Path, PathBuf};
@@ -41,6 +42,8 @@ pub(super) fn command(args: &DemoArgs, common: &Common) -> Result<ExitCode> {
         backbone: args.backbone.clone(),
         bench: args.bench.clone(),
         device: args.device,
+        dtype: args.model.dtype.unwrap_or_default(),
+        template: args.model.template,
         ..session::options()
     };
     let session = Session::open(&options, &Terminal)?;
@@ -56,6 +59,8 @@ pub(super) fn command(args: &DemoArgs, common: &Common) -> Result<ExitCode> {
             let is_same = run.config.seed == args.seed
                 && run.config.training == config.training
                 && run.config.device == args.device
+                && run.config.dtype == session.backbone.dtype
+                && run.config.template.unwrap_or(Template::Plain) == session.backbone.template()
                 && run.backbone_hash == session.backbone.hash
                 && run.data_hash == session.bench.hash().to_string();
             ensure!(

@@ -1,6 +1,6 @@
 //! The model and the benchmark that a command asks for.
 
-use crate::args::Places;
+use crate::args::{ModelArgs, Places};
 use crate::terminal::Terminal;
 use anyhow::Result;
 use fwd_data::task::OnBad;
@@ -20,7 +20,9 @@ pub(super) fn options() -> SessionOptions {
 /// # Errors
 /// Another model or benchmark than the run's.
 pub(super) fn of_run(run: &SavedRun, places: &Places, device: DeviceKind) -> Result<Session> {
-    let places = Reopening { backbone: places.backbone.clone(), bench: places.bench.clone(), device };
+    let ModelArgs { dtype, template } = places.model;
+    let places =
+        Reopening { backbone: places.backbone.clone(), bench: places.bench.clone(), device, dtype, template };
     run.session(&places, &Terminal)
 }
 

@@ -27,6 +27,8 @@ pub(super) fn command(args: &TrainArgs, common: &Common) -> Result<ExitCode> {
         backbone: config.paths.backbone.clone(),
         bench: config.paths.bench.clone(),
         device: config.device,
+        dtype: config.dtype,
+        template: config.template,
         on_bad: session::on_bad(config.skip_bad),
         limits: config.limits,
         ..session::options()
@@ -79,6 +81,8 @@ fn apply(args: &TrainArgs, config: &mut RunConfig) -> Result<()> {
     replace(&mut config.tasks, args.tasks.as_ref());
     replace(&mut config.order, args.order.as_ref());
     replace(&mut config.device, args.device.as_ref());
+    replace(&mut config.dtype, args.model.dtype.as_ref());
+    config.template = args.model.template.or(config.template);
     replace(&mut config.training.batch_size, args.batch_size.as_ref());
     replace(&mut config.training.prompts.lr, args.lr.as_ref());
     config.skip_bad |= args.skip_bad;

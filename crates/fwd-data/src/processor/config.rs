@@ -1,7 +1,11 @@
-//! `preprocessor_config.json` as `BlipImageProcessor` writes it.
+//! `preprocessor_config.json` as the image processors of BLIP, CLIP (LLaVA) and DINOv2 write it.
+//!
+//! The class of the processor decides what a key that is missing means: CLIP's and DINOv2's resize the shortest edge and crop, BLIP's resize
+//! to fixed sides.
 //!
 //! Keys that change no pixel are ignored. A key that asks for another step than those that are taken here is refused.
 
+use super::{ImageProcessor, Resize};
 use crate::error::{DataError, Result};
 use crate::image_file::Alpha;
 use serde::de::DeserializeOwned;
@@ -12,9 +16,14 @@ use std::path::{Path, PathBuf};
 const MAX_FILE: u64 = 1 << 20;
 /// The longest side that an image is resized to.
 const MAX_SIDE: usize = 1 << 14;
-/// The classes whose steps are taken here.
-const CLASSES: [&str; 4] =
-    ["BlipImageProcessor", "BlipImageProcessorFast", "BlipImageProcessorPil", "BlipFeatureExtractor"];
+/// The classes whose steps are taken here, which may end in `Fast` or `Pil`, and whether they crop by themselves.
+const CLASSES: [(&str, bool); 5] = [
+    ("BlipImageProcessor", false),
+    ("BlipFeatureExtractor", false),
+    ("CLIPImageProcessor", true),
+    ("CLIPFeatureExtractor", true),
+    ("BitImageProcessor", true),
+];
 /// The release of transformers whose processors blend transparency over white, major and minor.
 const BLENDS_OVER_WHITE: (u32, u32) = (5, 23);
 
@@ -23,18 +32,8 @@ pub(super) const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73]
 /// CLIP's standard deviation of each channel.
 pub(super) const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
-/// What a processor does, with the meaning of the fields of the same names of `ImageProcessor`.
-pub(super) struct Steps {
-    pub(super) height: usize,
-    pub(super) width: usize,
-    pub(super) rescale: f64,
-    pub(super) mean: [f32; 3],
-    pub(super) std: [f32; 3],
-    pub(super) alpha: Alpha,
-}
-
 /// Reads the processor of a Hugging Face directory.
-pub(super) fn read(dir: &Path) -> Result<Steps> {
+pub(super) fn read(dir: &Path) -> Result<ImageProcessor> {
     let (own, combined) = (dir.join("preprocessor_config.json"), dir.join("processor_config.json"));
     let is_combined = !own.exists() && combined.exists();
     let path = if is_combined { combined } else { own };
@@ -42,8 +41,16 @@ pub(super) fn read(dir: &Path) -> Result<Steps> {
     let version = whole.get::<String>("transformers_version", "a text")?;
     let config = if is_combined { whole.part("image_processor")? } else { whole };
     config.check_steps()?;
-
-    let (height, width) = config.size()?;
+    let class_crops = config.class_crops()?;
+    let resize = config.size(class_crops)?;
+    let (height, width) = match (config.crop(class_crops)?, resize) {
+        (Some(sides), _) => sides,
+        (None, Resize::Sides { height, width }) => (height, width),
+        (None, Resize::ShortestEdge(_)) => {
+            let what = "`shortest_edge` keeps the aspect ratio; it is supported with a crop (do_center_crop, crop_size)";
+            return Err(config.refuse("size", what));
+        }
+    };
     let rescale: f64 = match config.flag("do_rescale")? {
         Some(false) => 1.0,
         _ => config.get("rescale_factor", "a number")?.unwrap_or(1.0 / 255.0),
@@ -67,7 +74,7 @@ pub(super) fn read(dir: &Path) -> Result<Steps> {
         None if blends_over_white(dir, version)? => Alpha::Over([255; 3]),
         None => Alpha::Drop,
     };
-    Ok(Steps { height, width, rescale, mean, std, alpha })
+    Ok(ImageProcessor { resize, height, width, rescale, mean, std, alpha })
 }
 
 /// Whether the release of transformers that wrote a directory blends transparency over white.
@@ -145,15 +152,6 @@ impl Config {
 
     /// Refuses what would change pixels otherwise than it is done here.
     fn check_steps(&self) -> Result<()> {
-        for key in ["image_processor_type", "feature_extractor_type"] {
-            let class: Option<String> = self.get(key, "the name of a class")?;
-            if class.is_some_and(|class| !CLASSES.contains(&class.as_str())) {
-                let classes = CLASSES.join(", ");
-                return Err(
-                    self.refuse(key, &format!("the image processors that are supported are {classes}"))
-                );
-            }
-        }
         if self.flag("do_resize")? == Some(false) {
             return Err(self.refuse("do_resize", "images are always resized: set it to true"));
         }
@@ -165,15 +163,8 @@ impl Config {
         if !is_bicubic {
             return Err(self.refuse("resample", "only a bicubic resize (3) is supported"));
         }
-        let crops = self.flag("do_center_crop")?;
-        if crops == Some(true) {
-            return Err(self.refuse("do_center_crop", "images are not cropped: only false is supported"));
-        }
-        if crops.is_none() && self.keys.get("crop_size").is_some_and(|size| !size.is_null()) {
-            let what = "images are not cropped: remove it, or set do_center_crop to false";
-            return Err(self.refuse("crop_size", what));
-        }
-        const KNOWN: [&str; 4] = ["do_resize", "do_rescale", "do_normalize", "do_convert_rgb"];
+        const KNOWN: [&str; 5] =
+            ["do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"];
         let is_asked = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
         let other = self
             .keys
@@ -185,34 +176,90 @@ impl Config {
         }
     }
 
-    /// Height and width of the result.
-    fn size(&self) -> Result<(usize, usize)> {
-        let sides = "it must be {\"height\": …, \"width\": …} or a number";
-        let side = |value: &Value| usize::try_from(value.as_u64()?).ok();
-        let size = match self.keys.get("size") {
-            Some(Value::Object(size)) => {
-                if let Some(edge) =
-                    ["shortest_edge", "longest_edge"].into_iter().find(|&edge| size.contains_key(edge))
-                {
-                    let what = format!("`{edge}` keeps the aspect ratio, which is not supported: {sides}");
-                    return Err(self.refuse("size", &what));
-                }
-                size.get("height").and_then(side).zip(size.get("width").and_then(side))
+    /// Whether the class that the file names crops where no key says so; none if it names no class.
+    fn class_crops(&self) -> Result<Option<bool>> {
+        for key in ["image_processor_type", "feature_extractor_type"] {
+            let Some(class) = self.get::<String>(key, "the name of a class")? else { continue };
+            let name = ["Fast", "Pil"].iter().find_map(|end| class.strip_suffix(end)).unwrap_or(&class);
+            let Some((_, crops)) = CLASSES.iter().find(|(known, _)| *known == name) else {
+                let classes = CLASSES.map(|(class, _)| class).join(", ");
+                return Err(
+                    self.refuse(key, &format!("the image processors that are supported are {classes}"))
+                );
+            };
+            return Ok(Some(*crops));
+        }
+        Ok(None)
+    }
+
+    /// Height and width of the centre that is cut out, if one is.
+    fn crop(&self, class_crops: Option<bool>) -> Result<Option<(usize, usize)>> {
+        const DEFAULT: usize = 224;
+        let has_size = self.keys.get("crop_size").is_some_and(|size| !size.is_null());
+        let crops = match (self.flag("do_center_crop")?, class_crops) {
+            (Some(crops), _) | (None, Some(crops)) => crops,
+            (None, None) if has_size => {
+                let what = "neither do_center_crop nor image_processor_type says whether images are cropped: set do_center_crop";
+                return Err(self.refuse("crop_size", what));
             }
-            Some(number @ Value::Number(_)) => {
-                if self.flag("default_to_square")? == Some(false) {
-                    let what = "a size of one number is then the shortest edge, which is not supported: size must be \
-                                {\"height\": …, \"width\": …}";
-                    return Err(self.refuse("default_to_square", what));
-                }
-                side(number).map(|side| (side, side))
-            }
-            _ => None,
+            (None, None) => false,
         };
-        let (height, width) = size.ok_or_else(|| self.refuse("size", sides))?;
+        match (crops, has_size) {
+            (false, _) => Ok(None),
+            (true, false) => Ok(Some((DEFAULT, DEFAULT))),
+            (true, true) => {
+                let sides = self.sides("crop_size");
+                let sides = sides.ok_or_else(|| self.refuse("crop_size", SIDES))?;
+                self.check_sides("crop_size", sides).map(Some)
+            }
+        }
+    }
+
+    /// What the images are resized to.
+    fn size(&self, class_crops: Option<bool>) -> Result<Resize> {
+        const DEFAULT: usize = 224;
+        // Without a class, cropping is CLIP's.
+        let is_clip = class_crops.unwrap_or(self.flag("do_center_crop")? == Some(true));
+        let edge = |edge: usize| self.check_sides("size", (edge, edge)).map(|_| Resize::ShortestEdge(edge));
+        match self.keys.get("size") {
+            None | Some(Value::Null) if is_clip => edge(DEFAULT),
+            Some(Value::Object(size)) if size.contains_key("longest_edge") => Err(self.refuse(
+                "size",
+                &format!("`longest_edge` keeps the aspect ratio, which is not supported: {SIDES}"),
+            )),
+            Some(Value::Object(size)) if size.contains_key("shortest_edge") => {
+                let value = size.get("shortest_edge").and_then(side);
+                edge(value.ok_or_else(|| self.refuse("size", "`shortest_edge` must be a whole number"))?)
+            }
+            Some(number @ Value::Number(_)) if !self.flag("default_to_square")?.unwrap_or(!is_clip) => {
+                edge(side(number).ok_or_else(|| self.refuse("size", SIDES))?)
+            }
+            _ => {
+                let sides = self.sides("size").ok_or_else(|| self.refuse("size", SIDES))?;
+                let (height, width) = self.check_sides("size", sides)?;
+                Ok(Resize::Sides { height, width })
+            }
+        }
+    }
+
+    /// Height and width under a key that is an object with both, or a number.
+    fn sides(&self, key: &str) -> Option<(usize, usize)> {
+        match self.keys.get(key)? {
+            Value::Object(size) => size.get("height").and_then(side).zip(size.get("width").and_then(side)),
+            number => side(number).map(|side| (side, side)),
+        }
+    }
+
+    fn check_sides(&self, key: &str, (height, width): (usize, usize)) -> Result<(usize, usize)> {
         if !(1..=MAX_SIDE).contains(&height) || !(1..=MAX_SIDE).contains(&width) {
-            return Err(self.fail(format!("size {height}x{width} must lie in 1..={MAX_SIDE}")));
+            return Err(self.fail(format!("{key} {height}x{width} must lie in 1..={MAX_SIDE}")));
         }
         Ok((height, width))
     }
+}
+
+const SIDES: &str = "it must be {\"height\": …, \"width\": …} or a number";
+
+fn side(value: &Value) -> Option<usize> {
+    usize::try_from(value.as_u64()?).ok()
 }

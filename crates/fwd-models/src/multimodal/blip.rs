@@ -7,7 +7,7 @@
 use super::features::FrozenFeatures;
 use super::model::{Instructions, MultimodalModel, Reading};
 use crate::bridge::{Projection, QFormer, QFormerText};
-use crate::config::{ModelConfig, ModelKind, SpecialTokens};
+use crate::config::{ModelConfig, ModelKind, SpecialTokens, TextConfig};
 use crate::error::{ModelError, Result};
 use crate::language::{
     LanguageInput, LanguageModel, Segment, SegmentKind, embedding_names, language_model, redundant,
@@ -38,13 +38,17 @@ pub struct Blip {
 impl ModelConfig {
     pub(super) fn reading(&self) -> Reading {
         let bridge_reads_instruction = self.kind == ModelKind::InstructBlip;
-        // The Q-Former of BLIP-2 reads no instruction. T5 has relative positions; the others have positions for image and text.
-        let max_instruction_tokens = if bridge_reads_instruction {
-            Some(self.qformer.max_position_embeddings)
-        } else {
-            self.text.max_tokens().map(|n| n.saturating_sub(self.num_query_tokens))
-        };
-        Reading { bridge_reads_instruction, max_instruction_tokens }
+        Reading {
+            bridge_reads_instruction,
+            // The Q-Former of BLIP-2 reads no instruction.
+            max_bridge_tokens: bridge_reads_instruction.then_some(self.qformer.max_position_embeddings),
+            // T5 has relative positions; the others have positions for image and text.
+            max_instruction_tokens: self.text.max_tokens().map(|n| n.saturating_sub(self.num_query_tokens)),
+            is_encoder_decoder: matches!(self.text, TextConfig::T5(_)),
+            has_images_in_text: false,
+            image_token: self.image_token_index.and_then(|id| u32::try_from(id).ok()),
+            vocab_size: self.text.vocab_size(),
+        }
     }
 }
 
@@ -249,12 +253,16 @@ impl MultimodalModel for Blip {
         self.config.reading().max_instruction_tokens
     }
 
+    fn max_bridge_tokens(&self) -> Option<usize> {
+        self.config.reading().max_bridge_tokens
+    }
+
     fn bridge_vocab_size(&self) -> Option<usize> {
         self.bridge_reads_instruction().then_some(self.config.qformer.vocab_size)
     }
 
     fn image_token(&self) -> Option<u32> {
-        self.config.image_token_index.and_then(|id| u32::try_from(id).ok())
+        self.config.reading().image_token
     }
 
     fn image_features(&self, pixels: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor> {

@@ -48,8 +48,33 @@ impl PromptPlace {
 pub struct Reading {
     /// As [`MultimodalModel::bridge_reads_instruction`].
     pub bridge_reads_instruction: bool,
+    /// As [`MultimodalModel::max_bridge_tokens`].
+    pub max_bridge_tokens: Option<usize>,
     /// As [`MultimodalModel::max_instruction_tokens`].
     pub max_instruction_tokens: Option<usize>,
+    /// As [`LanguageModel::is_encoder_decoder`].
+    pub is_encoder_decoder: bool,
+    /// As [`MultimodalModel::has_images_in_text`].
+    pub has_images_in_text: bool,
+    /// As [`MultimodalModel::image_token`].
+    pub image_token: Option<u32>,
+    /// As [`LanguageModel::vocab_size`].
+    pub vocab_size: usize,
+}
+
+impl Reading {
+    /// What a loaded model does with an instruction.
+    pub fn of(model: &dyn MultimodalModel) -> Self {
+        Self {
+            bridge_reads_instruction: model.bridge_reads_instruction(),
+            max_bridge_tokens: model.max_bridge_tokens(),
+            max_instruction_tokens: model.max_instruction_tokens(),
+            is_encoder_decoder: model.language().is_encoder_decoder(),
+            has_images_in_text: model.has_images_in_text(),
+            image_token: model.image_token(),
+            vocab_size: model.language().vocab_size(),
+        }
+    }
 }
 
 /// A model that answers instructions about images: a vision tower, a bridge, and a language model.
@@ -75,10 +100,22 @@ pub trait MultimodalModel: Debug + Send + Sync {
     /// then be given, and must be absent otherwise.
     fn bridge_reads_instruction(&self) -> bool;
 
-    /// The longest instruction that the model has positions for: in tokens of the bridge's vocabulary if the bridge reads the
-    /// instruction and has the limit, else in those of the language model. None if there is no limit.
+    /// The longest instruction that the language model has positions for, in its tokens, without prompts and answer. None if there is
+    /// no limit.
     fn max_instruction_tokens(&self) -> Option<usize> {
         None
+    }
+
+    /// The longest instruction that the bridge has positions for, in tokens of its vocabulary. None if it reads no instruction or has no
+    /// limit.
+    fn max_bridge_tokens(&self) -> Option<usize> {
+        None
+    }
+
+    /// Whether an image stands where the ids of the instruction have [`Self::image_token`], once for each image. Otherwise the image stands in
+    /// front of the instruction, and the ids must not have it.
+    fn has_images_in_text(&self) -> bool {
+        false
     }
 
     /// The tokens that the bridge has embeddings for; none if it reads no instruction.

@@ -1,6 +1,7 @@
 //! The types in which weight matrices are kept, and which matrices are kept more precisely than others.
 
 use fwd_ops::Format;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
@@ -19,7 +20,8 @@ use std::str::FromStr;
 /// answer. A matrix whose rows are no whole blocks of 32 elements is kept in bf16.
 ///
 /// The matrices of a GGUF file are kept as they lie in the file, whatever this type is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum WeightDtype {
     /// 4 bytes an element.
     #[default]

@@ -30,6 +30,8 @@ fields![
     order,
     split,
     device,
+    dtype,
+    template,
     skip_bad,
     limits,
     pretraining_samples,

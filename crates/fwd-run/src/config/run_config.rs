@@ -20,9 +20,11 @@ use crate::device::DeviceKind;
 use crate::files::read_to_string;
 use crate::limits::TextLimits;
 use crate::method::Method;
+use crate::model::Template;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use fwd_continual::MethodConfig;
 use fwd_data::bench::Split;
+use fwd_models::WeightDtype;
 use fwd_prompt::linalg::{AdamW, ProjectAt};
 use fwd_prompt::{Allocation, Config, PoolConfig, Rejection, Rule, SubspaceOptions, TrainingConfig};
 use serde::{Deserialize, Serialize};
@@ -44,6 +46,12 @@ pub struct RunConfig {
     pub split: Split,
     /// Where the model computes; the last digits of a result depend on it.
     pub device: DeviceKind,
+    /// How the model's matrices are kept in memory.
+    pub dtype: WeightDtype,
+    /// How prompts are written; none: as it suits the model ([`ModelOptions`](crate::model::ModelOptions)). A run's manifest has `chat` or
+    /// nothing, which is `plain`.
+    #[serde(skip_serializing_if = "is_plain")]
+    pub template: Option<Template>,
     /// Whether records that cannot be used are left out, instead of refused.
     pub skip_bad: bool,
     /// How long instructions and answers may be, and what becomes of longer ones.
@@ -77,6 +85,11 @@ pub struct RunConfig {
     /// Files and folders; what lies in them decides, not where they are.
     #[serde(skip_serializing)]
     pub paths: Paths,
+}
+
+/// Whether prompts are those of runs from before there were templates.
+fn is_plain(template: &Option<Template>) -> bool {
+    *template != Some(Template::Chat)
 }
 
 /// Files and folders of a run.
@@ -127,6 +140,8 @@ impl Default for RunConfig {
             order: Order::default(),
             split: Split::Test,
             device: DeviceKind::default(),
+            dtype: WeightDtype::default(),
+            template: None,
             skip_bad: false,
             limits: TextLimits::default(),
             pretraining_samples: 512,

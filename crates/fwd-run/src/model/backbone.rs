@@ -4,10 +4,12 @@
 //! index, a `.gguf` file for the language model, `preprocessor_config.json`, `tokenizer.json`, and `qformer_tokenizer/tokenizer.json` for InstructBLIP.
 
 use super::Model;
+use super::reader::{Reader, Template, TextFormat, end_of_answer};
+use crate::choice::Choice;
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
-use fwd_data::{ImageLimits, Orientation, Processor, TokenBatch};
-use fwd_models::{GenerationConfig, Instructions, QFormerText, Sample, Tap, WeightDtype, WeightFile};
+use fwd_data::{ImageLimits, Orientation, Processor};
+use fwd_models::{GenerationConfig, Reading, Sample, Tap, WeightDtype, WeightFile};
 use fwd_prompt::{FrozenModel, PromptPool, Selection};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -29,12 +31,42 @@ pub struct Backbone {
     pub n_parameters: u64,
     /// What the directory asks for that is not done, each in a line for people to read.
     pub remarks: Vec<String>,
+    /// How its matrices are kept in memory.
+    pub dtype: WeightDtype,
+    format: TextFormat,
+}
+
+/// What a model is opened with; the default is f32 and the template that suits the model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ModelOptions {
+    /// How the matrices are kept in memory.
+    pub dtype: WeightDtype,
+    /// How prompts are written; none: as the model's chat template does, if its directory has one and it is not of a BLIP kind.
+    pub template: Option<Template>,
+}
+
+/// The names in files and on command lines.
+impl Choice for WeightDtype {
+    fn all() -> Vec<(Self, &'static str, String)> {
+        vec![
+            (Self::F32, "f32", "4 bytes a number".to_owned()),
+            (Self::Bf16, "bf16", "2 bytes, with the range of f32".to_owned()),
+            (Self::F16, "f16", "2 bytes, more precise, up to 65504".to_owned()),
+            (Self::Q8, "q8", "Blocks of 8 bits, 1.06 bytes".to_owned()),
+            (
+                Self::Q4,
+                "q4",
+                "Blocks of 4 bits in the layers of the language model, 0.56 bytes; 8 bits elsewhere"
+                    .to_owned(),
+            ),
+        ]
+    }
 }
 
 /// An answer and how it came about.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
-    /// As the tokenizer writes it, without special tokens.
+    /// As the tokenizer writes it, without special tokens and white space around it.
     pub text: String,
     /// The prompts that were put in front, best first.
     pub selection: Selection,
@@ -45,9 +77,10 @@ impl Backbone {
     ///
     /// # Errors
     /// That names the file that is missing or damaged, or the parts that do not fit.
-    pub fn open(dir: &Path, device: &Device) -> Result<Self> {
+    pub fn open(dir: &Path, options: ModelOptions, device: &Device) -> Result<Self> {
+        let ModelOptions { dtype, template } = options;
         let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-        let model = fwd_models::load(&dir, WeightDtype::F32, device)?;
+        let model = fwd_models::load(&dir, dtype, device)?;
         let mut processor = Processor::open(&dir)?;
         processor.text = processor.text.for_model(model.language().vocab_size(), model.image_token());
         if let (Some(tokenizer), Some(vocab_size)) = (processor.qformer.take(), model.bridge_vocab_size()) {
@@ -70,9 +103,28 @@ impl Backbone {
                 missing.display()
             );
         }
+        let eos = end_of_answer(&processor.text, model.special_tokens());
+        let format = TextFormat::open(&dir, template, Reading::of(&*model), eos)?;
         let (hash, n_parameters) = examine(&dir, &files_of(&dir)?)?;
         let remarks = remarks(&dir)?;
-        Ok(Self { model, processor, dir, hash, n_parameters, remarks })
+        Ok(Self { model, processor, dir, hash, n_parameters, remarks, dtype, format })
+    }
+
+    /// How prompts are written.
+    pub fn template(&self) -> Template {
+        self.format.template()
+    }
+
+    /// What tells features and answers of this model from those of the same files opened otherwise; empty for f32 and plain prompts.
+    pub(crate) fn variant(&self) -> String {
+        let mut parts = Vec::new();
+        if self.dtype != WeightDtype::F32 {
+            parts.push(self.dtype.name());
+        }
+        if self.template() == Template::Chat {
+            parts.push(Template::Chat.name());
+        }
+        parts.join(" ")
     }
 
     /// The frozen pass over one encoded image and instruction; the labels are left empty, `origin` names the image in errors.
@@ -90,7 +142,7 @@ impl Backbone {
     ) -> Result<Sample> {
         let processor = &self.processor;
         let shape = (1, 3, processor.image.height, processor.image.width);
-        let instructions = instructions(self.reader(), &[instruction])?;
+        let instructions = self.reader().instructions(&[instruction])?;
         let pixels = processor.image.process_bytes(image, origin, ImageLimits::default(), orientation)?;
         let pixels = Tensor::from_vec(pixels, shape, &Device::Cpu)?;
         let features = self.model.features(&pixels, &instructions, &mut Tap::none())?;
@@ -98,36 +150,28 @@ impl Backbone {
         features.samples(&no_labels)?.pop().context("the model returned no sample")
     }
 
-    /// The longest instruction that the model has positions for, in tokens as [`Self::count_instruction_tokens`] counts them; none
-    /// if no part of it has such a limit (T5 has relative positions, and the bridge of BLIP-2 reads no instruction).
-    pub fn max_instruction_tokens(&self) -> Option<usize> {
-        self.model.max_instruction_tokens()
-    }
-
-    /// The tokens of an instruction, special tokens included, as the part of the model counts them that limits them: the Q-Former of
-    /// InstructBLIP with its own tokenizer, else the language model.
+    /// That the bridge reads only the beginning of an instruction, in a sentence for people to read; none if it reads all of it, or reads no
+    /// instruction.
     ///
     /// # Errors
     /// Those of the tokenizer.
-    pub fn count_instruction_tokens(&self, instruction: &str) -> Result<usize> {
-        self.reader().count_instruction_tokens(instruction)
+    pub fn bridge_cut(&self, instruction: &str) -> Result<Option<String>> {
+        let excess = self.reader().bridge_excess(instruction)?;
+        Ok(excess.map(|(n_tokens, limit)| {
+            format!(
+                "the instruction has {n_tokens} tokens for the Q-Former, which has {limit} positions and reads its beginning; the language \
+                 model reads all of it"
+            )
+        }))
     }
 
-    /// The tokens of an answer that is to be learnt, end of sequence included.
+    /// The tokens of an answer that is to be learnt, end of sequence included. Where the prompt of its instruction ends in no white space,
+    /// some vocabularies need a space in front of the answer.
     ///
     /// # Errors
-    /// Those of the tokenizer.
-    pub fn count_answer_tokens(&self, answer: &str) -> Result<usize> {
-        Ok(self.labels(answer)?.len())
-    }
-
-    /// The tokens of an answer that is to be learnt, end of sequence included.
-    ///
-    /// # Errors
-    /// Those of the tokenizer.
-    pub fn labels(&self, answer: &str) -> Result<Vec<i64>> {
-        let text = &self.processor.text;
-        Ok(text.encode(&text.without_image_token(answer))?.into_iter().map(i64::from).collect())
+    /// Those of the tokenizer and of the chat template.
+    pub fn labels(&self, instruction: &str, answer: &str) -> Result<Vec<i64>> {
+        Ok(self.reader().answer_ids(instruction, answer)?.into_iter().map(i64::from).collect())
     }
 
     /// Answers of a batch by greedy search, each sample behind the prompts that its own query selects, if it selects any.
@@ -140,75 +184,16 @@ impl Backbone {
         let config = GenerationConfig::greedy(max_new_tokens, self.model.special_tokens().clone());
         let hypotheses = fwd_models::answer(&*self.model, batch, &pool.gather(&selections)?, &config)?;
         let answers = hypotheses.into_iter().zip(selections).map(|(hypothesis, selection)| {
-            Ok(Answer { text: self.processor.text.decode(&hypothesis.ids)?, selection })
+            let text = self.processor.text.decode(&hypothesis.ids)?.trim().to_owned();
+            Ok(Answer { text, selection })
         });
         answers.collect()
     }
 
-    /// The model with its processor, as far as reading instructions is concerned.
-    pub(crate) fn reader(&self) -> Reader<'_> {
-        Reader { processor: &self.processor, model: &*self.model }
+    /// What turns texts into what the model reads.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader { processor: &self.processor, format: &self.format }
     }
-}
-
-/// A processor with the model that it reads texts and images for.
-#[derive(Clone, Copy)]
-pub(crate) struct Reader<'a> {
-    /// Turns images and texts into what the model reads.
-    pub(crate) processor: &'a Processor,
-    /// Says whether its bridge reads the instruction too.
-    pub(crate) model: &'a Model,
-}
-
-impl Reader<'_> {
-    fn count_instruction_tokens(self, instruction: &str) -> Result<usize> {
-        let Self { processor, model } = self;
-        let tokenizer = match &processor.qformer {
-            Some(tokenizer) if model.bridge_reads_instruction() => tokenizer,
-            _ => &processor.text,
-        };
-        Ok(tokenizer.encode(&processor.text.without_image_token(instruction))?.len())
-    }
-}
-
-/// Instructions as a model reads them: without the placeholder of the image, which the model has a place of its own for.
-///
-/// # Errors
-/// An instruction that is too long for the model; those of the tokenizers.
-pub(crate) fn instructions(reader: Reader<'_>, texts: &[&str]) -> Result<Instructions> {
-    let Reader { processor, model } = reader;
-    if let Some(limit) = model.max_instruction_tokens() {
-        for text in texts {
-            let n_tokens = reader.count_instruction_tokens(text)?;
-            ensure!(
-                n_tokens <= limit,
-                "the instruction has {n_tokens} tokens, the model's limit is {limit}; shorten it: {}",
-                fwd_data::excerpt(text)
-            );
-        }
-    }
-    let without = |text: &&str| -> Result<String> {
-        let rest = processor.text.without_image_token(text);
-        ensure!(
-            !rest.is_empty() || text.is_empty(),
-            "the instruction is nothing but the placeholder of the image"
-        );
-        Ok(rest)
-    };
-    let texts = texts.iter().map(without).collect::<Result<Vec<_>>>()?;
-    let text = processor.text.encode_batch(&texts)?;
-    let qformer = match &processor.qformer {
-        Some(tokenizer) if model.bridge_reads_instruction() => {
-            let batch = tokenizer.encode_batch(&texts)?;
-            Some(QFormerText { ids: tensor(&batch.ids, &batch)?, mask: tensor(&batch.mask, &batch)? })
-        }
-        _ => None,
-    };
-    Ok(Instructions { ids: tensor(&text.ids, &text)?, mask: tensor(&text.mask, &text)?, qformer })
-}
-
-fn tensor(values: &[i64], batch: &TokenBatch) -> Result<Tensor> {
-    Ok(Tensor::from_slice(values, (batch.rows, batch.width), &Device::Cpu)?)
 }
 
 /// What a model directory asks of generation and does not get.
@@ -226,7 +211,7 @@ fn files_of(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
         let path = entry?.path();
-        if path.extension().is_some_and(|e| e == "json" || e == "safetensors") {
+        if path.extension().is_some_and(|e| e == "json" || e == "jinja" || e == "safetensors") {
             files.push(path);
         }
     }

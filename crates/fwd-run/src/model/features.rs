@@ -1,7 +1,7 @@
 //! The frozen pass: what the model computes for each sample before any prompt is involved, kept on disk.
 //!
 //! A file holds one sample. Its name is the SHA-256 of the model's hash, the image's content hash, the instruction, the kind of
-//! device and the layout, so a file can be missing but never out of date. Layout, little endian: magic `FWDFEAT3`, CRC-32 of what follows, in u32 the number n of
+//! device, the layout, and where they are not f32 and plain, the type of the weights and the template; so a file can be missing but never out of date. Layout, little endian: magic `FWDFEAT3`, CRC-32 of what follows, in u32 the number n of
 //! segments and for each its kind and its length, the lengths of both queries, then all these vectors in f32. A file that was cut
 //! short or damaged is computed anew.
 
@@ -93,7 +93,7 @@ impl<'a> FeatureStore<'a> {
         // The answers of other splits are only compared with, and may have any length.
         if record.split == Split::Train {
             let answer = record.answers.first().map_or("", String::as_str);
-            sample.labels = self.backbone.labels(answer)?;
+            sample.labels = self.backbone.labels(&record.instruction, answer)?;
         }
         Ok(sample)
     }
@@ -103,7 +103,9 @@ impl<'a> FeatureStore<'a> {
         let tag = DeviceKind::tag(self.backbone.model.device());
         // The last digits of a GPU are not those of the CPU. The layout is in the name, so that older files are no damaged ones; it changes with the pixels too.
         let layout = str::from_utf8(MAGIC).unwrap_or_default();
-        for part in [&self.backbone.hash, image, instruction, tag, layout] {
+        let variant = self.backbone.variant();
+        let parts = [&self.backbone.hash, image, instruction, tag, layout].into_iter();
+        for part in parts.chain((!variant.is_empty()).then_some(&*variant)) {
             hasher.update((part.len() as u64).to_le_bytes());
             hasher.update(part);
         }

@@ -2,15 +2,20 @@
 //! sample kept on disk.
 
 mod backbone;
-mod counting;
 mod features;
+mod reader;
+mod shown_prompt;
+mod tokenizers;
 
-pub use backbone::{Answer, Backbone};
-pub(crate) use backbone::{Reader, hex, instructions};
-pub use counting::{CountTokens, ModelTokenizers};
+pub(crate) use backbone::hex;
+pub use backbone::{Answer, Backbone, ModelOptions};
 pub use features::FeatureStore;
 /// What the frozen model has computed of one image and instruction, before any prompt is involved.
 pub use fwd_models::Sample;
+pub(crate) use reader::TextFormat;
+pub use reader::{Reader, Template};
+pub use shown_prompt::{PromptPart, ShownPrompt};
+pub use tokenizers::ModelTokenizers;
 
 /// The frozen model, of whatever kind: vision tower, bridge and language model.
 pub type Model = dyn fwd_models::MultimodalModel;

@@ -9,7 +9,7 @@ use super::vision::features;
 use super::vocabulary::{self, texts_of};
 use crate::assets;
 use crate::files::{read, write_atomically, write_json};
-use crate::model::{Model, Reader};
+use crate::model::{Model, Reader, TextFormat};
 use crate::observer::{Interrupted, Observer};
 use crate::weight_training::{
     Batch, ImageFeatures, PROMPTS, Statistics, View, load_weights, save_weights, step,
@@ -19,7 +19,7 @@ use candle_core::{Device, Tensor};
 use fwd_continual::SavedState;
 use fwd_data::Processor;
 use fwd_data::bench::{Benchmark, Record, Split};
-use fwd_models::{Blip, Checkpoint, FrozenFeatures, StepConfig, Trainable, WeightDtype, Weights};
+use fwd_models::{Blip, Checkpoint, FrozenFeatures, Reading, StepConfig, Trainable, WeightDtype, Weights};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -54,6 +54,7 @@ struct Pretraining<'a> {
     out: ModelPaths,
     observer: &'a dyn Observer,
     processor: Processor,
+    format: TextFormat,
     /// The model whose parameters are replaced at each step.
     base: Box<Model>,
     images: ImageFeatures,
@@ -152,7 +153,8 @@ impl<'a> Pretraining<'a> {
         let cache = out.cache(options.cache.as_deref());
         let images = features((&*base, &vision), &processor.image, bench, &views, &cache, observer)?;
         let statistics = images.statistics(views[..n_training].iter().copied());
-        Ok(Self { recipe, out, observer, processor, base, images, statistics, watched })
+        let format = TextFormat::plain(Reading::of(&*base));
+        Ok(Self { recipe, out, observer, processor, format, base, images, statistics, watched })
     }
 
     fn train(&self, bench: &Benchmark, from: Option<&Path>) -> Result<()> {
@@ -260,7 +262,7 @@ impl<'a> Pretraining<'a> {
     }
 
     fn reader(&self) -> Reader<'_> {
-        Reader { processor: &self.processor, model: &*self.base }
+        Reader { processor: &self.processor, format: &self.format }
     }
 
     /// The values of another model, with the standardisation of the features taken out of its neck again.

@@ -3,6 +3,7 @@
 //! through all tasks.
 
 use crate::device::DeviceKind;
+use crate::memory;
 use crate::model::{Backbone, Model};
 use crate::observer::{Observer, check};
 use crate::predictions;
@@ -34,19 +35,21 @@ impl<'a> BridgeLearner<'a> {
     /// The weights as the model has them.
     ///
     /// # Errors
-    /// An unreadable checkpoint.
+    /// An unreadable checkpoint; weights that cannot be trained in the memory there is.
     pub(super) fn new(
         backbone: &'a Backbone,
         images: &'a ImageFeatures,
         optimiser: AdamW,
         max_norm: Option<f64>,
+        observer: &dyn Observer,
     ) -> Result<Self> {
-        let mut trainable = weights_of(backbone)?;
         let parts = backbone.model.bridge_parameters();
-        let is_trained = |name: &str| parts.iter().any(|part| name.starts_with(part));
-        let frozen: Vec<String> =
-            trainable.names().filter(|name| !is_trained(name)).map(String::from).collect();
-        frozen.iter().for_each(|name| trainable.remove(name));
+        let trainable = weights_of(backbone, Some(parts), memory::available())?;
+        let (n, bytes) = (trainable.n_parameters(), memory::of_training(trainable.n_parameters()));
+        let gib = bytes as f64 / f64::from(1 << 30);
+        observer.note(&format!(
+            "{n} weights are trained in f32; with gradients and moments they take {gib:.1} GiB"
+        ));
         let max_norm = max_norm.unwrap_or(f64::INFINITY);
         Ok(Self { backbone, images, trainable, optimiser, max_norm })
     }
@@ -203,7 +206,7 @@ pub(super) fn image_features(
     keys.sort_unstable();
     keys.dedup();
     let views: Vec<View<'_>> = keys.into_iter().map(View::plain).collect();
-    let hash = format!("{}{}", backbone.hash, DeviceKind::tag(backbone.model.device()));
+    let hash = format!("{}{}{}", backbone.hash, DeviceKind::tag(backbone.model.device()), backbone.variant());
     let network = Network { model: &*backbone.model, hash: &hash, processor: &backbone.processor.image };
     ImageFeatures::compute(&network, bench, &views, cache, observer)
 }

@@ -2,14 +2,16 @@
 
 use super::manifest::Manifest;
 use super::paths::RunPaths;
+use crate::choice::Choice;
 use crate::device::DeviceKind;
 use crate::method::Method;
-use crate::model::Model;
+use crate::model::{Model, ModelOptions, Template};
 use crate::observer::Observer;
 use crate::session::{Session, SessionOptions};
 use anyhow::{Context, Result, ensure};
 use fwd_continual::SavedState;
 use fwd_data::task::OnBad;
+use fwd_models::WeightDtype;
 use fwd_prompt::{PromptPool, Prompts};
 use std::path::{Path, PathBuf};
 
@@ -29,6 +31,10 @@ pub struct Reopening {
     pub bench: Option<PathBuf>,
     /// Where the model computes.
     pub device: DeviceKind,
+    /// How the model's matrices are kept in memory, if not as in the run.
+    pub dtype: Option<WeightDtype>,
+    /// How prompts are written, if not as in the run.
+    pub template: Option<Template>,
 }
 
 impl SavedRun {
@@ -63,10 +69,13 @@ impl SavedRun {
         let manifest = &self.manifest;
         let backbone = places.backbone.clone().map_or_else(|| manifest.backbone_dir(), Ok)?;
         let bench = places.bench.clone().map_or_else(|| manifest.bench_dir(), Ok)?;
+        let how = self.model_options(places.dtype, places.template, observer);
         let options = SessionOptions {
             backbone: Some(backbone.clone()),
             bench: Some(bench.clone()),
             device: places.device,
+            dtype: how.dtype,
+            template: how.template,
             limits: manifest.run.config.limits,
             on_bad: if manifest.run.config.skip_bad { OnBad::Skip } else { OnBad::Refuse },
             ..SessionOptions::default()
@@ -75,6 +84,29 @@ impl SavedRun {
         self.check_backbone(&session.backbone.hash, &backbone)?;
         manifest.check_benchmark(&session.bench.hash().to_string(), &bench)?;
         Ok(session)
+    }
+
+    /// What the model of the run is opened with: as the run did, unless a type or a template is given. Of another one than the run's the
+    /// observer is told what that means.
+    pub fn model_options(
+        &self,
+        dtype: Option<WeightDtype>,
+        template: Option<Template>,
+        observer: &dyn Observer,
+    ) -> ModelOptions {
+        let config = &self.manifest.run.config;
+        let of_run = (config.dtype, config.template.unwrap_or(Template::Plain));
+        let now = (dtype.unwrap_or(of_run.0), template.unwrap_or(of_run.1));
+        let differs = |what: &str, of_run: &str, now: &str| {
+            if of_run != now {
+                observer.note(&format!(
+                    "the run learnt with {what} `{of_run}`, the model is opened with `{now}`: its features and answers differ from those of the run"
+                ));
+            }
+        };
+        differs("dtype", of_run.0.name(), now.0.name());
+        differs("template", of_run.1.name(), now.1.name());
+        ModelOptions { dtype: now.0, template: Some(now.1) }
     }
 
     /// Refuses to use prompts that were learnt for another model than the one of this hash in `dir`.

@@ -138,6 +138,7 @@ fn resolve(session: &Session, mut config: RunConfig) -> Result<Resolved<'_>> {
     // The manifest says what was done, whatever the configuration asks for.
     (config.device, config.skip_bad) = (session.device, session.on_bad == OnBad::Skip);
     config.limits = session.limits;
+    (config.dtype, config.template) = (session.backbone.dtype, Some(session.backbone.template()));
     let tasks = session.tasks(&config)?;
     config.tasks = tasks.iter().map(|task| task.name.clone()).collect();
     config.order = Order::Given; // The list above has it.
@@ -288,7 +289,8 @@ impl<'a> Runner<'a> {
         let cache = self.run.cache(config.paths.cache.as_deref());
         let (backbone, exams) = (&session.backbone, &samples.exams);
         let images = image_features(backbone, &session.bench, exams, &cache, observer)?;
-        let learner = BridgeLearner::new(backbone, &images, config.finetune, config.training.max_grad_norm)?;
+        let learner =
+            BridgeLearner::new(backbone, &images, config.finetune, config.training.max_grad_norm, observer)?;
         let train = exams.iter().map(|exam| exam.task.split(Split::Train).collect::<Vec<&Record>>());
         let tasks = exams.iter().zip(train);
         let tasks = tasks.map(|(exam, train)| Task { name: exam.task.name.clone(), train }).collect();

@@ -1,7 +1,7 @@
 //! Batches of images, instructions and answers, from what the frozen vision network computed.
 
 use super::image_features::{ImageFeatures, Statistics};
-use crate::model::{Model, Reader, instructions};
+use crate::model::{Model, Reader};
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use fwd_data::Processor;
@@ -71,13 +71,12 @@ impl Batch {
     ) -> Result<Self> {
         let keys: Vec<(&str, u32)> = samples.iter().map(|s| s.image).collect();
         let questions: Vec<&str> = samples.iter().map(|s| &*s.instruction).collect();
-        let text = &reader.processor.text;
-        let answers: Vec<String> = samples.iter().map(|s| text.without_image_token(s.answer)).collect();
-        let answers = text.encode_batch(&answers)?;
+        let answers = samples.iter().map(|s| reader.answer_ids(&s.instruction, s.answer));
+        let answers = reader.processor.text.batch(&answers.collect::<Result<Vec<_>>>()?);
         let labels = answers.labels(fwd_ops::IGNORE_INDEX);
         Ok(Self {
             image: images.batch(&keys, statistics)?,
-            instructions: instructions(reader, &questions)?,
+            instructions: reader.instructions(&questions)?,
             labels: Tensor::from_vec(labels, (answers.rows, answers.width), &Device::Cpu)?,
             prompts: None,
         })

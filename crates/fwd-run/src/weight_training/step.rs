@@ -1,6 +1,7 @@
 //! Steps of the optimiser over weights of a model.
 
 use super::batch::{Batch, PROMPTS};
+use crate::memory;
 use crate::model::{Backbone, Model};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
@@ -67,22 +68,64 @@ fn gradient_of(tracked: &Tracked, loss: &Tensor, prompts: Option<&Tensor>) -> Re
     Ok(tracked.gradient(&loss)?)
 }
 
-/// The weights of a model but for its vision tower, as parameters to train.
+/// Weights of a model as parameters to train, in f32 whatever type the frozen model has: those whose names begin with one of `parts`, or
+/// without `parts` all but the vision tower's. Others are not even read.
 ///
 /// # Errors
-/// An unreadable checkpoint.
-pub(crate) fn weights_of(backbone: &Backbone) -> Result<Trainable> {
+/// An unreadable checkpoint; weights that need more than the `available` bytes of memory to be trained.
+pub(crate) fn weights_of(
+    backbone: &Backbone,
+    parts: Option<&[&str]>,
+    available: Option<u64>,
+) -> Result<Trainable> {
     let mut checkpoint = Checkpoint::open(&backbone.dir, WeightDtype::F32, &Device::Cpu)?;
-    let mut source =
-        |name: &str, shape: &[usize]| Ok(checkpoint.get_f32(name, shape)?.flatten_all()?.to_vec1()?);
-    let mut trainable = Trainable::record(&mut source, &Device::Cpu, |weights| {
-        backbone.model.with_parameters(weights).map(drop)
-    })?;
+    let begins = |name: &str, prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
     let vision = backbone.model.vision_parameters();
-    let is_vision = |name: &str| vision.iter().any(|prefix| name.starts_with(prefix));
-    let neck: Vec<String> = trainable.names().filter(|name| is_vision(name)).map(String::from).collect();
-    neck.iter().for_each(|name| trainable.remove(name));
-    Ok(trainable)
+    let is_trained = |name: &str| match parts {
+        Some(parts) => begins(name, parts),
+        None => !begins(name, vision),
+    };
+    let (mut n_parameters, mut excess) = (0, None);
+    let mut source = |name: &str, shape: &[usize]| {
+        n_parameters += shape.iter().product::<usize>();
+        if excess.is_none() {
+            excess = memory::check_training(n_parameters, available).err();
+        }
+        match excess {
+            None => Ok(checkpoint.get_f32(name, shape)?.flatten_all()?.to_vec1()?),
+            // Recording stops at the error; what it says is replaced below.
+            Some(_) => {
+                Err(fwd_models::ModelError::input("trained parameters", "they do not fit into memory"))
+            }
+        }
+    };
+    let recorded = Trainable::record(&mut source, &Device::Cpu, |weights| {
+        backbone.model.with_parameters(&mut Only { weights, is_kept: &is_trained }).map(drop)
+    });
+    match excess {
+        Some(excess) => Err(excess),
+        None => Ok(recorded?),
+    }
+}
+
+/// A source that has only some of another's parameters.
+struct Only<'a> {
+    weights: &'a mut dyn Weights,
+    is_kept: &'a dyn Fn(&str) -> bool,
+}
+
+impl Weights for Only<'_> {
+    fn get(&mut self, name: &str, shape: &[usize]) -> fwd_models::Result<Tensor> {
+        self.weights.get(name, shape)
+    }
+
+    fn get_f32(&mut self, name: &str, shape: &[usize]) -> fwd_models::Result<Tensor> {
+        self.weights.get_f32(name, shape)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        (self.is_kept)(name) && self.weights.has(name)
+    }
 }
 
 /// Writes parameters and moments into a section of a saved state.

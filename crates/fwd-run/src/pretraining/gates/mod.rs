@@ -16,7 +16,7 @@ use super::paths::ModelPaths;
 use super::vision::features;
 use crate::config::RunConfig;
 use crate::method::Method;
-use crate::model::{Backbone, FeatureStore, Model, Sample};
+use crate::model::{Backbone, FeatureStore, Model, ModelOptions, Sample};
 use crate::observer::{Observer, check};
 use crate::plan::Plan;
 use crate::predictions::{self, Generation};
@@ -54,7 +54,7 @@ pub fn measure(
     device: &Device,
     observer: &dyn Observer,
 ) -> Result<Report> {
-    let backbone = Backbone::open(model, device)?;
+    let backbone = Backbone::open(model, ModelOptions::default(), device)?;
     let bench = Benchmark::open(bench)?;
     let cache = ModelPaths::new(model).cache(cache);
     let gauge = Gauge {
@@ -188,7 +188,7 @@ impl Gauge<'_> {
         let vision = ModelPaths::new(&self.backbone.dir).vision();
         let network = (base, vision.as_path());
         let images = features(network, &processor.image, self.bench, &views, cache, self.observer)?;
-        let mut trainable = weights_of(self.backbone)?;
+        let mut trainable = weights_of(self.backbone, None, None)?;
         let progress = self.observer.begin(&format!("fine-tuning: {}", task.name), TUNING_STEPS);
         let mut order: Vec<&Record> = Vec::new();
         for n in 0..TUNING_STEPS {
