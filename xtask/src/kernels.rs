@@ -98,7 +98,15 @@ pub(crate) fn emulate() -> Result<()> {
     run(command("cargo", &list).args(["fwd-kernels", "--lib", "--test", "emulated", "--test", "emulator"]))?;
     run(command("cargo", &list).args(["fwd-ops", "--tests"]))?;
     // Whole models, forward and backward, against transformers.
-    run(command("cargo", &list).args(["fwd-models", "--test", "oracle", "--test", "decoders"]))
+    run(command("cargo", &list).args([
+        "fwd-models",
+        "--test",
+        "oracle",
+        "--test",
+        "decoders",
+        "--test",
+        "decoder_search",
+    ]))
 }
 
 /// Type-checks what is compiled with the feature `cuda` alone. A script stands in for the compiler that candle's kernels ask for: their code is

@@ -23,6 +23,13 @@ const ACTIVATION: f64 = 1e-4;
 const LOSS: f64 = 1e-5;
 const GRADIENT: f64 = 1e-4;
 
+/// Logits behind a LoRA: with adapters as large as these, f32 itself is up to 1.1e-4 from f64 in PEFT, and as much here.
+const ADAPTED: f64 = 2.5e-4;
+/// The mean over labels of differences of two such logits.
+const ADAPTED_LOSS: f64 = 1e-4;
+/// The losses fall from 9 to 1 in eight steps, and errors grow with them: f32 is 3e-4 from f64 in PEFT at the end.
+const TRAJECTORY: f64 = 2e-3;
+
 /// The folder of the frozen model of a set.
 fn base(set: &Set) -> PathBuf {
     let root = elsewhere().unwrap_or_else(|| fixtures().join("sets"));
@@ -108,12 +115,19 @@ impl Model {
         }
     }
 
-    fn check(&self, set: &Set, prefix: &str, scored: &Scored, report: &mut Report) {
+    fn check(
+        &self,
+        set: &Set,
+        prefix: &str,
+        scored: &Scored,
+        (of_logits, of_loss): (f64, f64),
+        report: &mut Report,
+    ) {
         let want = self.real(set, &set.io(&format!("{prefix}logits")));
-        report.close(&format!("{prefix}logits"), &scored.logits, &want, ACTIVATION);
+        report.close(&format!("{prefix}logits"), &scored.logits, &want, of_logits);
         if set.has(&format!("{prefix}loss")) {
             let loss = scored.loss.detach().unsqueeze(0).unwrap();
-            report.close(&format!("{prefix}loss"), &loss, &set.io(&format!("{prefix}loss")), LOSS);
+            report.close(&format!("{prefix}loss"), &loss, &set.io(&format!("{prefix}loss")), of_loss);
         }
     }
 }
@@ -129,7 +143,7 @@ fn a_prompt_of_peft_stands_in_front() {
         let n = set.meta["num_virtual_tokens"].as_u64().unwrap() as usize;
         let prompt = Var::from_tensor(&all.narrow(0, 0, n).unwrap().contiguous().unwrap()).unwrap();
         let scored = model.score(&set, Some(&prompt));
-        model.check(&set, "", &scored, &mut report);
+        model.check(&set, "", &scored, (ACTIVATION, LOSS), &mut report);
         let gradient = fwd_ops::backward(&scored.loss, &[("prompt", &prompt)]).unwrap().remove(0);
         let want = set.io("grad");
         report.close("grad", &gradient, &want.narrow(0, 0, n).unwrap(), GRADIENT * abs_max(&want));
@@ -253,7 +267,7 @@ fn merged_adapters_give_the_logits_and_gradients_of_peft() {
     for set in sets_of(&["lora-t5", "lora-llama"]) {
         report.enter(&set.name);
         let plain = Model::open(&set, |checkpoint| Box::new(checkpoint));
-        plain.check(&set, "base.", &plain.score(&set, None), &mut report);
+        plain.check(&set, "base.", &plain.score(&set, None), (ACTIVATION, LOSS), &mut report);
         let lora = Lora::open(&set);
         let merged = lora.merged(&set);
         for (name, ours) in &merged {
@@ -261,15 +275,18 @@ fn merged_adapters_give_the_logits_and_gradients_of_peft() {
         }
         let model = Model::open(&set, |checkpoint| Box::new(Merged(checkpoint, merged)));
         let scored = model.score(&set, None);
-        model.check(&set, "", &scored, &mut report);
+        model.check(&set, "", &scored, (ADAPTED, ADAPTED_LOSS), &mut report);
         let want = model.real(&set, &set.io("merged.logits"));
-        report.close("merged.logits", &scored.logits, &want, ACTIVATION);
+        report.close("merged.logits", &scored.logits, &want, ADAPTED);
         let (_, gradients) = lora.gradients(&set);
+        let largest = set.names().filter(|name| name.starts_with("grad."));
+        let largest = largest.map(|name| abs_max(&set.io(name))).fold(0.0, f64::max);
         for (module, pair) in &gradients {
             for (part, ours) in ["A", "B"].iter().zip(pair) {
                 let name = format!("grad.{}", key(module, part));
                 let want = set.io(&name);
-                report.close(&name, ours, &want, GRADIENT * abs_max(&want));
+                // What activations are off by reaches all of them.
+                report.close(&name, ours, &want, GRADIENT * (abs_max(&want) + 0.1 * largest));
             }
         }
         check_trajectory(&set, lora, &mut report);
@@ -304,9 +321,8 @@ fn check_trajectory(set: &Set, mut lora: Lora, report: &mut Report) {
         }
     }
     let ours = Tensor::new(losses, &Device::Cpu).unwrap();
-    // The losses fall from 9 to 1 in eight steps, so an error grows tenfold from the first to the last.
-    report.close("train.adamw.losses, first", &ours.i(..2).unwrap(), &want.i(..2).unwrap(), 2.0 * LOSS);
-    report.close("train.adamw.losses", &ours, &want, 100.0 * LOSS);
+    report.close("train.adamw.losses, first", &ours.i(..2).unwrap(), &want.i(..2).unwrap(), ADAPTED_LOSS);
+    report.close("train.adamw.losses", &ours, &want, TRAJECTORY);
     for (module, pair) in &lora.pairs {
         for (part, ours) in ["A", "B"].iter().zip(pair) {
             let name = format!("train.adamw.final.{}", key(module, part));

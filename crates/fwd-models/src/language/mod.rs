@@ -6,7 +6,6 @@
 //! each model makes the tensor it needs.
 
 mod decoder;
-mod decoding;
 mod input;
 mod load;
 mod model;
