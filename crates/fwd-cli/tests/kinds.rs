@@ -218,7 +218,8 @@ fn blip2_with_opt_runs_in_8_bits() {
     let n_files = || files(&place.path(".fwd-cache")).len();
     let before = n_files();
     succeed(&mut place.train("f32", &["--steps", "1"]));
-    assert!(n_files() >= before + 40, "{before} files, then {}", n_files());
+    // 32 samples of the tasks, 6 of pre-training and 2 that are scored of it, of which `eval` has computed 8 already.
+    assert_eq!(n_files(), before + 32);
 }
 
 #[cfg(unix)]
