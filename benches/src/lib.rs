@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod algebra;
+pub mod checkpoint;
 pub mod gpu;
 #[cfg(feature = "cuda")]
 pub mod gpu_run;
@@ -12,8 +13,8 @@ use candle_core::{Device, Tensor, Var};
 use clap::ValueEnum;
 use fwd_linalg::{AdamW, AdamWState};
 use fwd_models::{
-    Blip, FrozenFeatures, GenerationConfig, Instructions, LanguageInput, ModelConfig, MultimodalModel,
-    QFormerText, Result, Tap, Weights, generate,
+    Blip, FrozenFeatures, GenerationConfig, Instructions, LanguageInput, LanguageModel, ModelConfig,
+    MultimodalModel, QFormerText, Result, SpecialTokens, Tap, Weights, generate,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -164,16 +165,7 @@ impl Bench {
     }
 
     fn step(&mut self, input: &LanguageInput) -> Result<f32> {
-        let shape = (PROMPT_LEN, self.model.language().d_model());
-        let prompt = Var::from_slice(&self.prompt, shape, &Device::Cpu)?;
-        let input = input.with_prompt(&prompt)?;
-        let loss = self.model.language().score(&input, &self.labels, &mut Tap::none())?.loss;
-        let gradient = fwd_ops::backward(&loss, &[("prompt", &prompt)])?;
-        let gradient: Vec<f32> = gradient[0].flatten_all()?.to_vec1()?;
-        if let Err(error) = AdamW::default().step(&mut self.optimiser, &mut self.prompt, &gradient) {
-            unreachable!("the lengths agree: {error}");
-        }
-        Ok(loss.to_scalar()?)
+        tune(self.model.language(), input, &self.labels, &mut self.prompt, &mut self.optimiser)
     }
 
     /// One prompt-tuning step with the frozen features at hand: forward, backward to the shared prompt, AdamW.
@@ -202,9 +194,52 @@ impl Bench {
         let shape = (PROMPT_LEN, self.model.language().d_model());
         let prompt = Tensor::from_slice(&self.prompt, shape, &Device::Cpu)?;
         let input = self.cached.with_prompt(&prompt)?;
-        let greedy = GenerationConfig::greedy(NEW_TOKENS, self.model.special_tokens().clone());
-        let config = GenerationConfig { min_new_tokens: NEW_TOKENS, ..greedy };
-        let rows = generate(self.model.language(), &input, &config, None)?;
-        Ok(rows.iter().map(|r| r[0].ids.len()).sum())
+        generate_exactly(self.model.language(), &input, self.model.special_tokens(), NEW_TOKENS)
     }
+}
+
+/// One prompt-tuning step: forward, backward to the shared prompt, AdamW. Gives the loss before it.
+///
+/// # Errors
+/// An error of the model.
+pub fn tune(
+    language: &dyn LanguageModel,
+    input: &LanguageInput,
+    labels: &Tensor,
+    prompt: &mut [f32],
+    optimiser: &mut AdamWState,
+) -> Result<f32> {
+    let d_model = language.d_model();
+    let tracked = Var::from_slice(prompt, (prompt.len() / d_model, d_model), &Device::Cpu)?;
+    let input = input.with_prompt(&tracked)?;
+    let loss = language.score(&input, labels, &mut Tap::none())?.loss;
+    let gradient = fwd_ops::backward(&loss, &[("prompt", &tracked)])?;
+    let gradient: Vec<f32> = gradient[0].flatten_all()?.to_vec1()?;
+    if let Err(error) = AdamW::default().step(optimiser, prompt, &gradient) {
+        unreachable!("the lengths agree: {error}");
+    }
+    Ok(loss.to_scalar()?)
+}
+
+/// Exactly `n` tokens for every sample, greedy; gives the number of all.
+///
+/// # Errors
+/// An error of the model.
+pub fn generate_exactly(
+    language: &dyn LanguageModel,
+    input: &LanguageInput,
+    tokens: &SpecialTokens,
+    n: usize,
+) -> Result<usize> {
+    let config = GenerationConfig { min_new_tokens: n, ..GenerationConfig::greedy(n, tokens.clone()) };
+    let rows = generate(language, input, &config, None)?;
+    Ok(rows.iter().map(|row| row[0].ids.len()).sum())
+}
+
+/// A line of `/proc/self/status` in MiB, where the system has it: `VmHWM` is the most memory that the process has had, `VmRSS` what it has
+/// now.
+pub fn memory_mib(key: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.split(':').next() == Some(key))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib / 1024)
 }

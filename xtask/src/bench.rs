@@ -76,13 +76,13 @@ const ROWS: [(&str, &str, &str); 4] = [
 
 /// Medians of all processes and peak memory, of one program.
 #[derive(Default)]
-struct Runs {
-    ms: BTreeMap<String, Vec<f64>>,
-    peak_mib: Vec<f64>,
+pub(crate) struct Runs {
+    pub(crate) ms: BTreeMap<String, Vec<f64>>,
+    pub(crate) peak_mib: Vec<f64>,
 }
 
 impl Runs {
-    fn add(&mut self, report: &Value) -> Result<()> {
+    pub(crate) fn add(&mut self, report: &Value) -> Result<()> {
         let rows = report["ms"].as_object().context("the benchmark printed no timings")?;
         for (name, row) in rows {
             self.ms
@@ -94,7 +94,7 @@ impl Runs {
         Ok(())
     }
 
-    fn median(&self, name: &str) -> f64 {
+    pub(crate) fn median(&self, name: &str) -> f64 {
         self.ms.get(name).map_or(f64::NAN, |v| median(v))
     }
 }
@@ -188,7 +188,7 @@ fn print_algebra(args: &AlgebraArgs, ours: &Runs, torch: &Runs) -> Result<()> {
     Ok(())
 }
 
-fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let mid = sorted.len() / 2;
@@ -226,7 +226,7 @@ pub(crate) fn step(args: &StepArgs) -> Result<()> {
 }
 
 /// Lets the machine free the memory of the process before, which would slow the first row of the next one.
-fn settle() {
+pub(crate) fn settle() {
     std::thread::sleep(Duration::from_secs(3));
 }
 

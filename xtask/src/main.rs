@@ -4,6 +4,7 @@
 
 mod bench;
 mod bench_gpu;
+mod bench_models;
 mod bundle;
 mod ci;
 mod comparison;
@@ -13,6 +14,7 @@ mod fuzz;
 mod kernels;
 mod kills;
 mod package;
+mod random_checkpoint;
 mod shell;
 mod tidy;
 mod workspace;
@@ -47,6 +49,9 @@ enum Args {
     Data(data::DataArgs),
     /// Runs the methods of results/ over several seeds and two orders of the tasks, and tables the result in results/.
     Comparison(comparison::ComparisonArgs),
+    /// Writes a Hugging Face directory with random weights of a published shape.
+    #[command(disable_help_flag = true)]
+    RandomCheckpoint(random_checkpoint::RandomCheckpointArgs),
     /// Benchmarks.
     #[command(subcommand)]
     Bench(Bench),
@@ -60,6 +65,8 @@ enum Bench {
     Algebra(bench::AlgebraArgs),
     /// Decoding of images and CIDEr-D, beside PyTorch's loader and pycocoevalcap.
     Data(bench::DataArgs),
+    /// Models of published shapes with random weights, beside transformers and llama.cpp.
+    Models(bench_models::ModelsArgs),
     /// The table of what `run.sh` of the bundle measured on a GPU.
     Gpu(bench_gpu::GpuArgs),
 }
@@ -78,9 +85,11 @@ fn main() -> Result<()> {
         Args::Bundle(args) => bundle::bundle(&args),
         Args::Data(args) => data::run(&args),
         Args::Comparison(args) => comparison::comparison(&args),
+        Args::RandomCheckpoint(args) => random_checkpoint::random_checkpoint(&args),
         Args::Bench(Bench::Step(args)) => bench::step(&args),
         Args::Bench(Bench::Algebra(args)) => bench::algebra(&args),
         Args::Bench(Bench::Data(args)) => bench::data(&args),
+        Args::Bench(Bench::Models(args)) => bench_models::models(&args),
         Args::Bench(Bench::Gpu(args)) => bench_gpu::gpu(&args),
     }
 }

@@ -6,7 +6,7 @@
 use anyhow::{Result, ensure};
 use clap::Parser;
 use fwd_benches::algebra::StepBench;
-use fwd_benches::{BATCH, Bench, Kind, NEW_TOKENS, Size};
+use fwd_benches::{BATCH, Bench, Kind, NEW_TOKENS, Size, memory_mib};
 use fwd_linalg::ProjectAt;
 use serde_json::{Map, Value, json};
 use std::hint::black_box;
@@ -99,7 +99,7 @@ fn main() -> Result<()> {
         "threads": args.threads,
         "iters": args.iters,
         "ms": Value::Object(rows),
-        "peak_rss_mib": peak_rss_mib(),
+        "peak_rss_mib": memory_mib("VmHWM"),
     });
     print_report(&report, args.json)
 }
@@ -116,11 +116,4 @@ fn print_report(report: &Value, as_json: bool) -> Result<()> {
     }
     println!("peak memory {} MiB", report["peak_rss_mib"]);
     Ok(())
-}
-
-/// The high-water mark of the process' memory, where the system tells it.
-fn peak_rss_mib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib / 1024)
 }
