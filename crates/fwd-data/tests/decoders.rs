@@ -126,7 +126,10 @@ fn crops_of_clip_and_dinov2_have_the_reference_pixels() {
         // half a level; the other one weighs that with at most Σ|w| = 1.25 and rounds again. Two orders are less than 2·(0.625 + 0.5) apart.
         let bound = if file == "23x90.png" { 2 } else { 0 };
         let largest = ours.iter().zip(want.data()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
-        assert!(ours.len() == want.data().len() && largest <= bound, "{name}: bytes differ by up to {largest}");
+        assert!(
+            ours.len() == want.data().len() && largest <= bound,
+            "{name}: bytes differ by up to {largest}"
+        );
     }
     assert_eq!(n, 4 * 5);
 }

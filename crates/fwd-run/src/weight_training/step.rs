@@ -92,7 +92,9 @@ pub(crate) fn weights_of(
             excess = memory::check_training(n_parameters, available).err();
         }
         if parts.is_some() && !checkpoint.has(name) {
-            let what = format!("the checkpoint has no `{name}`; save the model anew with `save_pretrained` of transformers");
+            let what = format!(
+                "the checkpoint has no `{name}`; save the model anew with `save_pretrained` of transformers"
+            );
             return Err(fwd_models::ModelError::input("trained parameters", what));
         }
         match excess {
