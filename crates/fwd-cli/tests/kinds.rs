@@ -156,6 +156,15 @@ fn llava_runs_with_its_chat_template() {
         "{readable}"
     );
 
+    // A template that writes the beginning itself gets no second one.
+    let own = format!("{{{{ bos_token }}}}{TEMPLATE}");
+    fs::write(place.path("model/chat_template.jinja"), own).unwrap();
+    assert_eq!(alone(&[QUESTION]).1, n_tokens);
+    fs::remove_file(place.path("model/chat_template.jinja")).unwrap();
+    // Texts are measured without weights.
+    let checked = succeed(&mut place.program(&["data", "check", "bench", "--backbone", "model"]));
+    assert!(!checked.contains("tokens, the limit"), "{checked}");
+
     // The same features under another template are other features, and a run says so.
     let output = place.program(&["eval", "run", "--template", "plain"]).output().unwrap();
     assert!(
