@@ -7,38 +7,9 @@ use crate::error::Result;
 use crate::image_file::{Alpha, ImageLimits, Orientation, RgbImage};
 use crate::resize::resize_part;
 use crate::text::TextTokenizer;
-use config::{CLIP_MEAN, CLIP_STD};
+pub use config::Resize;
+use config::{CLIP_MEAN, CLIP_STD, Steps};
 use std::path::Path;
-
-/// How an image is made smaller or larger, before its centre is cut out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resize {
-    /// To these sides, whatever the aspect ratio was (BLIP).
-    Sides {
-        /// In pixels.
-        height: usize,
-        /// In pixels.
-        width: usize,
-    },
-    /// The shorter side to this length in pixels, the longer one in proportion, rounded down (CLIP, DINOv2).
-    ShortestEdge(usize),
-}
-
-impl Resize {
-    /// Width and height of the image that a `width × height` one becomes.
-    fn sides_of(self, width: usize, height: usize) -> (usize, usize) {
-        match self {
-            Self::Sides { height, width } => (width, height),
-            // Widened, as the long side of a narrow image may become very long.
-            Self::ShortestEdge(edge) if width <= height => (edge, long_side(edge, height, width)),
-            Self::ShortestEdge(edge) => (long_side(edge, width, height), edge),
-        }
-    }
-}
-
-fn long_side(edge: usize, long: usize, short: usize) -> usize {
-    (edge as u128 * long as u128 / short.max(1) as u128) as usize
-}
 
 /// Decodes, resizes, crops, rescales and normalises images, as `BlipImageProcessor`, `CLIPImageProcessor` and DINOv2's `BitImageProcessor`
 /// do with Pillow.
@@ -88,7 +59,8 @@ impl ImageProcessor {
     /// [`DataError::Io`](crate::DataError::Io) or [`DataError::Config`](crate::DataError::Config) naming the file and the key: a processor of another class than BLIP's,
     /// CLIP's and DINOv2's, a resampling other than bicubic, a shortest edge without a crop, no resize, or another step that is not known here.
     pub fn open(dir: &Path) -> Result<Self> {
-        config::read(dir)
+        let Steps { resize, height, width, rescale, mean, std, alpha } = config::read(dir)?;
+        Ok(Self { resize, height, width, rescale, mean, std, alpha })
     }
 
     /// Pixel values of an encoded image in a format of [`RgbImage`]; `origin` names it in errors.

@@ -136,7 +136,9 @@ impl TextLimits {
         answer: Option<&str>,
     ) -> Result<Option<Excess>> {
         let over = |kind, text: &str, limit: usize| {
-            if is_surely_short(text, limit) {
+            // A chat template adds any number of tokens.
+            let is_bare = kind == Text::Answer || !model.has_template();
+            if is_bare && is_surely_short(text, limit) {
                 return Ok(None);
             }
             if text.len() > MAX_BYTES {

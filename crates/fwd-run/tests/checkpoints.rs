@@ -6,7 +6,7 @@ mod model;
 
 use candle_core::Device;
 use fwd_data::Orientation;
-use fwd_run::model::{Backbone, ModelOptions};
+use fwd_run::model::{Backbone, ModelOptions, ModelTokenizers};
 use fwd_run::{Observer, Progress, Session, SessionOptions, Silent};
 use image::{ImageFormat, RgbImage};
 use serde_json::Value;
@@ -193,4 +193,49 @@ fn folders_and_files_that_lack_something_are_told_with_what_to_do() {
     fs::write(&file, "x").unwrap();
     let error = Backbone::open(&file, ModelOptions::default(), &Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("is a file"), "{error}");
+}
+
+/// A model of another kind, with the tokenizer that fits it, opened.
+fn open_kind(dir: &Path, set: &str, tokenizer: &str) -> Backbone {
+    model::write(dir);
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let set = crates.join("fwd-models/tests/fixtures/sets").join(set);
+    for name in ["config.json", "generation_config.json", "model.safetensors"] {
+        fs::copy(set.join(name), dir.join(name)).unwrap();
+    }
+    for (from, to) in [(tokenizer, dir.to_path_buf()), ("qformer_99", dir.join("qformer_tokenizer"))] {
+        for name in ["tokenizer.json", "tokenizer_config.json"] {
+            let file = crates.join("fwd-data/tests/fixtures/tokenizers").join(from).join(name);
+            fs::copy(file, to.join(name)).unwrap();
+        }
+    }
+    fs::write(dir.join("preprocessor_config.json"), r#"{"size": 28}"#).unwrap();
+    Backbone::open(dir, ModelOptions::default(), &Device::Cpu).unwrap()
+}
+
+#[test]
+fn an_answer_of_a_decoder_only_model_has_no_beginning_and_ends_as_generation_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let want = |backbone: &Backbone, text: &str, end: i64| -> Vec<i64> {
+        let ids = backbone.processor.text.encode_plain(text).unwrap();
+        ids.into_iter().map(i64::from).chain([end]).collect()
+    };
+    // Words of OPT carry their space in front; its answers end in a line feed.
+    let opt = open_kind(folder.path(), "blip2-opt-tiny", "opt_bpe");
+    assert_eq!(opt.labels("What is it?", "red").unwrap(), want(&opt, " red", 50));
+    assert_ne!(want(&opt, " red", 50), want(&opt, "red", 50));
+    assert_eq!(opt.labels("Answer:\n", "red").unwrap(), want(&opt, "red", 50));
+    assert_eq!(opt.labels("What is it?", " red").unwrap(), want(&opt, " red", 50));
+    assert_eq!(opt.labels("What is it?", "").unwrap(), [50]);
+    // Without weights the counts are the same.
+    let tokenizers = ModelTokenizers::open(folder.path(), None).unwrap();
+    let n_tokens = tokenizers.reader().count_answer_tokens("What is it?", "red").unwrap();
+    assert_eq!(n_tokens, opt.labels("What is it?", "red").unwrap().len());
+
+    // Words of LLaMA begin by themselves. Its configuration says that sequences end with 1, its tokenizer that they do with 2.
+    let folder = tempfile::tempdir().unwrap();
+    let vicuna = open_kind(folder.path(), "instructblip-vicuna-tiny", "vicuna_bpe");
+    assert_eq!(vicuna.labels("What is it?", "red").unwrap(), want(&vicuna, "red", 2));
+    let sample = vicuna.features(&png(), "x.png", Orientation::Stored, "What is it?").unwrap();
+    assert_eq!(sample.text_rows().len(), 32 * vicuna.processor.text.encode("What is it?").unwrap().len());
 }

@@ -5,7 +5,6 @@
 //!
 //! Keys that change no pixel are ignored. A key that asks for another step than those that are taken here is refused.
 
-use super::{ImageProcessor, Resize};
 use crate::error::{DataError, Result};
 use crate::image_file::Alpha;
 use serde::de::DeserializeOwned;
@@ -32,8 +31,49 @@ pub(super) const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73]
 /// CLIP's standard deviation of each channel.
 pub(super) const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
+/// How an image is made smaller or larger, before its centre is cut out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resize {
+    /// To these sides, whatever the aspect ratio was (BLIP).
+    Sides {
+        /// The number of rows, in pixels.
+        height: usize,
+        /// The number of columns, in pixels.
+        width: usize,
+    },
+    /// The shorter side to this length in pixels, the longer one in proportion, rounded down (CLIP, DINOv2).
+    ShortestEdge(usize),
+}
+
+impl Resize {
+    /// Width and height of the image that a `width × height` one becomes.
+    pub(super) fn sides_of(self, width: usize, height: usize) -> (usize, usize) {
+        match self {
+            Self::Sides { height, width } => (width, height),
+            // Widened, as the long side of a narrow image may become very long.
+            Self::ShortestEdge(edge) if width <= height => (edge, long_side(edge, height, width)),
+            Self::ShortestEdge(edge) => (long_side(edge, width, height), edge),
+        }
+    }
+}
+
+fn long_side(edge: usize, long: usize, short: usize) -> usize {
+    (edge as u128 * long as u128 / short.max(1) as u128) as usize
+}
+
+/// What a processor does, with the meaning of the fields of the same names of `ImageProcessor`.
+pub(super) struct Steps {
+    pub(super) resize: Resize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) rescale: f64,
+    pub(super) mean: [f32; 3],
+    pub(super) std: [f32; 3],
+    pub(super) alpha: Alpha,
+}
+
 /// Reads the processor of a Hugging Face directory.
-pub(super) fn read(dir: &Path) -> Result<ImageProcessor> {
+pub(super) fn read(dir: &Path) -> Result<Steps> {
     let (own, combined) = (dir.join("preprocessor_config.json"), dir.join("processor_config.json"));
     let is_combined = !own.exists() && combined.exists();
     let path = if is_combined { combined } else { own };
@@ -74,7 +114,7 @@ pub(super) fn read(dir: &Path) -> Result<ImageProcessor> {
         None if blends_over_white(dir, version)? => Alpha::Over([255; 3]),
         None => Alpha::Drop,
     };
-    Ok(ImageProcessor { resize, height, width, rescale, mean, std, alpha })
+    Ok(Steps { resize, height, width, rescale, mean, std, alpha })
 }
 
 /// Whether the release of transformers that wrote a directory blends transparency over white.

@@ -238,7 +238,7 @@ fn examine(dir: &Path, files: &[PathBuf]) -> Result<(String, u64)> {
         hasher.update((name.len() as u64).to_le_bytes());
         hasher.update(name);
         let cannot = || format!("cannot read {}", path.display());
-        if path.extension().is_none_or(|e| e == "json") {
+        if path.extension().is_none_or(|e| e == "json" || e == "jinja") {
             hash_file(&mut hasher, path).with_context(cannot)?;
             continue;
         }

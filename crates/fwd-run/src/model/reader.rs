@@ -105,6 +105,11 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Whether a chat template writes the prompts.
+    pub fn has_template(&self) -> bool {
+        self.format.template.is_some()
+    }
+
     /// The longest instruction that the language model has positions for, in tokens as [`Self::count_instruction_tokens`] counts them; none
     /// if it has no such limit (T5 has relative positions).
     pub fn max_instruction_tokens(&self) -> Option<usize> {

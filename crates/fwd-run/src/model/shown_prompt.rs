@@ -25,16 +25,16 @@ pub enum PromptPart {
         /// Those of all prompts that the sample selects.
         n_tokens: usize,
     },
-    /// An image.
+    /// An image as the language model sees it.
     Image {
         /// Visual tokens.
         n_tokens: usize,
     },
-    /// Words.
+    /// Words of the prompt, and special tokens.
     Text {
         /// What the tokenizer makes of the ids again, special tokens written out.
         text: String,
-        /// Ids.
+        /// The number of ids that the text is.
         n_tokens: usize,
     },
 }

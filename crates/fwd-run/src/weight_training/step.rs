@@ -91,6 +91,12 @@ pub(crate) fn weights_of(
         if excess.is_none() {
             excess = memory::check_training(n_parameters, available).err();
         }
+        if parts.is_some() && !checkpoint.has(name) {
+            let what = format!(
+                "the checkpoint has no `{name}`; save the model anew with `save_pretrained` of transformers"
+            );
+            return Err(fwd_models::ModelError::input("trained parameters", what));
+        }
         match excess {
             None => Ok(checkpoint.get_f32(name, shape)?.flatten_all()?.to_vec1()?),
             // Recording stops at the error; what it says is replaced below.
