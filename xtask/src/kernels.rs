@@ -98,7 +98,7 @@ pub(crate) fn emulate() -> Result<()> {
     run(command("cargo", &list).args(["fwd-kernels", "--lib", "--test", "emulated", "--test", "emulator"]))?;
     run(command("cargo", &list).args(["fwd-ops", "--tests"]))?;
     // Whole models, forward and backward, against transformers.
-    run(command("cargo", &list).args(["fwd-models", "--test", "oracle"]))
+    run(command("cargo", &list).args(["fwd-models", "--test", "oracle", "--test", "decoders"]))
 }
 
 /// Type-checks what is compiled with the feature `cuda` alone. A script stands in for the compiler that candle's kernels ask for: their code is

@@ -74,7 +74,10 @@ fn an_instruction_beyond_the_limit_is_refused_by_its_record_left_out_or_cut() {
     // The Q-Former reads the beginning of it, the language model all of it.
     let output = place.train("whole", &[]).output().unwrap();
     let said = stderr(&output);
-    assert!(output.status.success() && said.contains("1 instructions are longer than the Q-Former's positions"), "{said}");
+    assert!(
+        output.status.success() && said.contains("1 instructions are longer than the Q-Former's positions"),
+        "{said}"
+    );
     let cut = json!({ "instructions": 0, "answers": 0, "bridge_instructions": 1 });
     assert_eq!(place.json("whole/manifest.json")["cut"], cut);
     let limit = ["--set", "limits.max_instruction_tokens=20"];
@@ -83,5 +86,8 @@ fn an_instruction_beyond_the_limit_is_refused_by_its_record_left_out_or_cut() {
     let output = place.train("left-out", &[&limit[..], &["--skip-bad"]].concat()).output().unwrap();
     assert!(output.status.success() && stderr(&output).contains("1 records left out"), "{}", stderr(&output));
     succeed(&mut place.train("cut", &[&limit[..], &["--set", "limits.too_long=cut"]].concat()));
-    assert_eq!(place.json("cut/manifest.json")["cut"], json!({ "instructions": 1, "answers": 0, "bridge_instructions": 0 }));
+    assert_eq!(
+        place.json("cut/manifest.json")["cut"],
+        json!({ "instructions": 1, "answers": 0, "bridge_instructions": 0 })
+    );
 }

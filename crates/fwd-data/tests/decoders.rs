@@ -38,14 +38,20 @@ fn texts_of_llama_and_opt_have_the_reference_ids() {
             assert_eq!(tokenizer.decode(&plain).unwrap(), decoded, "{name}: {text:?}");
         }
     }
-    assert_eq!(["llama_bpe", "opt_bpe", "qformer_99"].map(|n| tokenizer(n).is_byte_level()), [false, true, false]);
+    assert_eq!(
+        ["llama_bpe", "opt_bpe", "qformer_99"].map(|n| tokenizer(n).is_byte_level()),
+        [false, true, false]
+    );
 }
 
 #[test]
 fn a_vocabulary_without_padding_is_filled_up_with_what_it_has() {
     let filler = |tokenizer: &TextTokenizer| {
         let batch = tokenizer.encode_batch(&["a a a", "a"]).unwrap();
-        assert_eq!(batch.mask.iter().filter(|&&m| m == 0).count(), batch.width - 2 - usize::from(batch.ids[1] != 68));
+        assert_eq!(
+            batch.mask.iter().filter(|&&m| m == 0).count(),
+            batch.width - 2 - usize::from(batch.ids[1] != 68)
+        );
         *batch.ids.last().unwrap()
     };
     // The padding token of LLaVA, and the end of a sequence where there is none.
@@ -62,7 +68,10 @@ fn a_prompt_has_one_beginning_and_may_have_an_image_but_a_text_may_not() {
     let prompt = llava.encode_prompt("USER: <image>\na ASSISTANT:").unwrap();
     assert_eq!((prompt[0], prompt.iter().filter(|&&id| id == 128).count()), (1, 1));
     // A chat template that writes the beginning itself.
-    assert_eq!(llava.encode_prompt("<s>USER: <image>\na ASSISTANT:").unwrap().iter().filter(|&&id| id == 1).count(), 1);
+    assert_eq!(
+        llava.encode_prompt("<s>USER: <image>\na ASSISTANT:").unwrap().iter().filter(|&&id| id == 1).count(),
+        1
+    );
     let error = llava.encode("what is <image>").unwrap_err().to_string();
     assert!(error.contains("stands for an image"), "{error}");
     assert_eq!(llava.without_image_token("<image>\nwhat is <image> it"), "what is it");
@@ -80,10 +89,12 @@ struct Rendered {
 
 #[test]
 fn chat_templates_render_as_in_transformers() {
-    let cases: Vec<Rendered> = serde_json::from_slice(&fs::read(fixtures("chat_templates.json")).unwrap()).unwrap();
+    let cases: Vec<Rendered> =
+        serde_json::from_slice(&fs::read(fixtures("chat_templates.json")).unwrap()).unwrap();
     assert_eq!(cases.len(), 10);
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("tokenizer_config.json"), r#"{"bos_token": "<s>", "eos_token": "</s>"}"#).unwrap();
+    fs::write(dir.path().join("tokenizer_config.json"), r#"{"bos_token": "<s>", "eos_token": "</s>"}"#)
+        .unwrap();
     for Rendered { template, question, with_image, rendered } in cases {
         fs::write(dir.path().join("chat_template.jinja"), &template).unwrap();
         let ours = ChatTemplate::open(dir.path()).unwrap().unwrap();

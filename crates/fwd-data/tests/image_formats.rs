@@ -239,7 +239,10 @@ fn a_processor_that_would_make_other_pixels_is_refused_by_its_key() {
             "it must be {\"height\": …, \"width\": …} or a number",
         ),
         ("", "key `size` is missing"),
-        (r#""size": 224, "default_to_square": false"#, "key `size` is 224; `shortest_edge` keeps the aspect ratio"),
+        (
+            r#""size": 224, "default_to_square": false"#,
+            "key `size` is 224; `shortest_edge` keeps the aspect ratio",
+        ),
         (&format!(r#"{SIZE}, "do_resize": false"#), "key `do_resize` is false"),
         (&format!(r#"{SIZE}, "do_resize": "yes""#), "key `do_resize` is \"yes\"; it must be true or false"),
         (&format!(r#"{SIZE}, "resample": 2"#), "key `resample` is 2; only a bicubic resize (3) is supported"),

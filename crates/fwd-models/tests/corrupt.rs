@@ -158,10 +158,10 @@ fn the_architecture_is_found_by_name_and_an_unknown_one_is_refused_by_name() {
     assert!(model.bridge_reads_instruction());
     assert_eq!(model.image_size(), 28);
     copy.edit_text("config.json", |text| {
-        text.replace(r#""model_type": "instructblip""#, r#""model_type": "llava""#)
+        text.replace(r#""model_type": "instructblip""#, r#""model_type": "qwen2_vl""#)
     });
     let error = load().unwrap_err().to_string();
-    assert!(error.contains("config.json: model_type `llava` is not supported"), "{error}");
+    assert!(error.contains("config.json: model_type `qwen2_vl` is not supported"), "{error}");
     fs::write(copy.path("config.json"), "{}").unwrap();
     let error = with_cause(&load().unwrap_err());
     assert!(error.contains("config.json: missing field `model_type`"), "{error}");

@@ -1,7 +1,6 @@
-//! Parity of decoder-only language models with Hugging Face transformers: LLaMA and OPT alone and behind BLIP-2, InstructBLIP
-//! and LLaVA. Every
-//! tensor of every set of these kinds in `tests/fixtures/sets`, or in the folder that `FWD_ORACLE_DIR` names; with the feature `emulate`
-//! also as an emulated GPU computes them.
+//! Parity of decoder-only language models with Hugging Face transformers: LLaMA and OPT alone and behind BLIP-2, InstructBLIP and LLaVA.
+//! Every tensor of every set of these kinds in `tests/fixtures/sets`, or in the folder that `FWD_ORACLE_DIR` names; with the feature
+//! `emulate` also as an emulated GPU computes them.
 //!
 //! Two paths are checked. The *literal* one puts together the rows that transformers was given, padding where it was, with the positions
 //! that its forward pass counts (LLaMA's counts padding, OPT's does not), and compares each stage. The *product's* one gives the model a
@@ -740,7 +739,7 @@ fn what_is_too_long_is_refused_with_numbers() {
 fn every_parameter_can_be_trained() {
     for set in sets_of(&KINDS) {
         let case = Case::new(&set, "config.json");
-        let prefix = if case.blip.is_some() { "language_model" } else { "" };
+        let prefix = if set.has("pixel_values") { "language_model" } else { "" };
         let (dtype, device) = (fwd_models::WeightDtype::F32, Device::Cpu);
         let mut checkpoint = fwd_models::Checkpoint::open(&set.dir, dtype, &device).unwrap();
         let mut source = |name: &str, shape: &[usize]| {

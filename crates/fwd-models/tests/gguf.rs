@@ -4,25 +4,17 @@
 
 mod common;
 
-use candle_core::{DType, Device, Tensor, safetensors};
-use common::fixtures;
-use fwd_models::{Checkpoint, ModelError, WeightDtype, WeightFile, Weights};
+use candle_core::{DType, Device, IndexOp, Tensor, safetensors};
+use common::{Report, fixtures, sets_of};
+use fwd_models::{
+    Checkpoint, GenerationConfig, LanguageInput, ModelError, Segment, SegmentKind, Tap, WeightDtype,
+    WeightFile, Weights, generate, load_language_model,
+};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
 
-/// The folders with a GGUF file and its values among the fixtures, or in `FWD_ORACLE_DIR`.
-fn sets() -> Vec<PathBuf> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let root =
-        std::env::var_os("FWD_ORACLE_DIR").map_or_else(|| fixtures().join("sets"), |dir| workspace.join(dir));
-    let folders = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path());
-    let mut sets: Vec<PathBuf> =
-        folders.filter(|dir| dir.join("dequantised_hf.safetensors").exists()).collect();
-    sets.sort();
-    sets
-}
+const KINDS: [&str; 1] = ["gguf-llama"];
 
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
@@ -34,10 +26,9 @@ fn floats(tensor: &Tensor) -> Vec<f32> {
 
 #[test]
 fn every_value_is_that_of_hugging_face_to_the_bit() {
-    for set in sets() {
-        let name = set.display();
-        let path = set.join("model.gguf");
-        let expected = safetensors::load(set.join("dequantised_hf.safetensors"), &Device::Cpu).unwrap();
+    for set in sets_of(&KINDS) {
+        let (name, path) = (&set.name, set.dir.join("model.gguf"));
+        let expected = safetensors::load(set.dir.join("dequantised_hf.safetensors"), &Device::Cpu).unwrap();
         for dtype in WeightDtype::ALL {
             let mut checkpoint = Checkpoint::open_file(&path, dtype, &Device::Cpu).unwrap();
             for (tensor, want) in &expected {
@@ -67,13 +58,13 @@ fn every_value_is_that_of_hugging_face_to_the_bit() {
 
 #[test]
 fn the_configuration_is_that_of_hugging_face() {
-    for set in sets() {
-        let meta: Value = serde_json::from_slice(&fs::read(set.join("meta.json")).unwrap()).unwrap();
-        let ours = WeightFile::open(&set.join("model.gguf")).unwrap().config().unwrap().unwrap();
+    for set in sets_of(&KINDS) {
+        let meta: Value = serde_json::from_slice(&fs::read(set.dir.join("meta.json")).unwrap()).unwrap();
+        let ours = WeightFile::open(&set.dir.join("model.gguf")).unwrap().config().unwrap().unwrap();
         let same = |key: &str, want: &Value| {
             let (got, want) = (&ours[key], want);
             let is_same = got == want || got.as_f64().is_some_and(|value| Some(value) == want.as_f64());
-            assert!(is_same, "{}: {key} is {got}, expected {want}", set.display());
+            assert!(is_same, "{}: {key} is {got}, expected {want}", set.name);
         };
         for (key, want) in meta["config"].as_object().unwrap() {
             match key.as_str() {
@@ -89,6 +80,44 @@ fn the_configuration_is_that_of_hugging_face() {
     }
     let safetensors = fixtures().join("sets/instructblip-tiny/model.safetensors");
     assert!(WeightFile::open(&safetensors).unwrap().config().unwrap().is_none());
+}
+
+/// The error of logits is that of f32, 2e-5 at most on these sets.
+const LOGITS: f64 = 1e-4;
+const LOSS: f64 = 1e-5;
+
+#[test]
+fn losses_logits_and_answers_are_those_of_hugging_face() {
+    let mut report = Report::default();
+    for set in sets_of(&KINDS) {
+        report.enter(&set.name);
+        let (model, tokens) =
+            load_language_model(&set.dir.join("model.gguf"), WeightDtype::F32, &Device::Cpu).unwrap();
+        let words = model.embed(&set.io("gen.input_ids")).unwrap();
+        let text = Segment::new(SegmentKind::Text, words, &set.io("gen.attention_mask")).unwrap();
+        let input = LanguageInput::new(vec![text]).unwrap();
+        let rows: Vec<Vec<i64>> = set.io("right.labels").to_vec2().unwrap();
+        let is_label = |id: &i64| *id != fwd_ops::IGNORE_INDEX;
+        let answers: Vec<Vec<i64>> =
+            rows.iter().map(|row| row.iter().copied().filter(is_label).collect()).collect();
+        let answers: Vec<&[i64]> = answers.iter().map(|row| &row[..]).collect();
+        let labels = fwd_models::padded(&answers, fwd_ops::IGNORE_INDEX, &Device::Cpu).unwrap();
+        let scored = model.score(&input, &labels, &mut Tap::none()).unwrap();
+        report.close("loss", &scored.loss.unsqueeze(0).unwrap(), &set.io("loss"), LOSS);
+        for (i, row) in rows.iter().enumerate() {
+            let (first, n) = (row.iter().position(|id| is_label(id)).unwrap(), answers[i].len());
+            let want = set.io("logits").i((i, first - 1..first - 1 + n)).unwrap();
+            report.close("logits", &scored.logits.i((i, ..n)).unwrap(), &want, LOGITS);
+        }
+        let want: Vec<Vec<i64>> = set.io("greedy.ids").to_vec2().unwrap();
+        let config = GenerationConfig::greedy(want[0].len(), tokens.clone());
+        for (answer, want) in generate(&*model, &input, &config, None).unwrap().iter().zip(&want) {
+            let mut ids: Vec<i64> = answer[0].ids.iter().map(|&id| id.into()).collect();
+            ids.resize(want.len(), tokens.pad.into());
+            report.same("greedy.ids", &ids, want);
+        }
+    }
+    report.finish();
 }
 
 const SET: &str = "sets/gguf-llama-tiny";
@@ -223,9 +252,18 @@ fn lengths_and_places_that_do_not_fit_the_file_are_refused() {
 #[test]
 fn a_file_that_is_cut_off_anywhere_is_refused() {
     let bytes = fs::read(fixtures().join(SET).join("model.gguf")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    fs::write(&path, &bytes).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     // The header ends before byte 5000.
-    for length in (0..5000).chain((5000..bytes.len()).step_by(997)) {
-        refusal(&bytes[..length]);
+    for length in (0..5000).chain((5000..bytes.len()).step_by(997)).rev() {
+        file.set_len(length as u64).unwrap();
+        let error = WeightFile::open(&path).unwrap_err();
+        assert!(
+            matches!(&error, ModelError::WeightFile { what, .. } if what.contains("GGUF")),
+            "{length}: {error}"
+        );
     }
 }
 

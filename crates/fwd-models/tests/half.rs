@@ -162,7 +162,7 @@ fn behind_prompts(set: &Set, model: &CausalLm) -> (Tensor, Tensor) {
 #[test]
 fn a_decoder_of_any_type_is_that_of_its_stored_values() {
     let mut report = Report::default();
-    for set in sets_of(&["llama", "blip2-opt", "instructblip-vicuna"]) {
+    for set in sets_of(&["llama", "blip2-opt", "instructblip-vicuna", "llava"]) {
         for dtype in [WeightDtype::Bf16, WeightDtype::F16, WeightDtype::Q8, WeightDtype::Q4] {
             report.enter(&format!("{} {dtype}", set.name));
             let open = |dtype| Checkpoint::open(&set.dir, dtype, &Device::Cpu).unwrap();

@@ -63,8 +63,13 @@ weights = { squares = 2.0 }
 
 impl Place {
     pub(crate) fn new() -> Self {
+        Self::with_model(write_backbone)
+    }
+
+    /// A place whose model a function writes.
+    pub(crate) fn with_model(write: impl FnOnce(&Path)) -> Self {
         let place = Self { root: tempfile::tempdir().unwrap() };
-        write_backbone(&place.path("model"));
+        write(&place.path("model"));
         write_benchmark(&place.path("bench"));
         place
     }

@@ -223,9 +223,10 @@ impl Config {
         let edge = |edge: usize| self.check_sides("size", (edge, edge)).map(|_| Resize::ShortestEdge(edge));
         match self.keys.get("size") {
             None | Some(Value::Null) if is_clip => edge(DEFAULT),
-            Some(Value::Object(size)) if size.contains_key("longest_edge") => {
-                Err(self.refuse("size", &format!("`longest_edge` keeps the aspect ratio, which is not supported: {SIDES}")))
-            }
+            Some(Value::Object(size)) if size.contains_key("longest_edge") => Err(self.refuse(
+                "size",
+                &format!("`longest_edge` keeps the aspect ratio, which is not supported: {SIDES}"),
+            )),
             Some(Value::Object(size)) if size.contains_key("shortest_edge") => {
                 let value = size.get("shortest_edge").and_then(side);
                 edge(value.ok_or_else(|| self.refuse("size", "`shortest_edge` must be a whole number"))?)

@@ -53,7 +53,12 @@ impl Choice for WeightDtype {
             (Self::Bf16, "bf16", "2 bytes, with the range of f32".to_owned()),
             (Self::F16, "f16", "2 bytes, more precise, up to 65504".to_owned()),
             (Self::Q8, "q8", "Blocks of 8 bits, 1.06 bytes".to_owned()),
-            (Self::Q4, "q4", "Blocks of 4 bits in the layers of the language model, 0.56 bytes; 8 bits elsewhere".to_owned()),
+            (
+                Self::Q4,
+                "q4",
+                "Blocks of 4 bits in the layers of the language model, 0.56 bytes; 8 bits elsewhere"
+                    .to_owned(),
+            ),
         ]
     }
 }
