@@ -5,7 +5,8 @@ use clap::ValueEnum;
 use fwd_benches::checkpoint::{Dtype, Kind, Plan, Scale};
 use fwd_data::Processor;
 use fwd_models::{
-    LanguageInput, LanguageModel, Segment, SegmentKind, Tap, WeightDtype, load, load_language_model,
+    Checkpoint, LanguageInput, LanguageModel, Redundant, Segment, SegmentKind, Tap, VisionConfig,
+    VisionTransformer, WeightDtype, load, load_language_model,
 };
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -122,8 +122,11 @@ fn crops_of_clip_and_dinov2_have_the_reference_pixels() {
         let image = RgbImage::open(&fixtures("crops").join(file), ImageLimits::default()).unwrap();
         let whole = ImageProcessor { rescale: 1.0, mean: [0.0; 3], std: [1.0; 3], ..processor };
         let ours: Vec<u8> = whole.process(&image).into_iter().map(|x| x as u8).collect();
-        let differing = ours.iter().zip(want.data()).filter(|(a, b)| a != b).count();
-        assert_eq!((ours.len(), differing), (want.data().len(), 0), "{name}: bytes differ");
+        // Pillow 13 shrinks the rows of a much higher image first, older ones the columns of every image, as it is done here. A pass rounds by
+        // half a level; the other one weighs that with at most Σ|w| = 1.25 and rounds again. Two orders are less than 2·(0.625 + 0.5) apart.
+        let bound = if file == "23x90.png" { 2 } else { 0 };
+        let largest = ours.iter().zip(want.data()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert!(ours.len() == want.data().len() && largest <= bound, "{name}: bytes differ by up to {largest}");
     }
     assert_eq!(n, 4 * 5);
 }

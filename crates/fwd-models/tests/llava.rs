@@ -8,10 +8,10 @@ mod common;
 use candle_core::{DType, Device, Tensor, safetensors};
 use common::{Set, fixtures, max_diff};
 use fwd_models::{
-    FrozenFeatures, Instructions, Llava, MultimodalModel, PaddingSide, Sample, SegmentKind, Tap, Trainable,
-    WeightDtype, Weights, load, padded,
+    Checkpoint, FrozenFeatures, Instructions, Llava, MultimodalModel, PaddingSide, Result, Sample,
+    SegmentKind, Tap, Trainable, WeightDtype, Weights, load, padded,
 };
-use fwd_ops::IGNORE_INDEX;
+use fwd_ops::{IGNORE_INDEX, Weight};
 use fwd_prompt::{FrozenModel, PromptBatch};
 use std::collections::{BTreeMap, HashMap};
 
@@ -200,6 +200,47 @@ fn checkpoints_of_every_spelling_give_the_same_model() {
     let error = load(dir.path(), WeightDtype::F32, &Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("vision_tower.pre_layernorm.weight"), "{error}");
     assert!(error.contains("vision_tower.vision_model.pre_layrnorm.weight"), "{error}");
+}
+
+/// Parameters of a type, handed out in f32.
+struct Widened(Checkpoint);
+
+impl Weights for Widened {
+    fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.0.get(name, shape)
+    }
+
+    fn weight(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight> {
+        match self.0.weight(name, shape)? {
+            Weight::Matrix(matrix) => Ok(Tensor::from_vec(matrix.values()?, &shape, &Device::Cpu)?.into()),
+            dense => Ok(dense),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.has(name)
+    }
+}
+
+/// Tower, projector and language model keep their matrices in the type, and compute with the values that it stores.
+#[test]
+fn a_model_of_any_type_is_that_of_its_stored_values() {
+    let set = set();
+    let exact = images(&llava());
+    for dtype in [WeightDtype::Bf16, WeightDtype::F16, WeightDtype::Q8, WeightDtype::Q4] {
+        let open = || Checkpoint::open(&set.dir, dtype, &Device::Cpu).unwrap();
+        let of_type = Llava::new(llava().config().clone(), &mut open()).unwrap();
+        let widened = Llava::new(llava().config().clone(), &mut Widened(open())).unwrap();
+        let (ours, want) = (images(&of_type), images(&widened));
+        // Only the order of the sums differs; rounding to f16, the finest of these types, moves a feature by some 2⁻¹².
+        let scale = common::abs_max(&want);
+        assert!(max_diff(&ours, &want) < 2e-5 * scale, "{dtype:?}: {:e}", max_diff(&ours, &want));
+        assert!(max_diff(&ours, &exact) > 1e-4 * scale, "{dtype:?}: nothing was rounded");
+        let (ours, want) = (features(&of_type, &ours, &ROWS), features(&widened, &want, &ROWS));
+        for (ours, want) in read(&ours).iter().zip(&read(&want)) {
+            assert!(max_diff(ours, want) < 1e-4 * common::abs_max(want), "{dtype:?}");
+        }
+    }
 }
 
 #[test]

@@ -105,10 +105,6 @@ impl Weights for Made {
         Ok(self.0.entry(name.into()).or_insert(tensor).clone())
     }
 
-    fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.get(name, shape)
-    }
-
     fn has(&self, _: &str) -> bool {
         true
     }

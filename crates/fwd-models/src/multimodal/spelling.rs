@@ -7,6 +7,7 @@
 use crate::error::Result;
 use crate::weights::Weights;
 use candle_core::Tensor;
+use fwd_ops::Weight;
 
 /// What a name begins with in the model and in checkpoints of other spellings.
 const SPELLINGS: [(&str, &str); 6] = [
@@ -46,9 +47,9 @@ impl Weights for Spelled<'_> {
         self.0.get(&name, shape)
     }
 
-    fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+    fn weight(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight> {
         let name = self.name(name);
-        self.0.get_f32(&name, shape)
+        self.0.weight(&name, shape)
     }
 
     fn has(&self, name: &str) -> bool {
@@ -89,10 +90,6 @@ mod tests {
         fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
             self.1.push(name.into());
             Ok(Tensor::zeros(shape, DType::F32, &Device::Cpu)?)
-        }
-
-        fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-            self.get(name, shape)
         }
 
         fn has(&self, name: &str) -> bool {
