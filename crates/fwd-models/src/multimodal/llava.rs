@@ -14,7 +14,7 @@ use super::model::{Instructions, MultimodalModel, PromptPlace, Reading};
 use super::sample::gathered;
 use super::spelling::{Spelled, is_unused_vision, is_vision_positions};
 use crate::bridge::Projector;
-use crate::config::{LlavaConfig, SpecialTokens};
+use crate::config::{LlavaConfig, SpecialTokens, TextConfig};
 use crate::error::{ModelError, Result};
 use crate::language::{LanguageModel, SegmentKind, embedding_names, language_model};
 use crate::tap::Tap;
@@ -63,7 +63,15 @@ impl LlavaConfig {
     pub(super) fn reading(&self) -> Reading {
         // One image is expected beside the text.
         let max_instruction_tokens = self.text.max_tokens().map(|n| n.saturating_sub(self.n_visual_tokens()));
-        Reading { bridge_reads_instruction: false, max_instruction_tokens }
+        Reading {
+            bridge_reads_instruction: false,
+            max_bridge_tokens: None,
+            max_instruction_tokens,
+            is_encoder_decoder: matches!(self.text, TextConfig::T5(_)),
+            has_images_in_text: true,
+            image_token: Some(self.image_token),
+            vocab_size: self.text.vocab_size(),
+        }
     }
 }
 
@@ -252,6 +260,10 @@ impl MultimodalModel for Llava {
 
     fn image_token(&self) -> Option<u32> {
         Some(self.config.image_token)
+    }
+
+    fn has_images_in_text(&self) -> bool {
+        self.config.reading().has_images_in_text
     }
 
     fn prompt_place(&self) -> PromptPlace {
