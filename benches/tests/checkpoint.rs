@@ -5,7 +5,8 @@ use clap::ValueEnum;
 use fwd_benches::checkpoint::{Dtype, Kind, Plan, Scale};
 use fwd_data::Processor;
 use fwd_models::{
-    LanguageInput, LanguageModel, Segment, SegmentKind, Tap, WeightDtype, load, load_language_model,
+    Checkpoint, LanguageInput, LanguageModel, Redundant, Segment, SegmentKind, Tap, VisionConfig,
+    VisionTransformer, WeightDtype, load, load_language_model,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -183,4 +184,22 @@ fn a_language_model_alone_loads_from_every_type() {
         check_loss(&*language, &format!("{dtype:?}"));
         assert_eq!((tokens.bos, tokens.eos), (1, vec![2]));
     }
+}
+
+#[test]
+fn a_vision_tower_alone_loads_and_its_features_are_of_order_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("dinov2");
+    write(Kind::Dinov2Small, Dtype::F32, &dir, 3);
+    let config: VisionConfig =
+        serde_json::from_slice(&std::fs::read(dir.join("config.json")).unwrap()).unwrap();
+    let mut checkpoint = Checkpoint::open(&dir, WeightDtype::F32, &Device::Cpu).unwrap();
+    let tower = VisionTransformer::new(&config, &mut checkpoint, "").unwrap();
+    checkpoint.finish(|name| (name == "embeddings.mask_token").then_some(Redundant::Unused)).unwrap();
+    let pixels = Tensor::rand(-1f32, 1.0, (1, 3, 56, 56), &Device::Cpu).unwrap();
+    let features = tower.forward(&pixels, &mut Tap::none()).unwrap();
+    assert_eq!(features.dims(), [1, 17, 32]);
+    // Behind the last norm every token has variance 1, and biases of 0.01 are added.
+    let square: f32 = features.sqr().unwrap().mean_all().unwrap().to_scalar().unwrap();
+    assert!((square - 1.0).abs() < 0.01, "{square}");
 }
