@@ -1,5 +1,7 @@
 //! Matrices that stay in their format: exact decoding, products against plain tensors and finite differences, errors.
 
+#![allow(clippy::unwrap_used)] // Helpers may panic.
+
 mod common;
 
 use candle_core::{DType, Device, Tensor, Var};

@@ -115,6 +115,7 @@ fn sum_of_lanes(l: &[f32; LANES]) -> f32 {
 }
 
 /// Adds `scale·Σ q·x` of a group, in lanes.
+#[allow(clippy::needless_range_loop)] // Counted loops over arrays become vector instructions; iterators here are slower by half.
 #[inline(always)]
 fn add_group<B: Block<BYTES>, const BYTES: usize, const FUSED: bool>(
     q: &[f32; GROUP],
