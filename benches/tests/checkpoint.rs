@@ -1,5 +1,7 @@
 //! Random checkpoints: the sizes of the published ones, the same bytes every time, and directories that load.
 
+#![allow(clippy::unwrap_used)]
+
 use candle_core::{Device, Tensor};
 use clap::ValueEnum;
 use fwd_benches::checkpoint::{Dtype, Kind, Plan, Scale};

@@ -19,7 +19,7 @@ use clap::ValueEnum;
 use kind::Language;
 use serde_json::Value;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use vocabulary::Vocabulary;
 
 /// The type of the weights.
@@ -179,7 +179,7 @@ impl Plan {
     }
 }
 
-fn write_file(path: &PathBuf, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+fn write_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     // An error that is not the system's goes around the one that the writer may return.
     let mut failed = None;
     let written = fwd_files::write_atomically_with(path, |out| {
