@@ -184,10 +184,10 @@ impl Kernel<1> for Turn {
         let values = read.values::<E>()?;
         let (rotary, width) = (values.as_ref(), x.last_dim());
         let mut y = x.data.to_vec();
-        if width > 0 {
-            let rows = rows_per_task(y.len() / width);
+        if let Some(n_rows) = y.len().checked_div(width) {
+            let rows = rows_per_task(n_rows);
             y.par_chunks_mut(rows * width).enumerate().for_each(|(i, y)| {
-                let rotary = rotary.from_token(i * rows);
+                let rotary = rotary.starting_at(i * rows);
                 simd(
                     #[inline(always)]
                     || rotary.turn(y, width, self.n_heads, self.inverse),

@@ -192,7 +192,7 @@ impl<E: Elem> Parts<'_, E> {
     /// Turns the queries and keys of whole entries by their rotary positions, if there are any, or their gradients back.
     fn turn(&self, first_entry: usize, projected: &mut [E], inverse: bool) {
         let Some(rotary) = &self.rotary else { return };
-        let rotary = rotary.from_token(first_entry * self.shape.t_q);
+        let rotary = rotary.starting_at(first_entry * self.shape.t_q);
         let n_heads = self.shape.n_heads + self.shape.n_kv_heads;
         simd(
             #[inline(always)]

@@ -14,7 +14,7 @@ pub(crate) struct RotaryRef<'a, E> {
 
 impl<'a, E: Elem> RotaryRef<'a, E> {
     /// The tokens from `first` on.
-    pub(crate) fn from_token(&self, first: usize) -> Self {
+    pub(crate) fn starting_at(&self, first: usize) -> Self {
         let at = first * self.half;
         Self { cos: &self.cos[at..], sin: &self.sin[at..], half: self.half }
     }
