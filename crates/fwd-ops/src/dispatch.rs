@@ -2,7 +2,7 @@
 //! backward pass, and [`Read`] opens a tensor that a kernel carries along.
 
 use crate::cpu::Elem;
-use crate::cpu::gemm::widen;
+use crate::cpu::linear::widen;
 use crate::emulation;
 use crate::error::Result;
 use crate::gpu::{Arg, GpuStorage};

@@ -3,7 +3,8 @@
 //! candle's `Op::Matmul` computes and keeps the weight's gradient whether it is frozen or not; here the weight of a frozen map
 //! is part of the operation, not an argument, so that gradient cannot come into being.
 
-use crate::cpu::gemm::{LinearRef, Threads, WeightRef, gemm, is_weight_dtype, rows, rows_mut};
+use crate::cpu::gemm::{Threads, gemm, rows, rows_mut};
+use crate::cpu::linear::{LinearRef, WeightRef, is_weight_dtype};
 use crate::cpu::norm::sum_rows;
 use crate::cpu::stored::StoredRows;
 use crate::cpu::{Elem, simd};

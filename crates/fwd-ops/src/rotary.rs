@@ -24,7 +24,7 @@ use std::borrow::Cow;
 pub struct Rotary {
     /// `(batch, tokens, d_head/2)`.
     cos: Tensor,
-    /// As `cos`.
+    /// The sines, of the shape of the cosines.
     sin: Tensor,
 }
 

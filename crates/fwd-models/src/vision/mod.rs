@@ -12,6 +12,7 @@
 mod clip;
 mod dinov2;
 mod eva;
+mod family;
 mod lite0;
 mod positions;
 mod vit;

@@ -10,11 +10,10 @@
 //! [`super::eva`], [`super::clip`] and [`super::dinov2`] say under which names the parameters lie.
 
 use super::positions::interpolated;
-use super::{clip, dinov2, eva};
-use crate::config::{VisionConfig, VisionKind};
+use crate::config::VisionConfig;
 use crate::error::{ModelError, Result};
 use crate::tap::Tap;
-use crate::weights::{Scope, Weights};
+use crate::weights::Scope;
 use candle_core::Tensor;
 use fwd_ops::{AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, Linear, Norm};
 
@@ -39,29 +38,6 @@ pub struct VisionTransformer {
 }
 
 impl VisionTransformer {
-    /// The transformer that a configuration names, with the parameters that lie under `prefix` (`vision_model`; nothing for a file
-    /// that holds the tower alone).
-    ///
-    /// # Errors
-    /// [`ModelError::Config`] for an impossible configuration and for EfficientNet-Lite0, or an error of the source.
-    pub fn new(config: &VisionConfig, weights: &mut dyn Weights, prefix: &str) -> Result<Self> {
-        Self::up_to(config, config.num_hidden_layers, Scope::new(weights, prefix))
-    }
-
-    /// The same with its first `n_layers` layers.
-    pub(crate) fn up_to(config: &VisionConfig, n_layers: usize, weights: Scope<'_>) -> Result<Self> {
-        let fail = |what| ModelError::Config { origin: "vision_config".into(), what };
-        config.check().map_err(fail)?;
-        match config.kind() {
-            Some(VisionKind::Eva) => eva::tower(config, n_layers, weights),
-            Some(VisionKind::Clip) => clip::tower(config, n_layers, weights),
-            Some(VisionKind::DinoV2) => dinov2::tower(config, n_layers, weights),
-            Some(VisionKind::Lite0) | None => {
-                Err(fail(format!("model_type `{:.60}` is no transformer", config.model_type)))
-            }
-        }
-    }
-
     /// Features of every token, the class token first.
     ///
     /// # Shapes

@@ -11,7 +11,8 @@
 use super::weights::AttentionWeights;
 use crate::bias::{AttentionBias, BiasValues};
 use crate::cpu::attention::{HeadShape, Tokens, attend, attend_backward};
-use crate::cpu::gemm::{LinearRef, Threads, rows_mut};
+use crate::cpu::gemm::{Threads, rows_mut};
+use crate::cpu::linear::LinearRef;
 use crate::cpu::norm::{NormRef, norm_rows, norm_rows_backward_add, norm_rows_in_place};
 use crate::cpu::rotary::RotaryRef;
 use crate::cpu::scratch::Scratch;

@@ -6,7 +6,8 @@
 //! activations, which is also where their bias and ReLU6 happen. Blocks of rows keep the expanded activations in cache.
 
 use super::elem::Elem;
-use super::gemm::{LinearRef, Threads};
+use super::gemm::Threads;
+use super::linear::LinearRef;
 use super::parallel::simd;
 use super::scratch::Scratch;
 use faer::Accum;

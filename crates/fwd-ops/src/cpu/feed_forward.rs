@@ -3,7 +3,8 @@
 
 use super::activation::{Activation, activate, activate_backward, gate, gate_backward, with_act};
 use super::elem::Elem;
-use super::gemm::{LinearRef, Threads};
+use super::gemm::Threads;
+use super::linear::LinearRef;
 use super::norm::{NormRef, norm_rows, norm_rows_backward_add, norm_rows_in_place};
 use super::parallel::{rows_per_task, simd};
 use super::scratch::Scratch;

@@ -10,6 +10,7 @@ pub(crate) mod conv;
 pub(crate) mod elem;
 pub(crate) mod feed_forward;
 pub(crate) mod gemm;
+pub(crate) mod linear;
 pub(crate) mod norm;
 mod parallel;
 pub(crate) mod rotary;

@@ -1,6 +1,7 @@
 //! The configuration of a LLaMA in Hugging Face's words, from the metadata of a GGUF file.
 
-use super::{Metadata, ROPE_FACTORS};
+use super::ROPE_FACTORS;
+use super::metadata::Metadata;
 use crate::weights::entry::Entry;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -115,12 +116,12 @@ fn llama3(metadata: &Metadata, factors: &[f32]) -> Result<Value, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Metadata, Value as Stored};
+    use super::super::metadata::{Metadata, Value as Stored};
     use super::rope_scaling;
     use std::collections::BTreeMap;
 
     fn metadata(values: &[(&str, Stored)]) -> Metadata {
-        Metadata(
+        Metadata::new(
             values.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect::<BTreeMap<_, _>>(),
         )
     }

@@ -14,15 +14,18 @@
 
 mod config;
 mod cursor;
+mod metadata;
 mod names;
 
 pub(super) use config::config;
+pub(super) use metadata::Metadata;
 pub(super) use names::deinterleave;
 
 use super::entry::{Entry, Stored};
 use crate::error::{ModelError, Result};
 use cursor::Cursor;
 use fwd_ops::Format;
+use metadata::Value;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
@@ -41,49 +44,6 @@ pub(super) struct Header {
     pub(super) metadata: Metadata,
     /// By the names of Hugging Face; what no LLaMA has keeps its own.
     pub(super) tensors: BTreeMap<String, Entry>,
-}
-
-/// A value of the metadata.
-#[derive(Debug, Clone, PartialEq)]
-enum Value {
-    Unsigned(u64),
-    Signed(i64),
-    Float(f64),
-    Bool(bool),
-    Text(String),
-    /// A list, or a text of more than some hundred bytes, which nothing here needs.
-    Long,
-}
-
-/// Keys and their values.
-#[derive(Debug)]
-pub(super) struct Metadata(BTreeMap<String, Value>);
-
-impl Metadata {
-    fn text(&self, key: &str) -> Option<&str> {
-        match self.0.get(key) {
-            Some(Value::Text(text)) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// A whole number, if the key is there; what is wrong with another value.
-    fn whole(&self, key: &str) -> std::result::Result<Option<u64>, String> {
-        match self.0.get(key) {
-            None => Ok(None),
-            Some(&Value::Unsigned(value)) => Ok(Some(value)),
-            Some(&Value::Signed(value)) if value >= 0 => Ok(Some(value.unsigned_abs())),
-            Some(Value::Long) => Err(format!("`{key}` is a list; one number for all layers is supported")),
-            Some(other) => Err(format!("`{key}` is {other:?} and no whole number")),
-        }
-    }
-
-    fn float(&self, key: &str) -> Option<f64> {
-        match self.0.get(key) {
-            Some(&Value::Float(value)) => Some(value),
-            _ => None,
-        }
-    }
 }
 
 /// A tensor as the file lists it.
@@ -111,7 +71,7 @@ pub(super) fn read(path: &Path, file: &File, n_bytes: u64) -> Result<Header> {
             return Err(cursor.damaged(format!("the key `{key}` stands there twice")));
         }
     }
-    let metadata = Metadata(metadata);
+    let metadata = Metadata::new(metadata);
     supported(&metadata).map_err(|what| ModelError::WeightFile { path: path.into(), what })?;
     let infos = (0..n_tensors).map(|_| info(&mut cursor)).collect::<Result<Vec<Info>>>()?;
     let alignment = metadata.whole("general.alignment").map_err(|what| cursor.damaged(what))?.unwrap_or(32);

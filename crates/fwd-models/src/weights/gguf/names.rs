@@ -1,6 +1,6 @@
 //! The names of a LLaMA's tensors, and the order of rows that the converter of llama.cpp gives to queries and keys.
 
-use super::Metadata;
+use super::metadata::Metadata;
 
 /// The names outside the layers, in GGUF files and at Hugging Face.
 const OUTSIDE: [(&str, &str); 3] =

@@ -5,8 +5,7 @@
 //! rows of `x` share the decoding.
 
 use super::blocks::{Block, GROUP, for_format, padded_block};
-use super::product::FORWARD_ROWS;
-use super::{Format, StoredRows};
+use super::{FORWARD_ROWS, Format, StoredRows};
 use crate::cpu::scratch::Scratch;
 use crate::cpu::{has_fused_multiply_add, simd};
 

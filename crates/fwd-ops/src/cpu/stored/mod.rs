@@ -14,6 +14,9 @@ pub(crate) use check::first_non_finite_row;
 pub use format::Format;
 pub use quantise::Unfit;
 
+/// Rows of the matrix in the tile of a forward product.
+const FORWARD_ROWS: usize = 64;
+
 /// Rows of a frozen matrix in one format.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StoredRows<'a> {

@@ -4,7 +4,7 @@
 //! the matrix are shared out over the threads; backward, its columns: so every element is widened once, and each element of
 //! the result is summed by one thread in an order that does not depend on their number.
 
-use super::{StoredRows, few_rows};
+use super::{FORWARD_ROWS, StoredRows, few_rows};
 use crate::cpu::Elem;
 use crate::cpu::gemm::{MIN_PARALLEL_WORK, Threads, rows};
 use crate::cpu::scratch::Scratch;
@@ -13,8 +13,6 @@ use rayon::prelude::*;
 
 /// Elements of the widened tile of a thread: 256 KiB in f32.
 const TILE: usize = 1 << 16;
-/// Rows of the matrix in a forward tile.
-pub(super) const FORWARD_ROWS: usize = 64;
 /// Columns of the matrix in a backward tile, about.
 const BACKWARD_COLUMNS: usize = 128;
 /// Up to as many rows of f32 activations are multiplied with the stored bytes, without a tile.

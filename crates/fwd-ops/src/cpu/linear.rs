@@ -1,0 +1,112 @@
+//! Products with a frozen weight: `y = x·Wᵀ` forward, `dx = dy·W` backward. Weights that stay as they are stored are multiplied tile by
+//! tile ([`product`]).
+
+use super::elem::Elem;
+use super::gemm::{Threads, gemm, rows, rows_mut};
+use super::parallel::simd;
+use super::stored::{StoredRows, product};
+use crate::error::OpError;
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, DType, Tensor};
+use faer::{Accum, MatRef};
+use std::borrow::Cow;
+
+/// The weight of a frozen linear map.
+#[derive(Clone, Copy)]
+pub(crate) enum WeightRef<'a, E> {
+    /// `Wᵀ (n_in, n_out)`, row-major.
+    Transposed(&'a [E]),
+    /// The rows of `W` as they are stored.
+    Stored(&'a [StoredRows<'a>]),
+}
+
+/// A frozen linear map for activations of one element type.
+#[derive(Clone, Copy)]
+pub(crate) struct LinearRef<'a, E> {
+    pub(crate) weight: WeightRef<'a, E>,
+    pub(crate) bias: Option<&'a [E]>,
+    pub(crate) n_in: usize,
+    pub(crate) n_out: usize,
+}
+
+impl<'a, E: Elem> LinearRef<'a, E> {
+    /// `Wᵀ (n_in, n_out)` as a view of a row-major slice.
+    pub(crate) fn transposed(&self, values: &'a [E]) -> MatRef<'a, E> {
+        rows(values, self.n_in, self.n_out, self.n_out)
+    }
+
+    /// `y = x·Wᵀ + b` for `m` rows, or `y += …`.
+    pub(crate) fn forward(&self, x: &[E], m: usize, y: &mut [E], accum: Accum, threads: Threads) {
+        let to = rows_mut(y, m, self.n_out, self.n_out);
+        match self.weight {
+            WeightRef::Transposed(values) => {
+                gemm(to, accum, rows(x, m, self.n_in, self.n_in), self.transposed(values), threads);
+            }
+            WeightRef::Stored(parts) => product::forward(parts, x, to, accum, threads),
+        }
+        if let Some(bias) = self.bias {
+            simd(
+                #[inline(always)]
+                || {
+                    for row in y.chunks_exact_mut(self.n_out) {
+                        for (y, &b) in row.iter_mut().zip(bias) {
+                            *y += b;
+                        }
+                    }
+                },
+            );
+        }
+    }
+
+    /// `dx = dy·W` for `m` rows, or `dx += …`.
+    pub(crate) fn backward(&self, dy: &[E], m: usize, dx: &mut [E], accum: Accum, threads: Threads) {
+        let (to, dy) = (rows_mut(dx, m, self.n_in, self.n_in), rows(dy, m, self.n_out, self.n_out));
+        match self.weight {
+            WeightRef::Transposed(values) => {
+                gemm(to, accum, dy, self.transposed(values).transpose(), threads);
+            }
+            WeightRef::Stored(parts) => product::backward(parts, dy, to, accum, threads),
+        }
+    }
+}
+
+/// The values of a contiguous CPU tensor in element type `E`: borrowed where the types agree, widened otherwise.
+///
+/// Vectors (a bias, the weight of a norm) may be stored in half precision; matrices in half precision are not widened here.
+pub(crate) fn widen<'a, E: Elem>(
+    storage: &'a CpuStorage,
+    tensor: &Tensor,
+) -> candle_core::Result<Cow<'a, [E]>> {
+    let layout = tensor.layout();
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        candle_core::bail!("a frozen parameter must be contiguous, got {layout:?}");
+    };
+    if storage.dtype() == E::DTYPE {
+        return Ok(Cow::Borrowed(&E::cpu_storage_as_slice(storage)?[start..end]));
+    }
+    let mut out = vec![E::zero(); end - start];
+    match storage {
+        CpuStorage::BF16(values) => widen_half(&values[start..end], &mut out),
+        CpuStorage::F16(values) => widen_half(&values[start..end], &mut out),
+        CpuStorage::F32(values) => {
+            out.iter_mut().zip(&values[start..]).for_each(|(o, &w)| *o = E::of(f64::from(w)));
+        }
+        other => {
+            let supported = "frozen parameters are f32, bf16 or f16, or f64 for f64 activations";
+            return Err(OpError::DType { op: "frozen parameter", dtype: other.dtype(), supported }.into());
+        }
+    }
+    Ok(Cow::Owned(out))
+}
+
+fn widen_half<E: Elem, H: Copy>(values: &[H], out: &mut [E])
+where
+    f32: From<H>,
+{
+    out.iter_mut().zip(values).for_each(|(o, &w)| *o = E::of(f64::from(f32::from(w))));
+}
+
+/// Whether [`widen`] and the kernels accept this element type for a frozen parameter.
+pub(crate) fn is_weight_dtype(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F64 | DType::BF16 | DType::F16)
+}
