@@ -4,9 +4,7 @@ use crate::error::{OpError, Result};
 use candle_core::Tensor;
 
 /// The keys and values that a self-attention has seen so far during generation, in memory that is there before they come: a step
-/// writes its own and copies nothing. If there are more than expected, the memory doubles.
-///
-/// It belongs to one sequence of steps: a step through a clone would write into the same memory.
+/// writes its own and copies nothing. If there are more tokens than expected, the memory doubles.
 #[derive(Debug, Default)]
 pub struct KvCache {
     /// `(batch, capacity, 2·n_kv_heads·d_head)`, rows `[k ; v]`, of which the first `n` tokens are written.
@@ -37,7 +35,11 @@ impl KvCache {
     /// An error of candle if a row does not exist.
     pub fn select(&mut self, rows: &Tensor) -> Result<()> {
         if let Some(memory) = &self.memory {
-            self.memory = Some(memory.index_select(rows, 0)?);
+            let written = memory.narrow(1, 0, self.n)?.index_select(rows, 0)?;
+            let (n_rows, _, width) = written.dims3()?;
+            let memory = Tensor::zeros((n_rows, memory.dims()[1], width), memory.dtype(), memory.device())?;
+            write(&memory, &written, 0)?;
+            self.memory = Some(memory);
         }
         Ok(())
     }
@@ -46,11 +48,13 @@ impl KvCache {
     pub(super) fn push(&mut self, new: &Tensor) -> Result<Tensor> {
         let (batch, t_new, width) = new.dims3()?;
         let n = self.n + t_new;
+        if let Some(memory) = &self.memory
+            && (memory.dims()[0], memory.dims()[2]) != (batch, width)
+        {
+            let what = format!("keys and values {:?} for a cache of {:?}", new.shape(), memory.shape());
+            return Err(OpError::shape("key-value cache", what));
+        }
         let memory = match self.memory.take() {
-            Some(memory) if memory.dims()[0] != batch || memory.dims()[2] != width => {
-                let what = format!("keys and values {:?} for a cache of {:?}", new.shape(), memory.shape());
-                return Err(OpError::shape("key-value cache", what));
-            }
             Some(memory) if n <= memory.dims()[1] => memory,
             old => {
                 self.capacity = self.capacity.max(n).max(2 * self.n);
@@ -105,5 +109,7 @@ mod tests {
         assert_eq!(rows(&cache.push(&last).unwrap()), [[3., 4., 6., 6., 5.], [3., 4., 6., 6., 6.]]);
         let error = cache.push(&last.narrow(0, 0, 1).unwrap()).unwrap_err().to_string();
         assert!(error.contains("for a cache of [2, 6, 1]"), "{error}");
+        // What was there is still there.
+        assert_eq!(rows(&cache.push(&last).unwrap())[0], [3., 4., 6., 6., 5., 5.]);
     }
 }

@@ -5,7 +5,8 @@
 //! ```
 //! With rotary positions Q and K are turned where the projection left them, and their gradients back.
 //! The batch is cut into blocks of whole entries. Each block goes from `pre` to `post` before the next one starts, so that its
-//! activations stay in cache; a block has one thread where there are enough blocks, else all threads share each of its steps. The projection, the probabilities and `s` are kept for the backward pass, which gives the gradients of `x` and of
+//! activations stay in cache; a block has one thread where there are enough blocks, else all threads share each of its steps. Weights that
+//! are widened as they are read are read once: the batch is one block then. The projection, the probabilities and `s` are kept for the backward pass, which gives the gradients of `x` and of
 //! the memory and none of a weight.
 
 use super::weights::AttentionWeights;
@@ -57,11 +58,12 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// Batch entries per task, and whether a task must use the thread pool itself because there are too few tasks.
-    fn plan(&self) -> (usize, Threads) {
+    /// Batch entries per task, and whether a task must use the thread pool itself: because there are too few tasks, or because each of
+    /// them would widen stored weights anew.
+    fn plan(&self, is_stored: bool) -> (usize, Threads) {
         let Self { batch, shape } = *self;
         let threads = rayon::current_num_threads();
-        if batch < threads || batch * shape.t_q < 16 * threads {
+        if is_stored || batch < threads || batch * shape.t_q < 16 * threads {
             return (batch, Threads::Pool);
         }
         // Whole entries only: as many rows as fit, rounded so that all threads get the same number of tasks.
@@ -136,6 +138,10 @@ fn qkv<'a, E: Elem>(
 }
 
 impl<E: Elem> Parts<'_, E> {
+    fn is_stored(&self) -> bool {
+        self.projection.is_stored() || self.output.is_stored()
+    }
+
     fn forward_block(
         &self,
         block: Block<'_, E>,
@@ -327,7 +333,6 @@ impl FusedAttention {
 
     fn run<E: Elem>(&self, x: &View<'_, E>, memory: Option<&[E]>) -> candle_core::Result<(Vec<E>, Shape)> {
         let Sizes { batch, shape } = self.sizes;
-        let (entries, threads) = self.sizes.plan();
         let mut y = x.data.to_vec();
         if y.is_empty() {
             let [projected, probs, sum] =
@@ -338,6 +343,7 @@ impl FusedAttention {
         let read = self.bias.read();
         let bias = read.values::<E>()?;
         with_parts!(self.weights, self.rotary, shape, E, parts => {
+            let (entries, threads) = self.sizes.plan(parts.is_stored());
             let (d, wide) = (parts.projection.n_in, parts.projection.n_out);
             let (row, proj, prob) = (shape.t_q * d, shape.t_q * wide, shape.n_probs());
             let mut projected = Scratch::new(batch * proj);
@@ -449,7 +455,6 @@ impl FusedAttentionBackward {
     /// `[dx if wanted | d_memory if there is one]`, flat.
     fn run<E: Elem>(&self, x: &[E], memory: Option<&[E]>, dy: &[E]) -> candle_core::Result<Vec<E>> {
         let Sizes { batch, shape } = self.sizes;
-        let (entries, threads) = self.sizes.plan();
         let read =
             (Read::new(&self.saved.projected), Read::new(&self.saved.probs), Read::new(&self.saved.sum));
         let (projected, probs, sum) = (read.0.values::<E>()?, read.1.values::<E>()?, read.2.values::<E>()?);
@@ -459,6 +464,7 @@ impl FusedAttentionBackward {
             return Ok(flat);
         }
         with_parts!(self.weights, self.rotary, shape, E, parts => {
+            let (entries, threads) = self.sizes.plan(parts.is_stored());
             let (row, proj) = (shape.t_q * parts.projection.n_in, shape.t_q * parts.projection.n_out);
             let mem = shape.t_k * 2 * shape.kv_width();
             let (mut dx, mut d_memory) = flat.split_at_mut(n_x);

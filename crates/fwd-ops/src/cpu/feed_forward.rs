@@ -33,32 +33,62 @@ pub(crate) struct FeedForwardSaved<E> {
 }
 
 impl<E: Elem> FeedForwardRef<'_, E> {
-    fn act(&self, hidden: &[E], out: &mut [E]) {
-        let (n_in, n_out) = (self.w_in.n_out, self.w_out.n_in);
-        with_act!(self.activation, A => simd(#[inline(always)] || {
-            if self.gated {
-                hidden.chunks_exact(n_in).zip(out.chunks_exact_mut(n_out)).for_each(|(h, y)| gate::<A, E>(h, y));
-            } else {
-                activate::<A, E>(hidden, out);
-            }
-        }));
+    /// Whether a product widens a weight as it goes: then all rows are one block, and each product has all threads.
+    fn is_stored(&self) -> bool {
+        self.w_in.is_stored() || self.w_out.is_stored()
     }
 
-    fn act_backward(&self, hidden: &[E], d_act: &[E], d_hidden: &mut [E]) {
+    /// Rows of a block, and the threads of each of its steps.
+    fn plan(&self, m: usize) -> (usize, Threads) {
+        if self.is_stored() { (m.max(1), Threads::Pool) } else { (rows_per_task(m), Threads::One) }
+    }
+
+    fn act(&self, hidden: &[E], out: &mut [E], threads: Threads) {
         let (n_in, n_out) = (self.w_in.n_out, self.w_out.n_in);
-        with_act!(self.activation, A => simd(#[inline(always)] || {
-            if self.gated {
-                for ((h, dy), dh) in hidden
-                    .chunks_exact(n_in)
-                    .zip(d_act.chunks_exact(n_out))
-                    .zip(d_hidden.chunks_exact_mut(n_in))
-                {
-                    gate_backward::<A, E>(h, dy, dh);
+        let one = |hidden: &[E], out: &mut [E]| {
+            with_act!(self.activation, A => simd(#[inline(always)] || {
+                if self.gated {
+                    hidden.chunks_exact(n_in).zip(out.chunks_exact_mut(n_out)).for_each(|(h, y)| gate::<A, E>(h, y));
+                } else {
+                    activate::<A, E>(hidden, out);
                 }
-            } else {
-                activate_backward::<A, E>(hidden, d_act, d_hidden);
-            }
-        }));
+            }));
+        };
+        let m = hidden.len() / n_in;
+        if threads.count() == 1 || m < 2 * threads.count() {
+            return one(hidden, out);
+        }
+        let rows = rows_per_task(m);
+        hidden.par_chunks(rows * n_in).zip(out.par_chunks_mut(rows * n_out)).for_each(|(h, y)| one(h, y));
+    }
+
+    fn act_backward(&self, hidden: &[E], d_act: &[E], d_hidden: &mut [E], threads: Threads) {
+        let (n_in, n_out) = (self.w_in.n_out, self.w_out.n_in);
+        let one = |hidden: &[E], d_act: &[E], d_hidden: &mut [E]| {
+            with_act!(self.activation, A => simd(#[inline(always)] || {
+                if self.gated {
+                    for ((h, dy), dh) in hidden
+                        .chunks_exact(n_in)
+                        .zip(d_act.chunks_exact(n_out))
+                        .zip(d_hidden.chunks_exact_mut(n_in))
+                    {
+                        gate_backward::<A, E>(h, dy, dh);
+                    }
+                } else {
+                    activate_backward::<A, E>(hidden, d_act, d_hidden);
+                }
+            }))
+        };
+        let m = hidden.len() / n_in;
+        if threads.count() == 1 || m < 2 * threads.count() {
+            return one(hidden, d_act, d_hidden);
+        }
+        let rows = rows_per_task(m);
+        hidden
+            .par_chunks(rows * n_in)
+            .zip(d_act.par_chunks(rows * n_out))
+            .zip(d_hidden.par_chunks_mut(rows * n_in))
+            .for_each(|((h, d), dh)| one(h, d, dh));
     }
 
     /// One block of rows; `y` comes in as a copy of `x`. `sum` is written only when there is a post-norm.
@@ -79,7 +109,7 @@ impl<E: Elem> FeedForwardRef<'_, E> {
         };
         self.w_in.forward(input, m, hidden, Accum::Replace, threads);
         let mut act = Scratch::new(m * self.w_out.n_in);
-        self.act(hidden, &mut act);
+        self.act(hidden, &mut act, threads);
         self.w_out.forward(&act, m, y, Accum::Add, threads);
         if !self.post.is_identity() {
             if let Some(sum) = sum {
@@ -96,7 +126,7 @@ impl<E: Elem> FeedForwardRef<'_, E> {
     pub(crate) fn forward(&self, x: &[E], save: bool) -> (Vec<E>, Option<FeedForwardSaved<E>>) {
         let (d, wide) = (self.w_in.n_in, self.w_in.n_out);
         let m = x.len() / d;
-        let step = rows_per_task(m);
+        let (step, threads) = self.plan(m);
         let mut y = x.to_vec();
         if save {
             let mut hidden = Scratch::new(m * wide);
@@ -106,11 +136,11 @@ impl<E: Elem> FeedForwardRef<'_, E> {
                 .zip(y.par_chunks_mut(step * d))
                 .zip(hidden.par_chunks_mut(step * wide));
             if sum.is_empty() {
-                blocks.for_each(|((x, y), h)| self.forward_block(x, y, h, None, Threads::One));
+                blocks.for_each(|((x, y), h)| self.forward_block(x, y, h, None, threads));
             } else {
                 blocks
                     .zip(sum.par_chunks_mut(step * d))
-                    .for_each(|(((x, y), h), s)| self.forward_block(x, y, h, Some(s), Threads::One));
+                    .for_each(|(((x, y), h), s)| self.forward_block(x, y, h, Some(s), threads));
             }
             return (y, Some(FeedForwardSaved { hidden: hidden.into_vec(), sum }));
         }
@@ -124,7 +154,7 @@ impl<E: Elem> FeedForwardRef<'_, E> {
         } else {
             x.par_chunks(step * d)
                 .zip(y.par_chunks_mut(step * d))
-                .for_each(|(x, y)| without_saving(x, y, Threads::One));
+                .for_each(|(x, y)| without_saving(x, y, threads));
         }
         (y, None)
     }
@@ -133,7 +163,7 @@ impl<E: Elem> FeedForwardRef<'_, E> {
     pub(crate) fn backward(&self, x: &[E], hidden: &[E], sum: &[E], dy: &[E]) -> Vec<E> {
         let (d, wide) = (self.w_in.n_in, self.w_in.n_out);
         let m = x.len() / d;
-        let step = rows_per_task(m);
+        let (step, threads) = self.plan(m);
         let mut dx = vec![E::zero(); x.len()];
         let one_block = |i: usize, dx: &mut [E]| {
             let (from, to) = (i * step * d, i * step * d + dx.len());
@@ -150,14 +180,14 @@ impl<E: Elem> FeedForwardRef<'_, E> {
                 },
             );
             let mut d_act = Scratch::new(m * self.w_out.n_in);
-            self.w_out.backward(dx, m, &mut d_act, Accum::Replace, Threads::One);
+            self.w_out.backward(dx, m, &mut d_act, Accum::Replace, threads);
             let mut d_hidden = Scratch::new(m * wide);
-            self.act_backward(&hidden[i * step * wide..][..m * wide], &d_act, &mut d_hidden);
+            self.act_backward(&hidden[i * step * wide..][..m * wide], &d_act, &mut d_hidden, threads);
             if self.pre.is_identity() {
-                self.w_in.backward(&d_hidden, m, dx, Accum::Add, Threads::One);
+                self.w_in.backward(&d_hidden, m, dx, Accum::Add, threads);
             } else {
                 let mut d_normed = Scratch::new(m * d);
-                self.w_in.backward(&d_hidden, m, &mut d_normed, Accum::Replace, Threads::One);
+                self.w_in.backward(&d_hidden, m, &mut d_normed, Accum::Replace, threads);
                 simd(
                     #[inline(always)]
                     || norm_rows_backward_add(self.pre, x, d, &d_normed, dx),

@@ -30,6 +30,11 @@ pub(crate) struct LinearRef<'a, E> {
 }
 
 impl<'a, E: Elem> LinearRef<'a, E> {
+    /// Whether a product widens the weight as it goes. Then one product for all rows costs less than one for each block of rows.
+    pub(crate) fn is_stored(&self) -> bool {
+        matches!(self.weight, WeightRef::Stored(_))
+    }
+
     /// `Wᵀ (n_in, n_out)` as a view of a row-major slice.
     pub(crate) fn transposed(&self, values: &'a [E]) -> MatRef<'a, E> {
         rows(values, self.n_in, self.n_out, self.n_out)
