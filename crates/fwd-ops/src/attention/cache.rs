@@ -35,11 +35,7 @@ impl KvCache {
     /// An error of candle if a row does not exist.
     pub fn select(&mut self, rows: &Tensor) -> Result<()> {
         if let Some(memory) = &self.memory {
-            let written = memory.narrow(1, 0, self.n)?.index_select(rows, 0)?;
-            let (n_rows, _, width) = written.dims3()?;
-            let memory = Tensor::zeros((n_rows, memory.dims()[1], width), memory.dtype(), memory.device())?;
-            write(&memory, &written, 0)?;
-            self.memory = Some(memory);
+            self.memory = Some(memory.index_select(rows, 0)?);
         }
         Ok(())
     }
