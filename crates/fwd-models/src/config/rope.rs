@@ -7,8 +7,10 @@ use serde::Deserialize;
 #[serde(default)]
 pub struct RopeConfig {
     /// `default`, `linear` or `llama3`; `default` if absent. Other types are refused.
-    #[serde(alias = "type")]
     pub rope_type: Option<String>,
+    /// The key under which old files have `rope_type`, which counts where a file has both.
+    #[serde(rename = "type")]
+    pub old_type: Option<String>,
     /// The base θ of the frequencies; 10000 if absent.
     pub rope_theta: Option<f64>,
     /// By what positions are divided: all of them (`linear`), or those of low frequencies (`llama3`).
@@ -74,7 +76,7 @@ impl RopeConfig {
     }
 
     fn kind(&self) -> &str {
-        self.rope_type.as_deref().unwrap_or("default")
+        self.rope_type.as_deref().or(self.old_type.as_deref()).unwrap_or("default")
     }
 }
 
@@ -101,6 +103,12 @@ mod tests {
         let linear = rope(r#"{"type": "linear", "factor": 4.0, "rope_theta": 100.0}"#);
         assert_eq!(linear.inv_freq(4, 64).unwrap(), [0.25, 0.025]);
         assert_eq!(linear.stretch(), 4.0);
+    }
+
+    #[test]
+    fn a_file_may_say_the_type_under_both_keys() {
+        let both = rope(r#"{"type": "dynamic", "rope_type": "linear", "factor": 2.0}"#);
+        assert_eq!((both.kind(), both.stretch()), ("linear", 2.0));
     }
 
     #[test]
