@@ -271,8 +271,7 @@ impl MultimodalModel for Llava {
         in_pool(|| self.vision.features(pixels, tap))
     }
 
-    /// `image_features` are those of all images in the order in which the texts name them, which need not be one for each sample.
-    /// [`Instructions::ids`] have the image token where an image stands: one for an image, or one for each of its visual tokens.
+    /// [`Instructions::ids`] have one image token for an image, or one for each of its visual tokens.
     fn features_of(
         &self,
         image_features: &Tensor,

@@ -134,7 +134,8 @@ impl Checkpoint {
     fn spell_as_on_the_hub(&mut self) -> Result<()> {
         for (name, place) in std::mem::take(&mut self.places) {
             if let Some((_, other)) = self.places.insert(hub_name(&name), place) {
-                let what = format!("`{other:.200}` and `{name:.200}` are two names of one tensor; keep one of them");
+                let what =
+                    format!("`{other:.200}` and `{name:.200}` are two names of one tensor; keep one of them");
                 return Err(ModelError::WeightFile { path: self.path.clone(), what });
             }
         }
@@ -167,7 +168,8 @@ impl Checkpoint {
         let left: Vec<&String> = self.places.keys().filter(|name| !self.used.contains(*name)).collect();
         for name in left {
             match buffer(name).or_else(|| redundant(name)) {
-                None => self.problems.unexpected.push(name.clone()),
+                // Under the name that the file has.
+                None => self.problems.unexpected.push(self.places[name].1.clone()),
                 Some(what) => self.problems.differing.extend(self.difference(name, what)?),
             }
         }
