@@ -275,7 +275,8 @@ fn merged_adapters_give_the_logits_and_gradients_of_peft() {
         let lora = Lora::open(&set);
         let merged = lora.merged(&set);
         for (name, ours) in &merged {
-            report.close(name, ours, &set.io(&format!("merged.{name}")), 1e-6);
+            let name = format!("merged.{name}");
+            report.close(&name, ours, &set.io(&name), 1e-6);
         }
         let model = Model::open(&set, |checkpoint| Box::new(Merged(checkpoint, merged)));
         let scored = model.score(&set, None);
