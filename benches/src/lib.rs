@@ -98,10 +98,6 @@ impl Weights for RandomWeights {
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
 
-    fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.get(name, shape)
-    }
-
     fn has(&self, _: &str) -> bool {
         true
     }

@@ -144,8 +144,9 @@ impl Batch {
             }
             "prefill" => {
                 let input = self.with_prompt()?;
-                let (_, logits) =
-                    fwd_ops::in_pool(|| self.model.language().start(&input, self.model.tokens()))?;
+                let (_, logits) = fwd_ops::in_pool(|| {
+                    self.model.language().start(&input, self.model.tokens(), new_tokens)
+                })?;
                 ensure!(logits.dims().len() == 2, "logits of shape {:?}", logits.shape());
             }
             "generate" => {

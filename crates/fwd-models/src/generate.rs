@@ -134,13 +134,14 @@ fn greedy(
     config: &GenerationConfig,
     on_step: OnStep<'_>,
 ) -> Result<Vec<Vec<u32>>> {
-    let (mut decoding, mut logits) = model.start(input, &config.tokens)?;
+    let (mut decoding, mut logits) = model.start(input, &config.tokens, config.max_new_tokens)?;
     let (batch, shape) = (input.batch(), [input.batch(), model.vocab_size()]);
     let mut sequences = vec![Vec::new(); batch];
     let mut ended = vec![false; batch];
     let mut last = vec![config.tokens.pad; batch];
     for n_generated in 0..config.max_new_tokens {
         if n_generated > 0 {
+            decoding.end(&ended)?;
             logits = decoding.step(&last)?;
         }
         on_step(&logits);
@@ -184,7 +185,7 @@ fn beam(
     on_step: OnStep<'_>,
 ) -> Result<Vec<Vec<Hypothesis>>> {
     let k = config.num_beams;
-    let (mut decoding, logits) = model.start(input, &config.tokens)?;
+    let (mut decoding, logits) = model.start(input, &config.tokens, config.max_new_tokens)?;
     let (batch, vocab) = (input.batch(), model.vocab_size());
     decoding.repeat(k)?;
     // All beams of a sample start the same.
@@ -203,7 +204,11 @@ fn beam(
         if step == config.max_new_tokens || samples.iter().all(|s| s.done) {
             break;
         }
-        decoding.reorder(&origin)?;
+        if !origin.iter().copied().eq(0..(batch * k) as u32) {
+            decoding.reorder(&origin)?;
+        }
+        let over = samples.iter().flat_map(|s| std::iter::repeat_n(s.done, k));
+        decoding.end(&over.collect::<Vec<_>>())?;
         let last = samples.iter().flat_map(|s| &s.running);
         let last: Vec<u32> = last.map(|(_, ids)| ids.last().copied().unwrap_or(config.tokens.pad)).collect();
         logits = decoding.step(&last)?;

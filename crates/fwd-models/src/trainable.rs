@@ -294,10 +294,6 @@ impl Weights for Recorder<'_> {
         Ok(Tensor::from_slice(values, shape, self.device)?)
     }
 
-    fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.get(name, shape)
-    }
-
     /// A recorder has whatever it is asked for; what a model would take instead of something else is not asked for.
     fn has(&self, _: &str) -> bool {
         true
@@ -320,10 +316,6 @@ impl Weights for Named {
         }
     }
 
-    fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.get(name, shape)
-    }
-
     fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
@@ -332,10 +324,6 @@ impl Weights for Named {
 impl Weights for Tracked {
     fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.tensors.get(name, shape)
-    }
-
-    fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.get(name, shape)
     }
 
     fn has(&self, name: &str) -> bool {

@@ -13,22 +13,25 @@ use common::{Report, Set, abs_max, elsewhere, fixtures, sets_of};
 use fwd_linalg::{AdamW, AdamWState};
 use fwd_models::{
     Assembled, CausalLm, Checkpoint, LanguageInput, LanguageModel, Result, Segment, SegmentKind, T5, Tap,
-    TextConfig, WeightDtype, Weights, load_language_model,
+    TextConfig, WeightDtype, Weights,
 };
 use fwd_ops::IGNORE_INDEX;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+/// Largest error of a logit: f32 itself is up to 5.5e-5 away from f64 on these sets, and 1.8e-6 in a loss.
 const ACTIVATION: f64 = 1e-4;
 const LOSS: f64 = 1e-5;
+/// Largest error of a gradient relative to its own largest element.
 const GRADIENT: f64 = 1e-4;
 
-/// Logits behind a LoRA: with adapters as large as these, f32 itself is up to 1.1e-4 from f64 in PEFT, and as much here.
-const ADAPTED: f64 = 2.5e-4;
-/// The mean over labels of differences of two such logits.
-const ADAPTED_LOSS: f64 = 1e-4;
-/// The losses fall from 9 to 1 in eight steps, and errors grow with them: f32 is 3e-4 from f64 in PEFT at the end.
-const TRAJECTORY: f64 = 2e-3;
+/// The losses fall from 9 to 1 in eight steps, and errors grow with them: f32 itself is up to 3e-5 from f64 in PEFT at the end.
+const TRAJECTORY: f64 = 1.5e-4;
+/// Penalties of O-LoRA and their gradients, which are sums of up to 256 numbers below 30: f32 itself is up to 1.2e-6 from f64.
+const PENALTY: f64 = 5e-6;
+
+/// What is put in.
+const INPUTS: [&str; 3] = ["input_ids", "attention_mask", "labels"];
 
 /// The folder of the frozen model of a set.
 fn base(set: &Set) -> PathBuf {
@@ -154,6 +157,7 @@ fn a_prompt_of_peft_stands_in_front() {
         if let Model::Causal(model) = &model {
             check_product(&set, model, &prompt, &mut report);
         }
+        report.covers(&set, |name| !INPUTS.contains(&name) && name != "prompt_embeddings");
     }
     report.finish();
 }
@@ -271,27 +275,63 @@ fn merged_adapters_give_the_logits_and_gradients_of_peft() {
         let lora = Lora::open(&set);
         let merged = lora.merged(&set);
         for (name, ours) in &merged {
-            report.close(name, ours, &set.io(&format!("merged.{name}")), 1e-6);
+            let name = format!("merged.{name}");
+            report.close(&name, ours, &set.io(&name), 1e-6);
         }
         let model = Model::open(&set, |checkpoint| Box::new(Merged(checkpoint, merged)));
         let scored = model.score(&set, None);
-        model.check(&set, "", &scored, (ADAPTED, ADAPTED_LOSS), &mut report);
+        model.check(&set, "", &scored, (ACTIVATION, LOSS), &mut report);
         let want = model.real(&set, &set.io("merged.logits"));
-        report.close("merged.logits", &scored.logits, &want, ADAPTED);
+        report.close("merged.logits", &scored.logits, &want, ACTIVATION);
         let (_, gradients) = lora.gradients(&set);
-        let largest = set.names().filter(|name| name.starts_with("grad."));
-        let largest = largest.map(|name| abs_max(&set.io(name))).fold(0.0, f64::max);
         for (module, pair) in &gradients {
             for (part, ours) in ["A", "B"].iter().zip(pair) {
                 let name = format!("grad.{}", key(module, part));
                 let want = set.io(&name);
-                // What activations are off by reaches all of them.
-                report.close(&name, ours, &want, GRADIENT * (abs_max(&want) + 0.1 * largest));
+                report.close(&name, ours, &want, GRADIENT * abs_max(&want));
             }
         }
+        check_penalties(&set, &lora, &mut report);
         check_trajectory(&set, lora, &mut report);
+        report.covers(&set, |name| !INPUTS.contains(&name) && !name.starts_with("olora.A_old."));
     }
     report.finish();
+}
+
+/// Penalties of O-LoRA on the overlap `M = A_old·Aᵀ` of each module with an earlier adapter, summed over modules, and their gradients to
+/// `A`: `Σ|m|` with `sgn(M)ᵀ·A_old`, `‖M‖` with `Mᵀ·A_old/‖M‖`, and `‖M‖²` with `2Mᵀ·A_old`.
+fn check_penalties(set: &Set, lora: &Lora, report: &mut Report) {
+    if !set.names().any(|name| name.starts_with("olora.")) {
+        return;
+    }
+    let mut sums = [0f64; 3];
+    for (module, [a, _]) in &lora.pairs {
+        let key = key(module, "A");
+        let old = set.io(&format!("olora.A_old.{key}")).to_dtype(DType::F64).unwrap();
+        let m = old.matmul(&a.to_dtype(DType::F64).unwrap().t().unwrap()).unwrap();
+        let sum = |t: Tensor| t.sum_all().unwrap().to_scalar::<f64>().unwrap();
+        let (l1, fro2) = (sum(m.abs().unwrap()), sum(m.sqr().unwrap()));
+        let sign = (m.broadcast_div(&m.abs().unwrap())).unwrap();
+        let penalties = [
+            ("l1", l1, sign),
+            ("fro", fro2.sqrt(), (&m / fro2.sqrt()).unwrap()),
+            ("fro2", fro2, (&m * 2.0).unwrap()),
+        ];
+        for (sum, (name, value, of_m)) in sums.iter_mut().zip(penalties) {
+            *sum += value;
+            let gradient = of_m.t().unwrap().matmul(&old).unwrap();
+            let name = format!("olora.{name}.grad.{key}");
+            report.close(&name, &gradient, &set.io(&name), PENALTY * abs_max(&gradient).max(1.0));
+        }
+    }
+    for (name, sum) in ["olora.l1", "olora.fro", "olora.fro2"].into_iter().zip(sums) {
+        report.close(
+            name,
+            &Tensor::new(&[sum], &Device::Cpu).unwrap(),
+            &set.io(name),
+            PENALTY * sum.max(1.0),
+        );
+    }
 }
 
 /// AdamW on all pairs, learning rate 0.01, no weight decay.
@@ -321,7 +361,7 @@ fn check_trajectory(set: &Set, mut lora: Lora, report: &mut Report) {
         }
     }
     let ours = Tensor::new(losses, &Device::Cpu).unwrap();
-    report.close("train.adamw.losses, first", &ours.i(..2).unwrap(), &want.i(..2).unwrap(), ADAPTED_LOSS);
+    report.close("train.adamw.losses, first", &ours.i(..2).unwrap(), &want.i(..2).unwrap(), LOSS);
     report.close("train.adamw.losses", &ours, &want, TRAJECTORY);
     for (module, pair) in &lora.pairs {
         for (part, ours) in ["A", "B"].iter().zip(pair) {
@@ -329,63 +369,4 @@ fn check_trajectory(set: &Set, mut lora: Lora, report: &mut Report) {
             report.close(&name, ours, &set.io(&name), 2.0 * ACTIVATION);
         }
     }
-}
-
-/// Every tensor is an input or checked above, but for the penalties of O-LoRA, which are sums over adapters alone.
-#[test]
-fn every_tensor_of_every_set_is_an_input_or_checked() {
-    let known = ["input_ids", "attention_mask", "labels", "prompt_embeddings", "logits", "loss", "grad"];
-    for set in sets_of(&["prompt-t5", "prompt-llama", "lora-t5", "lora-llama"]) {
-        for name in set.names() {
-            let is_known = known.contains(&name)
-                || ["base.", "merged.", "grad.", "train.adamw.", "olora."]
-                    .iter()
-                    .any(|s| name.starts_with(s));
-            assert!(is_known, "{}: nothing checks `{name}`", set.name);
-        }
-    }
-}
-
-#[test]
-fn a_gguf_file_gives_the_logits_and_answers_of_its_values() {
-    let mut report = Report::default();
-    for set in sets_of(&["gguf-llama"]) {
-        report.enter(&set.name);
-        // The weights stay in their blocks, and the configuration is that of the file.
-        let (model, tokens) =
-            load_language_model(&set.dir.join("model.gguf"), WeightDtype::F32, &Device::Cpu).unwrap();
-        assert_eq!((tokens.eos.clone(), tokens.pad), (vec![set.eos_and_pad().0], set.eos_and_pad().1));
-        let (ids, mask) = (set.io("gen.input_ids"), set.io("gen.attention_mask"));
-        let words = Segment::new(SegmentKind::Text, model.embed(&ids).unwrap(), &mask).unwrap();
-        let input = LanguageInput::new(vec![words]).unwrap();
-        let rows: Vec<Vec<i64>> = set.io("right.labels").to_vec2().unwrap();
-        let answers: Vec<Vec<i64>> =
-            rows.iter().map(|row| row.iter().copied().filter(|&id| id != IGNORE_INDEX).collect()).collect();
-        let answers: Vec<&[i64]> = answers.iter().map(|row| &row[..]).collect();
-        let labels = fwd_models::padded(&answers, IGNORE_INDEX, &Device::Cpu).unwrap();
-        let scored = model.score(&input, &labels, &mut Tap::none()).unwrap();
-        report.close("loss", &scored.loss.unsqueeze(0).unwrap(), &set.io("loss"), LOSS);
-        for (i, row) in rows.iter().enumerate() {
-            let first = row.iter().position(|&id| id != IGNORE_INDEX).unwrap();
-            let want = set.io("logits").i((i, first - 1..first - 1 + answers[i].len())).unwrap();
-            report.close("logits", &scored.logits.i((i, ..answers[i].len())).unwrap(), &want, ACTIVATION);
-        }
-        let want: Vec<Vec<i64>> = set.io("greedy.ids").to_vec2().unwrap();
-        let config = fwd_models::GenerationConfig::greedy(want[0].len(), tokens.clone());
-        let mut logits = Vec::new();
-        let mut on_step = |step: &Tensor| logits.push(step.clone());
-        let rows = fwd_models::generate(&*model, &input, &config, Some(&mut on_step)).unwrap();
-        for (ours, want) in rows.iter().zip(&want) {
-            let mut ids: Vec<i64> = ours[0].ids.iter().map(|&id| i64::from(id)).collect();
-            ids.resize(want.len(), i64::from(tokens.pad));
-            report.same("greedy.ids", &ids, want);
-        }
-        report.close(
-            "greedy.logits",
-            &Tensor::stack(&logits, 1).unwrap(),
-            &set.io("greedy.logits"),
-            ACTIVATION,
-        );
-    }
-    report.finish();
 }

@@ -8,11 +8,12 @@ mod common;
 
 use candle_core::{DType, Device, IndexOp, Tensor, Var};
 use case::*;
-use common::{Report, sets_of};
+use common::{Report, Share, max_diff, sets_of};
 use fwd_models::{
     CausalLm, EarlyStopping, GenerationConfig, Hypothesis, LanguageInput, LanguageModel, MultimodalModel,
-    Segment, SegmentKind, Tap, generate, load_language_model,
+    Segment, SegmentKind, SpecialTokens, Tap, generate, load_language_model, padded,
 };
+use fwd_ops::IGNORE_INDEX;
 
 /// Ids up to and including the first end, filled up with padding.
 fn filled(hypothesis: &Hypothesis, len: usize, pad: u32) -> Vec<i64> {
@@ -129,8 +130,8 @@ fn check_generation(case: &Case<'_>, report: &mut Report) {
         let captioned = blip.features(&pixels, &empty, &mut Tap::none()).unwrap().input;
         let first = case.set.has("noprompt.first_ids").then(|| case.io("noprompt.first_ids"));
         check_greedy(case, &captioned, "noprompt.greedy", first, report);
-        check_beams(case, &input, ("beam3_plain", 1.0, EarlyStopping::Heuristic), report);
     }
+    check_beams(case, &input, ("beam3_plain", 1.0, EarlyStopping::Heuristic), report);
     for search in [
         ("beam3", 1.0, EarlyStopping::Heuristic),
         ("beam3_lp-1", -1.0, EarlyStopping::Heuristic),
@@ -142,7 +143,7 @@ fn check_generation(case: &Case<'_>, report: &mut Report) {
 
 #[test]
 fn greedy_and_beam_search_agree() {
-    for_all_sets(check_generation);
+    for_all_sets(Share::Generation, check_generation);
 }
 
 /// The gradient to a prompt in f64, in front and behind `BOS` (behind the image where there is one), in a batch with padding.
@@ -213,6 +214,81 @@ fn what_is_too_long_is_refused_with_numbers() {
         generate(&case.language, &input(most), &config(1), None).unwrap();
         let error = generate(&case.language, &input(most), &config(2), None).unwrap_err().to_string();
         assert!(error.contains(&format!("{} tokens", most + 1)), "{error}");
+    }
+}
+
+/// Rows of words as an input.
+fn words(model: &CausalLm, rows: &[&[i64]]) -> LanguageInput {
+    let ids = padded(rows, IGNORE_INDEX, &Device::Cpu).unwrap();
+    let mask = ids.ne(IGNORE_INDEX).unwrap();
+    let ids = mask.where_cond(&ids, &ids.zeros_like().unwrap()).unwrap();
+    let words = Segment::new(SegmentKind::Text, model.embed(&ids).unwrap(), &mask).unwrap();
+    LanguageInput::new(vec![words]).unwrap()
+}
+
+/// A row that is over needs no further position: one that fills all of them ends, and the other of its batch goes on as it does alone.
+#[test]
+fn a_long_row_that_is_over_does_not_end_the_others() {
+    for set in sets_of(&KINDS) {
+        let case = Case::new(&set, "config.json");
+        let (model, most) = (&case.language, case.language.max_tokens().unwrap());
+        let n_words = model.vocab_size() as i64 - 3;
+        let row = |n: usize, first: i64| -> Vec<i64> {
+            (0..n as i64).map(|i| 3 + (first + 7 * i) % n_words).collect()
+        };
+        let long = row(most, 0);
+        let (_, first) = model.start(&words(model, &[&long]), &case.tokens, 1).unwrap();
+        let first: Vec<f32> = first.squeeze(0).unwrap().to_vec1().unwrap();
+        let mut ids: Vec<u32> = (0..first.len() as u32).collect();
+        ids.sort_by(|&a, &b| first[b as usize].total_cmp(&first[a as usize]));
+        // What the long row says first ends it, in both of its beams.
+        let tokens = SpecialTokens { eos: ids[..2].to_vec(), ..case.tokens.clone() };
+        for num_beams in [1, 2] {
+            let early_stopping = EarlyStopping::Always;
+            let config =
+                GenerationConfig { num_beams, early_stopping, ..GenerationConfig::greedy(5, tokens.clone()) };
+            let search = |rows: &[&[i64]]| -> Vec<Vec<Vec<u32>>> {
+                let found = generate(model, &words(model, rows), &config, None).unwrap();
+                found.into_iter().map(|row| row.into_iter().map(|h| h.ids).collect()).collect()
+            };
+            let goes_on = |ids: &Vec<u32>| ids.len() > 2;
+            let short = (0..n_words).map(|first| row(2, first));
+            let (short, alone) = short
+                .map(|row| (row.clone(), search(&[&row]).remove(0)))
+                .find(|(_, alone)| alone.iter().all(goes_on))
+                .unwrap();
+            let both = search(&[&long, &short]);
+            assert!(both[0].iter().all(|ids| ids.len() == 1), "{}: {:?}", set.name, both[0]);
+            assert_eq!(both[1], alone, "{}", set.name);
+        }
+    }
+}
+
+/// A label of −100 is not read: the labels behind it are as likely as without it.
+#[test]
+fn labels_behind_a_gap_are_predicted_from_what_stands_before_it() {
+    for set in sets_of(&KINDS) {
+        let case = Case::new(&set, "config.json");
+        let input = words(&case.language, &[&[5, 6, 7], &[8]]);
+        let score = |labels: &[[i64; 4]; 2]| {
+            let labels = Tensor::new(labels, &Device::Cpu).unwrap();
+            case.language.score(&input, &labels, &mut Tap::none()).unwrap()
+        };
+        const NONE: i64 = IGNORE_INDEX;
+        let plain = score(&[[9, 4, 6, NONE], [5, 7, 3, 8]]);
+        let gaps = score(&[[NONE, 9, 4, 6], [5, 7, 3, 8]]);
+        let inner = score(&[[9, NONE, 4, 6], [5, 7, 3, 8]]);
+        for (scored, columns) in [(&gaps, [1, 2, 3]), (&inner, [0, 2, 3])] {
+            for (j, column) in columns.into_iter().enumerate() {
+                let of = |scored: &fwd_models::Scored, j: usize| scored.logits.i((0, j)).unwrap();
+                assert!(
+                    max_diff(&of(scored, column), &of(&plain, j)) < ACTIVATION,
+                    "{}: label {j}",
+                    set.name
+                );
+            }
+            assert!(max_diff(&scored.loss, &plain.loss) < LOSS, "{}", set.name);
+        }
     }
 }
 

@@ -103,6 +103,62 @@ fn shards_without_an_index_are_read_if_all_are_there() {
     refused(copy.dir(), &["1 of 3 shards are missing (model-00002-of-00003.safetensors)", "download"]);
 }
 
+/// Converters leave buffers in the index that they drop from the shards.
+#[test]
+fn an_index_may_list_buffers_that_no_shard_has() {
+    let copy = Copy::new();
+    fs::rename(copy.path("model.safetensors"), copy.path("model-00001-of-00001.safetensors")).unwrap();
+    let names = copy_names(&copy.path("model-00001-of-00001.safetensors"));
+    let save = |more: &[&str]| {
+        let all = names.iter().map(String::as_str).chain(more.iter().copied());
+        let map: serde_json::Map<String, serde_json::Value> =
+            all.map(|name| (name.into(), "model-00001-of-00001.safetensors".into())).collect();
+        let index = serde_json::json!({"metadata": {}, "weight_map": map});
+        fs::write(copy.path("model.safetensors.index.json"), index.to_string()).unwrap();
+    };
+    save(&["language_model.model.layers.0.self_attn.rotary_emb.inv_freq", "qformer.embeddings.position_ids"]);
+    open(copy.dir()).unwrap();
+    save(&["qformer.embeddings.other"]);
+    refused(copy.dir(), &["qformer.embeddings.other (listed in model.safetensors.index.json)"]);
+}
+
+fn copy_names(path: &Path) -> Vec<String> {
+    safetensors::load(path, &Device::Cpu).unwrap().into_keys().collect()
+}
+
+/// DINOv2 in the place of EVA: its published weights have a token for pre-training, which nothing reads.
+#[test]
+fn a_model_with_a_dinov2_tower_is_loaded() {
+    let copy = Copy::new();
+    let tower = common::fixtures().join("sets/dinov2-tiny");
+    let json =
+        |path: &Path| -> serde_json::Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    let mut config = json(&copy.path("config.json"));
+    config["vision_config"] = json(&tower.join("config.json"));
+    fs::write(copy.path("config.json"), config.to_string()).unwrap();
+    let mut tensors = copy.tensors();
+    tensors.retain(|name, _| !name.starts_with("vision_model."));
+    let of_tower = safetensors::load(tower.join("model.safetensors"), &Device::Cpu).unwrap();
+    assert!(of_tower.contains_key("embeddings.mask_token"));
+    tensors.extend(of_tower.into_iter().map(|(name, tensor)| (format!("vision_model.{name}"), tensor)));
+    copy.save(&tensors);
+    let model = open(copy.dir()).unwrap();
+    let pixels = Tensor::zeros((1, 3, 56, 56), DType::F32, &Device::Cpu).unwrap();
+    let features = model.image_features(&pixels, &mut fwd_models::Tap::none()).unwrap();
+    assert_eq!(features.dims(), [1, 1 + 16, 32]);
+}
+
+/// A repository of the original LLaVA code, of either model_type.
+#[test]
+fn an_original_llava_is_refused_with_the_converted_one() {
+    for model_type in ["llava", "llava_llama"] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = serde_json::json!({"model_type": model_type, "mm_vision_tower": "openai/clip-vit-large-patch14-336"});
+        fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        refused(folder.path(), &["original LLaVA code", "llava-hf/llava-1.5-7b-hf"]);
+    }
+}
+
 fn embedded(model: &dyn MultimodalModel) -> Vec<f32> {
     let ids = Tensor::new(&[7i64], &Device::Cpu).unwrap();
     model.language().embed(&ids).unwrap().flatten_all().unwrap().to_vec1().unwrap()

@@ -93,6 +93,7 @@ fn losses_logits_and_answers_are_those_of_hugging_face() {
         report.enter(&set.name);
         let (model, tokens) =
             load_language_model(&set.dir.join("model.gguf"), WeightDtype::F32, &Device::Cpu).unwrap();
+        assert_eq!((tokens.eos.clone(), tokens.pad), (vec![set.eos_and_pad().0], set.eos_and_pad().1));
         let words = model.embed(&set.io("gen.input_ids")).unwrap();
         let text = Segment::new(SegmentKind::Text, words, &set.io("gen.attention_mask")).unwrap();
         let input = LanguageInput::new(vec![text]).unwrap();
@@ -111,11 +112,28 @@ fn losses_logits_and_answers_are_those_of_hugging_face() {
         }
         let want: Vec<Vec<i64>> = set.io("greedy.ids").to_vec2().unwrap();
         let config = GenerationConfig::greedy(want[0].len(), tokens.clone());
-        for (answer, want) in generate(&*model, &input, &config, None).unwrap().iter().zip(&want) {
+        let mut steps = Vec::new();
+        let mut on_step = |step: &Tensor| steps.push(step.clone());
+        let answers = generate(&*model, &input, &config, Some(&mut on_step)).unwrap();
+        let read: Vec<Vec<i64>> = set.io("gen.input_ids").to_vec2().unwrap();
+        let sequences: Option<Vec<Vec<i64>>> =
+            set.has("greedy.sequences").then(|| set.io("greedy.sequences").to_vec2().unwrap());
+        for (i, (answer, want)) in answers.iter().zip(&want).enumerate() {
             let mut ids: Vec<i64> = answer[0].ids.iter().map(|&id| id.into()).collect();
             ids.resize(want.len(), tokens.pad.into());
             report.same("greedy.ids", &ids, want);
+            if let Some(sequences) = &sequences {
+                let mut whole = [&read[i][..], &ids].concat();
+                whole.truncate(sequences[i].len());
+                report.same("greedy.sequences", &whole, &sequences[i]);
+            }
         }
+        if set.has("greedy.logits") {
+            let steps = Tensor::stack(&steps, 1).unwrap();
+            report.close("greedy.logits", &steps, &set.io("greedy.logits"), LOGITS);
+        }
+        // The rows of the left are those of the right.
+        report.covers(&set, |name| !["right.", "left.", "gen."].iter().any(|rows| name.starts_with(rows)));
     }
     report.finish();
 }
@@ -140,13 +158,15 @@ fn a_gguf_file_beside_safetensors_is_the_language_model_and_gives_way_to_them() 
     let mut checkpoint = open().unwrap();
     assert!(!checkpoint.has("model.norm.weight") && checkpoint.has("multi_modal_projector.linear_1.bias"));
     assert_eq!(floats(&checkpoint.get("language_model.model.norm.weight", &[32]).unwrap()), norm);
-    // A tensor that both have.
-    tensors.insert(
-        "language_model.model.norm.weight".into(),
-        Tensor::ones(32, DType::F32, &Device::Cpu).unwrap(),
-    );
-    safetensors::save(&tensors, place("model.safetensors")).unwrap();
-    assert_eq!(floats(&open().unwrap().get("language_model.model.norm.weight", &[32]).unwrap()), [1.0; 32]);
+    // A tensor that both have, under the name of the Hub and as states without conversion call it.
+    for name in ["language_model.model.norm.weight", "model.language_model.norm.weight"] {
+        let mut tensors = tensors.clone();
+        tensors.insert(name.into(), Tensor::ones(32, DType::F32, &Device::Cpu).unwrap());
+        safetensors::save(&tensors, place("model.safetensors")).unwrap();
+        let mut checkpoint = open().unwrap();
+        assert!(!checkpoint.has("model.language_model.norm.weight"));
+        assert_eq!(floats(&checkpoint.get("language_model.model.norm.weight", &[32]).unwrap()), [1.0; 32]);
+    }
     // A vision tower of llama.cpp is passed over; of two language models none is taken, and without safetensors files both are named.
     fs::write(place("mmproj-model-f16.gguf"), "GGUF").unwrap();
     assert!(open().unwrap().has("language_model.lm_head.weight"));

@@ -175,21 +175,27 @@ fn renamed(name: &str, rename: impl Fn(&str) -> String) -> tempfile::TempDir {
     dir
 }
 
+/// The names of transformers 4.
+fn four(name: &str) -> String {
+    match name.strip_prefix("vision_tower.") {
+        Some(rest) => format!("vision_tower.vision_model.{rest}"),
+        None => name.into(),
+    }
+}
+
+/// The names of a state that was saved as it is.
+fn raw(name: &str) -> String {
+    let name = four(name);
+    match name.strip_prefix("language_model.") {
+        Some(rest) if rest.starts_with("lm_head") => rest.into(),
+        Some(rest) => format!("model.language_model.{}", rest.trim_start_matches("model.")),
+        None => format!("model.{name}"),
+    }
+}
+
 #[test]
 fn checkpoints_of_every_spelling_give_the_same_model() {
     let reference = images(&llava());
-    let four = |name: &str| match name.strip_prefix("vision_tower.") {
-        Some(rest) => format!("vision_tower.vision_model.{rest}"),
-        None => name.to_string(),
-    };
-    let raw = |name: &str| {
-        let name = four(name);
-        match name.strip_prefix("language_model.") {
-            Some(rest) if rest.starts_with("lm_head") => rest.to_string(),
-            Some(rest) => format!("model.language_model.{}", rest.trim_start_matches("model.")),
-            None => format!("model.{name}"),
-        }
-    };
     for dir in [renamed("4", four), renamed("raw", raw)] {
         let model = load(dir.path(), WeightDtype::F32, &Device::Cpu).unwrap();
         let ours = model.image_features(&set().io("pixel_values"), &mut Tap::none()).unwrap();
@@ -200,6 +206,48 @@ fn checkpoints_of_every_spelling_give_the_same_model() {
     let error = load(dir.path(), WeightDtype::F32, &Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("vision_tower.pre_layernorm.weight"), "{error}");
     assert!(error.contains("vision_tower.vision_model.pre_layrnorm.weight"), "{error}");
+    // One tensor under two names.
+    let path = dir.path().join("model.safetensors");
+    let mut tensors = safetensors::load(&path, &Device::Cpu).unwrap();
+    let norm = tensors["language_model.model.norm.weight"].clone();
+    tensors.insert("model.language_model.norm.weight".into(), norm);
+    safetensors::save(&tensors, &path).unwrap();
+    let error = load(dir.path(), WeightDtype::F32, &Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("two names of one tensor"), "{error}");
+}
+
+/// Full fine-tuning finds every parameter of a checkpoint of any spelling under the names that the model asks for; and a tied head that
+/// such a checkpoint keeps a copy of is a copy.
+#[test]
+fn a_checkpoint_of_another_spelling_is_trained_and_may_have_a_tied_head() {
+    let dir = renamed("raw", raw);
+    let mut checkpoint = Checkpoint::open(dir.path(), WeightDtype::F32, &Device::Cpu).unwrap();
+    let model = load(dir.path(), WeightDtype::F32, &Device::Cpu).unwrap();
+    let mut source =
+        |name: &str, shape: &[usize]| Ok(checkpoint.get(name, shape)?.flatten_all()?.to_vec1::<f32>()?);
+    let build = |weights: &mut dyn Weights| model.with_parameters(weights).map(drop);
+    let trainable = Trainable::record(&mut source, &Device::Cpu, build).unwrap();
+    let names: Vec<&str> = trainable.names().collect();
+    assert!(
+        names.contains(&"language_model.lm_head.weight")
+            && names.contains(&"language_model.model.norm.weight")
+    );
+    checkpoint
+        .get("language_model.lm_head.weight", trainable.get("language_model.lm_head.weight").unwrap().0)
+        .unwrap();
+
+    let config = std::fs::read_to_string(dir.path().join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config["text_config"]["tie_word_embeddings"] = true.into();
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    let error = load(dir.path(), WeightDtype::F32, &Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("lm_head.weight (differs from"), "{error}");
+    let path = dir.path().join("model.safetensors");
+    let mut tensors = safetensors::load(&path, &Device::Cpu).unwrap();
+    let words = tensors["model.language_model.embed_tokens.weight"].copy().unwrap();
+    tensors.insert("lm_head.weight".into(), words);
+    safetensors::save(&tensors, &path).unwrap();
+    load(dir.path(), WeightDtype::F32, &Device::Cpu).unwrap();
 }
 
 /// Parameters of a type, handed out in f32.

@@ -1,14 +1,14 @@
 //! DINOv2 by itself against Hugging Face transformers: every tensor of every set of this kind, for every size of image in it, in
 //! `tests/fixtures/sets` or in the folder that `FWD_ORACLE_DIR` names; with the feature `emulate` also as an emulated GPU computes
-//! them. CLIP is in `oracle_llava.rs`.
+//! them. CLIP is in `decoders.rs`, where LLaVA has it.
 
 #![allow(clippy::unwrap_used)] // A helper of a test may panic.
 
 mod common;
 
 use candle_core::{D, DType, Device, Tensor, safetensors};
-use common::{Report, Set, sets_of};
-use fwd_models::{Checkpoint, Redundant, Result, Tap, VisionConfig, VisionTransformer, WeightDtype, Weights};
+use common::{Report, Set, fixtures, sets_of};
+use fwd_models::{Result, Tap, VisionConfig, VisionTransformer, WeightDtype, Weights};
 use std::collections::{BTreeMap, HashMap};
 
 /// Largest error of an activation: f32 itself is up to 1e-5 away from f64 on these sets, and an ε of the layer norms of 1e-5 instead
@@ -16,13 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 const ACTIVATION: f64 = 2e-5;
 
 fn tower(set: &Set) -> VisionTransformer {
-    let config: VisionConfig =
-        serde_json::from_slice(&std::fs::read(set.dir.join("config.json")).unwrap()).unwrap();
-    let mut checkpoint = Checkpoint::open(&set.dir, WeightDtype::F32, &Device::Cpu).unwrap();
-    let tower = VisionTransformer::new(&config, &mut checkpoint, "").unwrap();
-    // A mask of patches is for pre-training.
-    checkpoint.finish(|name| (name == "embeddings.mask_token").then_some(Redundant::Unused)).unwrap();
-    tower
+    VisionTransformer::load(&set.dir, WeightDtype::F32, &Device::Cpu).unwrap()
 }
 
 /// What the tower computes of the images of one size, under the names of the set.
@@ -68,12 +62,7 @@ fn check(set: &Set, report: &mut Report) {
             }
         }
     }
-    // No tensor goes unchecked: each belongs to a size whose images the set has.
-    for name in set.names() {
-        let size =
-            name.strip_prefix("pixel_values.").or_else(|| Some(name.split_once('.')?.0)).unwrap_or(name);
-        assert!(sizes.iter().any(|s| s == size), "{}: nothing checks `{name}`", set.name);
-    }
+    report.covers(set, |name| !name.starts_with("pixel_values."));
 }
 
 #[test]
@@ -89,6 +78,48 @@ fn every_stage_of_every_size_agrees() {
         }
     }
     report.finish();
+}
+
+/// A CLIP alone, as its own class saves it and as part of the whole CLIP, is that of the LLaVA whose tower it is.
+#[test]
+fn a_clip_alone_is_loaded_from_its_directory() {
+    let set = Set::open(&fixtures().join("sets/llava-tiny"));
+    let config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(set.dir.join("config.json")).unwrap()).unwrap();
+    let weights = safetensors::load(set.dir.join("model.safetensors"), &Device::Cpu).unwrap();
+    let pixels = set.io("pixel_values");
+    let load = |config: &serde_json::Value, prefix: &str, others: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        let tower = weights.iter().filter_map(|(name, tensor)| {
+            Some((format!("{prefix}{}", name.strip_prefix("vision_tower.")?), tensor.clone()))
+        });
+        let mut tensors: HashMap<String, Tensor> = tower.collect();
+        for other in others {
+            tensors.insert((*other).into(), Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap());
+        }
+        safetensors::save(&tensors, dir.path().join("model.safetensors")).unwrap();
+        VisionTransformer::load(dir.path(), WeightDtype::F32, &Device::Cpu)
+    };
+    let want = set.llava("config.json", |config| config.vision_feature_layer = -1);
+    let want = fwd_models::MultimodalModel::image_features(&want, &pixels, &mut Tap::none()).unwrap();
+    let whole = serde_json::json!({"model_type": "clip", "vision_config": config["vision_config"]});
+    for tower in [
+        load(&config["vision_config"], "", &[]),
+        load(&config["vision_config"], "vision_model.", &[]),
+        load(
+            &whole,
+            "vision_model.",
+            &["text_model.final_layer_norm.bias", "logit_scale", "visual_projection.weight"],
+        ),
+    ] {
+        let features = tower.unwrap().forward(&pixels, &mut Tap::none()).unwrap();
+        assert_eq!(common::max_diff(&features, &want), 0.0);
+    }
+    // What belongs nowhere is still found.
+    let error =
+        load(&config["vision_config"], "vision_model.", &["vision_model.extra"]).unwrap_err().to_string();
+    assert!(error.contains("vision_model.extra"), "{error}");
 }
 
 /// Parameters by name, made where they are first asked for.

@@ -64,7 +64,7 @@ impl QFormer {
         mut root: Scope<'_>,
     ) -> Result<Self> {
         let (d, eps) = (config.hidden_size, config.layer_norm_eps);
-        let queries = root.get_f32("query_tokens", &[1, n_queries, d])?;
+        let queries = root.get("query_tokens", &[1, n_queries, d])?;
         let mut weights = match kind {
             // As transformers keeps it when the rest is loaded in half precision.
             ModelKind::Blip2 => root.at("qformer").in_full_precision(),

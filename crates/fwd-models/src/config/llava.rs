@@ -53,6 +53,12 @@ impl LlavaConfig {
     /// # Errors
     /// One line that says what is wrong.
     pub fn parse(mut value: Value) -> std::result::Result<Self, String> {
+        let is_bare = value["text_config"].is_null() && !value["mm_vision_tower"].is_null();
+        if is_bare || value["model_type"] == "llava_llama" {
+            return Err("is that of the original LLaVA code; use the repository that was converted for transformers, \
+                        `llava-hf/…` (llava-hf/llava-1.5-7b-hf for liuhaotian/llava-v1.5-7b)"
+                .into());
+        }
         token_ids(&value, "")?;
         not_quantised(&value)?;
         let text = match value["text_config"].take() {
@@ -178,6 +184,8 @@ mod tests {
                 .contains("`dinov2` is not supported in LLaVA")
         );
         assert!(refused("text_config", json!({"model_type": "t5"})).contains("T5"));
+        let original = json!({"model_type": "llava", "mm_vision_tower": "openai/clip-vit-large-patch14-336", "hidden_size": 4096});
+        assert!(LlavaConfig::parse(original).unwrap_err().contains("llava-hf/llava-1.5-7b-hf"));
         assert!(refused("projector_hidden_act", json!("swoosh")).contains("swoosh"));
     }
 

@@ -4,10 +4,9 @@ use serde::Deserialize;
 
 /// How the frequencies of rotary positions are made: `rope_parameters` of transformers 5, or `rope_scaling` of transformers 4.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(from = "Fields")]
 pub struct RopeConfig {
     /// `default`, `linear` or `llama3`; `default` if absent. Other types are refused.
-    #[serde(alias = "type")]
     pub rope_type: Option<String>,
     /// The base θ of the frequencies; 10000 if absent.
     pub rope_theta: Option<f64>,
@@ -19,6 +18,33 @@ pub struct RopeConfig {
     pub high_freq_factor: Option<f64>,
     /// `llama3`: the length that the model was trained for before it was made longer.
     pub original_max_position_embeddings: Option<usize>,
+}
+
+/// The fields as a file has them.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Fields {
+    rope_type: Option<String>,
+    /// The key of old files. Those of transformers 4.43 and later have both, of which `rope_type` counts.
+    r#type: Option<String>,
+    rope_theta: Option<f64>,
+    factor: Option<f64>,
+    low_freq_factor: Option<f64>,
+    high_freq_factor: Option<f64>,
+    original_max_position_embeddings: Option<usize>,
+}
+
+impl From<Fields> for RopeConfig {
+    fn from(fields: Fields) -> Self {
+        Self {
+            rope_type: fields.rope_type.or(fields.r#type),
+            rope_theta: fields.rope_theta,
+            factor: fields.factor,
+            low_freq_factor: fields.low_freq_factor,
+            high_freq_factor: fields.high_freq_factor,
+            original_max_position_embeddings: fields.original_max_position_embeddings,
+        }
+    }
 }
 
 impl RopeConfig {
@@ -101,6 +127,12 @@ mod tests {
         let linear = rope(r#"{"type": "linear", "factor": 4.0, "rope_theta": 100.0}"#);
         assert_eq!(linear.inv_freq(4, 64).unwrap(), [0.25, 0.025]);
         assert_eq!(linear.stretch(), 4.0);
+    }
+
+    #[test]
+    fn a_file_may_say_the_type_under_both_keys() {
+        let both = rope(r#"{"type": "dynamic", "rope_type": "linear", "factor": 2.0}"#);
+        assert_eq!((both.kind(), both.stretch()), ("linear", 2.0));
     }
 
     #[test]

@@ -34,8 +34,9 @@ impl SpecialTokens {
     /// transformers.
     ///
     /// The configurations of LLaMA-1 models (Vicuna v1.1, InstructBLIP-Vicuna) say padding −1, beginning 0 and end 1, while their
-    /// tokenizers have 0, 1 and 2. Where the padding is −1, it is read as 0 and an end of 1 as 2. With the ids as they stand,
-    /// transformers never stops at `</s>`.
+    /// tokenizers have 0, 1 and 2. Where the padding is −1, it is read as 0 and an end of 1 as 2: with the ids as they stand,
+    /// transformers never stops at `</s>`. The beginning stays 0, although the tokenizer's is 1, because transformers does start an empty
+    /// instruction from 0 ([`Blip::empty_instructions`](crate::Blip::empty_instructions)); texts begin with what the tokenizer gives.
     ///
     /// # Errors
     /// [`ModelError::Io`] or [`ModelError::Json`] if the file exists and cannot be read; [`ModelError::Config`] for ids that are none,

@@ -18,15 +18,12 @@ use crate::weights::{Scope, Weights};
 use candle_core::{DType, Device, Tensor};
 use fwd_ops::{
     AttentionBias, AttentionSublayer, AttentionWeights, Embedding, FeedForwardSublayer, FeedForwardWeights,
-    IGNORE_INDEX, KvCache, Linear, Norm, Rotary, cross_entropy, embedding, in_pool,
+    Format, IGNORE_INDEX, KvCache, Linear, Matrix, Norm, Rotary, Weight, cross_entropy, embedding, in_pool,
 };
 use std::sync::Arc;
 
 /// OPT's table of positions has this many rows in front that no token uses.
 const OPT_OFFSET: i64 = 2;
-
-/// Room in the caches for tokens beside those of the input; they grow beyond it if they must.
-const NEW_TOKENS: usize = 64;
 
 /// A LLaMA or an OPT. Cloning it copies no parameters.
 #[derive(Debug, Clone)]
@@ -83,7 +80,7 @@ impl CausalLm {
     fn llama(config: &TextConfig, llama: &LlamaConfig, weights: &mut Scope<'_>) -> Result<Self> {
         let (vocab, d) = (llama.vocab_size, llama.hidden_size);
         let fail = |what: String| ModelError::Config { origin: "LLaMA configuration".into(), what };
-        let words = weights.embedding("model.embed_tokens", vocab, d)?;
+        let words = embedding_table(weights, "model.embed_tokens", [vocab, d], llama.tie_word_embeddings)?;
         let layers = (0..llama.num_hidden_layers)
             .map(|i| llama_layer(llama, weights.at(&format!("model.layers.{i}"))))
             .collect::<Result<Vec<_>>>()?;
@@ -107,8 +104,8 @@ impl CausalLm {
     fn opt(config: &TextConfig, opt: &OptConfig, weights: &mut Scope<'_>) -> Result<Self> {
         let (vocab, d, max_tokens) = (opt.vocab_size, opt.hidden_size, opt.max_position_embeddings);
         let mut decoder = weights.at("model.decoder");
-        let words = decoder.embedding("embed_tokens", vocab, d)?;
-        let table = decoder.get_f32("embed_positions.weight", &[max_tokens + OPT_OFFSET as usize, d])?;
+        let words = embedding_table(&mut decoder, "embed_tokens", [vocab, d], opt.tie_word_embeddings)?;
+        let table = decoder.get("embed_positions.weight", &[max_tokens + OPT_OFFSET as usize, d])?;
         let layers = (0..opt.num_hidden_layers)
             .map(|i| opt_layer(opt, decoder.at(&format!("layers.{i}"))))
             .collect::<Result<Vec<_>>>()?;
@@ -225,7 +222,8 @@ impl CausalLm {
             mask: Tensor::cat(&[&read.mask, &is_label], 1)?,
         };
         let states = self.states(&whole, &whole.positions()?, tap)?;
-        let logits = self.logits(&states.narrow(1, n_input - 1, n_labels)?.contiguous()?, tap)?;
+        let before = columns_before(labels, n_input, states.dim(1)?)?;
+        let logits = self.logits(&embedding(&states.flatten(0, 1)?, &before)?, tap)?;
         let loss = cross_entropy(&logits, labels)?;
         Ok(Scored { logits, loss })
     }
@@ -253,7 +251,8 @@ impl LanguageModel for CausalLm {
     }
 
     fn embed(&self, ids: &Tensor) -> Result<Tensor> {
-        Ok(self.words.forward(ids)?)
+        // The rows of a matrix, which is on the CPU, go where the other parameters are.
+        Ok(self.words.forward(ids)?.to_device(&self.device)?)
     }
 
     fn score(&self, input: &LanguageInput, labels: &Tensor, tap: &mut Tap<'_>) -> Result<Scored> {
@@ -264,8 +263,9 @@ impl LanguageModel for CausalLm {
         &'a self,
         input: &LanguageInput,
         _: &SpecialTokens,
+        max_new_tokens: usize,
     ) -> Result<(Box<dyn Decoding + 'a>, Tensor)> {
-        let (decoding, logits) = Written::start(self, &input.packed(PaddingSide::Left)?)?;
+        let (decoding, logits) = Written::start(self, &input.packed(PaddingSide::Left)?, max_new_tokens)?;
         Ok((Box::new(decoding), logits))
     }
 
@@ -289,16 +289,22 @@ struct Written<'a> {
     mask: Tensor,
     /// The position of each row's next token.
     next: Vec<i64>,
+    /// The rows that are over, whose tokens need no position of their own.
+    over: Vec<bool>,
 }
 
 impl<'a> Written<'a> {
     /// Reads a packed input; also gives the logits of the first new token.
-    fn start(model: &'a CausalLm, read: &Assembled) -> Result<(Self, Tensor)> {
+    fn start(model: &'a CausalLm, read: &Assembled, max_new_tokens: usize) -> Result<(Self, Tensor)> {
         let n_real = read.mask.sum(1)?.to_vec1::<f32>()?;
-        let room = read.mask.dim(1)? + NEW_TOKENS;
+        let next: Vec<i64> = n_real.into_iter().map(|n| n as i64).collect();
+        // The shortest row can go on for longest.
+        let shortest = next.iter().copied().min().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+        let n_new = max_new_tokens.min(model.max_tokens.saturating_sub(shortest));
+        let room = read.mask.dim(1)? + n_new;
         let caches = model.layers.iter().map(|_| KvCache::with_capacity(room)).collect();
-        let next = n_real.into_iter().map(|n| n as i64).collect();
-        let mut written = Self { model, caches, mask: read.mask.clone(), next };
+        let over = vec![false; next.len()];
+        let mut written = Self { model, caches, mask: read.mask.clone(), next, over };
         let logits = in_pool(|| written.read(&read.embeds, &read.positions()?))?;
         Ok((written, logits))
     }
@@ -329,8 +335,25 @@ impl Decoding for Written<'_> {
         let positions = Tensor::from_slice(&self.next, (rows, 1), &Device::Cpu)?;
         let ones = Tensor::ones((rows, 1), DType::F32, self.mask.device())?;
         self.mask = Tensor::cat(&[&self.mask, &ones], 1)?;
-        self.next.iter_mut().for_each(|next| *next += 1);
+        let last = self.model.max_tokens as i64 - 1;
+        for (next, is_over) in self.next.iter_mut().zip(&self.over) {
+            *next = if *is_over { (*next + 1).min(last) } else { *next + 1 };
+        }
         self.read(&words, &positions)
+    }
+
+    /// What a row that is over still gets shares the last position where there is no further one.
+    fn end(&mut self, rows: &[bool]) -> Result<()> {
+        if rows.len() != self.next.len() {
+            let what = format!("{} marks for {} sequences", rows.len(), self.next.len());
+            return Err(ModelError::input("end", what));
+        }
+        let last = self.model.max_tokens as i64 - 1;
+        for (next, _) in self.next.iter_mut().zip(rows).filter(|(_, is_over)| **is_over) {
+            *next = (*next).min(last);
+        }
+        self.over = rows.to_vec();
+        Ok(())
     }
 
     fn reorder(&mut self, rows: &[u32]) -> Result<()> {
@@ -343,6 +366,7 @@ impl Decoding for Written<'_> {
         self.caches.iter_mut().try_for_each(|cache| cache.select(&index))?;
         self.mask = self.mask.index_select(&index, 0)?;
         self.next = next;
+        self.over = rows.iter().map(|&row| self.over[row as usize]).collect();
         Ok(())
     }
 
@@ -353,11 +377,53 @@ impl Decoding for Written<'_> {
     }
 }
 
+/// For every label the last real token in front of it, whose state says what the label is: a row of `(batch·n_columns)` states, of which
+/// each sample has `n_input` of its input and then those of its labels.
+fn columns_before(labels: &Tensor, n_input: usize, n_columns: usize) -> Result<Tensor> {
+    let rows: Vec<Vec<i64>> = labels.to_dtype(DType::I64)?.to_vec2()?;
+    let mut columns = Vec::with_capacity(labels.elem_count());
+    for (i, row) in rows.iter().enumerate() {
+        let mut last = n_input - 1;
+        for (j, &label) in row.iter().enumerate() {
+            columns.push((i * n_columns + last) as i64);
+            if label != IGNORE_INDEX {
+                last = n_input + j;
+            }
+        }
+    }
+    Ok(Tensor::from_vec(columns, labels.dims(), &Device::Cpu)?)
+}
+
 /// The name of the embedding table without a prefix.
 fn embedding_name(config: &TextConfig) -> &'static str {
     match config {
         TextConfig::Opt(_) => "model.decoder.embed_tokens.weight",
         _ => "model.embed_tokens.weight",
+    }
+}
+
+/// The embedding table. One in f32 that is the head too becomes a matrix, which both share; as a tensor the head would have a transposed
+/// copy of it. A trained table stays a tensor.
+fn embedding_table(
+    weights: &mut Scope<'_>,
+    name: &str,
+    [vocab, d]: [usize; 2],
+    is_tied: bool,
+) -> Result<Embedding> {
+    let words = weights.embedding(name, vocab, d)?;
+    match words.weight() {
+        Weight::Dense(table)
+            if is_tied && table.device().is_cpu() && table.dtype() == DType::F32 && !table.track_op() =>
+        {
+            let values: Vec<f32> = table.flatten_all()?.to_vec1()?;
+            let name = weights.name(&format!("{name}.weight"));
+            // Values that are not finite are told when the loading ends, with all else that is wrong.
+            if values.iter().any(|value| !value.is_finite()) {
+                return Ok(words);
+            }
+            Ok(Embedding::new(Matrix::quantised(&name, Format::F32, [vocab, d], &values)?)?)
+        }
+        _ => Ok(words),
     }
 }
 

@@ -58,7 +58,8 @@ pub trait LanguageModel: Debug + Send + Sync {
     /// them itself.
     ///
     /// # Shapes
-    /// `labels (batch, tokens)`, i64, best kept on the CPU, −100 where nothing is to be predicted.
+    /// `labels (batch, tokens)`, i64, best kept on the CPU, −100 where nothing is to be predicted. A decoder-only model does not read a
+    /// −100, wherever it stands: a label behind one is predicted from the last token in front of both.
     ///
     /// # Errors
     /// Shapes that do not fit, labels outside the vocabulary, a batch without any label.
@@ -67,7 +68,8 @@ pub trait LanguageModel: Debug + Send + Sync {
     /// Reads an input once: gives the state to go on from, and the logits `(batch, vocab)` of the first new token. Records no
     /// gradient.
     ///
-    /// An encoder-decoder starts to write from `tokens.decoder_start`; a decoder-only model has no use for them.
+    /// An encoder-decoder starts to write from `tokens.decoder_start`; a decoder-only model has no use for them. The cache has room for
+    /// `max_new_tokens`, of which it may be an estimate.
     ///
     /// # Errors
     /// Shapes that do not fit, a start token outside the vocabulary.
@@ -75,6 +77,7 @@ pub trait LanguageModel: Debug + Send + Sync {
         &'a self,
         input: &LanguageInput,
         tokens: &SpecialTokens,
+        max_new_tokens: usize,
     ) -> Result<(Box<dyn Decoding + 'a>, Tensor)>;
 
     /// The same model made anew from the parameters that `weights` has under `prefix` (`prefix.name`): tracked ones are trained.
@@ -104,6 +107,16 @@ pub trait Decoding: Send {
     /// # Errors
     /// Another number of ids, ids outside the vocabulary.
     fn step(&mut self, ids: &[u32]) -> Result<Tensor>;
+
+    /// Says which rows are over. They are still given a token at every step, whose logits nobody reads, so that it must not fail for want
+    /// of a position.
+    ///
+    /// # Errors
+    /// Another number of rows.
+    fn end(&mut self, rows: &[bool]) -> Result<()> {
+        let _ = rows;
+        Ok(())
+    }
 
     /// Row `i` becomes what row `rows[i]` was; a row may be taken several times or dropped. Rows stay within their sample, so
     /// what was computed of the samples themselves need not move.

@@ -17,6 +17,9 @@ use fwd_ops::{
 };
 use std::sync::Arc;
 
+/// Tokens for which a decoder's cache has room from the start; it grows beyond them.
+const ROOM: usize = 128;
+
 /// The names of the table of embeddings, which encoder and decoder share.
 const EMBEDDINGS: [&str; 3] = ["shared", "encoder.embed_tokens", "decoder.embed_tokens"];
 
@@ -143,7 +146,7 @@ impl T5 {
         let self_bias = self.decoder.position_bias(0, n, n)?.causal();
         let cross_bias = AttentionBias::none().with_padding_mask(&encoded.mask)?;
         tap.see("t5.decoder_input_ids", decoder_ids);
-        let mut x = self.shared.forward(decoder_ids)?;
+        let mut x = self.embed(decoder_ids)?;
         for (i, block) in self.decoder.blocks.iter().enumerate() {
             x = block.attention.forward(&x, &self_bias)?;
             if let Some((cross, key_value)) = &block.cross {
@@ -203,7 +206,7 @@ impl LanguageModel for T5 {
     }
 
     fn embed(&self, ids: &Tensor) -> Result<Tensor> {
-        Ok(self.shared.forward(ids)?)
+        Ok(self.shared.forward(ids)?.to_device(self.device())?)
     }
 
     fn score(&self, input: &LanguageInput, labels: &Tensor, tap: &mut Tap<'_>) -> Result<Scored> {
@@ -217,9 +220,10 @@ impl LanguageModel for T5 {
         &'a self,
         input: &LanguageInput,
         tokens: &SpecialTokens,
+        max_new_tokens: usize,
     ) -> Result<(Box<dyn Decoding + 'a>, Tensor)> {
         let encoded = self.encode(input, &mut Tap::none())?;
-        let mut decoding = Box::new(T5Decoding::new(self, &encoded)?);
+        let mut decoding = Box::new(T5Decoding::new(self, &encoded, max_new_tokens)?);
         let logits = decoding.step(&vec![tokens.decoder_start; encoded.states.dim(0)?])?;
         Ok((decoding, logits))
     }
@@ -238,13 +242,13 @@ impl LanguageModel for T5 {
 
 impl<'a> T5Decoding<'a> {
     /// Before the start token.
-    fn new(model: &'a T5, encoded: &Encoded) -> Result<Self> {
+    fn new(model: &'a T5, encoded: &Encoded, max_new_tokens: usize) -> Result<Self> {
         let bias = AttentionBias::none().with_padding_mask(&encoded.mask)?;
         let states = encoded.states.detach();
         let mut blocks = Vec::with_capacity(model.decoder.blocks.len());
         for block in &model.decoder.blocks {
             let Some((_, key_value)) = &block.cross else { continue };
-            blocks.push((KvCache::default(), key_value.forward(&states)?));
+            blocks.push((KvCache::with_capacity(max_new_tokens.min(ROOM)), key_value.forward(&states)?));
         }
         Ok(Self { model, n_seen: 0, blocks, mask: encoded.mask.clone(), bias })
     }
@@ -252,8 +256,8 @@ impl<'a> T5Decoding<'a> {
 
 impl Decoding for T5Decoding<'_> {
     fn step(&mut self, ids: &[u32]) -> Result<Tensor> {
-        let T5 { shared, decoder, .. } = self.model;
-        let mut x = shared.forward(&Tensor::from_slice(ids, (ids.len(), 1), &Device::Cpu)?)?;
+        let decoder = &self.model.decoder;
+        let mut x = self.model.embed(&Tensor::from_slice(ids, (ids.len(), 1), &Device::Cpu)?)?;
         let self_bias = decoder.position_bias(self.n_seen, 1, self.n_seen + 1)?;
         for (block, (cache, key_value)) in decoder.blocks.iter().zip(&mut self.blocks) {
             x = block.attention.step(&x, cache, &self_bias)?;
@@ -293,7 +297,7 @@ impl Stack {
     fn new(config: &T5Config, n_blocks: usize, direction: Direction, mut weights: Scope<'_>) -> Result<Self> {
         let table = "block.0.layer.0.SelfAttention.relative_attention_bias.weight";
         let position_table =
-            weights.get_f32(table, &[config.relative_attention_num_buckets, config.num_heads])?;
+            weights.get(table, &[config.relative_attention_num_buckets, config.num_heads])?;
         let blocks = (0..n_blocks)
             .map(|i| {
                 Block::new(config, direction == Direction::Back, weights.at(&format!("block.{i}.layer")))

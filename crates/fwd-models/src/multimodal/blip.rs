@@ -313,8 +313,8 @@ impl MultimodalModel for Blip {
     }
 }
 
-/// As [`redundant`] of the language model, and an index buffer of the Q-Former.
+/// As [`redundant`] of the language model, and what DINOv2 puts in the place of patches in pre-training alone.
 fn redundant_of_blip<'a>(name: &str, embeddings: &'a [String]) -> Option<Redundant<'a>> {
-    let positions = (name == "qformer.embeddings.position_ids").then_some(Redundant::Positions);
-    positions.or_else(|| redundant(name, embeddings))
+    let mask = (name == "vision_model.embeddings.mask_token").then_some(Redundant::Unused);
+    mask.or_else(|| redundant(name, embeddings))
 }

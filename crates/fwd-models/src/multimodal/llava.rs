@@ -12,11 +12,10 @@
 use super::features::FrozenFeatures;
 use super::model::{Instructions, MultimodalModel, PromptPlace, Reading};
 use super::sample::gathered;
-use super::spelling::{Spelled, is_unused_vision, is_vision_positions};
 use crate::bridge::Projector;
 use crate::config::{LlavaConfig, SpecialTokens, TextConfig};
 use crate::error::{ModelError, Result};
-use crate::language::{LanguageModel, SegmentKind, embedding_names, language_model};
+use crate::language::{LanguageModel, SegmentKind, embedding_names, language_model, redundant};
 use crate::tap::Tap;
 use crate::vision::{VisionTower, VisionTransformer};
 use crate::weights::{Checkpoint, Redundant, Scope, WeightDtype, Weights};
@@ -77,7 +76,7 @@ impl LlavaConfig {
 
 impl Llava {
     /// Loads a Hugging Face directory: `config.json`, `generation_config.json` (optional) and weights, under the names of transformers 4 or
-    /// 5. The layers of the vision tower behind the one that the projector reads are not loaded.
+    /// 5 ([`Checkpoint::open`]). The layers of the vision tower behind the one that the projector reads are not loaded.
     ///
     /// # Errors
     /// [`ModelError`] that names the file, and for tensors lists all that are missing, unexpected, misshapen or not finite.
@@ -97,28 +96,22 @@ impl Llava {
         let embeddings = embedding_names(&model.config.text, LANGUAGE);
         let n_layers = model.config.n_vision_layers();
         checkpoint.finish(|name| {
-            if embeddings.iter().any(|embedding| embedding == name) {
-                Some(Redundant::CopyOf(&embeddings))
-            } else if is_unused_vision(name, n_layers) {
-                Some(Redundant::Unused)
-            } else {
-                is_vision_positions(name).then_some(Redundant::Positions)
-            }
+            let is_unused = is_unused_vision(name, n_layers);
+            redundant(name, &embeddings).or_else(|| is_unused.then_some(Redundant::Unused))
         })?;
         Ok(Self { tokens, ..model })
     }
 
-    /// Builds the model from any source of parameters.
+    /// Builds the model from any source of parameters, which has them under the names of the Hub.
     ///
     /// # Errors
     /// [`ModelError::Config`] for an impossible configuration, or an error of the source.
     pub fn new(config: LlavaConfig, weights: &mut dyn Weights) -> Result<Self> {
         config.check().map_err(|what| ModelError::Config { origin: "model configuration".into(), what })?;
-        let mut weights = Spelled(weights);
-        let mut root = Scope::new(&mut weights, "");
+        let mut root = Scope::new(weights, "");
         let tower = VisionTransformer::up_to(&config.vision, config.n_vision_layers(), root.at(VISION))?;
         let projector = Projector::new(&config, root.at(PROJECTOR))?;
-        let language = language_model(&config.text, &mut weights, LANGUAGE)?;
+        let language = language_model(&config.text, weights, LANGUAGE)?;
         let tokens = SpecialTokens::of(&config.text);
         Ok(Self { config, tokens, vision: VisionTower::Transformer(tower), projector, language })
     }
@@ -278,8 +271,7 @@ impl MultimodalModel for Llava {
         in_pool(|| self.vision.features(pixels, tap))
     }
 
-    /// `image_features` are those of all images in the order in which the texts name them, which need not be one for each sample.
-    /// [`Instructions::ids`] have the image token where an image stands: one for an image, or one for each of its visual tokens.
+    /// [`Instructions::ids`] have one image token for an image, or one for each of its visual tokens.
     fn features_of(
         &self,
         image_features: &Tensor,
@@ -333,5 +325,26 @@ impl MultimodalModel for Llava {
 
     fn vision_parameters(&self) -> &'static [&'static str] {
         &["vision_tower."]
+    }
+}
+
+/// Whether a tensor belongs to the vision tower behind its first `n_layers` layers, of which nothing is computed.
+fn is_unused_vision(name: &str, n_layers: usize) -> bool {
+    let Some(part) = name.strip_prefix(VISION).and_then(|rest| rest.strip_prefix('.')) else { return false };
+    let layer = || part.strip_prefix("encoder.layers.")?.split('.').next()?.parse::<usize>().ok();
+    part.starts_with("post_layernorm.") || layer().is_some_and(|layer| layer >= n_layers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_unused_vision;
+
+    #[test]
+    fn what_is_behind_the_feature_layer_is_unused() {
+        let unused = |rest: &str| is_unused_vision(&format!("vision_tower.vision_model.{rest}"), 2);
+        assert!(unused("encoder.layers.2.mlp.fc1.bias") && unused("encoder.layers.10.mlp.fc1.bias"));
+        assert!(unused("post_layernorm.weight"));
+        assert!(!unused("encoder.layers.1.mlp.fc1.bias") && !unused("embeddings.extra"));
+        assert!(!is_unused_vision("language_model.model.layers.5.mlp.up_proj.weight", 2));
     }
 }

@@ -24,7 +24,7 @@ pub fn reading(dir: &Path) -> Result<Reading> {
     let Architecture { model_type } = read_json(&path)?;
     match model_type.as_str() {
         "blip-2" | "instructblip" => Ok(ModelConfig::read(&path)?.reading()),
-        "llava" => Ok(LlavaConfig::read(&path)?.reading()),
+        "llava" | "llava_llama" => Ok(LlavaConfig::read(&path)?.reading()),
         _ => Err(unsupported(&path, &model_type)),
     }
 }
@@ -48,7 +48,8 @@ pub fn load(dir: &Path, dtype: WeightDtype, device: &Device) -> Result<Box<dyn M
     let Architecture { model_type } = read_json(&path)?;
     match model_type.as_str() {
         "blip-2" | "instructblip" => Ok(Box::new(Blip::load(dir, dtype, device)?)),
-        "llava" => Ok(Box::new(Llava::load(dir, dtype, device)?)),
+        // The second one is that of the original code, of which the configuration is refused with what to do.
+        "llava" | "llava_llama" => Ok(Box::new(Llava::load(dir, dtype, device)?)),
         _ => Err(unsupported(&path, &model_type)),
     }
 }

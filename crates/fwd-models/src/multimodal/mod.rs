@@ -16,7 +16,6 @@ mod llava;
 mod load;
 mod model;
 mod sample;
-mod spelling;
 
 pub use blip::Blip;
 pub use features::FrozenFeatures;

@@ -15,7 +15,8 @@ use std::fmt::Debug;
 /// A batch of instructions as the model reads them.
 #[derive(Debug, Clone)]
 pub struct Instructions {
-    /// Language-model tokens `(batch, tokens)`, i64, without image placeholders.
+    /// Language-model tokens `(batch, tokens)`, i64; with image tokens where images stand if
+    /// [`MultimodalModel::has_images_in_text`], else without.
     pub ids: Tensor,
     /// `(batch, tokens)`, 1 for a token and 0 for padding.
     pub mask: Tensor,
@@ -147,6 +148,9 @@ pub trait MultimodalModel: Debug + Send + Sync {
 
     /// What the model computes before any prompt is involved, from what [`Self::image_features`] gave. Parameters that are
     /// tracked get gradients.
+    ///
+    /// `image_features` are those of one image for each sample, in the order of the samples; with [`Self::has_images_in_text`] those of
+    /// all images in the order in which the texts name them, row by row, of which a sample may have none or several.
     ///
     /// # Errors
     /// [`ModelError::Input`](crate::ModelError::Input) if the batch sizes differ or the bridge cannot read the instruction; ids

@@ -20,8 +20,8 @@ pub(super) fn tower(
     let act = activation("vision_config", &config.hidden_act)?;
     let mut embeddings = weights.at("embeddings");
     let patch = patch_map(&mut embeddings, "patch_embedding", config, false)?;
-    let class_token = embeddings.get_f32("class_embedding", &[d])?.reshape((1, 1, d))?;
-    let positions = embeddings.get_f32("position_embedding.weight", &[n_tokens, d])?.unsqueeze(0)?;
+    let class_token = embeddings.get("class_embedding", &[d])?.reshape((1, 1, d))?;
+    let positions = embeddings.get("position_embedding.weight", &[n_tokens, d])?.unsqueeze(0)?;
     // The published names have this letter too many.
     let pre_norm = weights.layer_norm("pre_layrnorm", d, eps)?;
     let mut layers = Vec::new();

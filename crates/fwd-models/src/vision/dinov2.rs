@@ -22,8 +22,8 @@ pub(super) fn tower(
     let n_tokens = (config.image_size / config.patch_size).pow(2) + 1;
     let mut embeddings = weights.at("embeddings");
     let patch = patch_map(&mut embeddings, "patch_embeddings.projection", config, true)?;
-    let class_token = embeddings.get_f32("cls_token", &[1, 1, d])?;
-    let positions = embeddings.get_f32("position_embeddings", &[1, n_tokens, d])?;
+    let class_token = embeddings.get("cls_token", &[1, 1, d])?;
+    let positions = embeddings.get("position_embeddings", &[1, n_tokens, d])?;
     let mut layers = Vec::new();
     for i in 0..n_layers {
         let mut layer = weights.at(&format!("encoder.layer.{i}"));
@@ -66,8 +66,8 @@ fn feed_forward(config: &VisionConfig, layer: &mut Scope<'_>) -> Result<FeedForw
 
 /// The map `name` with the layer scale behind it folded in. Its weight is in f32, whatever type the others are kept in.
 fn scaled(layer: &mut Scope<'_>, name: &str, scale: &str, n_out: usize, n_in: usize) -> Result<Linear> {
-    let lambda = layer.get_f32(&format!("{scale}.lambda1"), &[n_out])?;
-    let weight = layer.get_f32(&format!("{name}.weight"), &[n_out, n_in])?;
-    let bias = layer.get_f32(&format!("{name}.bias"), &[n_out])?;
+    let lambda = layer.get(&format!("{scale}.lambda1"), &[n_out])?;
+    let weight = layer.get(&format!("{name}.weight"), &[n_out, n_in])?;
+    let bias = layer.get(&format!("{name}.bias"), &[n_out])?;
     Ok(Linear::new(weight.broadcast_mul(&lambda.unsqueeze(1)?)?, Some((bias * lambda)?))?)
 }

@@ -19,8 +19,8 @@ pub(super) fn tower(
     let act = activation("vision_config", &config.hidden_act)?;
     let mut embeddings = weights.at("embeddings");
     let patch = patch_map(&mut embeddings, "patch_embedding", config, true)?;
-    let class_token = embeddings.get_f32("class_embedding", &[1, 1, d])?;
-    let positions = embeddings.get_f32("position_embedding", &[1, n_tokens, d])?;
+    let class_token = embeddings.get("class_embedding", &[1, 1, d])?;
+    let positions = embeddings.get("position_embedding", &[1, n_tokens, d])?;
     let mut layers = Vec::new();
     for i in 0..n_layers {
         let mut layer = weights.at(&format!("encoder.layers.{i}"));

@@ -164,9 +164,9 @@ fn convolution(
     norm: &str,
     shape: [usize; 4],
 ) -> Result<(Tensor, Tensor)> {
-    let weight = weights.get_f32(&format!("{name}.weight"), &shape)?;
+    let weight = weights.get(&format!("{name}.weight"), &shape)?;
     let mut vector = |part: &str| -> Result<Vec<f32>> {
-        Ok(weights.get_f32(&format!("{norm}.{part}"), &[shape[0]])?.to_vec1()?)
+        Ok(weights.get(&format!("{norm}.{part}"), &[shape[0]])?.to_vec1()?)
     };
     let (gamma, beta) = (vector("weight")?, vector("bias")?);
     let (mean, variance) = (vector("running_mean")?, vector("running_var")?);

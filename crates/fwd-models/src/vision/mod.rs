@@ -59,7 +59,7 @@ impl Neck {
         let d = config.hidden_size;
         Ok(Self {
             map: weights.linear("map", d, CELL_CHANNELS, true)?,
-            positions: weights.get_f32("positions", &[config.n_lite0_cells(), d])?,
+            positions: weights.get("positions", &[config.n_lite0_cells(), d])?,
             norm: weights.layer_norm("layernorm", d, config.layer_norm_eps)?,
         })
     }

@@ -6,6 +6,7 @@ use super::entry::{Entry, Stored};
 use super::file::WeightFile;
 use super::gguf::ROPE_FACTORS;
 use super::source::Weights;
+use super::spelling::{hub_name, is_of_llava};
 use crate::error::{ModelError, Result, TensorProblems};
 use candle_core::{DType, Device, Tensor};
 use fwd_ops::{Format, Matrix, Unfit, Weight};
@@ -19,7 +20,7 @@ pub struct Checkpoint {
     /// The directory or the single file, for errors.
     path: PathBuf,
     files: Vec<WeightFile>,
-    /// The file of every tensor, and the tensor's name in it.
+    /// The file of every tensor, and the tensor's name in it; by the name that the model asks for.
     places: BTreeMap<String, (usize, String)>,
     used: BTreeSet<String>,
     /// Listed in the index, but in no shard.
@@ -55,6 +56,9 @@ impl std::fmt::Debug for Checkpoint {
 impl Checkpoint {
     /// Opens the weight files of a directory and reads their headers.
     ///
+    /// The tensors of a LLaVA have the names of the Hub (`vision_tower.vision_model.…`, `language_model.model.…`,
+    /// `language_model.lm_head.weight`), in whichever of the spellings of transformers 4 and 5 the files have them.
+    ///
     /// A `.gguf` file holds the language model for which the safetensors files have no tensors: beside those of a multimodal model its
     /// tensors are called `language_model.model.layers.0…`, alone or beside those of a LLaMA `model.layers.0…`. Where both have a tensor, that
     /// of the safetensors files counts. A name that begins with `mmproj` is passed over, and so are several files beside safetensors files.
@@ -68,6 +72,11 @@ impl Checkpoint {
         let Listing { files, names, gguf } = list(dir)?;
         for file in files {
             checkpoint.add(&file)?;
+        }
+        let mut names = names;
+        if checkpoint.places.keys().chain(&names).any(|name| is_of_llava(name)) {
+            checkpoint.spell_as_on_the_hub()?;
+            names.iter_mut().for_each(|name| *name = hub_name(name));
         }
         if let Some(file) = gguf {
             checkpoint.fill_up(&file)?;
@@ -121,6 +130,18 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Gives the tensors of a LLaVA the names of the Hub.
+    fn spell_as_on_the_hub(&mut self) -> Result<()> {
+        for (name, place) in std::mem::take(&mut self.places) {
+            if let Some((_, other)) = self.places.insert(hub_name(&name), place) {
+                let what =
+                    format!("`{other:.200}` and `{name:.200}` are two names of one tensor; keep one of them");
+                return Err(ModelError::WeightFile { path: self.path.clone(), what });
+            }
+        }
+        Ok(())
+    }
+
     /// Adds the tensors of a GGUF file that no other file has.
     fn fill_up(&mut self, path: &Path) -> Result<()> {
         let file = WeightFile::open(path)?;
@@ -147,12 +168,15 @@ impl Checkpoint {
         let left: Vec<&String> = self.places.keys().filter(|name| !self.used.contains(*name)).collect();
         for name in left {
             match buffer(name).or_else(|| redundant(name)) {
-                None => self.problems.unexpected.push(name.clone()),
+                // Under the name that the file has.
+                None => self.problems.unexpected.push(self.places[name].1.clone()),
                 Some(what) => self.problems.differing.extend(self.difference(name, what)?),
             }
         }
-        // Converters keep tied copies in the index that they drop from the shards.
-        self.lost.retain(|name| redundant(name).is_none() && !self.problems.missing.contains(name));
+        // Converters keep tied copies and buffers in the index that they drop from the shards.
+        self.lost.retain(|name| {
+            buffer(name).or_else(|| redundant(name)).is_none() && !self.problems.missing.contains(name)
+        });
         let listed = self.lost.iter().map(|name| format!("{name} (listed in {})", super::directory::INDEX));
         self.problems.missing.extend(listed);
         if self.problems.is_empty() {
@@ -216,6 +240,23 @@ impl Checkpoint {
         };
         self.problems.non_finite.push(problem);
         self.empty_matrix(name, &place.entry.shape)
+    }
+
+    /// A matrix on another device than the CPU, where no format but half precision can be used.
+    fn on_device(&mut self, name: &str, shape: [usize; 2], format: Format) -> Result<Weight> {
+        let dtype = match format {
+            Format::F32 => DType::F32,
+            Format::Bf16 => DType::BF16,
+            Format::F16 => DType::F16,
+            blocks => {
+                let what = format!(
+                    "`{name:.200}` is in blocks of {blocks}, which the CPU alone can read; take f32, bf16 or f16 of a safetensors file on {:?}",
+                    self.device.location()
+                );
+                return Err(ModelError::input("weights", what));
+            }
+        };
+        Ok(self.get(name, &shape)?.to_dtype(dtype)?.into())
     }
 
     /// Loading goes on after a problem, so that one error can list them all: zeros stand in for a tensor that cannot be used. A
@@ -292,6 +333,7 @@ impl Weights for Checkpoint {
             _ => self.dtype.format(name, shape[1]),
         };
         match (place, wanted) {
+            (Some(_), Some(format)) if !self.device.is_cpu() => self.on_device(name, shape, format),
             (Some(place), Some(format)) => self.matrix(name, &place, format),
             (None, Some(_)) => self.empty_matrix(name, &shape),
             (None, None) => Ok(self.placeholder(&shape)?.into()),

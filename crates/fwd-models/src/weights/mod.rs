@@ -13,6 +13,7 @@ mod gguf;
 mod safetensors;
 mod scope;
 mod source;
+mod spelling;
 
 pub use checkpoint::{Checkpoint, Redundant};
 pub use directory::gguf_file;

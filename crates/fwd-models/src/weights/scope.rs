@@ -42,10 +42,6 @@ impl<'a> Scope<'a> {
         self.weights.get(&self.name(name), shape)
     }
 
-    pub(crate) fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.get(name, shape)
-    }
-
     /// `{name}.weight (n_rows, n_cols)` in the type that the source keeps matrices in, unless the scope is one of full precision.
     fn weight(&mut self, name: &str, shape: [usize; 2]) -> Result<fwd_ops::Weight> {
         let name = self.name(&format!("{name}.weight"));

@@ -12,14 +12,6 @@ pub trait Weights {
     /// An error of the source.
     fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor>;
 
-    /// The same as [`Self::get`].
-    ///
-    /// # Errors
-    /// An error of the source.
-    fn get_f32(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.get(name, shape)
-    }
-
     /// The matrix of a linear map or an embedding, in the type that the source keeps matrices in.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 
 #![allow(dead_code, clippy::unwrap_used)] // Each test binary uses a part of this; a helper of a test may panic.
 
-use crate::common::{Report, Set, abs_max, sets_of};
+use crate::common::{Report, Set, Share, abs_max, sets_of};
 use candle_core::{DType, Device, Tensor, Var};
 use fwd_models::{
     Assembled, Blip, CausalLm, Instructions, LanguageInput, LanguageModel, Llava, MultimodalModel,
@@ -229,7 +229,12 @@ impl Report {
     }
 }
 
-pub(crate) fn for_all_sets(check: impl Fn(&Case<'_>, &mut Report)) {
+/// Checks all sets, and that of each set no tensor of the share went unchecked.
+pub(crate) fn for_all_sets(share: Share, check: impl Fn(&Case<'_>, &mut Report)) {
+    let check = |case: &Case<'_>, report: &mut Report| {
+        check(case, report);
+        report.covers(case.set, |name| Share::of(name) == share);
+    };
     let mut report = Report::default();
     for set in sets_of(&KINDS) {
         let case = Case::new(&set, "config.json");

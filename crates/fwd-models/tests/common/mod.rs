@@ -4,7 +4,7 @@
 
 use candle_core::{DType, Device, Tensor, safetensors};
 use fwd_models::{Blip, CausalLm, Checkpoint, Llava, LlavaConfig, ModelConfig, T5, TextConfig, WeightDtype};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
@@ -143,11 +143,53 @@ impl Set {
     }
 }
 
+/// Which test checks a tensor of a multimodal or a decoder-only set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// None: it is put in.
+    Input,
+    Stages,
+    Prompts,
+    Training,
+    Generation,
+}
+
+impl Share {
+    /// The share of a tensor; what belongs to no other is a stage.
+    pub(crate) fn of(name: &str) -> Self {
+        const INPUTS: [&str; 8] = [
+            "pixel_values",
+            "qformer_input_ids",
+            "qformer_attention_mask",
+            "input_ids",
+            "attention_mask",
+            "labels",
+            "soft.prompt",
+            "soft_shared.prompt",
+        ];
+        let of_rows = ["right.", "left.", "gen."].iter().find_map(|rows| name.strip_prefix(rows));
+        let group = name.rsplit_once('.').map_or("", |(group, _)| group);
+        match name {
+            _ if INPUTS.contains(&name) || of_rows.is_some_and(|part| INPUTS[3..6].contains(&part)) => {
+                Self::Input
+            }
+            _ if group.ends_with("greedy") || name.starts_with("beam") || name.starts_with("noprompt.") => {
+                Self::Generation
+            }
+            _ if name.starts_with("soft") => Self::Prompts,
+            _ if name.starts_with("train") => Self::Training,
+            _ => Self::Stages,
+        }
+    }
+}
+
 /// Differences of all sets, so that one run shows them all.
 #[derive(Default)]
 pub(crate) struct Report {
     set: String,
     n_checked: usize,
+    /// What was compared since a set was entered; what stands behind a comma says only where.
+    checked: BTreeSet<String>,
     failures: Vec<String>,
 }
 
@@ -175,6 +217,21 @@ pub(crate) fn max_diff(ours: &Tensor, want: &Tensor) -> f64 {
 impl Report {
     pub(crate) fn enter(&mut self, set: &str) {
         self.set = set.into();
+        self.checked.clear();
+    }
+
+    fn count(&mut self, name: &str) {
+        self.n_checked += 1;
+        self.checked.insert(name.split(", ").next().unwrap_or(name).into());
+    }
+
+    /// Fails for every tensor of a set that is in this share and was not compared with anything.
+    pub(crate) fn covers(&mut self, set: &Set, is_in_share: impl Fn(&str) -> bool) {
+        for name in set.names().filter(|name| is_in_share(name)) {
+            if !self.checked.contains(name) {
+                self.failures.push(format!("{}: nothing checks `{name}`", self.set));
+            }
+        }
     }
 
     pub(crate) fn fail(&mut self, what: String) {
@@ -182,7 +239,7 @@ impl Report {
     }
 
     pub(crate) fn close(&mut self, name: &str, ours: &Tensor, want: &Tensor, tolerance: f64) {
-        self.n_checked += 1;
+        self.count(name);
         // The queries of BLIP-2 are the same for every sample; transformers keeps one row of them.
         let ours = if want.dims().first() == Some(&1) && ours.dims().len() > 1 {
             &ours.narrow(0, 0, 1).unwrap()
@@ -202,7 +259,7 @@ impl Report {
     }
 
     pub(crate) fn same<T: PartialEq + Debug + ?Sized>(&mut self, name: &str, ours: &T, want: &T) {
-        self.n_checked += 1;
+        self.count(name);
         if ours != want {
             self.fail(format!("{name}: {ours:?}, expected {want:?}"));
         }

@@ -143,11 +143,14 @@ impl LanguageModel for Decoder {
         &'a self,
         input: &LanguageInput,
         _: &SpecialTokens,
+        max_new_tokens: usize,
     ) -> Result<(Box<dyn Decoding + 'a>, Tensor)> {
         let read = input.packed(PaddingSide::Left)?;
         let next = read.mask.sum(1)?.to_vec1::<f32>()?.into_iter().map(|n| n as u32).collect();
-        let caches = self.blocks.iter().map(|_| KvCache::default()).collect();
-        let mut decoding = Box::new(Written { model: self, caches, mask: read.mask.clone(), next });
+        let room = read.mask.dim(1)? + max_new_tokens;
+        let caches = self.blocks.iter().map(|_| KvCache::with_capacity(room)).collect();
+        let over = vec![false; input.batch()];
+        let mut decoding = Box::new(Written { model: self, caches, mask: read.mask.clone(), next, over });
         let positions = embedding(&self.positions, &read.positions()?)?;
         let logits = decoding.read(&(read.embeds + positions)?)?;
         Ok((decoding, logits))
@@ -162,6 +165,8 @@ struct Written<'a> {
     mask: Tensor,
     /// The position of each row's next token.
     next: Vec<u32>,
+    /// The rows that are over, whose positions no longer count.
+    over: Vec<bool>,
 }
 
 impl Written<'_> {
@@ -184,8 +189,20 @@ impl Decoding for Written<'_> {
         let positions = embedding(&self.model.positions, &column(&self.next)?)?;
         let ones = Tensor::ones((ids.len(), 1), DType::F32, &Device::Cpu)?;
         self.mask = Tensor::cat(&[&self.mask, &ones], 1)?;
-        self.next.iter_mut().for_each(|next| *next += 1);
+        let last = LONGEST as u32 - 1;
+        for (next, is_over) in self.next.iter_mut().zip(&self.over) {
+            *next = if *is_over { (*next + 1).min(last) } else { *next + 1 };
+        }
         self.read(&(words + positions)?)
+    }
+
+    fn end(&mut self, rows: &[bool]) -> Result<()> {
+        let last = LONGEST as u32 - 1;
+        self.over = rows.to_vec();
+        for (next, _) in self.next.iter_mut().zip(rows).filter(|(_, is_over)| **is_over) {
+            *next = (*next).min(last);
+        }
+        Ok(())
     }
 
     fn reorder(&mut self, rows: &[u32]) -> Result<()> {
@@ -193,6 +210,7 @@ impl Decoding for Written<'_> {
         self.caches.iter_mut().try_for_each(|cache| cache.select(&index))?;
         self.mask = self.mask.index_select(&index, 0)?;
         self.next = rows.iter().map(|&row| self.next[row as usize]).collect();
+        self.over = rows.iter().map(|&row| self.over[row as usize]).collect();
         Ok(())
     }
 

@@ -273,7 +273,7 @@ impl<'a> Pretraining<'a> {
         for name in &names {
             let (shape, _) = trainable.get(name).context("a parameter without a shape")?;
             let shape = shape.to_vec();
-            let values = checkpoint.get_f32(name, &shape)?.flatten_all()?.to_vec1::<f32>()?;
+            let values = checkpoint.get(name, &shape)?.flatten_all()?.to_vec1::<f32>()?;
             trainable.insert(name, &shape, values)?;
         }
         checkpoint.finish(|_| None)?;
@@ -346,7 +346,7 @@ fn new_model(
     let mut model = None;
     let mut source = |name: &str, shape: &[usize]| {
         if name.starts_with('_') {
-            return Ok(network.get_f32(name, shape)?.flatten_all()?.to_vec1::<f32>()?);
+            return Ok(network.get(name, shape)?.flatten_all()?.to_vec1::<f32>()?);
         }
         Ok(initial::value(recipe.seed, &recipe.model, name, shape))
     };

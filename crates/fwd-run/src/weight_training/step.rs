@@ -98,7 +98,7 @@ pub(crate) fn weights_of(
             return Err(fwd_models::ModelError::input("trained parameters", what));
         }
         match excess {
-            None => Ok(checkpoint.get_f32(name, shape)?.flatten_all()?.to_vec1()?),
+            None => Ok(checkpoint.get(name, shape)?.flatten_all()?.to_vec1()?),
             // Recording stops at the error; what it says is replaced below.
             Some(_) => {
                 Err(fwd_models::ModelError::input("trained parameters", "they do not fit into memory"))
@@ -123,10 +123,6 @@ struct Only<'a> {
 impl Weights for Only<'_> {
     fn get(&mut self, name: &str, shape: &[usize]) -> fwd_models::Result<Tensor> {
         self.weights.get(name, shape)
-    }
-
-    fn get_f32(&mut self, name: &str, shape: &[usize]) -> fwd_models::Result<Tensor> {
-        self.weights.get_f32(name, shape)
     }
 
     fn has(&self, name: &str) -> bool {
