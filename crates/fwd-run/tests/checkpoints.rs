@@ -217,7 +217,7 @@ fn a_tokenizer_that_does_not_know_the_image_is_named_with_the_id_that_it_lacks()
     };
     // No token has the id.
     let mut without = tokenizer.clone();
-    without["added_tokens"].as_array_mut().unwrap().retain(|token| token["id"] != 128);
+    without["added_tokens"].as_array_mut().unwrap().retain(|token| token["id"].as_u64() < Some(128));
     assert!(refused(&without).contains("no token with the id 128"));
     // A word of the vocabulary has it, which is written by its letters.
     without["model"]["vocab"]["<image>"] = 128.into();
