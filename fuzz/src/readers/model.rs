@@ -133,22 +133,20 @@ pub(crate) fn tokenizer(folder: &Path) -> Result<Reader> {
 pub(crate) fn chat_template(folder: &Path) -> Result<Reader> {
     let cases = Seed::copy("", "crates/fwd-data/tests/fixtures/chat_templates.json")?;
     let cases: Vec<Value> = serde_json::from_slice(&cases.bytes)?;
-    let mut seeds = vec![];
+    let names = json!({ "bos_token": "<s>", "eos_token": "</s>" });
+    let mut seeds = Vec::new();
     // Every template is there with two questions.
     for (i, case) in cases.iter().step_by(2).enumerate() {
-        let template = case["template"].as_str().context("a template")?;
-        seeds.push(Seed::new(format!("{i}/chat_template.jinja"), template));
-        seeds.push(Seed::new(
-            format!("{i}/tokenizer_config.json"),
-            r#"{"bos_token": "<s>", "eos_token": "</s>"}"#,
-        ));
-        let named =
-            json!({ "chat_template": [{ "name": "default", "template": template }], "bos_token": "<s>" });
+        let template = &case["template"];
+        let text = template.as_str().context("a template")?;
+        seeds.push(Seed::new(format!("jinja-{i}/chat_template.jinja"), text));
+        seeds.push(Seed::new(format!("jinja-{i}/tokenizer_config.json"), names.to_string()));
+        let json = json!({ "chat_template": template });
+        seeds.push(Seed::new(format!("json-{i}/chat_template.json"), json.to_string()));
+        seeds.push(Seed::new(format!("json-{i}/tokenizer_config.json"), names.to_string()));
+        let mut named = names.clone();
+        named["chat_template"] = json!([{ "name": "default", "template": template }]);
         seeds.push(Seed::new(format!("named-{i}/tokenizer_config.json"), named.to_string()));
-        seeds.push(Seed::new(
-            format!("json-{i}/chat_template.json"),
-            json!({ "chat_template": template }).to_string(),
-        ));
     }
     let mut folder = Folder::new(folder, &seeds)?;
     Ok(Reader::new(seeds, move |input| {
