@@ -60,6 +60,40 @@ fn full_models_have_as_many_parameters_as_the_published_ones() {
     assert!((3.9e9..4.1e9).contains(&(n(Kind::InstructBlipFlanT5Xl) as f64)));
 }
 
+/// docs/models.md says what the weights take: its figures are those of the shapes.
+#[test]
+fn the_memory_table_of_the_documentation_follows_from_the_shapes() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/models.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let layers = ["language_model.model.layers.", "language_model.model.decoder.layers."];
+    let blocks = ["language_model.encoder.block.", "language_model.decoder.block."];
+    for (name, kind) in [
+        ("instructblip-flan-t5-xl", Kind::InstructBlipFlanT5Xl),
+        ("instructblip-vicuna-7b", Kind::InstructBlipVicuna7b),
+        ("blip2-opt-2.7b", Kind::Blip2Opt2_7b),
+        ("blip2-flan-t5-xl", Kind::Blip2FlanT5Xl),
+        ("llava-1.5-7b-hf", Kind::Llava1_5_7b),
+    ] {
+        let plan = Plan::new(kind, Scale::Full, Dtype::Bf16).unwrap();
+        let of_layers = |name: &str| layers.iter().chain(&blocks).any(|prefix| name.starts_with(prefix));
+        let in_layers = plan.parameters().iter().filter(|p| of_layers(&p.name));
+        let n_layers: usize = in_layers.map(|p| p.n_elements()).sum();
+        let (n, n_rest) = (plan.n_parameters(), plan.n_parameters() - n_layers);
+        assert!(n_layers > n / 2, "{name}: {n_layers} of {n}");
+        // Bytes of an element, in the layers and elsewhere: a block of 32 has a scale of 2 bytes.
+        let (q8, q4) = (34.0 / 32.0, 18.0 / 32.0);
+        let mut cells = vec![format!("{:.1}", n as f64 / 1e9)];
+        for (in_layers, elsewhere) in [(4.0, 4.0), (2.0, 2.0), (q8, q8), (q4, q8)] {
+            let n_bytes = n_layers as f64 * in_layers + n_rest as f64 * elsewhere;
+            cells.push(format!("{:.1}", n_bytes / 1e9));
+        }
+        let row = page
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{name}` | ")) && line.matches('|').count() == 7);
+        assert_eq!(row.unwrap(), format!("| `{name}` | {} |", cells.join(" | ")));
+    }
+}
+
 #[test]
 fn one_seed_gives_the_same_bytes_and_another_gives_others() {
     let folder = tempfile::tempdir().unwrap();

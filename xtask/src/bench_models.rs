@@ -46,7 +46,7 @@ pub(crate) struct ModelsArgs {
     /// A Python with torch and transformers (and llama-cpp-python): it runs in turn with ours.
     #[arg(long, value_name = "PYTHON")]
     torch: Option<PathBuf>,
-    /// Folder for the checkpoint of the part that runs, up to 9 GB; it is deleted behind the part.
+    /// Folder for the checkpoint of the part that runs, up to 9 GB; it is deleted after the part.
     #[arg(long, default_value = "target/bench-models")]
     folder: PathBuf,
     /// Write the figures of all processes to this file.
@@ -202,18 +202,17 @@ const JOBS: [Job; 8] = [
 ];
 
 /// Names of rows, and how the table calls them.
-const ROWS: [(&str, &str); 12] = [
+const ROWS: [(&str, &str); 11] = [
     ("open", "opened, ms"),
     ("first_layer", "first layer computed, ms"),
     ("first_token", "first answer token, ms"),
     ("touched_mib", "weights that an answer needs, MiB"),
-    ("resident_mib", "resident behind it, MiB"),
+    ("resident_mib", "resident afterwards, MiB"),
     ("resident_own_mib", "of these its own, MiB"),
     ("resident_mapped_mib", "of these mapped files, MiB"),
     ("step", "prompt-tuning step, ms"),
     ("prefill", "prefill, ms"),
     ("generate", "32 tokens greedy, ms"),
-    ("import", "(imports, not counted, ms)"),
     ("peak", "peak memory, MiB"),
 ];
 

@@ -154,7 +154,7 @@ fn blip(kind: Kind, scale: Scale) -> Value {
     let text = match kind.language() {
         Some(Language::Opt) => opt(scale),
         Some(Language::Llama) => {
-            // As published: the ids of LLaMA 1's first conversion, which no tokenizer has.
+            // As published: the ids of LLaMA 1's first conversion, which are not the tokenizer's (0, 1 and 2).
             let mut text = llama(scale);
             (text["pad_token_id"], text["bos_token_id"], text["eos_token_id"]) =
                 (json!(-1), json!(0), json!(1));

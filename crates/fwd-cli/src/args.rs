@@ -1,68 +1,24 @@
 //! The command line.
 
+mod examples;
+mod model;
 mod one_of;
+
+pub(crate) use model::{ModelArgs, Places};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use examples::{
+    ASK_EXAMPLES, CHECK_EXAMPLES, COMPARE_EXAMPLES, CONVERT_EXAMPLES, DEMO_EXAMPLES, EVAL_EXAMPLES,
+    METRICS_EXAMPLES, REPORT_EXAMPLES, SCORE_EXAMPLES, TRAIN_EXAMPLES,
+};
 use fwd_eval::FirstRow;
 use fwd_run::config::Order;
 use fwd_run::model::Template;
-use fwd_run::{DeviceKind, Method, WeightDtype};
+use fwd_run::{DeviceKind, Method};
 use one_of::one_of;
 use std::path::PathBuf;
-
-const DEMO_EXAMPLES: &str = "\
-Examples:
-  fwd-prompt demo --quick            does everything work? half a minute
-  fwd-prompt demo                    the methods compared, a few minutes";
-
-const TRAIN_EXAMPLES: &str = "\
-Examples:
-  fwd-prompt train --method fwd --tasks flags,posters --steps 50
-  fwd-prompt train --config run.toml --seed 1 --out runs/fwd-1
-  fwd-prompt train --backbone instructblip-flan-t5-xl --bench cl_dataset --skip-bad --set limits.too_long=cut";
-
-const EVAL_EXAMPLES: &str = "\
-Examples:
-  fwd-prompt eval runs/fwd-1 --split val
-  fwd-prompt eval runs/fwd-1 --task flags --predictions answers";
-
-const ASK_EXAMPLES: &str = "\
-Examples:
-  fwd-prompt ask --image photo.jpg \"what color is it\"
-  fwd-prompt ask runs/fwd-1 --image flag.png \"which country has this flag\"
-  fwd-prompt ask --backbone llava-1.5-7b-hf --dtype q4 --image photo.jpg --show-prompt \"what color is it\"";
-
-const SCORE_EXAMPLES: &str = "\
-Examples:
-  fwd-prompt score answers.jsonl --task textvqa --bench cl_dataset
-  fwd-prompt score answers.jsonl --task flags --out scored.jsonl --peer-compat";
-
-const METRICS_EXAMPLES: &str = "\
-Examples:
-  fwd-prompt metrics matrix.csv
-  fwd-prompt metrics runs/fwd-1
-  fwd-prompt metrics results/CoIN/LLaVA --bench cl_dataset";
-
-const COMPARE_EXAMPLES: &str = "\
-Examples:
-  fwd-prompt compare runs/*-seed-*
-  fwd-prompt compare runs/* --against sequential --format latex --out table.tex";
-
-const REPORT_EXAMPLES: &str = "\
-Examples:
-  fwd-prompt report runs/demo/* --out report";
-
-const CHECK_EXAMPLES: &str = "\
-Examples:
-  fwd-prompt data check cl_dataset
-  fwd-prompt data check cl_dataset --backbone instructblip-flan-t5-xl --skip-bad";
-
-const CONVERT_EXAMPLES: &str = "\
-Examples:
-  fwd-prompt data convert cl_dataset packed --to packed
-  fwd-prompt data convert packed cl_dataset --to coin --tasks flags,posters";
 
 /// Continual prompt tuning of a frozen multimodal language model.
 #[derive(Debug, Parser)]
@@ -286,17 +242,6 @@ pub(crate) struct ReportArgs {
     pub(crate) bench: Option<PathBuf>,
 }
 
-/// How a model is opened.
-#[derive(Debug, Clone, Copy, clap::Args)]
-pub(crate) struct ModelArgs {
-    /// How the model's matrices are kept in memory; without it as in the run, or f32.
-    #[arg(long, value_parser = one_of::<WeightDtype>())]
-    pub(crate) dtype: Option<WeightDtype>,
-    /// How prompts are written; without it as in the run, or as the model's chat template does if it has one and is not of a BLIP kind.
-    #[arg(long, value_parser = one_of::<Template>())]
-    pub(crate) template: Option<Template>,
-}
-
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
     /// Folder of the runs; what is finished there is not run again. Without it `runs/demo`, or `runs/quick`.
@@ -381,22 +326,6 @@ pub(crate) struct TrainArgs {
     /// Any other key of the configuration file, as in `--set pool.prompt_len=8`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
-}
-
-/// Where a finished run's model, benchmark and features are, if not where it says.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Places {
-    /// Model directory, if it is no longer where the run found it.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) backbone: Option<PathBuf>,
-    /// Benchmark directory, if it is no longer where the run found it.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) bench: Option<PathBuf>,
-    /// Where frozen features are kept; without it `.fwd-cache` beside the run directory.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) cache: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -534,7 +463,7 @@ pub(crate) struct CheckArgs {
     /// Model directory whose tokenizers measure instructions and answers; without it the embedded model.
     #[arg(long, value_name = "DIR")]
     pub(crate) backbone: Option<PathBuf>,
-    /// How prompts are written that are measured; without it as `train` writes them.
+    /// The template whose prompts are measured; without it the one that `train` would take.
     #[arg(long, value_parser = one_of::<Template>())]
     pub(crate) template: Option<Template>,
     /// Count and list records that cannot be used, as training with --skip-bad leaves them out, but do not call them wrong.

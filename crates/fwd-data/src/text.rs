@@ -74,6 +74,11 @@ impl TextTokenizer {
         &self.names
     }
 
+    /// The file that it was read from.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
     /// The id of a token as the vocabulary writes it.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
@@ -117,13 +122,14 @@ impl TextTokenizer {
     }
 
     /// Token ids of a whole prompt, which may hold the token that stands for an image. Special tokens are added (the BOS of LLaMA and OPT),
-    /// unless the text begins with the BOS already, as chat templates write it.
+    /// unless the text begins with the BOS already, as chat templates write it, so that it would be there twice.
     ///
     /// # Errors
     /// As [`Self::encode`].
     pub fn encode_prompt(&self, prompt: &str) -> Result<Vec<u32>> {
-        let has_bos = self.names.bos.as_deref().is_some_and(|bos| !bos.is_empty() && prompt.starts_with(bos));
-        self.encode_with(prompt, !has_bos)
+        let (bare, ids) = (self.encode_with(prompt, false)?, self.encode_with(prompt, true)?);
+        let is_twice = matches!(ids.split_first(), Some((bos, rest)) if bare.first() == Some(bos) && rest.starts_with(&bare));
+        Ok(if is_twice { bare } else { ids })
     }
 
     fn encode_with(&self, text: &str, special: bool) -> Result<Vec<u32>> {

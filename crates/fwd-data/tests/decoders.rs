@@ -72,6 +72,18 @@ fn a_prompt_has_one_beginning_and_may_have_an_image_but_a_text_may_not() {
         llava.encode_prompt("<s>USER: <image>\na ASSISTANT:").unwrap().iter().filter(|&&id| id == 1).count(),
         1
     );
+    // The same where no file beside the tokenizer says which token begins a sequence.
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["llama_bpe", "opt_bpe"] {
+        let path = dir.path().join("tokenizer.json");
+        fs::copy(fixtures("tokenizers").join(name).join("tokenizer.json"), &path).unwrap();
+        let alone = TextTokenizer::open(&path).unwrap();
+        let bare = alone.encode_prompt("USER: a").unwrap();
+        let bos = alone.token(bare[0]).unwrap();
+        let own = alone.encode_prompt(&format!("{bos}USER: a")).unwrap();
+        assert_eq!(own.iter().filter(|&&id| id == bare[0]).count(), 1, "{name}: {own:?}");
+        assert_eq!(own[0], bare[0]);
+    }
     let error = llava.encode("what is <image>").unwrap_err().to_string();
     assert!(error.contains("stands for an image"), "{error}");
     assert_eq!(llava.without_image_token("<image>\nwhat is <image> it"), "what is it");

@@ -6,7 +6,7 @@ mod model;
 
 use candle_core::Device;
 use fwd_data::Orientation;
-use fwd_run::model::{Backbone, ModelOptions, ModelTokenizers};
+use fwd_run::model::{Backbone, ModelOptions, ModelTokenizers, Template};
 use fwd_run::{Observer, Progress, Session, SessionOptions, Silent};
 use image::{ImageFormat, RgbImage};
 use serde_json::Value;
@@ -138,6 +138,13 @@ fn a_token_without_an_embedding_is_refused_by_its_name() {
         fs::write(path, tokenizer.to_string()).unwrap();
     });
     let backbone = backbone.unwrap();
+    // Without the weights it is refused as well, and so is a model without that tokenizer.
+    let tokenizers = ModelTokenizers::open(folder.path(), None).unwrap();
+    let error = tokenizers.reader().bridge_excess("what is [EXTRA]?").unwrap_err().to_string();
+    assert!(error.contains("\"[EXTRA]\" has the id 256, the model has embeddings for 256 tokens"), "{error}");
+    fs::remove_file(folder.path().join("qformer_tokenizer/tokenizer.json")).unwrap();
+    let error = ModelTokenizers::open(folder.path(), None).unwrap_err().to_string();
+    assert!(error.contains("InstructBLIP needs it"), "{error}");
     backbone.features(&png(), "x.png", Orientation::Stored, "what is it?").unwrap();
     let error =
         backbone.features(&png(), "x.png", Orientation::Stored, "what is [EXTRA]?").unwrap_err().to_string();
@@ -193,6 +200,29 @@ fn folders_and_files_that_lack_something_are_told_with_what_to_do() {
     fs::write(&file, "x").unwrap();
     let error = Backbone::open(&file, ModelOptions::default(), &Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("is a file"), "{error}");
+}
+
+#[test]
+fn a_tokenizer_that_does_not_know_the_image_is_named_with_the_id_that_it_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    open_kind(folder.path(), "llava-tiny", "llama_bpe");
+    let path = folder.path().join("tokenizer.json");
+    let tokenizer: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let refused = |tokenizer: &Value| {
+        fs::write(&path, tokenizer.to_string()).unwrap();
+        let opened = ModelTokenizers::open(folder.path(), Some(Template::Plain)).unwrap();
+        let error = opened.reader().count_instruction_tokens("What is it?").unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json") && !error.contains("--template"), "{error}");
+        error
+    };
+    // No token has the id.
+    let mut without = tokenizer.clone();
+    without["added_tokens"].as_array_mut().unwrap().retain(|token| token["id"].as_u64() < Some(128));
+    assert!(refused(&without).contains("no token with the id 128"));
+    // A word of the vocabulary has it, which is written by its letters.
+    without["model"]["vocab"]["<image>"] = 128.into();
+    let error = refused(&without);
+    assert!(error.contains("0 images instead of 1") && error.contains("id 128"), "{error}");
 }
 
 /// A model of another kind, with the tokenizer that fits it, opened.

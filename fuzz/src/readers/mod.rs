@@ -18,11 +18,12 @@ use std::path::Path;
 type Open = fn(&Path) -> Result<Reader>;
 
 /// The readers, in the order in which they are tried.
-pub(crate) const ALL: [(&str, Open); 21] = [
+pub(crate) const ALL: [(&str, Open); 22] = [
     ("weights", model::weights),
     ("gguf", model::gguf),
     ("model-config", model::config),
     ("tokenizer", model::tokenizer),
+    ("chat-template", model::chat_template),
     ("processor", model::processor),
     ("state", state::state),
     ("pack", benchmark::pack),

@@ -4,7 +4,7 @@ use crate::folder::Folder;
 use crate::reader::{Reader, Seed};
 use anyhow::{Context, Result};
 use candle_core::Device;
-use fwd_data::{ImageProcessor, RgbImage, TextTokenizer};
+use fwd_data::{ChatTemplate, ImageProcessor, RgbImage, TextTokenizer};
 use fwd_models::{Checkpoint, WeightDtype, WeightFile, Weights};
 use fwd_ops::Weight;
 use serde_json::{Map, Value, json};
@@ -77,7 +77,8 @@ pub(crate) fn gguf(folder: &Path) -> Result<Reader> {
 /// `config.json` and `generation_config.json` beside the right weights.
 pub(crate) fn config(folder: &Path) -> Result<Reader> {
     let (mut seeds, mut intact) = (Vec::new(), Vec::new());
-    for set in ["instructblip-tiny", "blip2-tiny"] {
+    for set in ["instructblip-tiny", "blip2-tiny", "llava-tiny", "blip2-opt-tiny", "instructblip-vicuna-tiny"]
+    {
         for name in ["config.json", "generation_config.json"] {
             seeds.push(Seed::copy(&format!("{set}/{name}"), &format!("{SETS}/{set}/{name}"))?);
         }
@@ -96,22 +97,64 @@ fn model(folder: &Path, seeds: Vec<Seed>, intact: &[Seed]) -> Result<Reader> {
     }))
 }
 
-/// `tokenizer.json` of both kinds.
+/// `tokenizer.json` of all kinds, and for BPE the file beside it that names special tokens.
 pub(crate) fn tokenizer(folder: &Path) -> Result<Reader> {
-    const TOKENIZERS: &str = "crates/fwd-data/tests/fixtures/tokenizers";
-    let kinds = ["bert_wordpiece", "t5_unigram"];
-    let copy =
-        |kind| Seed::copy(&format!("{kind}/tokenizer.json"), &format!("{TOKENIZERS}/{kind}/tokenizer.json"));
-    let seeds: Vec<Seed> = kinds.into_iter().map(copy).collect::<Result<_>>()?;
+    const FILE: &str = "tokenizer.json";
+    const FILES: [(&str, &str); 6] = [
+        ("bert_wordpiece", FILE),
+        ("t5_unigram", FILE),
+        ("llama_bpe", FILE),
+        ("llama_bpe", "tokenizer_config.json"),
+        ("opt_bpe", FILE),
+        ("opt_bpe", "tokenizer_config.json"),
+    ];
+    let copy = |(kind, file)| {
+        Seed::copy(
+            &format!("{kind}/{file}"),
+            &format!("crates/fwd-data/tests/fixtures/tokenizers/{kind}/{file}"),
+        )
+    };
+    let seeds: Vec<Seed> = FILES.into_iter().map(copy).collect::<Result<_>>()?;
     let mut folder = Folder::new(folder, &seeds)?;
     Ok(Reader::new(seeds, move |input| {
-        let tokenizer = TextTokenizer::open(&folder.damage(input)?)?;
+        let tokenizer = TextTokenizer::open(&folder.damage(input)?.with_file_name(FILE))?;
         for text in ["What colour is the dog's <image> 2 é?", "", " \u{0}\u{fffd}日本 🙂"] {
             let ids = tokenizer.encode(text)?;
             tokenizer.decode(&ids)?;
+            tokenizer.encode_prompt(&format!("<s>{text}"))?;
         }
         tokenizer.encode_batch(&["one", "one two three"])?;
         tokenizer.decode(&[0, 1, 5, 1000, u32::MAX])?;
+        Ok(())
+    }))
+}
+
+/// The chat template of a model, in each of its files, and the prompts that it writes.
+pub(crate) fn chat_template(folder: &Path) -> Result<Reader> {
+    let cases = Seed::copy("", "crates/fwd-data/tests/fixtures/chat_templates.json")?;
+    let cases: Vec<Value> = serde_json::from_slice(&cases.bytes)?;
+    let names = json!({ "bos_token": "<s>", "eos_token": "</s>" });
+    let mut seeds = Vec::new();
+    // Every template is there with two questions.
+    for (i, case) in cases.iter().step_by(2).enumerate() {
+        let template = &case["template"];
+        let text = template.as_str().context("a template")?;
+        seeds.push(Seed::new(format!("jinja-{i}/chat_template.jinja"), text));
+        seeds.push(Seed::new(format!("jinja-{i}/tokenizer_config.json"), names.to_string()));
+        let json = json!({ "chat_template": template });
+        seeds.push(Seed::new(format!("json-{i}/chat_template.json"), json.to_string()));
+        seeds.push(Seed::new(format!("json-{i}/tokenizer_config.json"), names.to_string()));
+        let mut named = names.clone();
+        named["chat_template"] = json!([{ "name": "default", "template": template }]);
+        seeds.push(Seed::new(format!("named-{i}/tokenizer_config.json"), named.to_string()));
+    }
+    let mut folder = Folder::new(folder, &seeds)?;
+    Ok(Reader::new(seeds, move |input| {
+        let path = folder.damage(input)?;
+        let template = ChatTemplate::open(path.parent().context("a folder")?)?.context("a template")?;
+        // A template may be made for one of the two only.
+        let rendered = [true, false].map(|with_image| template.render("What is it? {{ 1 }}", with_image));
+        rendered.into_iter().find(Result::is_ok).unwrap_or_else(|| template.render("", false))?;
         Ok(())
     }))
 }
@@ -122,6 +165,10 @@ pub(crate) fn processor(folder: &Path) -> Result<Reader> {
     let seeds = vec![
         Seed::copy("a/preprocessor_config.json", from)?,
         Seed::copy("b/preprocessor_config.json", "assets/mini/preprocessor_config.json")?,
+        Seed::copy(
+            "c/preprocessor_config.json",
+            "crates/fwd-data/tests/fixtures/crops/clip/preprocessor_config.json",
+        )?,
     ];
     let mut folder = Folder::new(folder, &seeds)?;
     let image = RgbImage::new(5, 3, vec![77; 45])?;

@@ -4,7 +4,7 @@
 //! subspaces of the same sizes.
 
 use super::session;
-use crate::args::{AnalyzeArgs, Common, ModelArgs};
+use crate::args::{AnalyzeArgs, Common};
 use crate::output;
 use crate::table::{self, cells, mean, percent};
 use crate::terminal::Terminal;
@@ -14,8 +14,8 @@ use fwd_run::analysis::{
     ANALYSIS, AnalysisOptions, EmbeddingAnalysis, FromPretrained, Growth, examine, growth,
 };
 use fwd_run::files::write_json;
-use fwd_run::model::Template;
-use fwd_run::run::{Manifest, RankStage, Rows, RunPaths};
+use fwd_run::model::ModelOptions;
+use fwd_run::run::{Manifest, RankStage, Rows, RunPaths, SavedRun};
 use fwd_run::{RunConfig, Session, SessionOptions};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -33,21 +33,22 @@ pub(super) fn command(args: &AnalyzeArgs, common: &Common) -> Result<ExitCode> {
     );
     ensure!(args.samples > 0, "--samples is 0, must be at least 1");
     let growth = args.run.iter().map(|run| growth(run)).collect::<Result<Vec<_>>>()?;
-    let first = args.run.first().map(|run| Manifest::read(run)).transpose()?;
+    let runs = args.run.iter().map(|run| SavedRun::read(run)).collect::<Result<Vec<_>>>()?;
+    let first = runs.first().map(SavedRun::manifest);
     let place = |given: &Option<PathBuf>, of_run: fn(&Manifest) -> Result<PathBuf>| match given {
         Some(dir) => Ok(Some(dir.clone())),
-        None => first.as_ref().map(of_run).transpose(),
+        None => first.map(of_run).transpose(),
     };
     let (backbone, bench) =
         (place(&args.backbone, Manifest::backbone_dir)?, place(&args.bench, Manifest::bench_dir)?);
-    let of_run =
-        first.as_ref().map(|m| (m.run.config.dtype, m.run.config.template.unwrap_or(Template::Plain)));
-    let ModelArgs { dtype, template } = args.model;
-    let dtype = dtype.or(of_run.map(|(dtype, _)| dtype)).unwrap_or_default();
-    let template = template.or(of_run.map(|(_, template)| template));
+    let ModelOptions { dtype, template } = session::model_options(args.model, runs.first());
+    for run in runs.iter().skip(1) {
+        // Their growth stands beside what is computed here.
+        run.model_options(Some(dtype), template, &Terminal);
+    }
     let options = SessionOptions { backbone, bench, dtype, template, ..session::options() };
     let session = Session::open(&options, &Terminal)?;
-    let of_run = || first.as_ref().map(|m| m.run.config.tasks.clone());
+    let of_run = || first.map(|m| m.run.config.tasks.clone());
     let names = args.tasks.clone().or_else(of_run).unwrap_or_default();
     let mut config = RunConfig::default();
     config.tasks = names;

@@ -1,13 +1,13 @@
 //! `ask`: an image, a question, the answer; or what the language model is given.
 
-use crate::args::{AskArgs, Common, ModelArgs};
-use crate::terminal::Terminal;
+use super::session;
+use crate::args::{AskArgs, Common};
 use crate::{output, progress};
 use anyhow::{Context, Result, ensure};
 use fwd_data::{Alpha, ImageLimits, Orientation, RgbImage};
 use fwd_prompt::PromptPool;
 use fwd_run::assets;
-use fwd_run::model::{Backbone, ModelOptions, ShownPrompt};
+use fwd_run::model::{Backbone, ShownPrompt};
 use fwd_run::run::SavedRun;
 use serde::Serialize;
 use std::path::Path;
@@ -48,11 +48,7 @@ pub(super) fn command(args: &AskArgs, common: &Common) -> Result<ExitCode> {
         (None, Some(run)) => run.manifest().backbone_dir()?,
         (None, None) => assets::backbone()?,
     };
-    let ModelArgs { dtype, template } = args.model;
-    let options = match &run {
-        Some(run) => run.model_options(dtype, template, &Terminal),
-        None => ModelOptions { dtype: dtype.unwrap_or_default(), template },
-    };
+    let options = session::model_options(args.model, run.as_ref());
     let backbone = Backbone::open(&dir, options, &args.device.open()?)?;
     for remark in &backbone.remarks {
         progress::note(remark);

@@ -9,7 +9,6 @@ use crate::args::{Common, DemoArgs};
 use crate::terminal::Terminal;
 use crate::{output, progress, table};
 use anyhow::{Result, ensure};
-use fwd_run::model::Template;
 use fwd_run::run::{Manifest, RunMetrics, RunPaths, train};
 use fwd_run::{Method, RunConfig, Session, SessionOptions};
 use std::path::{Path, PathBuf};
@@ -60,7 +59,7 @@ pub(super) fn command(args: &DemoArgs, common: &Common) -> Result<ExitCode> {
                 && run.config.training == config.training
                 && run.config.device == args.device
                 && run.config.dtype == session.backbone.dtype
-                && run.config.template.unwrap_or(Template::Plain) == session.backbone.template()
+                && run.config.template.unwrap_or_default() == session.backbone.template()
                 && run.backbone_hash == session.backbone.hash
                 && run.data_hash == session.bench.hash().to_string();
             ensure!(

@@ -4,15 +4,15 @@ use crate::args::{Common, ReportArgs};
 use crate::{output, progress, report};
 use anyhow::{Result, bail, ensure};
 use fwd_run::analysis::{ANALYSIS, EmbeddingAnalysis};
-use fwd_run::comparison::{Comparison, UnfinishedRun};
+use fwd_run::comparison::{Comparison, FinishedRun, UnfinishedRun};
 use fwd_run::files::read_json;
-use fwd_run::run::{Manifest, RunPaths};
+use fwd_run::run::{Identity, Manifest, RunPaths};
 use std::process::ExitCode;
 
 /// The command `report`.
 ///
 /// # Errors
-/// Runs that cannot be compared (see [`Comparison::read`]); an analysis of another model or benchmark; a folder that holds something
+/// Runs that cannot be compared (see [`Comparison::read`]); an analysis of another model or benchmark, dtype or template; a folder that holds something
 /// else or cannot be written.
 pub(super) fn command(args: &ReportArgs, common: &Common) -> Result<ExitCode> {
     let (path, figures) = match unfinished(args)? {
@@ -66,12 +66,20 @@ fn read_analysis(args: &ReportArgs, comparison: &Comparison) -> Result<Option<Em
     let beside = || args.runs.first()?.parent().map(|dir| dir.join(ANALYSIS)).filter(|path| path.is_file());
     let Some(path) = args.analysis.clone().or_else(beside) else { return Ok(None) };
     let analysis: EmbeddingAnalysis = read_json(&path)?;
-    let run = &comparison.first()?.manifest.run;
-    let is_same = analysis.backbone_hash == run.backbone_hash && analysis.data_hash == run.data_hash;
+    let is_of = |run: &FinishedRun| {
+        let Identity { config, data_hash, backbone_hash, .. } = &run.manifest.run;
+        analysis.backbone_hash == *backbone_hash
+            && analysis.data_hash == *data_hash
+            && analysis.dtype == config.dtype
+            && analysis.template == config.template.unwrap_or_default()
+    };
     ensure!(
-        is_same,
-        "{} is of another model or benchmark than the runs; name the right one with --analysis",
-        path.display()
+        comparison.groups.iter().flat_map(|group| &group.runs).any(is_of),
+        "{} is of another model or benchmark than the runs, or of another dtype or template (`{}`, `{}`); name the right one with \
+         --analysis",
+        path.display(),
+        analysis.dtype,
+        analysis.template
     );
     Ok(Some(analysis))
 }

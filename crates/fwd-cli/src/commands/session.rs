@@ -4,6 +4,7 @@ use crate::args::{ModelArgs, Places};
 use crate::terminal::Terminal;
 use anyhow::Result;
 use fwd_data::task::OnBad;
+use fwd_run::model::ModelOptions;
 use fwd_run::run::{Reopening, SavedRun};
 use fwd_run::{DeviceKind, Session, SessionOptions};
 
@@ -24,6 +25,15 @@ pub(super) fn of_run(run: &SavedRun, places: &Places, device: DeviceKind) -> Res
     let places =
         Reopening { backbone: places.backbone.clone(), bench: places.bench.clone(), device, dtype, template };
     run.session(&places, &Terminal)
+}
+
+/// What a model is opened with: what flags say, else as the run did, else the default.
+pub(super) fn model_options(args: ModelArgs, run: Option<&SavedRun>) -> ModelOptions {
+    let ModelArgs { dtype, template } = args;
+    match run {
+        Some(run) => run.model_options(dtype, template, &Terminal),
+        None => ModelOptions { dtype: dtype.unwrap_or_default(), template },
+    }
 }
 
 /// What the flag `--skip-bad` asks for.

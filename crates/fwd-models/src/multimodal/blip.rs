@@ -41,6 +41,7 @@ impl ModelConfig {
         Reading {
             bridge_reads_instruction,
             // The Q-Former of BLIP-2 reads no instruction.
+            bridge_vocab_size: bridge_reads_instruction.then_some(self.qformer.vocab_size),
             max_bridge_tokens: bridge_reads_instruction.then_some(self.qformer.max_position_embeddings),
             // T5 has relative positions; the others have positions for image and text.
             max_instruction_tokens: self.text.max_tokens().map(|n| n.saturating_sub(self.num_query_tokens)),
@@ -258,7 +259,7 @@ impl MultimodalModel for Blip {
     }
 
     fn bridge_vocab_size(&self) -> Option<usize> {
-        self.bridge_reads_instruction().then_some(self.config.qformer.vocab_size)
+        self.config.reading().bridge_vocab_size
     }
 
     fn image_token(&self) -> Option<u32> {

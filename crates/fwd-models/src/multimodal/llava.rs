@@ -64,6 +64,7 @@ impl LlavaConfig {
         let max_instruction_tokens = self.text.max_tokens().map(|n| n.saturating_sub(self.n_visual_tokens()));
         Reading {
             bridge_reads_instruction: false,
+            bridge_vocab_size: None,
             max_bridge_tokens: None,
             max_instruction_tokens,
             is_encoder_decoder: matches!(self.text, TextConfig::T5(_)),

@@ -49,6 +49,8 @@ impl PromptPlace {
 pub struct Reading {
     /// As [`MultimodalModel::bridge_reads_instruction`].
     pub bridge_reads_instruction: bool,
+    /// As [`MultimodalModel::bridge_vocab_size`].
+    pub bridge_vocab_size: Option<usize>,
     /// As [`MultimodalModel::max_bridge_tokens`].
     pub max_bridge_tokens: Option<usize>,
     /// As [`MultimodalModel::max_instruction_tokens`].
@@ -68,6 +70,7 @@ impl Reading {
     pub fn of(model: &dyn MultimodalModel) -> Self {
         Self {
             bridge_reads_instruction: model.bridge_reads_instruction(),
+            bridge_vocab_size: model.bridge_vocab_size(),
             max_bridge_tokens: model.max_bridge_tokens(),
             max_instruction_tokens: model.max_instruction_tokens(),
             is_encoder_decoder: model.language().is_encoder_decoder(),

@@ -1,7 +1,9 @@
 //! What an analysis finds: the layout of `analysis.json`. Shares and overlaps lie in [0, 1], angles are in degrees.
 
 use crate::method::Method;
+use crate::model::Template;
 use crate::run::RankStage;
+use fwd_models::WeightDtype;
 use fwd_prompt::analysis::{Analysis, Modality, Pair, Spectrum};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +17,12 @@ pub struct EmbeddingAnalysis {
     pub backbone: String,
     /// Of the model's files.
     pub backbone_hash: String,
+    /// How its matrices were kept in memory.
+    #[serde(default)]
+    pub dtype: WeightDtype,
+    /// How the prompts were written.
+    #[serde(default)]
+    pub template: Template,
     /// Of the benchmark that the tasks are of.
     pub data_hash: String,
     /// d: the width of an embedding.

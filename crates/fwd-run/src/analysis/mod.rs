@@ -81,6 +81,8 @@ pub fn examine(
     Ok(EmbeddingAnalysis {
         backbone: session.backbone.dir.display().to_string(),
         backbone_hash: session.backbone.hash.clone(),
+        dtype: session.backbone.dtype,
+        template: session.backbone.template(),
         data_hash: session.bench.hash().to_string(),
         dim: model.prompt_dims().model,
         tasks: sizes,

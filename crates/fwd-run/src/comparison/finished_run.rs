@@ -1,6 +1,7 @@
 //! A finished run, read from its directory.
 
 use crate::method::Method;
+use crate::model::Template;
 use crate::run::{Manifest, RunMetrics, RunPaths, Timing};
 use anyhow::{Result, ensure};
 use fwd_continual::ScoreMatrix;
@@ -63,6 +64,8 @@ impl FinishedRun {
         let config = serde_json::to_value(&self.manifest.run.config)?;
         let mut out = BTreeMap::new();
         flatten("", &config, &mut out);
+        // A manifest leaves it out of plain prompts.
+        out.entry("template".to_owned()).or_insert_with(|| Template::Plain.to_string());
         let is_read = |key: &str| {
             let section = key.split('.').next().unwrap_or_default();
             match section {

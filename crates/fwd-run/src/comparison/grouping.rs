@@ -165,24 +165,29 @@ struct Key {
     settings: BTreeMap<String, String>,
 }
 
-/// Keys of the configuration that groups do not share, with their values.
+/// Keys of the configuration that groups do not share, with their values; `none` where a group lacks what another of its method has.
 fn differing(keys: &[&Key]) -> Vec<(String, Vec<String>)> {
-    let mut values: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for (name, value) in keys.iter().flat_map(|key| &key.settings) {
-        values.entry(name).or_default().insert(value);
-    }
-    let several = values.into_iter().filter(|(_, values)| values.len() > 1);
-    several.map(|(name, values)| (name.to_owned(), values.into_iter().map(str::to_owned).collect())).collect()
+    let names: BTreeSet<&String> = keys.iter().flat_map(|key| key.settings.keys()).collect();
+    let differs = |name: &String| {
+        // The keys of one method are no keys of another.
+        let reads = |method| keys.iter().any(|key| key.method == method && key.settings.contains_key(name));
+        let readers = keys.iter().filter(|key| reads(key.method));
+        let values: BTreeSet<&str> = readers.map(|key| value(key, name)).collect();
+        (values.len() > 1).then(|| (name.clone(), values.into_iter().map(str::to_owned).collect()))
+    };
+    names.into_iter().filter_map(differs).collect()
+}
+
+/// What a group has under a key of the configuration.
+fn value<'a>(key: &'a Key, name: &str) -> &'a str {
+    key.settings.get(name).map_or("none", String::as_str)
 }
 
 /// What tells a group from the others of its method.
 fn variant(key: &Key, keys: &[&Key], n_orders: usize) -> String {
     let same: Vec<&Key> = keys.iter().copied().filter(|other| other.method == key.method).collect();
     let order = (n_orders > 1).then(|| format!("order {}", key.order + 1));
-    let settings = differing(&same).into_iter().map(|(name, _)| {
-        let value = key.settings.get(&name).map_or("none", String::as_str);
-        format!("{name} {value}")
-    });
+    let settings = differing(&same).into_iter().map(|(name, _)| format!("{name} {}", value(key, &name)));
     order.into_iter().chain(settings).collect::<Vec<_>>().join(", ")
 }
 
@@ -249,5 +254,16 @@ mod tests {
         let differ = differing(&keys);
         assert_eq!(differ[0], ("eval_batch".to_owned(), vec!["16".to_owned(), "32".to_owned()]));
         assert_eq!(differ[1].0, "pool.prompt_len");
+    }
+
+    #[test]
+    fn a_key_that_one_group_of_a_method_lacks_tells_it_from_the_others() {
+        let keys = [key(Method::Fwd, 0, &[("x", "1")]), key(Method::Fwd, 0, &[]), key(Method::L2p, 0, &[])];
+        let keys: Vec<&Key> = keys.iter().collect();
+        let variants: Vec<String> = keys.iter().map(|key| variant(key, &keys, 1)).collect();
+        assert_eq!(variants, ["x 1", "x none", ""]);
+        assert_eq!(differing(&keys), [("x".to_owned(), vec!["1".to_owned(), "none".to_owned()])]);
+        // What only one method reads does not differ.
+        assert!(differing(&[keys[0], keys[2]]).is_empty());
     }
 }

@@ -48,8 +48,8 @@ pub struct RunConfig {
     pub device: DeviceKind,
     /// How the model's matrices are kept in memory.
     pub dtype: WeightDtype,
-    /// How prompts are written; none: as it suits the model ([`ModelOptions`](crate::model::ModelOptions)). A run's manifest has `chat` or
-    /// nothing, which is `plain`.
+    /// How prompts are written; none: as it suits the model ([`ModelOptions`](crate::model::ModelOptions)). A run's manifest says
+    /// `chat`, or leaves the key out, which means `plain`.
     #[serde(skip_serializing_if = "is_plain")]
     pub template: Option<Template>,
     /// Whether records that cannot be used are left out, instead of refused.

@@ -5,6 +5,7 @@
 
 use super::Model;
 use super::reader::{Reader, Template, TextFormat, end_of_answer};
+use super::tokenizers::processor_of;
 use crate::choice::Choice;
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
@@ -81,11 +82,8 @@ impl Backbone {
         let ModelOptions { dtype, template } = options;
         let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
         let model = fwd_models::load(&dir, dtype, device)?;
-        let mut processor = Processor::open(&dir)?;
-        processor.text = processor.text.for_model(model.language().vocab_size(), model.image_token());
-        if let (Some(tokenizer), Some(vocab_size)) = (processor.qformer.take(), model.bridge_vocab_size()) {
-            processor.qformer = Some(tokenizer.for_model(vocab_size, None));
-        }
+        let reading = Reading::of(&*model);
+        let processor = processor_of(&dir, &reading)?;
         let (side, image) = (model.image_size(), &processor.image);
         ensure!(
             (image.height, image.width) == (side, side),
@@ -94,17 +92,8 @@ impl Backbone {
             image.height,
             image.width
         );
-        if model.bridge_reads_instruction() {
-            let missing = dir.join("qformer_tokenizer/tokenizer.json");
-            ensure!(
-                processor.qformer.is_some(),
-                "{}: InstructBLIP needs it; if there is a vocab.txt, `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)` \
-                 of transformers makes it",
-                missing.display()
-            );
-        }
         let eos = end_of_answer(&processor.text, model.special_tokens());
-        let format = TextFormat::open(&dir, template, Reading::of(&*model), eos)?;
+        let format = TextFormat::open(&dir, template, reading, eos)?;
         let (hash, n_parameters) = examine(&dir, &files_of(&dir)?)?;
         let remarks = remarks(&dir)?;
         Ok(Self { model, processor, dir, hash, n_parameters, remarks, dtype, format })
@@ -132,7 +121,7 @@ impl Backbone {
     /// One at a time, so that the result does not depend, in its last bits, on what else is computed.
     ///
     /// # Errors
-    /// An instruction of more tokens than [`Self::max_instruction_tokens`]; those of the tokenizers and of the model.
+    /// An instruction of more tokens than [`Reader::max_instruction_tokens`]; those of the tokenizers and of the model.
     pub fn features(
         &self,
         image: &[u8],

@@ -1,9 +1,12 @@
 //! The frozen pass: what the model computes for each sample before any prompt is involved, kept on disk.
 //!
 //! A file holds one sample. Its name is the SHA-256 of the model's hash, the image's content hash, the instruction, the kind of
-//! device, the layout, and where they are not f32 and plain, the type of the weights and the template; so a file can be missing but never out of date. Layout, little endian: magic `FWDFEAT3`, CRC-32 of what follows, in u32 the number n of
-//! segments and for each its kind and its length, the lengths of both queries, then all these vectors in f32. A file that was cut
-//! short or damaged is computed anew.
+//! device, the layout, and where they are not f32 and plain, the type of the weights and the template. So a file can be missing but
+//! never out of date, except after a change of a large weight file that the model's hash does not notice
+//! ([`Backbone::hash`]; docs/reliability.md lists these changes).
+//!
+//! Layout, little endian: magic `FWDFEAT3`, CRC-32 of what follows, in u32 the number n of segments and for each its kind and its
+//! length, the lengths of both queries, then all these vectors in f32. A file that was cut short or damaged is computed anew.
 
 use super::backbone::{Backbone, hex};
 use crate::device::DeviceKind;

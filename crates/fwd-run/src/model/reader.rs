@@ -19,13 +19,14 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
 
-/// How the prompt of an instruction is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How the prompt of an instruction is written; the default is what files mean that were written before there were templates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Template {
     /// As the chat template of the model's directory writes it.
     Chat,
     /// The instruction itself, behind the image.
+    #[default]
     Plain,
 }
 
@@ -145,7 +146,13 @@ impl Reader<'_> {
         match &self.format.template {
             Some(template) => Ok(template.render(&question, has_image)?),
             None if has_image => {
-                let image = tokenizer.image_token().context("the tokenizer has no token for an image")?;
+                let image = tokenizer.image_token().with_context(|| {
+                    let id = self.format.reading.image_token.unwrap_or_default();
+                    format!(
+                        "{}: it has no token with the id {id}, which stands for the image in config.json; is this the model's tokenizer?",
+                        tokenizer.origin()
+                    )
+                })?;
                 Ok(format!("{image}\n{question}"))
             }
             None => Ok(question),
@@ -176,10 +183,21 @@ impl Reader<'_> {
         let n_images = ids.iter().filter(|&&id| Some(id) == format.reading.image_token).count();
         let wanted = usize::from(format.reading.has_images_in_text);
         if n_images != wanted {
-            let origin = format.template.as_ref().map(|template| template.path().display().to_string());
+            let (origin, what_to_do) = match &format.template {
+                Some(template) => (
+                    template.path().display().to_string(),
+                    "use --template plain, or correct the template".to_owned(),
+                ),
+                None => (
+                    tokenizer.origin().to_owned(),
+                    format!(
+                        "the token with the id {}, which stands for the image in config.json, must be among its added_tokens",
+                        format.reading.image_token.unwrap_or_default()
+                    ),
+                ),
+            };
             anyhow::bail!(
-                "{}: the prompt has {n_images} images instead of {wanted}; use --template plain, or correct the template: {}",
-                origin.unwrap_or_else(|| "tokenizer.json".to_owned()),
+                "{origin}: the prompt has {n_images} images instead of {wanted}; {what_to_do}: {}",
                 fwd_data::excerpt(&prompt)
             );
         }

@@ -95,12 +95,13 @@ impl SavedRun {
         observer: &dyn Observer,
     ) -> ModelOptions {
         let config = &self.manifest.run.config;
-        let of_run = (config.dtype, config.template.unwrap_or(Template::Plain));
+        let of_run = (config.dtype, config.template.unwrap_or_default());
         let now = (dtype.unwrap_or(of_run.0), template.unwrap_or(of_run.1));
         let differs = |what: &str, of_run: &str, now: &str| {
             if of_run != now {
                 observer.note(&format!(
-                    "the run learnt with {what} `{of_run}`, the model is opened with `{now}`: its features and answers differ from those of the run"
+                    "{}: the run learnt with {what} `{of_run}`, the model is opened with `{now}`: its features and answers differ from those of the run",
+                    self.dir().display()
                 ));
             }
         };
