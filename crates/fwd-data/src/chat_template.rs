@@ -143,8 +143,9 @@ fn without_generation_blocks(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else { break };
-        let (tag, inside) = (start + length + 2, &rest[start + 2..start + length]);
+        let inside = &rest[start + 2..];
+        let Some(length) = inside.find("%}") else { break };
+        let (tag, inside) = (start + 2 + length + 2, &inside[..length]);
         let bare = |c: char| c == '-' || c == '+' || c.is_whitespace();
         out.push_str(&rest[..start + 2]);
         match inside.trim_matches(bare) {
