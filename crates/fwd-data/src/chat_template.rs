@@ -6,6 +6,7 @@
 //! depend on the day on which it is made.
 
 use crate::error::{DataError, Result};
+use crate::fence;
 use crate::special_tokens::{SpecialNames, object};
 use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, context};
@@ -52,8 +53,9 @@ impl ChatTemplate {
             Err(Error::new(ErrorKind::InvalidOperation, what))
         });
         environment.add_function("strftime_now", strftime);
-        let added = environment.add_template_owned(NAME, without_generation_blocks(&source));
-        added.map_err(|error| fail(&path, &error))?;
+        let source = without_generation_blocks(&source);
+        let added = fence::caught(move || environment.add_template_owned(NAME, source).map(|()| environment));
+        let environment = guarded(&path, added)?;
         Ok(Self { path, environment: Arc::new(environment), names })
     }
 
@@ -88,8 +90,20 @@ impl ChatTemplate {
             unk_token => name(unk),
             pad_token => name(pad),
         };
-        let template = self.environment.get_template(NAME).map_err(|error| fail(&self.path, &error))?;
-        template.render(context).map_err(|error| fail(&self.path, &error))
+        let render = || self.environment.get_template(NAME)?.render(context);
+        guarded(&self.path, fence::caught(render))
+    }
+}
+
+/// What the template engine gave, its error, or the message of its panic: lines of more than 65,535 characters overflow its counter of
+/// columns.
+fn guarded<T>(path: &Path, outcome: std::result::Result<std::result::Result<T, Error>, String>) -> Result<T> {
+    match outcome {
+        Ok(outcome) => outcome.map_err(|error| fail(path, &error)),
+        Err(panic) => {
+            let what = format!("the chat template cannot be read: {panic}");
+            Err(DataError::Config { path: path.into(), what })
+        }
     }
 }
 
@@ -259,6 +273,12 @@ mod tests {
         ] {
             let error = error(source);
             assert!(parts.iter().all(|part| error.contains(part)), "{source}: {error}");
+        }
+        // The engine counts columns in 16 bits, and panics where overflows are checked.
+        let long = format!("{{{{ {} }}}}", "x".repeat(70_000));
+        match template(&long).and_then(|template| template.render("a", false)) {
+            Ok(text) => assert_eq!(text, ""),
+            Err(error) => assert!(error.to_string().contains("the chat template cannot be read"), "{error}"),
         }
     }
 
