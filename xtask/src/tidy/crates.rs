@@ -4,8 +4,9 @@ use crate::workspace::Crate;
 use std::path::Path;
 
 /// The crates of the workspace in layers, the lowest first. A crate may depend on those of lower layers only.
-const LAYERS: [&[&str]; 6] = [
-    &["fwd-files", "fwd-linalg", "fwd-kernels"],
+const LAYERS: [&[&str]; 7] = [
+    &["fwd-files", "fwd-simd", "fwd-kernels"],
+    &["fwd-linalg"],
     &["fwd-ops", "fwd-eval", "fwd-continual"],
     &["fwd-prompt", "fwd-data"],
     &["fwd-models"],

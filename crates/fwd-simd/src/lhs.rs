@@ -1,0 +1,79 @@
+//! Activations, packed for one product.
+
+use crate::buffer::Buffer;
+use crate::element::Element;
+use crate::kernel::Kernel;
+use crate::level::Cpu;
+use faer::MatRef;
+
+/// The left factor `x (m, depth)` of a product, in the order in which the kernel of its level reads it.
+///
+/// Rows are cut into blocks of about equal height, at most what the kernel takes; of a block, all rows of a step follow each other.
+#[derive(Debug)]
+pub struct Lhs<T: Element> {
+    pub(crate) kernel: Kernel<T>,
+    pub(crate) n_rows: usize,
+    pub(crate) depth: usize,
+    /// Rows of all blocks but the last ones, which have one less if they are at `n_tall` or later.
+    pub(crate) tallest: usize,
+    pub(crate) n_tall: usize,
+    pub(crate) data: Buffer<T>,
+}
+
+impl<T: Element> Lhs<T> {
+    /// Packs `alpha·x` for products at a level, in working memory of the thread.
+    pub fn pack(cpu: Cpu, x: MatRef<'_, f32>, alpha: f32) -> Self {
+        let kernel = T::kernel(cpu);
+        let (n_rows, depth) = (x.nrows(), x.ncols());
+        let n_blocks = n_rows.div_ceil(kernel.max_rows).max(1);
+        let tallest = n_rows.div_ceil(n_blocks);
+        let n_tall = n_rows - (tallest.max(1) - 1) * n_blocks;
+        let n_elements = T::steps(depth) * T::DEPTH * n_rows;
+        let per_step = size_of::<T::Step>() / size_of::<T>();
+        let mut data = Buffer::new(n_elements.div_ceil(per_step));
+        let mut lhs = Self { kernel, n_rows, depth, tallest, n_tall, data: Buffer::new(0) };
+        let elements = data.elements_mut();
+        for (first, n) in lhs.blocks() {
+            let at = first * T::steps(depth) * T::DEPTH;
+            (kernel.pack_rows)(
+                x.subrows(first, n),
+                alpha,
+                &mut elements[at..][..n * T::steps(depth) * T::DEPTH],
+            );
+        }
+        lhs.data = data;
+        lhs
+    }
+
+    /// Rows.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// Columns.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// First row and height of every block.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<T> {
+        let (tallest, n_tall, n_rows) = (self.tallest, self.n_tall, self.n_rows);
+        let mut first = 0;
+        (0..).map_while(move |i| {
+            let n = if i < n_tall { tallest } else { tallest.saturating_sub(1) };
+            let block = (first < n_rows).then_some((first, n));
+            first += n;
+            block
+        })
+    }
+}
+
+impl<T: Element> Lhs<T> {
+    /// The packed elements.
+    #[allow(unsafe_code)]
+    pub(crate) fn elements(&self) -> &[T] {
+        let n = self.data.len() * size_of::<T::Step>() / size_of::<T>();
+        // SAFETY: a step is an array of elements without padding, and its alignment is larger than that of an element.
+        unsafe { std::slice::from_raw_parts(self.data.as_ptr().cast(), n) }
+    }
+}

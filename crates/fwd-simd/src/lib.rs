@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+// The kernels are made of vector instructions and of pointers into packed operands; everything else here is safe code.
+#![deny(unsafe_code)]
+
+mod buffer;
+mod dense;
+mod element;
+mod kernel;
+mod level;
+mod lhs;
+mod panels;
+
+pub use dense::gemm;
+pub use element::{Element, PANEL, Step};
+pub use kernel::multiply;
+pub use level::{Cpu, Level, LevelError, vectorize};
+pub use lhs::Lhs;
+pub use panels::{Panels, pack_panel};
