@@ -8,6 +8,7 @@ use faer::MatRef;
 pub(super) fn kernel<T: Element>() -> Kernel<T> {
     Kernel {
         max_rows: 4,
+        max_steps: 512,
         pack_rows: pack_rows::<T>,
         pack_panel: pack_panel::<T>,
         turn: turn::<T>,
