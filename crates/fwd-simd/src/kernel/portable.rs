@@ -75,6 +75,9 @@ impl Vector for Quad {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(_: *const f32) {}
+
+    #[inline(always)]
     unsafe fn transpose(rows: impl Fn(usize) -> Self, mut column: impl FnMut(usize, Self)) {
         let rows: [Self; 4] = std::array::from_fn(rows);
         for j in 0..4 {
@@ -87,6 +90,7 @@ impl Vector for Quad {
 pub(super) fn kernel<T: Element>() -> Kernel<T> {
     Kernel {
         max_rows: 4,
+        max_steps: 512,
         pack_rows: any_pack_rows::<T>,
         pack_panel: any_pack_panel::<T>,
         turn: any_turn::<T>,
