@@ -1,4 +1,5 @@
 //! Decoding of rows, and dot products of stored rows with few rows of activations.
+#![allow(clippy::needless_range_loop)] // Counted loops over arrays become vector instructions.
 
 use super::isa::{Floats, FloatsWork, Int8, Int8Work, run_floats, run_int8};
 use super::layout::{Block, IntegerBlock, for_format, for_integer_format};

@@ -1,4 +1,5 @@
 //! Activations in 8 bits.
+#![allow(clippy::needless_range_loop)] // Counted loops over arrays become vector instructions.
 
 use super::GROUP;
 use crate::level::vectorize;

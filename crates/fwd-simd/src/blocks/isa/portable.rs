@@ -1,4 +1,5 @@
 //! Plain loops over arrays, for every processor.
+#![allow(clippy::needless_range_loop)] // Counted loops over arrays become vector instructions.
 
 use super::super::GROUP;
 use super::super::rounded::Group;
@@ -110,7 +111,8 @@ impl Floats for Portable {
         for lane in 0..LANES {
             let half = |at: usize| q[at] * x[at] + q[at + LANES] * x[at + LANES];
             let (low, high) = (half(lane), half(lane + 2 * LANES));
-            sums[lane] += if halves_differ { low * scale[0] + high * scale[1] } else { (low + high) * scale[0] };
+            sums[lane] +=
+                if halves_differ { low * scale[0] + high * scale[1] } else { (low + high) * scale[0] };
         }
         sums
     }

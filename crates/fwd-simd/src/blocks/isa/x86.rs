@@ -1,6 +1,7 @@
 //! AVX2, AVX-512, and AVX-512 with dot products of bytes (VNNI).
 //!
 //! Bytes are unpacked in 256-bit registers at all of these levels: 32 codes fill one.
+#![allow(clippy::needless_range_loop)] // Counted loops over arrays become vector instructions.
 #![allow(unsafe_code)]
 
 use super::super::GROUP;
@@ -94,12 +95,8 @@ impl<L: Copy> Codes for X86<L> {
     fn fifth_bits(self, bits: &[u8; 4]) -> __m256i {
         // SAFETY: see above.
         unsafe {
-            let byte_of = _mm256_setr_epi64x(
-                0,
-                0x0101_0101_0101_0101,
-                0x0202_0202_0202_0202,
-                0x0303_0303_0303_0303,
-            );
+            let byte_of =
+                _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
             let bit_of = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
             let spread = _mm256_shuffle_epi8(_mm256_set1_epi32(i32::from_le_bytes(*bits)), byte_of);
             let is_set = _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit_of), bit_of);
@@ -269,9 +266,7 @@ impl Floats for X86<Avx2> {
     #[inline(always)]
     fn f16s(self, bytes: &[u8; 2 * GROUP]) -> [__m256; 4] {
         // SAFETY: see above.
-        unsafe {
-            [0, 16, 32, 48].map(|at| _mm256_cvtph_ps(_mm_loadu_si128(bytes.as_ptr().add(at).cast())))
-        }
+        unsafe { [0, 16, 32, 48].map(|at| _mm256_cvtph_ps(_mm_loadu_si128(bytes.as_ptr().add(at).cast()))) }
     }
 
     #[inline(always)]
@@ -357,8 +352,7 @@ unsafe fn add_scaled(sums: __m256, dots: __m256i, scale: [f32; 2], halves_differ
     // SAFETY: the caller's.
     unsafe {
         let low = _mm256_set1_ps(scale[0]);
-        let scale =
-            if halves_differ { _mm256_blend_ps::<0xf0>(low, _mm256_set1_ps(scale[1])) } else { low };
+        let scale = if halves_differ { _mm256_blend_ps::<0xf0>(low, _mm256_set1_ps(scale[1])) } else { low };
         _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), scale, sums)
     }
 }
