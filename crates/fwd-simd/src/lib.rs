@@ -9,6 +9,7 @@ mod kernel;
 mod level;
 mod lhs;
 mod panels;
+mod team;
 
 pub use dense::gemm;
 pub use element::{Element, PANEL, Step};
@@ -16,3 +17,4 @@ pub use kernel::multiply;
 pub use level::{Cpu, Level, LevelError, vectorize};
 pub use lhs::Lhs;
 pub use panels::{Panels, pack_panel};
+pub use team::{fork, fork_chunks, fork_columns, members};
