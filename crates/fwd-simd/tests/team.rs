@@ -74,7 +74,8 @@ fn a_panic_comes_out_after_all_shares_have_ended() {
 fn columns_and_chunks_are_shared_out_whole() {
     let mut rng = StdRng::seed_from_u64(2);
     for _ in 0..200 {
-        let (rows, columns, unit) = (rng.random_range(0..4), rng.random_range(0..100), rng.random_range(1..40));
+        let (rows, columns, unit) =
+            (rng.random_range(0..4), rng.random_range(0..100), rng.random_range(1..40));
         let mut values = vec![0usize; rows * columns];
         let y = faer::MatMut::from_row_major_slice_mut(&mut values, rows, columns);
         fork_columns(y, unit, 8, |first, mut part| {
