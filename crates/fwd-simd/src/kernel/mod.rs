@@ -1,12 +1,19 @@
 //! The innermost loops: a block of rows times a panel.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod bf16;
+mod f32;
 mod portable;
+mod vector;
 
 use crate::element::sealed::Kernels;
 use crate::element::{Element, PANEL};
-use crate::level::Cpu;
+use crate::level::{Cpu, Level};
 use crate::lhs::Lhs;
+pub(crate) use f32::{Dense, Tile};
 use faer::{Accum, MatMut, MatRef};
 
 /// How an element type is multiplied at a level. The functions may be called where the processor has the level, which a [`Cpu`] proves.
@@ -49,9 +56,26 @@ pub(crate) struct Block<'a, T: Element> {
     pub(crate) accumulate: bool,
 }
 
-impl Kernels for f32 {
-    fn kernel(_: Cpu) -> Kernel<Self> {
-        portable::kernel()
+impl Kernels for ::core::primitive::f32 {
+    fn kernel(cpu: Cpu) -> Kernel<Self> {
+        match cpu.level() {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 | Level::Bf16 | Level::Amx => avx512::KERNEL,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => avx2::KERNEL,
+            _ => portable::KERNEL,
+        }
+    }
+}
+
+/// How a level multiplies f32 in place.
+pub(crate) fn dense(cpu: Cpu) -> &'static Dense {
+    match cpu.level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 | Level::Bf16 | Level::Amx => &avx512::DENSE,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => &avx2::DENSE,
+        _ => &portable::DENSE,
     }
 }
 
@@ -59,6 +83,13 @@ impl Kernels for half::bf16 {
     fn kernel(cpu: Cpu) -> Kernel<Self> {
         bf16::kernel(cpu)
     }
+}
+
+/// First row and height of blocks of about equal height, at most `max_rows`.
+pub(crate) fn blocks(n_rows: usize, max_rows: usize) -> impl Iterator<Item = (usize, usize)> {
+    let n_blocks = n_rows.div_ceil(max_rows);
+    let (short, n_tall) = if n_blocks == 0 { (0, 0) } else { (n_rows / n_blocks, n_rows % n_blocks) };
+    (0..n_blocks).map(move |i| (i * short + i.min(n_tall), short + usize::from(i < n_tall)))
 }
 
 /// Steps that are taken at once: a part of a panel that stays in the second-level cache with the rows of all blocks.
