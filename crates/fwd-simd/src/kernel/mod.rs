@@ -1,13 +1,19 @@
 //! The innermost loops: a block of rows times a panel.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod bf16;
+#[cfg(target_arch = "x86_64")]
+mod dot;
 mod f32;
 mod portable;
 mod vector;
+#[cfg(target_arch = "x86_64")]
+mod widened;
 
 use crate::element::sealed::Kernels;
 use crate::element::{Element, PANEL};
@@ -21,6 +27,8 @@ use faer::{Accum, MatMut, MatRef};
 pub struct Kernel<T: Element> {
     /// Rows of the tallest block.
     pub(crate) max_rows: usize,
+    /// Steps that are taken at once, whole tiles: a part of a panel that stays in the second-level cache with the rows of a block.
+    pub(crate) max_steps: usize,
     /// Packs the rows of a block, times alpha, into `rows · T::steps(depth) · DEPTH` elements of arbitrary content.
     pub(crate) pack_rows: unsafe fn(MatRef<'_, f32>, f32, &mut [T]),
     /// Packs up to [`PANEL`] rows as a panel of `T::steps(depth)` steps of arbitrary content; what is missing becomes zero.
@@ -92,15 +100,12 @@ pub(crate) fn blocks(n_rows: usize, max_rows: usize) -> impl Iterator<Item = (us
     (0..n_blocks).map(move |i| (i * short + i.min(n_tall), short + usize::from(i < n_tall)))
 }
 
-/// Steps that are taken at once: a part of a panel that stays in the second-level cache with the rows of all blocks.
-const STEPS: usize = 512;
-
 /// `y = x·panel`, or `y += …`: the product of packed rows with the steps of a panel that starts at depth `from` of the rows.
 ///
 /// The columns of `y` are those of the panel that are wanted; they must lie side by side in memory.
 ///
 /// # Panics
-/// If the panel reaches beyond the depth of the rows, starts within a tile, or `y` does not fit.
+/// If the panel reaches beyond the depth of the rows, starts or ends within a tile, or `y` does not fit.
 #[allow(unsafe_code)]
 pub fn multiply<T: Element>(
     cpu: Cpu,
@@ -114,7 +119,11 @@ pub fn multiply<T: Element>(
     let all = T::steps(x.depth);
     let first = from / T::DEPTH;
     assert!(
-        from.is_multiple_of(T::steps(1) * T::DEPTH) && first + panel.len() <= all,
+        from.is_multiple_of(T::steps(1) * T::DEPTH) && panel.len().is_multiple_of(T::steps(1)),
+        "a panel of whole tiles"
+    );
+    assert!(
+        first <= all && panel.len() <= all - first,
         "the panel reaches beyond the depth of the rows"
     );
     assert!(
@@ -128,7 +137,7 @@ pub fn multiply<T: Element>(
     let elements = x.elements();
     let mut done = 0;
     loop {
-        let n_steps = STEPS.min(panel.len() - done);
+        let n_steps = x.kernel.max_steps.min(panel.len() - done);
         let b = &panel[done..][..n_steps];
         for (row, m) in x.blocks() {
             let at = (row * all + m * (first + done)) * T::DEPTH;

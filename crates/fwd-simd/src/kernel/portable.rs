@@ -87,6 +87,7 @@ impl Vector for Quad {
 pub(super) fn kernel<T: Element>() -> Kernel<T> {
     Kernel {
         max_rows: 4,
+        max_steps: 512,
         pack_rows: any_pack_rows::<T>,
         pack_panel: any_pack_panel::<T>,
         turn: any_turn::<T>,

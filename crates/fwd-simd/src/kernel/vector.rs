@@ -35,6 +35,7 @@ macro_rules! level {
     ) => {
         pub(super) const KERNEL: $crate::kernel::Kernel<f32> = $crate::kernel::Kernel {
             max_rows: [$($p2),*].len(),
+            max_steps: 512,
             pack_rows,
             pack_panel,
             turn,
