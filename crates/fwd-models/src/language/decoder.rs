@@ -445,7 +445,8 @@ fn embedding_table(
             if values.iter().any(|value| !value.is_finite()) {
                 return Ok(words);
             }
-            Ok(Embedding::new(Matrix::quantised(&name, Format::F32, [vocab, d], &values)?)?)
+            let table = Matrix::quantised(&name, Format::F32, [vocab, d], &values)?;
+            Ok(Embedding::new(table.packed(Compute::F32)?)?)
         }
         _ => Ok(words),
     }
