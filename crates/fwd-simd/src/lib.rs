@@ -10,6 +10,7 @@ mod kernel;
 mod level;
 mod lhs;
 mod panels;
+mod team;
 
 pub use blocks::{Format, Rounded, Unfit, decode, products, rounded_products};
 pub use dense::gemm;
@@ -18,3 +19,4 @@ pub use kernel::multiply;
 pub use level::{Cpu, Level, LevelError, vectorize};
 pub use lhs::Lhs;
 pub use panels::{Panels, pack_panel};
+pub use team::{fork, fork_chunks, fork_columns, members};
