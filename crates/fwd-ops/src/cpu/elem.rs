@@ -6,6 +6,7 @@
 use candle_core::WithDType;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
+use fwd_simd::Cpu;
 use std::cell::RefCell;
 use std::ops::Neg;
 
@@ -38,6 +39,12 @@ pub(crate) trait Elem: WithDType + Neg<Output = Self> + std::iter::Sum + Default
 
     /// The slice itself if this type is `f32`.
     fn as_f32s(slice: &[Self]) -> Option<&[f32]>;
+
+    /// The view itself if this type is `f32`.
+    fn as_f32(view: MatRef<'_, Self>) -> Option<MatRef<'_, f32>>;
+
+    /// The view itself if this type is `f32`.
+    fn as_f32_mut(view: MatMut<'_, Self>) -> Option<MatMut<'_, f32>>;
 }
 
 impl Elem for f32 {
@@ -110,7 +117,7 @@ impl Elem for f32 {
     }
 
     fn gemm(dst: MatMut<'_, Self>, accum: Accum, lhs: MatRef<'_, Self>, rhs: MatRef<'_, Self>, alpha: Self) {
-        matmul(dst, accum, lhs, rhs, alpha, Par::Seq);
+        fwd_simd::gemm(Cpu::current(), dst, accum, lhs, rhs, alpha);
     }
 
     fn with_pool<R>(body: impl FnOnce(&Pool<Self>) -> R) -> R {
@@ -120,6 +127,14 @@ impl Elem for f32 {
 
     fn as_f32s(slice: &[Self]) -> Option<&[f32]> {
         Some(slice)
+    }
+
+    fn as_f32(view: MatRef<'_, Self>) -> Option<MatRef<'_, f32>> {
+        Some(view)
+    }
+
+    fn as_f32_mut(view: MatMut<'_, Self>) -> Option<MatMut<'_, f32>> {
+        Some(view)
     }
 }
 
@@ -168,15 +183,36 @@ impl Elem for f64 {
     fn as_f32s(_: &[Self]) -> Option<&[f32]> {
         None
     }
+
+    fn as_f32(_: MatRef<'_, Self>) -> Option<MatRef<'_, f32>> {
+        None
+    }
+
+    fn as_f32_mut(_: MatMut<'_, Self>) -> Option<MatMut<'_, f32>> {
+        None
+    }
 }
 
-/// `Σ_i f(i)` over `0..n`, summed in 16 lanes so that it vectorises; the order depends on `n` alone.
+/// `Σ_i f(i)` over `0..n`, summed in lanes so that it vectorises; the order depends on `n` alone.
 #[inline(always)]
 pub(crate) fn sum_of<E: Elem>(n: usize, f: impl Fn(usize) -> E) -> E {
     const LANES: usize = 16;
-    let mut lanes = [E::zero(); LANES];
+    // Four independent sums while there is enough: additions that wait for each other take four times as long.
+    let mut chains = [[E::zero(); LANES]; 4];
     let whole = n / LANES * LANES;
     let mut start = 0;
+    while start + 4 * LANES <= whole {
+        for (i, lanes) in chains.iter_mut().enumerate() {
+            for (lane, sum) in lanes.iter_mut().enumerate() {
+                *sum += f(start + i * LANES + lane);
+            }
+        }
+        start += 4 * LANES;
+    }
+    let [mut lanes, second, third, fourth] = chains;
+    for lane in 0..LANES {
+        lanes[lane] = (lanes[lane] + second[lane]) + (third[lane] + fourth[lane]);
+    }
     while start < whole {
         for (lane, sum) in lanes.iter_mut().enumerate() {
             *sum += f(start + lane);
@@ -235,7 +271,7 @@ mod tests {
 
     #[test]
     fn sum_of_covers_every_index_once() {
-        for n in [0usize, 1, 15, 16, 17, 33, 100] {
+        for n in [0usize, 1, 15, 16, 17, 33, 63, 64, 100, 130, 200] {
             assert_eq!(sum_of::<f64>(n, |i| i as f64), (0..n).sum::<usize>() as f64);
         }
     }

@@ -12,6 +12,7 @@ pub(crate) mod feed_forward;
 pub(crate) mod gemm;
 pub(crate) mod linear;
 pub(crate) mod norm;
+pub(crate) mod packed;
 mod parallel;
 pub(crate) mod rotary;
 pub(crate) mod scratch;
@@ -19,4 +20,4 @@ pub(crate) mod softmax;
 pub(crate) mod stored;
 
 pub(crate) use elem::Elem;
-pub(crate) use parallel::{has_fused_multiply_add, rows_per_task, simd};
+pub(crate) use parallel::{rows_per_task, simd};
