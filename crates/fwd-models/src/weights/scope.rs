@@ -3,12 +3,13 @@
 use super::source::Weights;
 use crate::error::Result;
 use candle_core::Tensor;
+use fwd_ops::{Compute, Linear};
 
 /// A prefix in front of parameter names, so that a layer can be built without knowing where it stands.
 pub(crate) struct Scope<'a> {
     weights: &'a mut dyn Weights,
     prefix: String,
-    /// Keep matrices in f32 too.
+    /// Keep matrices in f32 too, and compute their products in f32.
     full_precision: bool,
 }
 
@@ -27,7 +28,7 @@ impl<'a> Scope<'a> {
         Scope { prefix: self.prefix.clone(), weights: self.weights, full_precision: self.full_precision }
     }
 
-    /// This scope with all its parameters in f32.
+    /// This scope with all its parameters and products in f32.
     pub(crate) fn in_full_precision(self) -> Self {
         Self { full_precision: true, ..self }
     }
@@ -62,10 +63,18 @@ impl<'a> Scope<'a> {
         n_out: usize,
         n_in: usize,
         bias: bool,
-    ) -> Result<fwd_ops::Linear> {
+    ) -> Result<Linear> {
         let weight = self.weight(name, [n_out, n_in])?;
         let bias = if bias { Some(self.get(&format!("{name}.bias"), &[n_out])?) } else { None };
-        Ok(fwd_ops::Linear::new(weight, bias)?)
+        self.map(weight, bias)
+    }
+
+    /// A linear map whose products are computed as the source says, from a weight that was taken from it.
+    pub(crate) fn map(&self, weight: impl Into<fwd_ops::Weight>, bias: Option<Tensor>) -> Result<Linear> {
+        let map = Linear::new(weight, bias)?;
+        // In f32 a stored matrix stays as it is, and is widened tile by tile: its memory is what the type of the weights promises.
+        let compute = if self.full_precision { Compute::F32 } else { self.weights.compute() };
+        Ok(if compute == Compute::F32 { map } else { map.with_compute(compute)? })
     }
 
     /// `{name}.weight (n, d)`.

@@ -7,6 +7,7 @@ use crate::weight_training::{ImageFeatures, Network, View};
 use anyhow::Result;
 use fwd_data::ImageProcessor;
 use fwd_data::bench::Benchmark;
+use crate::device::DeviceKind;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -23,7 +24,7 @@ pub(super) fn features(
     observer: &dyn Observer,
 ) -> Result<ImageFeatures> {
     let bytes = read(vision)?;
-    let hash = hex(&Sha256::digest(&bytes));
+    let hash = hex(&Sha256::digest(&bytes)) + DeviceKind::tag(model.device());
     let network = Network { model, hash: &hash, processor };
     ImageFeatures::compute(&network, bench, views, cache, observer)
 }

@@ -7,6 +7,7 @@
 use super::manifest::Manifest;
 use super::metrics::{Measures, RunMetrics};
 use super::paths::RunPaths;
+use crate::choice::Choice;
 use crate::method::Method;
 use crate::predictions;
 use anyhow::{Result, bail, ensure};
@@ -53,6 +54,7 @@ impl RunMetrics {
         let pairs = [
             ("method", self.method.to_string(), config.method.to_string()),
             ("seed", self.seed.to_string(), config.seed.to_string()),
+            ("compute", self.compute.name().to_owned(), config.compute.name().to_owned()),
             ("split", self.split.clone(), config.split.name().to_owned()),
             ("tasks", tasks.join(", "), config.tasks.join(", ")),
         ];
