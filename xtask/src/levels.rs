@@ -40,7 +40,8 @@ pub(crate) fn levels() -> Result<()> {
 /// Whether the processor has a level: the program refuses one that it lacks.
 fn is_present(level: &str) -> Result<bool> {
     let program = built_for_tests("fwd-prompt");
-    let output = command(&program.to_string_lossy(), &["completions", "bash"]).env("FWD_CPU", level).output()?;
+    let output =
+        command(&program.to_string_lossy(), &["completions", "bash"]).env("FWD_CPU", level).output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.success() || said.contains("this processor cannot run the level"),

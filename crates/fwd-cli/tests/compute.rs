@@ -45,10 +45,7 @@ fn a_run_in_bf16_is_recorded_opened_and_continued_as_such() {
     // Opened as it was made, unless told otherwise.
     assert!(!said(&mut place.program(&["eval", "bf16"])).contains("the run learnt with"));
     let noted = said(&mut place.program(&["eval", "bf16", "--compute", "f32"]));
-    assert!(
-        noted.contains("the run learnt with compute `bf16`, the model is opened with `f32`"),
-        "{noted}"
-    );
+    assert!(noted.contains("the run learnt with compute `bf16`, the model is opened with `f32`"), "{noted}");
     // Continued as it was begun, to the same bytes.
     let before = place.metrics_bytes("bf16");
     fs::remove_file(place.path("bf16/metrics.json")).unwrap();

@@ -3,7 +3,6 @@
 use crate::args::{Common, ReportArgs};
 use crate::{output, progress, report};
 use anyhow::{Result, bail, ensure};
-use fwd_run::Choice;
 use fwd_run::analysis::{ANALYSIS, EmbeddingAnalysis};
 use fwd_run::comparison::{Comparison, FinishedRun, UnfinishedRun};
 use fwd_run::files::read_json;
@@ -81,7 +80,7 @@ fn read_analysis(args: &ReportArgs, comparison: &Comparison) -> Result<Option<Em
          right one with --analysis",
         path.display(),
         analysis.dtype,
-        analysis.compute.name(),
+        analysis.compute,
         analysis.template
     );
     Ok(Some(analysis))

@@ -14,7 +14,7 @@ use crate::language::{
 };
 use crate::tap::Tap;
 use crate::vision::{Neck, VisionTower};
-use crate::weights::{Checkpoint, Redundant, Scope, Precision, Weights};
+use crate::weights::{Checkpoint, Precision, Redundant, Scope, Weights};
 use candle_core::{DType, Device, Tensor};
 use fwd_ops::in_pool;
 use fwd_prompt::Dims;
@@ -68,7 +68,12 @@ impl Blip {
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn load_with(dir: &Path, config: ModelConfig, precision: impl Into<Precision>, device: &Device) -> Result<Self> {
+    pub fn load_with(
+        dir: &Path,
+        config: ModelConfig,
+        precision: impl Into<Precision>,
+        device: &Device,
+    ) -> Result<Self> {
         let tokens = SpecialTokens::read(&dir.join("generation_config.json"), &config.text)?;
         let mut checkpoint = Checkpoint::open(dir, precision, device)?;
         let model = Self::new(config, &mut checkpoint)?;

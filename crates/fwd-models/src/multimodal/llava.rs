@@ -18,7 +18,7 @@ use crate::error::{ModelError, Result};
 use crate::language::{LanguageModel, SegmentKind, embedding_names, language_model, redundant};
 use crate::tap::Tap;
 use crate::vision::{VisionTower, VisionTransformer};
-use crate::weights::{Checkpoint, Redundant, Scope, Precision, Weights};
+use crate::weights::{Checkpoint, Precision, Redundant, Scope, Weights};
 use candle_core::{DType, Device, Tensor};
 use fwd_ops::in_pool;
 use fwd_prompt::Dims;
@@ -90,7 +90,12 @@ impl Llava {
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn load_with(dir: &Path, config: LlavaConfig, precision: impl Into<Precision>, device: &Device) -> Result<Self> {
+    pub fn load_with(
+        dir: &Path,
+        config: LlavaConfig,
+        precision: impl Into<Precision>,
+        device: &Device,
+    ) -> Result<Self> {
         let tokens = SpecialTokens::read(&dir.join("generation_config.json"), &config.text)?;
         let mut checkpoint = Checkpoint::open(dir, precision, device)?;
         let model = Self::new(config, &mut checkpoint)?;

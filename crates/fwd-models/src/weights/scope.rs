@@ -3,7 +3,7 @@
 use super::source::Weights;
 use crate::error::Result;
 use candle_core::Tensor;
-use fwd_ops::{Compute, Linear};
+use fwd_ops::{Compute, Linear, OpError, Weight};
 
 /// A prefix in front of parameter names, so that a layer can be built without knowing where it stands.
 pub(crate) struct Scope<'a> {
@@ -44,7 +44,7 @@ impl<'a> Scope<'a> {
     }
 
     /// `{name}.weight (n_rows, n_cols)` in the type that the source keeps matrices in, unless the scope is one of full precision.
-    fn weight(&mut self, name: &str, shape: [usize; 2]) -> Result<fwd_ops::Weight> {
+    fn weight(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight> {
         let name = self.name(&format!("{name}.weight"));
         if self.full_precision {
             return Ok(self.weights.get(&name, &shape)?.into());
@@ -57,24 +57,23 @@ impl<'a> Scope<'a> {
     }
 
     /// `{name}.weight (n_out, n_in)`, and `{name}.bias (n_out)` if wanted.
-    pub(crate) fn linear(
-        &mut self,
-        name: &str,
-        n_out: usize,
-        n_in: usize,
-        bias: bool,
-    ) -> Result<Linear> {
+    pub(crate) fn linear(&mut self, name: &str, n_out: usize, n_in: usize, bias: bool) -> Result<Linear> {
         let weight = self.weight(name, [n_out, n_in])?;
         let bias = if bias { Some(self.get(&format!("{name}.bias"), &[n_out])?) } else { None };
         self.map(weight, bias)
     }
 
     /// A linear map whose products are computed as the source says, from a weight that was taken from it.
-    pub(crate) fn map(&self, weight: impl Into<fwd_ops::Weight>, bias: Option<Tensor>) -> Result<Linear> {
+    pub(crate) fn map(&self, weight: impl Into<Weight>, bias: Option<Tensor>) -> Result<Linear> {
+        let weight = weight.into();
+        let is_tensor = matches!(weight, Weight::Dense(_));
         let map = Linear::new(weight, bias)?;
-        // In f32 a stored matrix stays as it is, and is widened tile by tile: its memory is what the type of the weights promises.
         let compute = if self.full_precision { Compute::F32 } else { self.weights.compute() };
-        Ok(if compute == Compute::F32 { map } else { map.with_compute(compute)? })
+        match map.clone().with_compute(compute) {
+            // The source tells of these values when the loading ends, with all else that is wrong.
+            Err(OpError::NonFiniteWeight { .. }) if is_tensor => Ok(map),
+            packed => Ok(packed?),
+        }
     }
 
     /// `{name}.weight (n, d)`.

@@ -330,7 +330,10 @@ mod tests {
         assert!(message("[training.prompts]\nlearning_rate = 3").contains("unknown field"));
         assert!(message("method = \"fdw\"").contains("did you mean `fwd`?"));
         let text = message("seed = 1\ncompute = \"bf17\"\n");
-        assert!(text.contains("line 2") && text.contains("compute = ") && text.contains("did you mean `bf16`?"), "{text}");
+        assert!(
+            text.contains("line 2") && text.contains("compute = ") && text.contains("did you mean `bf16`?"),
+            "{text}"
+        );
         assert!(["`f32`", "`bf16`", "`int8`"].iter().all(|name| text.contains(name)), "{text}");
         assert!(!message("[paths]\nzzz = 1").contains("did you mean"));
         assert!(message("seed = \"one\"").contains("line 1"));

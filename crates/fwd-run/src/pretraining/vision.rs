@@ -1,5 +1,6 @@
 //! Features of images through the vision network of a model that is trained.
 
+use crate::device::DeviceKind;
 use crate::files::read;
 use crate::model::{Model, hex};
 use crate::observer::Observer;
@@ -7,7 +8,6 @@ use crate::weight_training::{ImageFeatures, Network, View};
 use anyhow::Result;
 use fwd_data::ImageProcessor;
 use fwd_data::bench::Benchmark;
-use crate::device::DeviceKind;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 

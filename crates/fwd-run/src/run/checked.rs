@@ -7,7 +7,6 @@
 use super::manifest::Manifest;
 use super::metrics::{Measures, RunMetrics};
 use super::paths::RunPaths;
-use crate::choice::Choice;
 use crate::method::Method;
 use crate::predictions;
 use anyhow::{Result, bail, ensure};
