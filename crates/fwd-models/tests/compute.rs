@@ -76,8 +76,10 @@ fn outputs(set: &Set, precision: Precision) -> Outputs {
     }
     let model = load(&set.dir, precision, &device).unwrap();
     let pixels = set.io("pixel_values");
-    let image = model.has_images_in_text().then(|| i64::from(model.image_token().unwrap()));
-    let ids: Vec<i64> = image.into_iter().chain(words).collect();
+    // The token that begins a sequence stands in front of the first image.
+    let image = model.image_token().filter(|_| model.has_images_in_text());
+    let front = image.map(|image| [i64::from(model.special_tokens().bos), i64::from(image)]);
+    let ids: Vec<i64> = front.into_iter().flatten().chain(words).collect();
     let ids = Tensor::new(vec![ids; pixels.dim(0).unwrap()], &device).unwrap();
     let mask = ids.ones_like().unwrap();
     let qformer =
