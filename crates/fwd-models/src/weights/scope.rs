@@ -3,7 +3,7 @@
 use super::source::Weights;
 use crate::error::Result;
 use candle_core::Tensor;
-use fwd_ops::{Compute, Linear, OpError, Weight};
+use fwd_ops::{Compute, Format, Linear, OpError, Weight};
 
 /// A prefix in front of parameter names, so that a layer can be built without knowing where it stands.
 pub(crate) struct Scope<'a> {
@@ -52,6 +52,11 @@ impl<'a> Scope<'a> {
         self.weights.weight(&name, shape)
     }
 
+    /// How frozen products are computed here.
+    fn compute(&self) -> Compute {
+        if self.full_precision { Compute::F32 } else { self.weights.compute() }
+    }
+
     pub(crate) fn has(&self, name: &str) -> bool {
         self.weights.has(&self.name(name))
     }
@@ -68,8 +73,7 @@ impl<'a> Scope<'a> {
         let weight = weight.into();
         let is_tensor = matches!(weight, Weight::Dense(_));
         let map = Linear::new(weight, bias)?;
-        let compute = if self.full_precision { Compute::F32 } else { self.weights.compute() };
-        match map.clone().with_compute(compute) {
+        match map.clone().with_compute(self.compute()) {
             // The source tells of these values when the loading ends, with all else that is wrong.
             Err(OpError::NonFiniteWeight { .. }) if is_tensor => Ok(map),
             packed => Ok(packed?),
@@ -78,7 +82,12 @@ impl<'a> Scope<'a> {
 
     /// `{name}.weight (n, d)`.
     pub(crate) fn embedding(&mut self, name: &str, n: usize, d: usize) -> Result<fwd_ops::Embedding> {
-        Ok(fwd_ops::Embedding::new(self.weight(name, [n, d])?)?)
+        let weight = match self.weight(name, [n, d])? {
+            // The same elements in the order that products want, so that a head which is this table needs no copy.
+            Weight::Matrix(matrix) if matrix.format() == Format::Bf16 => matrix.packed(self.compute())?.into(),
+            weight => weight,
+        };
+        Ok(fwd_ops::Embedding::new(weight)?)
     }
 
     /// `{name}.weight (d)` and `{name}.bias (d)`.
