@@ -7,8 +7,8 @@ mod common;
 use candle_core::{DType, Device, Tensor, Var};
 use common::{abs_max, gradients, max_diff, normal, reference_linear, values, verify};
 use fwd_ops::{
-    Activation, Embedding, FeedForwardSublayer, FeedForwardWeights, Format, Linear, Matrix, Norm, OpError,
-    Weight, embedding,
+    Activation, Compute, Embedding, FeedForwardSublayer, FeedForwardWeights, Format, Linear, Matrix, Norm,
+    OpError, Weight, embedding,
 };
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -390,6 +390,83 @@ fn quantised_values_are_within_half_a_step() {
             for (v, m) in block.iter().zip(made) {
                 assert!((v - m).abs() <= bound, "{format}: {v} became {m}, the step is {step}");
             }
+        }
+    }
+}
+
+/// The elements of a tensor in f64, rounded to bf16.
+fn rounded(x: &Tensor) -> Tensor {
+    x.to_dtype(DType::F32).unwrap().to_dtype(DType::BF16).unwrap().to_dtype(DType::F64).unwrap()
+}
+
+/// `|x|·|w|ᵀ`, whose product with a relative error bounds that of `x·wᵀ`.
+fn size_of_product(x: &Tensor, w: &Tensor) -> Tensor {
+    x.abs().unwrap().matmul(&w.abs().unwrap().t().unwrap()).unwrap()
+}
+
+fn within(what: &str, got: &Tensor, want: &Tensor, bound: &Tensor) {
+    for (i, ((got, want), bound)) in values(got).iter().zip(values(want)).zip(values(bound)).enumerate() {
+        assert!(
+            (got - want).abs() <= bound,
+            "{what}: element {i} is {got} instead of {want}, bound {bound:e}"
+        );
+    }
+}
+
+/// In bf16 both factors are rounded, and the sums are those of f32: `eps·(k + 2)·Σ|x·w|`, since each product and each partial sum is
+/// rounded once.
+#[test]
+fn blocks_are_rounded_to_bf16_where_products_are_to_be_in_bf16() {
+    let eps = f64::from(f32::EPSILON);
+    for format in Format::ALL.into_iter().filter(|format| format.block_len() > 1) {
+        let (n_out, n_in) = (77, 1024);
+        let w = matrix(3, format, [n_out, n_in]);
+        let linear = Linear::new(w.clone(), None).unwrap().with_compute(Compute::Bf16).unwrap();
+        let w = rounded(&dense(&w, DType::F64));
+        for m in [1, 5, 21] {
+            let x = normal(4, &[m, n_in], DType::F64);
+            let what = format!("{format}, {m} rows");
+            let ours = |x: &[Tensor]| linear.forward(&x[0]).unwrap();
+            let (x32, x64) = ([x.to_dtype(DType::F32).unwrap()], rounded(&x));
+            let bound = (size_of_product(&x64, &w) * (eps * (n_in as f64 + 2.0))).unwrap();
+            within(&what, &ours(&x32), &reference_linear(&x64, &w, None), &bound);
+            // In f64, factors are rounded alike; the gradient's bound is of the same form over the rows.
+            let (got, want) = (gradients(&ours, &x32), gradients(&ours, std::slice::from_ref(&x)));
+            let dy = rounded(&gradients(&|y: &[Tensor]| y[0].clone(), &[ours(&[x.clone()])])[0]);
+            let bound = (size_of_product(&dy, &w.t().unwrap()) * (eps * (n_out as f64 + 2.0))).unwrap();
+            within(&format!("{what}: gradient"), &got[0], &want[0], &bound);
+            assert!(abs_max(&got[0]) > 0.0, "{what}: no gradient");
+        }
+    }
+}
+
+/// Of few rows, an activation is off by at most half a step of its block of 32, `s/2` with `s = max|x|/127`; so a product is off by at
+/// most `Σ|w|·s/2`, besides the rounding of f32. More rows are multiplied as in bf16.
+#[test]
+fn products_of_few_rows_in_8_bits_are_off_by_half_a_step_of_the_activations() {
+    let eps = f64::from(f32::EPSILON);
+    for format in Format::ALL.into_iter().filter(|format| format.block_len() > 1) {
+        let (n_out, n_in) = (131, 1024);
+        let w = matrix(5, format, [n_out, n_in]);
+        let of = |compute| Linear::new(w.clone(), None).unwrap().with_compute(compute).unwrap();
+        let w64 = dense(&w, DType::F64);
+        for m in [1, 2, 3, 7, 8, 9] {
+            let x = normal(6, &[m, n_in], DType::F32);
+            let y = of(Compute::Int8).forward(&x).unwrap();
+            let what = format!("{format}, {m} rows");
+            if m > 8 {
+                assert_eq!(max_diff(&y, &of(Compute::Bf16).forward(&x).unwrap()), 0.0, "{what}");
+                continue;
+            }
+            let x = x.to_dtype(DType::F64).unwrap();
+            let largest = x.reshape((m, n_in / 32, 32)).unwrap().abs().unwrap().max_keepdim(2).unwrap();
+            // Rounding of x·127/max and of the scale moves the bound by a few units of f32.
+            let half_step = (largest * (0.5 / 127.0 * (1.0 + 256.0 * eps))).unwrap();
+            let half_step = half_step.broadcast_as((m, n_in / 32, 32)).unwrap().reshape((m, n_in)).unwrap();
+            // A sum has at most as many terms as columns; offsets make the terms of some formats larger than |w·x|, at most threefold here.
+            let f32_rounding = (size_of_product(&x, &w64) * (3.0 * eps * (n_in as f64 + 2.0))).unwrap();
+            let bound = (size_of_product(&half_step, &w64) + f32_rounding).unwrap();
+            within(&what, &y, &reference_linear(&x, &w64, None), &bound);
         }
     }
 }

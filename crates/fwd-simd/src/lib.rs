@@ -2,6 +2,7 @@
 // The kernels are made of vector instructions and of pointers into packed operands; everything else here is safe code.
 #![deny(unsafe_code)]
 
+mod blocks;
 mod buffer;
 mod dense;
 mod element;
@@ -10,6 +11,7 @@ mod level;
 mod lhs;
 mod panels;
 
+pub use blocks::{Format, Rounded, Unfit, decode, products, rounded_products};
 pub use dense::gemm;
 pub use element::{Element, PANEL, Step};
 pub use kernel::multiply;

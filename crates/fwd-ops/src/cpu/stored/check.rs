@@ -1,6 +1,7 @@
 //! Whether stored rows hold finite numbers alone.
 
 use super::{Format, StoredRows};
+use crate::cpu::simd;
 use rayon::prelude::*;
 
 /// The first row with a NaN or an infinity. Of blocks only the scales are read: what they scale is always finite.
@@ -12,39 +13,42 @@ pub(crate) fn first_non_finite_row(rows: &StoredRows<'_>) -> Option<usize> {
         return None;
     }
     let per_task = (TASK_BYTES / row_bytes).max(1);
-    let all_finite = |task: &[u8]| match rows.format {
-        Format::F32 => floats_are_finite::<4>(task, |b| u32::from_le_bytes(b) & 0x7f80_0000 != 0x7f80_0000),
-        Format::Bf16 => floats_are_finite::<2>(task, |b| u16::from_le_bytes(b) & 0x7f80 != 0x7f80),
-        Format::F16 => floats_are_finite::<2>(task, is_finite_f16),
-        format => task
-            .chunks_exact(format.block_bytes())
-            .all(|block| scale_places(format).iter().all(|&at| is_finite_f16([block[at], block[at + 1]]))),
-    };
     let first = |(i, task): (usize, &[u8])| {
-        if all_finite(task) {
+        if are_finite(rows.format, task) {
             return None;
         }
-        let within = task.chunks_exact(row_bytes).position(|row| !all_finite(row))?;
+        let within = task.chunks_exact(row_bytes).position(|row| !are_finite(rows.format, row))?;
         Some(i * per_task + within)
     };
     rows.bytes.par_chunks(per_task * row_bytes).enumerate().find_map_first(first)
 }
 
-fn is_finite_f16(bytes: [u8; 2]) -> bool {
-    u16::from_le_bytes(bytes) & 0x7c00 != 0x7c00
+/// The bits of a magnitude order numbers, infinity after all finite ones and NaN last: the largest of all is looked for, because a loop
+/// without a way out is compiled to vector instructions.
+fn are_finite(format: Format, bytes: &[u8]) -> bool {
+    const INFINITE_F16: u16 = 0x7c00;
+    simd(
+        #[inline(always)]
+        || match format {
+            Format::F32 => {
+                let bits = bytes.as_chunks::<4>().0.iter().map(|&b| u32::from_le_bytes(b) & 0x7fff_ffff);
+                bits.fold(0, u32::max) < 0x7f80_0000
+            }
+            Format::Bf16 => largest_u16(bytes) < 0x7f80,
+            Format::F16 => largest_u16(bytes) < INFINITE_F16,
+            _ => {
+                let blocks = bytes.chunks_exact(format.block_bytes());
+                let largest = |at: usize| {
+                    let scales = blocks.clone().map(|b| u16::from_le_bytes([b[at], b[at + 1]]) & 0x7fff);
+                    scales.fold(0, u16::max)
+                };
+                format.scale_places().iter().all(|&at| largest(at) < INFINITE_F16)
+            }
+        },
+    )
 }
 
-/// Not short-circuited, so that it vectorises.
-fn floats_are_finite<const N: usize>(bytes: &[u8], is_finite: impl Fn([u8; N]) -> bool) -> bool {
-    bytes.as_chunks::<N>().0.iter().fold(true, |all, &b| all & is_finite(b))
-}
-
-/// Where a block's f16 scales lie.
-fn scale_places(format: Format) -> &'static [usize] {
-    match format {
-        Format::F32 | Format::Bf16 | Format::F16 => &[],
-        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => &[0],
-        Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => &[0, 2],
-        Format::Q6K => &[208],
-    }
+#[inline(always)]
+fn largest_u16(bytes: &[u8]) -> u16 {
+    bytes.as_chunks::<2>().0.iter().map(|&b| u16::from_le_bytes(b) & 0x7fff).fold(0, u16::max)
 }

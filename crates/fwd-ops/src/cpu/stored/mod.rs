@@ -1,22 +1,15 @@
-//! Frozen matrices as they lie in a file: the element formats, how they are widened, and the products with them.
+//! Frozen matrices as they lie in a file, and the products with them.
 //!
-//! Nothing here widens a whole matrix: [`product`] widens one tile at a time into working memory of [`product::TILE`] elements, and
-//! reads the stored bytes directly where the activations have few rows.
+//! Nothing here widens a whole matrix: [`product`] widens one tile at a time into working memory of a thread, and reads the stored bytes
+//! directly where the activations have few rows.
 
-mod blocks;
 mod check;
-mod few_rows;
-mod format;
 pub(crate) mod product;
-mod quantise;
 
 use crate::compute::Compute;
 pub(crate) use check::first_non_finite_row;
-pub use format::Format;
-pub use quantise::Unfit;
-
-/// Rows of the matrix in the tile of a forward product.
-const FORWARD_ROWS: usize = 64;
+use fwd_simd::Cpu;
+pub use fwd_simd::{Format, Unfit};
 
 /// Rows of a frozen matrix in one format.
 #[derive(Debug, Clone, Copy)]
@@ -35,20 +28,19 @@ impl<'a> StoredRows<'a> {
         self.format.row_bytes(self.n_cols)
     }
 
-    /// The bytes of one row.
-    fn row(&self, row: usize) -> &'a [u8] {
-        let n = self.row_bytes();
-        &self.bytes[row * n..][..n]
+    /// The bytes of some rows.
+    fn rows(&self, first: usize, n: usize) -> &'a [u8] {
+        let row_bytes = self.row_bytes();
+        &self.bytes[first * row_bytes..][..n * row_bytes]
     }
 
     /// One row of them.
     pub(crate) fn only(&self, row: usize) -> Self {
-        Self { n_rows: 1, bytes: self.row(row), ..*self }
+        Self { n_rows: 1, bytes: self.rows(row, 1), ..*self }
     }
 
-    /// Widens columns `from..from + out.len()` of a row; `from` and the length are whole blocks.
-    pub(crate) fn widen<E: super::Elem>(&self, row: usize, from: usize, out: &mut [E]) {
-        let bytes = &self.row(row)[self.format.row_bytes(from)..];
-        blocks::widen(self.format, bytes, out);
+    /// Widens columns `from..from + out.len()` of a row; in a format of blocks, `from` and the length are multiples of 32.
+    pub(crate) fn widen(&self, row: usize, from: usize, out: &mut [f32]) {
+        fwd_simd::decode(Cpu::current(), self.format, self.rows(row, 1), from, out);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// How the elements of a frozen [`Matrix`](crate::Matrix) are stored: a float type, or blocks of quantised values that share scales.
+/// How the elements of a frozen matrix are stored: a float type, or blocks of quantised values that share scales.
 ///
 /// The block formats are those of ggml, as they lie in a `.gguf` file; a row is a whole number of blocks. All are little endian.
 ///
@@ -86,6 +86,16 @@ impl Format {
     /// Bytes of a row of `n_cols` elements, which are whole blocks.
     pub fn row_bytes(self, n_cols: usize) -> usize {
         n_cols / self.block_len() * self.block_bytes()
+    }
+
+    /// Where the f16 scales of a block lie: byte offsets within it. The float types have none.
+    pub fn scale_places(self) -> &'static [usize] {
+        match self {
+            Self::F32 | Self::Bf16 | Self::F16 => &[],
+            Self::Q4_0 | Self::Q5_0 | Self::Q8_0 => &[0],
+            Self::Q4_1 | Self::Q5_1 | Self::Q4K | Self::Q5K => &[0, 2],
+            Self::Q6K => &[208],
+        }
     }
 
     /// The name in lower case, as ggml writes it: `q4_k`.

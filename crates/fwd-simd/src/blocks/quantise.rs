@@ -15,8 +15,7 @@ pub enum Unfit {
 }
 
 impl Format {
-    /// Stores values, whose number is that of whole blocks, as [`Matrix::quantised`](crate::Matrix::quantised) does it; so a matrix can be
-    /// made piece by piece.
+    /// Stores values, whose number is that of whole blocks, as ggml's reference quantisers do it; so a matrix can be made piece by piece.
     ///
     /// # Errors
     /// The first place that does not fit the format.
