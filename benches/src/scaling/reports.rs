@@ -4,12 +4,12 @@ use super::{Cost, Size, least};
 use anyhow::{Context, Result, bail};
 use fwd_continual::ScoreMatrix;
 use fwd_eval::Metric;
-use fwd_run::RunConfig;
 use fwd_run::files::write_json;
 use fwd_run::predictions::read_percent;
 use fwd_run::run::{
     Identity, LossPoint, Machine, Manifest, Measures, RunMetrics, RunPaths, TaskInfo, Timing,
 };
+use fwd_run::{Method, RunConfig};
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{BufWriter, Write};
@@ -76,8 +76,8 @@ fn write_run(dir: &Path, size: &Size) -> Result<()> {
         }
     }
     losses.flush()?;
-    let config =
-        RunConfig { tasks: names.clone(), method: fwd_run::Method::Sequential, ..RunConfig::default() };
+    let mut config = RunConfig::default();
+    (config.tasks, config.method) = (names.clone(), Method::Sequential);
     let (method, seed, split) = (config.method, config.seed, config.split.name().to_owned());
     let run = Identity { config, data_hash: "0".to_owned(), backbone_hash: "0".to_owned(), alone: None };
     let manifest = Manifest {
