@@ -47,7 +47,10 @@ pub fn cosines(queries: &[f32], keys: &[f32], shape: (usize, usize), dim: usize)
     // A column of blocks, (m, n): its pieces lie one after another, whatever thread fills them.
     let mut columns = vec![0.0; n * m];
     let fill = |(columns, keys): (&mut [f64], &[f32])| {
-        fwd_simd::vectorize(|| block(queries, &squares, keys, dim, columns));
+        fwd_simd::vectorize(
+            #[inline(always)]
+            || block(queries, &squares, keys, dim, columns),
+        );
     };
     if n * m * dim < PARALLEL {
         columns.chunks_mut(n_keys * n).zip(keys.chunks(n_keys * dim)).for_each(fill);
@@ -68,7 +71,10 @@ pub fn cosines(queries: &[f32], keys: &[f32], shape: (usize, usize), dim: usize)
 /// ```
 pub fn dot(a: &[f32], b: &[f32]) -> f64 {
     let n = a.len().min(b.len());
-    fwd_simd::vectorize(|| dots(&a[..n], [&b[..n]])[0])
+    fwd_simd::vectorize(
+        #[inline(always)]
+        || dots(&a[..n], [&b[..n]])[0],
+    )
 }
 
 /// The cosines of some keys with all queries, key by key.
