@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod gpu;
 #[cfg(feature = "cuda")]
 pub mod gpu_run;
+pub mod scaling;
 
 use candle_core::{Device, Tensor, Var};
 use clap::ValueEnum;
@@ -235,7 +236,12 @@ pub fn generate_exactly(
 /// A line of `/proc/self/status` in MiB, where the system has it: `VmHWM` is the most memory that the process has had, `VmRSS` what it has
 /// now.
 pub fn memory_mib(key: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    memory_of("/proc/self/status", key)
+}
+
+/// [`memory_mib`] of the process with this file of its status.
+fn memory_of(status: &str, key: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(status).ok()?;
     let line = status.lines().find(|line| line.split(':').next() == Some(key))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib / 1024)
 }

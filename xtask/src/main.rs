@@ -5,6 +5,7 @@
 mod bench;
 mod bench_gpu;
 mod bench_models;
+mod bench_scaling;
 mod bundle;
 mod ci;
 mod comparison;
@@ -70,6 +71,8 @@ enum Bench {
     Data(bench::DataArgs),
     /// Models of published shapes with random weights, beside transformers and llama.cpp.
     Models(bench_models::ModelsArgs),
+    /// How time, memory and bytes grow with tasks, prompts, widths, samples and prompt tokens.
+    Scaling(bench_scaling::ScalingArgs),
     /// The table of what `run.sh` of the bundle measured on a GPU.
     Gpu(bench_gpu::GpuArgs),
 }
@@ -94,6 +97,7 @@ fn main() -> Result<()> {
         Args::Bench(Bench::Algebra(args)) => bench::algebra(&args),
         Args::Bench(Bench::Data(args)) => bench::data(&args),
         Args::Bench(Bench::Models(args)) => bench_models::models(&args),
+        Args::Bench(Bench::Scaling(args)) => bench_scaling::scaling(&args),
         Args::Bench(Bench::Gpu(args)) => bench_gpu::gpu(&args),
     }
 }
