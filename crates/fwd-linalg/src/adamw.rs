@@ -235,7 +235,7 @@ impl Arithmetic {
 
     /// Turns gradients into updates, η included, and moves the moments.
     fn direction(&self, rows: &mut [f32], m: &mut [f32], v: &mut [f32], p: &[f32]) {
-        pulp::Arch::new().dispatch(
+        fwd_simd::vectorize(
             #[inline(always)]
             || {
                 for (((g, m), v), p) in rows.iter_mut().zip(m).zip(v).zip(p) {
@@ -249,7 +249,7 @@ impl Arithmetic {
 
     /// Takes the update off the parameter, `p ← p − u`.
     fn apply(&self, p: &mut [f32], update: &[f32]) {
-        pulp::Arch::new().dispatch(
+        fwd_simd::vectorize(
             #[inline(always)]
             || {
                 for (p, u) in p.iter_mut().zip(update) {

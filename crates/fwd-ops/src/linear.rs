@@ -3,10 +3,10 @@
 //! candle's `Op::Matmul` computes and keeps the weight's gradient whether it is frozen or not; here the weight of a frozen map
 //! is part of the operation, not an argument, so that gradient cannot come into being.
 
+use crate::compute::Compute;
 use crate::cpu::gemm::{Threads, gemm, rows, rows_mut};
-use crate::cpu::linear::{LinearRef, WeightRef, is_weight_dtype};
+use crate::cpu::linear::{LinearRef, Run, WeightRef, is_weight_dtype};
 use crate::cpu::norm::sum_rows;
-use crate::cpu::stored::StoredRows;
 use crate::cpu::{Elem, simd};
 use crate::dispatch::{OnGpu, Read, apply1, apply2, apply3};
 use crate::error::{OpError, Result};
@@ -21,8 +21,9 @@ use std::borrow::Cow;
 /// A linear map. It is frozen, and gets no gradient, unless its weight or bias is tracked (a `Var` or computed from one).
 ///
 /// A frozen weight may be a [`Matrix`], which stays in its format (f32, bf16, f16, blocks) and is widened exactly to the type of the
-/// activations (f32 or f64), a tile at a time. A tensor is kept as it is: f32, or f64 for f64 activations; frozen half precision on the CPU
-/// becomes a [`Matrix`]. Trained weights have the type of the activations.
+/// activations (f32 or f64), a tile at a time. Frozen tensors on the CPU become one: f32 is packed for products, half precision is kept.
+/// Other tensors (f64, or on a GPU) are kept as they are. Trained weights have the type of the activations.
+/// [`Linear::with_compute`] rounds the factors of a frozen map's products.
 #[derive(Debug, Clone)]
 pub struct Linear {
     store: Store,
@@ -57,7 +58,7 @@ impl Linear {
             frozen_dtype("linear", bias)?;
         }
         let bias = bias.map(|b| b.contiguous()).transpose()?;
-        let store = match weight.stored()? {
+        let store = match weight.as_matrix_if(&[DType::F32, DType::BF16, DType::F16])? {
             Weight::Matrix(matrix) => Store::Matrix(matrix),
             Weight::Dense(tensor) => {
                 frozen_dtype("linear", &tensor)?;
@@ -65,6 +66,29 @@ impl Linear {
             }
         };
         Ok(Self { store, bias, n_in, n_out })
+    }
+
+    /// The same map with the products of a frozen weight computed in another way, its weight packed for that ([`Matrix::packed`]). A trained
+    /// weight, one in f64 and one on a GPU stay as they are.
+    ///
+    /// # Errors
+    /// As [`Matrix::packed`].
+    ///
+    /// # Examples
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// use fwd_ops::{Compute, Linear};
+    /// let map = Linear::new(Tensor::new(&[[1f32, 1.001]], &Device::Cpu)?, None)?.with_compute(Compute::Bf16)?;
+    /// let y = map.forward(&Tensor::new(&[[1f32, 1.]], &Device::Cpu)?)?;
+    /// assert_eq!(y.to_vec2::<f32>()?, [[2.]]); // 1.001 is rounded to 1, the sum is not
+    /// # Ok::<(), fwd_ops::OpError>(())
+    /// ```
+    pub fn with_compute(self, compute: Compute) -> Result<Self> {
+        let store = match self.store {
+            Store::Matrix(matrix) => Store::Matrix(matrix.packed(compute)?),
+            store @ Store::Transposed(_) => store,
+        };
+        Ok(Self { store, ..self })
     }
 
     /// Whether weight or bias get a gradient.
@@ -151,11 +175,14 @@ impl Linear {
 
     /// The same map, frozen, with its tensors on a device. A [`Matrix`] stays where it is.
     pub(crate) fn frozen_on(&self, device: &Device) -> Result<Self> {
+        let bias = self.bias.as_ref().map(|b| b.detach().to_device(device)).transpose()?;
         let store = match &self.store {
-            Store::Transposed(tensor) => Store::Transposed(tensor.detach().to_device(device)?),
+            Store::Transposed(tensor) => {
+                let weight = tensor.detach().to_device(device)?.t()?;
+                return Self::new(weight, bias);
+            }
             Store::Matrix(matrix) => Store::Matrix(matrix.clone()),
         };
-        let bias = self.bias.as_ref().map(|b| b.detach().to_device(device)).transpose()?;
         Ok(Self { store, bias, ..*self })
     }
 
@@ -238,7 +265,7 @@ pub(crate) struct LinearValues<'a, E: Clone> {
 
 enum WeightValues<'a, E: Clone> {
     Transposed(Cow<'a, [E]>),
-    Stored(Vec<StoredRows<'a>>),
+    Runs(Vec<Run<'a>>),
 }
 
 impl LinearRead<'_> {
@@ -246,7 +273,7 @@ impl LinearRead<'_> {
         Ok(LinearValues {
             weight: match &self.weight {
                 WeightRead::Transposed(read) => WeightValues::Transposed(read.values()?),
-                WeightRead::Matrix(matrix) => WeightValues::Stored(matrix.stored()?),
+                WeightRead::Matrix(matrix) => WeightValues::Runs(matrix.runs()?),
             },
             bias: self.bias.as_ref().map(Read::values).transpose()?,
             n_in: self.linear.n_in,
@@ -272,7 +299,7 @@ impl<E: Elem> LinearValues<'_, E> {
         LinearRef {
             weight: match &self.weight {
                 WeightValues::Transposed(values) => WeightRef::Transposed(values),
-                WeightValues::Stored(parts) => WeightRef::Stored(parts),
+                WeightValues::Runs(runs) => WeightRef::Runs(runs),
             },
             bias: self.bias.as_deref(),
             n_in: self.n_in,

@@ -22,6 +22,7 @@ pub struct Lhs<T: Element> {
 
 impl<T: Element> Lhs<T> {
     /// Packs `alpha·x` for products at a level, in working memory of the thread.
+    #[allow(unsafe_code)]
     pub fn pack(cpu: Cpu, x: MatRef<'_, f32>, alpha: f32) -> Self {
         let kernel = T::kernel(cpu);
         let (n_rows, depth) = (x.nrows(), x.ncols());
@@ -35,11 +36,9 @@ impl<T: Element> Lhs<T> {
         let elements = data.elements_mut();
         for (first, n) in lhs.blocks() {
             let at = first * T::steps(depth) * T::DEPTH;
-            (kernel.pack_rows)(
-                x.subrows(first, n),
-                alpha,
-                &mut elements[at..][..n * T::steps(depth) * T::DEPTH],
-            );
+            let block = &mut elements[at..][..n * T::steps(depth) * T::DEPTH];
+            // SAFETY: the kernel belongs to the level of `cpu`, which the processor has.
+            unsafe { (kernel.pack_rows)(x.subrows(first, n), alpha, block) };
         }
         lhs.data = data;
         lhs

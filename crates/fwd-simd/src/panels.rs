@@ -67,10 +67,20 @@ impl<T: Element> Panels<T> {
 
     /// Writes columns `from ..` of a row.
     pub fn row(&self, row: usize, from: usize, out: &mut [f32]) {
-        out.iter_mut().zip(from..).for_each(|(out, col)| *out = self.at(row, col));
+        let (steps, lane) = (self.panel(row / PANEL), row % PANEL * T::DEPTH);
+        assert!(from + out.len() <= self.n_cols, "a row has {} columns", self.n_cols);
+        for (out, col) in out.iter_mut().zip(from..) {
+            *out = T::elements(&steps[col / T::DEPTH])[lane + col % T::DEPTH].widen();
+        }
     }
 
-    /// Packs up to [`PANEL`] columns of rows `from .. from + depth` for `dy·W`: column `cols + j` becomes column `j` of the panel.
+    /// Packs the columns `cols`, at most [`PANEL`], of the rows `from .. from + depth` for `dy·W`: column `cols.start + j` becomes column
+    /// `j` of a panel of [`Element::steps`]`(depth)` steps.
+    ///
+    /// # Panics
+    /// If `cols.start` or `from` is no multiple of [`PANEL`], `depth` neither is one nor reaches the last row, the matrix is smaller, or
+    /// `out` has another length.
+    #[allow(unsafe_code)]
     pub fn transposed_panel(
         &self,
         cpu: Cpu,
@@ -79,13 +89,37 @@ impl<T: Element> Panels<T> {
         depth: usize,
         out: &mut [T::Step],
     ) {
-        let mut rows = vec![0f32; cols.len() * depth];
-        for i in 0..depth {
-            for (j, col) in cols.clone().enumerate() {
-                rows[j * depth + i] = self.at(from + i, col);
+        assert!(
+            cols.start.is_multiple_of(PANEL) && cols.len() <= PANEL && from.is_multiple_of(PANEL),
+            "a panel that starts within a square"
+        );
+        assert!(cols.end <= self.n_cols && from + depth <= self.n_rows, "a panel beyond the matrix");
+        assert!(depth.is_multiple_of(PANEL) || from + depth == self.n_rows, "a panel that ends within a square");
+        assert_eq!(out.len(), T::steps(depth), "a panel of another size");
+        let kernel = T::kernel(cpu);
+        let square = T::steps(PANEL);
+        let first = cols.start / T::DEPTH;
+        let mut from_square = [T::ZERO; PANEL];
+        let mut to_square = [T::ZERO; PANEL];
+        for (out, panel) in out.chunks_mut(square).zip(from / PANEL..) {
+            let steps = &self.panel(panel)[first..];
+            let steps = match steps.get(..square) {
+                Some(steps) => steps,
+                None => {
+                    from_square[..steps.len()].copy_from_slice(steps);
+                    &from_square[..square]
+                }
+            };
+            // SAFETY: the kernel belongs to the level of `cpu`, which the processor has; both slices are whole squares.
+            unsafe {
+                if out.len() == square {
+                    (kernel.turn)(steps, out);
+                } else {
+                    (kernel.turn)(steps, &mut to_square[..square]);
+                    out.copy_from_slice(&to_square[..out.len()]);
+                }
             }
         }
-        pack_panel::<T>(cpu, MatRef::from_row_major_slice(&rows, cols.len(), depth), out);
     }
 }
 
@@ -93,15 +127,11 @@ impl<T: Element> Panels<T> {
 ///
 /// # Panics
 /// If there are more rows, or `out` has another length.
+#[allow(unsafe_code)]
 pub fn pack_panel<T: Element>(cpu: Cpu, rows: MatRef<'_, f32>, out: &mut [T::Step]) {
-    let _ = cpu;
     assert!(rows.nrows() <= PANEL && out.len() == T::steps(rows.ncols()), "a panel of another size");
-    out.fill(T::ZERO);
-    for j in 0..rows.nrows() {
-        for i in 0..rows.ncols() {
-            T::elements_mut(&mut out[i / T::DEPTH])[j * T::DEPTH + i % T::DEPTH] = T::round(rows[(j, i)]);
-        }
-    }
+    // SAFETY: the kernel belongs to the level of `cpu`, which the processor has.
+    unsafe { (T::kernel(cpu).pack_panel)(rows, out) }
 }
 
 /// A panel in working memory.

@@ -6,6 +6,7 @@
 use candle_core::WithDType;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
+use fwd_simd::Cpu;
 use std::cell::RefCell;
 use std::ops::Neg;
 
@@ -38,6 +39,12 @@ pub(crate) trait Elem: WithDType + Neg<Output = Self> + std::iter::Sum + Default
 
     /// The slice itself if this type is `f32`.
     fn as_f32s(slice: &[Self]) -> Option<&[f32]>;
+
+    /// The view itself if this type is `f32`.
+    fn as_f32(view: MatRef<'_, Self>) -> Option<MatRef<'_, f32>>;
+
+    /// The view itself if this type is `f32`.
+    fn as_f32_mut(view: MatMut<'_, Self>) -> Option<MatMut<'_, f32>>;
 }
 
 impl Elem for f32 {
@@ -110,7 +117,7 @@ impl Elem for f32 {
     }
 
     fn gemm(dst: MatMut<'_, Self>, accum: Accum, lhs: MatRef<'_, Self>, rhs: MatRef<'_, Self>, alpha: Self) {
-        matmul(dst, accum, lhs, rhs, alpha, Par::Seq);
+        fwd_simd::gemm(Cpu::current(), dst, accum, lhs, rhs, alpha);
     }
 
     fn with_pool<R>(body: impl FnOnce(&Pool<Self>) -> R) -> R {
@@ -120,6 +127,14 @@ impl Elem for f32 {
 
     fn as_f32s(slice: &[Self]) -> Option<&[f32]> {
         Some(slice)
+    }
+
+    fn as_f32(view: MatRef<'_, Self>) -> Option<MatRef<'_, f32>> {
+        Some(view)
+    }
+
+    fn as_f32_mut(view: MatMut<'_, Self>) -> Option<MatMut<'_, f32>> {
+        Some(view)
     }
 }
 
@@ -166,6 +181,14 @@ impl Elem for f64 {
     }
 
     fn as_f32s(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
+
+    fn as_f32(_: MatRef<'_, Self>) -> Option<MatRef<'_, f32>> {
+        None
+    }
+
+    fn as_f32_mut(_: MatMut<'_, Self>) -> Option<MatMut<'_, f32>> {
         None
     }
 }

@@ -3,12 +3,15 @@
 
 use super::elem::Elem;
 use super::gemm::{Threads, gemm, rows, rows_mut};
+use super::packed;
 use super::parallel::simd;
 use super::stored::{StoredRows, product};
 use crate::error::OpError;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Tensor};
 use faer::{Accum, MatRef};
+use fwd_simd::Panels;
+use half::bf16;
 use std::borrow::Cow;
 
 /// The weight of a frozen linear map.
@@ -16,8 +19,40 @@ use std::borrow::Cow;
 pub(crate) enum WeightRef<'a, E> {
     /// `Wᵀ (n_in, n_out)`, row-major.
     Transposed(&'a [E]),
-    /// The rows of `W` as they are stored.
-    Stored(&'a [StoredRows<'a>]),
+    /// The rows of `W`, below each other.
+    Runs(&'a [Run<'a>]),
+}
+
+/// Rows of a frozen matrix in one form, of one or more parts.
+pub(crate) enum Run<'a> {
+    /// As they are stored.
+    Stored(Vec<StoredRows<'a>>),
+    /// Packed.
+    F32(Vec<&'a Panels<f32>>),
+    /// Packed and rounded.
+    Bf16(Vec<&'a Panels<bf16>>),
+}
+
+impl Run<'_> {
+    /// Takes `next` in if it has the same form, or hands it back.
+    pub(crate) fn extend(&mut self, next: Self) -> Option<Self> {
+        match (self, next) {
+            (Self::Stored(all), Self::Stored(next)) => all.extend(next),
+            (Self::F32(all), Self::F32(next)) => all.extend(next),
+            (Self::Bf16(all), Self::Bf16(next)) => all.extend(next),
+            (_, next) => return Some(next),
+        }
+        None
+    }
+
+    /// Rows of all parts.
+    fn n_rows(&self) -> usize {
+        match self {
+            Self::Stored(parts) => parts.iter().map(|part| part.n_rows).sum(),
+            Self::F32(parts) => parts.iter().map(|part| part.n_rows()).sum(),
+            Self::Bf16(parts) => parts.iter().map(|part| part.n_rows()).sum(),
+        }
+    }
 }
 
 /// A frozen linear map for activations of one element type.
@@ -32,7 +67,7 @@ pub(crate) struct LinearRef<'a, E> {
 impl<'a, E: Elem> LinearRef<'a, E> {
     /// Whether a product widens the weight as it goes. Then one product for all rows costs less than one for each block of rows.
     pub(crate) fn is_stored(&self) -> bool {
-        matches!(self.weight, WeightRef::Stored(_))
+        matches!(self.weight, WeightRef::Runs(runs) if runs.iter().any(|run| matches!(run, Run::Stored(_))))
     }
 
     /// `Wᵀ (n_in, n_out)` as a view of a row-major slice.
@@ -47,7 +82,18 @@ impl<'a, E: Elem> LinearRef<'a, E> {
             WeightRef::Transposed(values) => {
                 gemm(to, accum, rows(x, m, self.n_in, self.n_in), self.transposed(values), threads);
             }
-            WeightRef::Stored(parts) => product::forward(parts, x, to, accum, threads),
+            WeightRef::Runs(runs) => {
+                let (mut rest, x_rows) = (to, rows(x, m, self.n_in, self.n_in));
+                for run in runs {
+                    let (y, other) = rest.split_at_col_mut(run.n_rows());
+                    rest = other;
+                    match run {
+                        Run::Stored(parts) => product::forward(parts, x, y, accum, threads),
+                        Run::F32(parts) => packed::forward(parts, x_rows, y, accum, threads),
+                        Run::Bf16(parts) => packed::forward(parts, x_rows, y, accum, threads),
+                    }
+                }
+            }
         }
         if let Some(bias) = self.bias {
             simd(
@@ -70,7 +116,18 @@ impl<'a, E: Elem> LinearRef<'a, E> {
             WeightRef::Transposed(values) => {
                 gemm(to, accum, dy, self.transposed(values).transpose(), threads);
             }
-            WeightRef::Stored(parts) => product::backward(parts, dy, to, accum, threads),
+            WeightRef::Runs(runs) => {
+                let (mut dx, mut accum, mut at) = (to, accum, 0);
+                for run in runs {
+                    let (dx, dy) = (dx.as_mut(), dy.subcols(at, run.n_rows()));
+                    match run {
+                        Run::Stored(parts) => product::backward(parts, dy, dx, accum, threads),
+                        Run::F32(parts) => packed::backward(parts, dy, dx, accum, threads),
+                        Run::Bf16(parts) => packed::backward(parts, dy, dx, accum, threads),
+                    }
+                    (accum, at) = (Accum::Add, at + run.n_rows());
+                }
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod feed_forward;
 pub(crate) mod gemm;
 pub(crate) mod linear;
 pub(crate) mod norm;
+pub(crate) mod packed;
 mod parallel;
 pub(crate) mod rotary;
 pub(crate) mod scratch;

@@ -1,59 +1,28 @@
-//! Frozen matrices that stay in the format in which they are stored, and the weight of a linear map or an embedding.
+//! Frozen matrices, as they are stored or packed for products, and the weight of a linear map or an embedding.
 
+mod part;
 mod weight;
 
-use crate::cpu::stored::{Format, StoredRows, Unfit, first_non_finite_row};
+use crate::compute::Compute;
+use crate::cpu::linear::Run;
+use crate::cpu::stored::{Format, Unfit};
 use crate::error::{OpError, Result};
 use candle_core::{DType, Tensor};
+use part::Part;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 pub use weight::Weight;
 
-/// A frozen matrix `(n_rows, n_cols)` as it lies in a file: row after row in a [`Format`], in memory of its own or in a mapped file.
+/// A frozen matrix `(n_rows, n_cols)`, either as it lies in a file (row after row in a [`Format`], in memory of its own or in a mapped file)
+/// or packed for products ([`Matrix::packed`]).
 ///
-/// It is never widened as a whole by a product. A matrix of several parts ([`Matrix::stacked`]) shares the bytes of its parts. Cloning
+/// It is never widened as a whole by a product. A matrix of several parts ([`Matrix::stacked`]) shares the elements of its parts. Cloning
 /// copies no elements.
 #[derive(Clone)]
 pub struct Matrix {
     parts: Vec<Arc<Part>>,
     n_cols: usize,
-}
-
-/// Rows of one format.
-struct Part {
-    name: String,
-    format: Format,
-    n_rows: usize,
-    n_cols: usize,
-    bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
-    range: Range<usize>,
-    /// Whether all elements are known to be finite.
-    is_checked: AtomicBool,
-}
-
-impl Part {
-    fn rows(&self) -> StoredRows<'_> {
-        let bytes = &(*self.bytes).as_ref()[self.range.clone()];
-        StoredRows { format: self.format, n_rows: self.n_rows, n_cols: self.n_cols, bytes }
-    }
-
-    fn non_finite(&self, row: usize) -> OpError {
-        OpError::NonFiniteWeight { tensor: self.name.clone(), row }
-    }
-
-    /// Reads all bytes the first time.
-    fn check_finite(&self) -> Result<()> {
-        if self.is_checked.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        if let Some(row) = first_non_finite_row(&self.rows()) {
-            return Err(self.non_finite(row));
-        }
-        self.is_checked.store(true, Ordering::Release);
-        Ok(())
-    }
 }
 
 impl Matrix {
@@ -87,8 +56,7 @@ impl Matrix {
             let what = format!("{n_rows}x{n_cols} in {format} takes {wanted}, but {found} are given");
             return Err(OpError::weight(name, what));
         }
-        let is_checked = AtomicBool::new(false);
-        let part = Part { name: name.into(), format, n_rows, n_cols, bytes, range, is_checked };
+        let part = Part::stored(name, format, [n_rows, n_cols], bytes, range);
         Ok(Self { parts: vec![Arc::new(part)], n_cols })
     }
 
@@ -127,7 +95,7 @@ impl Matrix {
         })?;
         let range = 0..bytes.len();
         let matrix = Self::new(name, format, [n_rows, n_cols], Arc::new(bytes), range)?;
-        matrix.parts.iter().for_each(|part| part.is_checked.store(true, Ordering::Release));
+        matrix.parts.iter().for_each(|part| part.set_checked());
         Ok(matrix)
     }
 
@@ -145,7 +113,33 @@ impl Matrix {
         Ok(Self { parts: matrices.iter().flat_map(|m| m.parts.clone()).collect(), n_cols })
     }
 
-    /// The elements of a tensor `(n_rows, n_cols)` on the CPU in f32, bf16 or f16, in the same type.
+    /// Brings the matrix into the form that products of a kind read fastest.
+    ///
+    /// Float types are packed into panels: in f32 for [`Compute::F32`] (half precision stays as it is stored and is widened exactly), in
+    /// bf16 otherwise, rounded to the nearest. Blocks stay as they are stored and remember the kind. Parts that change form are read and
+    /// checked, and get memory of their own; whoever drops the original has them once.
+    ///
+    /// # Errors
+    /// [`OpError::NonFiniteWeight`] if an element is NaN or infinite, [`OpError::Weight`] if one is too large for bf16.
+    ///
+    /// # Examples
+    /// ```
+    /// use fwd_ops::{Compute, Format, Matrix};
+    /// let matrix = Matrix::quantised("w", Format::F32, [1, 2], &[1.0, 1.001])?.packed(Compute::Bf16)?;
+    /// assert_eq!(matrix.values()?, [1.0, 1.0]); // bf16 has 8 bits of precision
+    /// # Ok::<(), fwd_ops::OpError>(())
+    /// ```
+    pub fn packed(self, compute: Compute) -> Result<Self> {
+        let mut parts = self.parts;
+        for part in &mut parts {
+            if let Some(packed) = part.packed(compute)? {
+                *part = Arc::new(packed);
+            }
+        }
+        Ok(Self { parts, ..self })
+    }
+
+    /// The elements of a tensor `(n_rows, n_cols)` on the CPU: packed if in f32, stored in the same type if in bf16 or f16.
     pub(crate) fn of_tensor(name: &str, tensor: &Tensor) -> Result<Self> {
         let shape: [usize; 2] = tensor.dims2()?.into();
         let flat = tensor.flatten_all()?;
@@ -159,7 +153,8 @@ impl Matrix {
                 (Format::F16, values.iter().flat_map(|v| v.to_le_bytes()).collect())
             }
             DType::F32 => {
-                (Format::F32, flat.to_vec1::<f32>()?.iter().flat_map(|v| v.to_le_bytes()).collect())
+                let part = Part::of_values(name, shape, &flat.to_vec1::<f32>()?);
+                return Ok(Self { parts: vec![Arc::new(part)], n_cols: shape[1] });
             }
             dtype => {
                 return Err(OpError::DType {
@@ -183,14 +178,14 @@ impl Matrix {
         self.n_cols
     }
 
-    /// Bytes of all rows as they are stored.
+    /// Bytes of all elements, as they are stored or packed (panels are filled up to 32 rows).
     pub fn n_bytes(&self) -> usize {
-        self.parts.iter().map(|part| part.range.len()).sum()
+        self.parts.iter().map(|part| part.n_bytes()).sum()
     }
 
-    /// The format of the first row; those of a stacked matrix may differ.
+    /// The format of the first row; those of a stacked matrix may differ. Packed elements are in f32 or bf16.
     pub fn format(&self) -> Format {
-        self.parts[0].format
+        self.parts[0].format()
     }
 
     /// All elements, row-major. For small matrices and for tests: a product reads them without this.
@@ -200,10 +195,11 @@ impl Matrix {
     pub fn values(&self) -> Result<Vec<f32>> {
         let mut values = vec![0.0; self.n_rows() * self.n_cols];
         let mut rest = &mut values[..];
-        for rows in self.stored()? {
-            let (out, other) = rest.split_at_mut(rows.n_rows * self.n_cols);
+        for part in &self.parts {
+            part.check_finite()?;
+            let (out, other) = rest.split_at_mut(part.n_rows * self.n_cols);
             rest = other;
-            out.chunks_exact_mut(self.n_cols).enumerate().for_each(|(i, out)| rows.widen(i, 0, out));
+            out.chunks_exact_mut(self.n_cols).enumerate().for_each(|(i, out)| part.widen(i, out));
         }
         Ok(values)
     }
@@ -225,24 +221,25 @@ impl Matrix {
                 let limit = self.n_rows();
                 return Err(OpError::IdOutOfRange { op: "matrix", id: row.into(), position, limit });
             };
-            let stored = part.rows();
-            if first_non_finite_row(&stored.only(at)).is_some() {
-                return Err(part.non_finite(at));
-            }
-            stored.widen(at, 0, out);
+            part.check_row(at)?;
+            part.widen(at, out);
         }
         Ok(values)
     }
 
-    /// The parts for a product, each checked the first time.
-    pub(crate) fn stored(&self) -> Result<Vec<StoredRows<'_>>> {
-        self.parts
-            .iter()
-            .map(|part| {
-                part.check_finite()?;
-                Ok(part.rows())
-            })
-            .collect()
+    /// The elements for a product, each part checked the first time; consecutive parts of one form are one run.
+    pub(crate) fn runs(&self) -> Result<Vec<Run<'_>>> {
+        let mut runs: Vec<Run<'_>> = Vec::new();
+        for part in &self.parts {
+            part.check_finite()?;
+            let next = part.as_run();
+            let next = match runs.last_mut() {
+                Some(last) => last.extend(next),
+                None => Some(next),
+            };
+            runs.extend(next);
+        }
+        Ok(runs)
     }
 }
 
@@ -265,7 +262,7 @@ impl fmt::Debug for Matrix {
         let parts = self
             .parts
             .iter()
-            .map(|part| format!("{} {}x{} {}", part.name, part.n_rows, part.n_cols, part.format));
+            .map(|part| format!("{} {}x{} {}", part.name, part.n_rows, part.n_cols, part.format()));
         f.debug_list().entries(parts).finish()
     }
 }

@@ -32,13 +32,11 @@ impl Weight {
         }
     }
 
-    /// Frozen half precision on the CPU becomes a matrix, whose products widen it tile by tile.
-    pub(crate) fn stored(self) -> Result<Self> {
+    /// Frozen tensors of some types on the CPU become a matrix.
+    pub(crate) fn as_matrix_if(self, dtypes: &[DType]) -> Result<Self> {
         match self {
             Self::Dense(tensor)
-                if tensor.device().is_cpu()
-                    && !tensor.track_op()
-                    && matches!(tensor.dtype(), DType::BF16 | DType::F16) =>
+                if tensor.device().is_cpu() && !tensor.track_op() && dtypes.contains(&tensor.dtype()) =>
             {
                 Ok(Self::Matrix(Matrix::of_tensor("weight", &tensor)?))
             }

@@ -1,5 +1,6 @@
 //! The innermost loops: a block of rows times a panel.
 
+mod bf16;
 mod portable;
 
 use crate::element::sealed::Kernels;
@@ -7,15 +8,18 @@ use crate::element::{Element, PANEL};
 use crate::level::Cpu;
 use crate::lhs::Lhs;
 use faer::{Accum, MatMut, MatRef};
-use half::bf16;
 
-/// How an element type is multiplied at a level.
+/// How an element type is multiplied at a level. The functions may be called where the processor has the level, which a [`Cpu`] proves.
 #[derive(Debug)]
 pub struct Kernel<T: Element> {
     /// Rows of the tallest block.
     pub(crate) max_rows: usize,
-    /// Packs the rows of a block, times alpha.
-    pub(crate) pack_rows: fn(MatRef<'_, f32>, f32, &mut [T]),
+    /// Packs the rows of a block, times alpha, into `rows · T::steps(depth) · DEPTH` elements of arbitrary content.
+    pub(crate) pack_rows: unsafe fn(MatRef<'_, f32>, f32, &mut [T]),
+    /// Packs up to [`PANEL`] rows as a panel of `T::steps(depth)` steps of arbitrary content; what is missing becomes zero.
+    pub(crate) pack_panel: unsafe fn(MatRef<'_, f32>, &mut [T::Step]),
+    /// Turns a square of [`PANEL`] columns and [`PANEL`] of depth: both slices have `T::steps(PANEL)` steps.
+    pub(crate) turn: unsafe fn(&[T::Step], &mut [T::Step]),
     /// Multiplies a block with a panel.
     pub(crate) block: unsafe fn(Block<'_, T>),
 }
@@ -51,9 +55,9 @@ impl Kernels for f32 {
     }
 }
 
-impl Kernels for bf16 {
-    fn kernel(_: Cpu) -> Kernel<Self> {
-        portable::kernel()
+impl Kernels for half::bf16 {
+    fn kernel(cpu: Cpu) -> Kernel<Self> {
+        bf16::kernel(cpu)
     }
 }
 

@@ -6,7 +6,13 @@ use crate::element::{Element, PANEL};
 use faer::MatRef;
 
 pub(super) fn kernel<T: Element>() -> Kernel<T> {
-    Kernel { max_rows: 4, pack_rows: pack_rows::<T>, block: block::<T> }
+    Kernel {
+        max_rows: 4,
+        pack_rows: pack_rows::<T>,
+        pack_panel: pack_panel::<T>,
+        turn: turn::<T>,
+        block: block::<T>,
+    }
 }
 
 /// Of each step all rows, one after the other: `(steps, m, DEPTH)`.
@@ -16,6 +22,25 @@ pub(super) fn pack_rows<T: Element>(x: MatRef<'_, f32>, alpha: f32, out: &mut [T
     for i in 0..m {
         for k in 0..x.ncols() {
             out[(k / T::DEPTH * m + i) * T::DEPTH + k % T::DEPTH] = T::round(alpha * x[(i, k)]);
+        }
+    }
+}
+
+pub(super) fn pack_panel<T: Element>(rows: MatRef<'_, f32>, out: &mut [T::Step]) {
+    out.fill(T::ZERO);
+    for i in 0..rows.ncols() {
+        let step = T::elements_mut(&mut out[i / T::DEPTH]);
+        for j in 0..rows.nrows() {
+            step[j * T::DEPTH + i % T::DEPTH] = T::round(rows[(j, i)]);
+        }
+    }
+}
+
+pub(super) fn turn<T: Element>(from: &[T::Step], to: &mut [T::Step]) {
+    for i in 0..PANEL {
+        let step = T::elements_mut(&mut to[i / T::DEPTH]);
+        for j in 0..PANEL {
+            step[j * T::DEPTH + i % T::DEPTH] = T::elements(&from[j / T::DEPTH])[i * T::DEPTH + j % T::DEPTH];
         }
     }
 }

@@ -10,6 +10,7 @@ mod format;
 pub(crate) mod product;
 mod quantise;
 
+use crate::compute::Compute;
 pub(crate) use check::first_non_finite_row;
 pub use format::Format;
 pub use quantise::Unfit;
@@ -21,6 +22,8 @@ const FORWARD_ROWS: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StoredRows<'a> {
     pub(crate) format: Format,
+    /// How products with it are computed.
+    pub(crate) compute: Compute,
     pub(crate) n_rows: usize,
     pub(crate) n_cols: usize,
     /// `n_rows` rows, one after the other.

@@ -1,0 +1,202 @@
+//! Products with packed panels: `y = x·Wᵀ` and `dx = dy·W`.
+//!
+//! The activations are packed (and rounded, for panels of bf16) once a product. Forward, a thread takes rows of the activations, or
+//! panels where there are few rows. Backward it takes columns of the matrix: it turns what they have in each panel, once, for all
+//! rows. Each element of a result is summed in an order that does not depend on the number of threads.
+
+use super::Elem;
+use super::gemm::{MIN_PARALLEL_WORK, Threads, rows};
+use super::scratch::Scratch;
+use faer::{Accum, MatMut, MatRef};
+use fwd_simd::{Cpu, Element, Lhs, PANEL, Panels, multiply};
+use rayon::prelude::*;
+
+/// Steps of a turned panel at a time: 64 KiB, so that it is still in the second-level cache when it is multiplied.
+const TURNED_STEPS: usize = 512;
+
+/// `y = x·Wᵀ`, or `y += …`, for the rows of all parts, below each other.
+pub(crate) fn forward<T: Element, E: Elem>(
+    parts: &[&Panels<T>],
+    x: MatRef<'_, E>,
+    y: MatMut<'_, E>,
+    accum: Accum,
+    threads: Threads,
+) {
+    let Some(x) = E::as_f32(x) else { return forward_widened(parts, x, y, accum) };
+    let Some(mut y) = E::as_f32_mut(y) else { return };
+    let (m, tasks) = (y.nrows(), threads.count());
+    let one_task = |x: MatRef<'_, f32>, y: MatMut<'_, f32>| {
+        let x = Lhs::<T>::pack(Cpu::current(), x, 1.0);
+        for_each_panel(parts, y, |panel, y| multiply(Cpu::current(), &x, 0, panel, y, accum));
+    };
+    if tasks == 1 || m * y.ncols() * x.ncols() < MIN_PARALLEL_WORK {
+        one_task(x, y);
+    } else if m >= 16 * tasks {
+        y.par_row_partition_mut(tasks).zip(x.par_row_partition(tasks)).for_each(|(y, x)| one_task(x, y));
+    } else {
+        let x = Lhs::<T>::pack(Cpu::current(), x, 1.0);
+        let mut jobs = Vec::with_capacity(y.ncols().div_ceil(PANEL) + parts.len());
+        for_each_panel(parts, y.as_mut(), |panel, y| jobs.push((panel, y)));
+        jobs.into_par_iter().for_each(|(panel, y)| multiply(Cpu::current(), &x, 0, panel, y, accum));
+    }
+}
+
+/// Calls `body` with each panel and the columns of `y` that it gives.
+fn for_each_panel<'a, 'y, T: Element, E>(
+    parts: &[&'a Panels<T>],
+    y: MatMut<'y, E>,
+    mut body: impl FnMut(&'a [T::Step], MatMut<'y, E>),
+) {
+    let mut rest = y;
+    for part in parts {
+        for i in 0..part.n_panels() {
+            let (columns, other) = rest.split_at_col_mut(PANEL.min(part.n_rows() - i * PANEL));
+            rest = other;
+            body(part.panel(i), columns);
+        }
+    }
+}
+
+/// `dx = dy·W`, or `dx += …`, over the rows of all parts.
+pub(crate) fn backward<T: Element, E: Elem>(
+    parts: &[&Panels<T>],
+    dy: MatRef<'_, E>,
+    dx: MatMut<'_, E>,
+    accum: Accum,
+    threads: Threads,
+) {
+    let Some(dy) = E::as_f32(dy) else { return backward_widened(parts, dy, dx, accum) };
+    let Some(dx) = E::as_f32_mut(dx) else { return };
+    let work = dx.nrows() * dx.ncols() * dy.ncols();
+    let mut at = 0;
+    let packed: Vec<_> = parts
+        .iter()
+        .map(|part| {
+            let dy = dy.subcols(at, part.n_rows());
+            at += part.n_rows();
+            (*part, Lhs::<T>::pack(Cpu::current(), dy, 1.0))
+        })
+        .collect();
+    let new_panel = || vec![T::ZERO; TURNED_STEPS];
+    if threads.count() == 1 || work < MIN_PARALLEL_WORK {
+        let (mut rest, mut from, mut turned) = (dx, 0, new_panel());
+        while rest.ncols() > 0 {
+            let (columns, other) = split_columns(rest);
+            rest = other;
+            let n = columns.ncols();
+            backward_columns(&packed, from, columns, accum, &mut turned);
+            from += n;
+        }
+    } else {
+        dx.par_col_chunks_mut(PANEL).enumerate().for_each_init(new_panel, |turned, (i, columns)| {
+            backward_columns(&packed, i * PANEL, columns, accum, turned);
+        });
+    }
+}
+
+fn split_columns(dx: MatMut<'_, f32>) -> (MatMut<'_, f32>, MatMut<'_, f32>) {
+    let n = PANEL.min(dx.ncols());
+    dx.split_at_col_mut(n)
+}
+
+/// Columns `from ..` of `dx`, of which there are at most [`PANEL`].
+fn backward_columns<T: Element>(
+    packed: &[(&Panels<T>, Lhs<T>)],
+    from: usize,
+    mut dx: MatMut<'_, f32>,
+    accum: Accum,
+    turned: &mut [T::Step],
+) {
+    let mut accum = accum;
+    for (part, dy) in packed {
+        let per_chunk = TURNED_STEPS * T::DEPTH;
+        for first in (0..part.n_rows()).step_by(per_chunk) {
+            let depth = per_chunk.min(part.n_rows() - first);
+            let turned = &mut turned[..T::steps(depth)];
+            part.transposed_panel(Cpu::current(), from..from + dx.ncols(), first, depth, turned);
+            multiply(Cpu::current(), dy, first, turned, dx.as_mut(), accum);
+            accum = Accum::Add;
+        }
+    }
+}
+
+/// [`forward`] in f64, panel by panel, with factors rounded as in f32.
+fn forward_widened<T: Element, E: Elem>(
+    parts: &[&Panels<T>],
+    x: MatRef<'_, E>,
+    y: MatMut<'_, E>,
+    accum: Accum,
+) {
+    let x = rounded::<T, E>(x);
+    let x = rows(&x, y.nrows(), parts[0].n_cols(), parts[0].n_cols());
+    let mut rest = y;
+    for part in parts {
+        for first in (0..part.n_rows()).step_by(PANEL) {
+            let (columns, other) = rest.split_at_col_mut(PANEL.min(part.n_rows() - first));
+            rest = other;
+            let w = widened(part, first, columns.ncols());
+            let w = rows(&w, columns.ncols(), x.ncols(), x.ncols());
+            E::gemm(columns, accum, x, w.transpose(), E::one());
+        }
+    }
+}
+
+/// [`backward`] in f64.
+fn backward_widened<T: Element, E: Elem>(
+    parts: &[&Panels<T>],
+    dy: MatRef<'_, E>,
+    mut dx: MatMut<'_, E>,
+    accum: Accum,
+) {
+    let (rounded, n_in, n_out) = (rounded::<T, E>(dy), dx.ncols(), dy.ncols());
+    let dy = rows(&rounded, dy.nrows(), n_out, n_out);
+    let (mut accum, mut at) = (accum, 0);
+    for part in parts {
+        for first in (0..part.n_rows()).step_by(PANEL) {
+            let n = PANEL.min(part.n_rows() - first);
+            let w = widened(part, first, n);
+            E::gemm(dx.as_mut(), accum, dy.subcols(at, n), rows(&w, n, n_in, n_in), E::one());
+            (accum, at) = (Accum::Add, at + n);
+        }
+    }
+}
+
+/// Rows `first .. first + n` in another type.
+fn widened<T: Element, E: Elem>(part: &Panels<T>, first: usize, n: usize) -> Scratch<E> {
+    let n_cols = part.n_cols();
+    let mut out = Scratch::new(n * n_cols);
+    let mut row = vec![0f32; n_cols];
+    for (i, out) in out.chunks_exact_mut(n_cols).enumerate() {
+        part.row(first + i, 0, &mut row);
+        out.iter_mut().zip(&row).for_each(|(out, &w)| *out = E::of(f64::from(w)));
+    }
+    out
+}
+
+/// The rows of `x` one after the other, rounded to bf16 for panels of bf16.
+fn rounded<T: Element, E: Elem>(x: MatRef<'_, E>) -> Scratch<E> {
+    let rounds = size_of::<T>() < size_of::<f32>();
+    let mut out = Scratch::new(x.nrows() * x.ncols());
+    for (i, out) in out.chunks_exact_mut(x.ncols().max(1)).enumerate() {
+        for (j, out) in out.iter_mut().enumerate() {
+            let value = x[(i, j)];
+            *out = if rounds { E::of(f64::from(T::round(value.to_f64() as f32).widen())) } else { value };
+        }
+    }
+    out
+}
+
+/// The first row with a NaN or an infinity.
+pub(crate) fn first_non_finite_row<T: Element>(panels: &Panels<T>) -> Option<usize> {
+    (0..panels.n_panels()).into_par_iter().find_map_first(|i| {
+        // Not short-circuited within a step, so that it vectorises.
+        let is_finite = |step: &T::Step| {
+            T::elements(step).iter().fold(true, |all, value| all & value.widen().is_finite())
+        };
+        if panels.panel(i).iter().all(is_finite) {
+            return None;
+        }
+        let mut rows = i * PANEL..panels.n_rows();
+        rows.find(|&row| (0..panels.n_cols()).any(|col| !panels.at(row, col).is_finite()))
+    })
+}
