@@ -94,7 +94,10 @@ impl<T: Element> Panels<T> {
             "a panel that starts within a square"
         );
         assert!(cols.end <= self.n_cols && from + depth <= self.n_rows, "a panel beyond the matrix");
-        assert!(depth.is_multiple_of(PANEL) || from + depth == self.n_rows, "a panel that ends within a square");
+        assert!(
+            depth.is_multiple_of(PANEL) || from + depth == self.n_rows,
+            "a panel that ends within a square"
+        );
         assert_eq!(out.len(), T::steps(depth), "a panel of another size");
         let kernel = T::kernel(cpu);
         let square = T::steps(PANEL);
