@@ -77,12 +77,15 @@ impl Element for bf16 {
 
     #[inline(always)]
     fn round(value: f32) -> Self {
-        Self::from_f32(value)
+        // To nearest, ties to even; a NaN keeps its upper bits and becomes a quiet one. `from_f32` branches.
+        let bits = value.to_bits();
+        let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+        Self::from_bits(if value.is_nan() { bits >> 16 | 0x40 } else { nearest } as u16)
     }
 
     #[inline(always)]
     fn widen(self) -> f32 {
-        self.to_f32()
+        f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
     #[inline(always)]

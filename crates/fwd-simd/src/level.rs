@@ -92,6 +92,17 @@ impl Cpu {
         if level <= best { Ok(Self(level)) } else { Err(LevelError::Missing { asked: level, best }) }
     }
 
+    /// A level that the processor may lack: for tests that run its instructions in an emulator.
+    ///
+    /// # Safety
+    /// Every instruction of the level that is executed on behalf of this value must be one that the processor has or that a handler of
+    /// the illegal instruction carries out.
+    #[doc(hidden)]
+    #[allow(unsafe_code)]
+    pub unsafe fn assume(level: Level) -> Self {
+        Self(level)
+    }
+
     /// The level that `FWD_CPU` names, or the best one if it is not set or empty. A program asks this once, when it starts, to tell its
     /// user of a wrong name; [`Cpu::current`] takes the best level then.
     ///
@@ -134,9 +145,65 @@ fn detect() -> Level {
         Level::Avx2
     } else if !std::arch::is_x86_feature_detected!("avx512bf16") {
         Level::Avx512
-    } else {
+    } else if !has_tiles() {
         Level::Bf16
+    } else {
+        Level::Amx
     }
+}
+
+/// Whether the processor has AMX-BF16, the operating system keeps tiles over a change of threads, and it lets this process use them.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[allow(unsafe_code)]
+fn has_tiles() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+
+    /// Bits of leaf 7: AMX-BF16 and AMX-TILE.
+    const TILES: u32 = 1 << 22 | 1 << 24;
+    /// State components: the configuration of the tiles, and the tiles.
+    const COMPONENTS: u64 = 1 << 17 | 1 << 18;
+
+    #[target_feature(enable = "xsave")]
+    fn enabled_components() -> u64 {
+        // SAFETY: the function has the instruction; register 0 exists wherever it does.
+        unsafe { _xgetbv(0) }
+    }
+
+    if __cpuid(0).eax < 7 || __cpuid_count(7, 0).edx & TILES != TILES {
+        return false;
+    }
+    // SAFETY: AVX-512 was detected before, for which the operating system must have enabled `xgetbv`.
+    let enabled = unsafe { enabled_components() };
+    enabled & COMPONENTS == COMPONENTS && ask_for_tiles()
+}
+
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn has_tiles() -> bool {
+    false
+}
+
+/// Asks Linux for the leave to use tiles in this process (`arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`), without which the first
+/// use of one ends it. The leave holds for all threads. Linux before 5.16 and processors without tiles refuse.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[allow(unsafe_code)]
+fn ask_for_tiles() -> bool {
+    const SYS_ARCH_PRCTL: isize = 158;
+    const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
+    const XFEATURE_XTILEDATA: usize = 18;
+    let result: isize;
+    // SAFETY: the call takes two numbers and changes no memory; the kernel overwrites rcx and r11.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") SYS_ARCH_PRCTL => result,
+            in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") XFEATURE_XTILEDATA,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result == 0
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -2,7 +2,7 @@
 
 use crate::buffer::Buffer;
 use crate::element::Element;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, blocks};
 use crate::level::Cpu;
 use faer::MatRef;
 
@@ -14,9 +14,6 @@ pub struct Lhs<T: Element> {
     pub(crate) kernel: Kernel<T>,
     pub(crate) n_rows: usize,
     pub(crate) depth: usize,
-    /// Rows of all blocks but the last ones, which have one less if they are at `n_tall` or later.
-    pub(crate) tallest: usize,
-    pub(crate) n_tall: usize,
     pub(crate) data: Buffer<T>,
 }
 
@@ -26,22 +23,17 @@ impl<T: Element> Lhs<T> {
     pub fn pack(cpu: Cpu, x: MatRef<'_, f32>, alpha: f32) -> Self {
         let kernel = T::kernel(cpu);
         let (n_rows, depth) = (x.nrows(), x.ncols());
-        let n_blocks = n_rows.div_ceil(kernel.max_rows).max(1);
-        let tallest = n_rows.div_ceil(n_blocks);
-        let n_tall = n_rows - (tallest.max(1) - 1) * n_blocks;
         let n_elements = T::steps(depth) * T::DEPTH * n_rows;
         let per_step = size_of::<T::Step>() / size_of::<T>();
         let mut data = Buffer::new(n_elements.div_ceil(per_step));
-        let mut lhs = Self { kernel, n_rows, depth, tallest, n_tall, data: Buffer::new(0) };
         let elements = data.elements_mut();
-        for (first, n) in lhs.blocks() {
+        for (first, n) in blocks(n_rows, kernel.max_rows) {
             let at = first * T::steps(depth) * T::DEPTH;
             let block = &mut elements[at..][..n * T::steps(depth) * T::DEPTH];
             // SAFETY: the kernel belongs to the level of `cpu`, which the processor has.
             unsafe { (kernel.pack_rows)(x.subrows(first, n), alpha, block) };
         }
-        lhs.data = data;
-        lhs
+        Self { kernel, n_rows, depth, data }
     }
 
     /// Rows.
@@ -55,19 +47,10 @@ impl<T: Element> Lhs<T> {
     }
 
     /// First row and height of every block.
-    pub(crate) fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<T> {
-        let (tallest, n_tall, n_rows) = (self.tallest, self.n_tall, self.n_rows);
-        let mut first = 0;
-        (0..).map_while(move |i| {
-            let n = if i < n_tall { tallest } else { tallest.saturating_sub(1) };
-            let block = (first < n_rows).then_some((first, n));
-            first += n;
-            block
-        })
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = (usize, usize)> {
+        blocks(self.n_rows, self.kernel.max_rows)
     }
-}
 
-impl<T: Element> Lhs<T> {
     /// The packed elements.
     #[allow(unsafe_code)]
     pub(crate) fn elements(&self) -> &[T] {

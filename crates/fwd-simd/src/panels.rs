@@ -1,6 +1,5 @@
 //! Matrices in the order in which products read them.
 
-use crate::buffer::Buffer;
 use crate::element::{Element, PANEL};
 use crate::level::Cpu;
 use faer::MatRef;
@@ -135,11 +134,4 @@ pub fn pack_panel<T: Element>(cpu: Cpu, rows: MatRef<'_, f32>, out: &mut [T::Ste
     assert!(rows.nrows() <= PANEL && out.len() == T::steps(rows.ncols()), "a panel of another size");
     // SAFETY: the kernel belongs to the level of `cpu`, which the processor has.
     unsafe { (T::kernel(cpu).pack_panel)(rows, out) }
-}
-
-/// A panel in working memory.
-pub(crate) fn panel_of<T: Element>(cpu: Cpu, rows: MatRef<'_, f32>) -> Buffer<T> {
-    let mut buffer = Buffer::new(T::steps(rows.ncols()));
-    pack_panel::<T>(cpu, rows, &mut buffer);
-    buffer
 }

@@ -1,9 +1,43 @@
-//! Products of bf16.
+//! Products of bf16: which kernel each level has, and what they have in common.
+//!
+//! A pair of bf16 that follow each other in depth is one dword, the earlier one in its lower half.
 
 use super::{Kernel, portable};
 use crate::level::Cpu;
+#[cfg(target_arch = "x86_64")]
+use crate::level::Level;
+use faer::MatRef;
 use half::bf16;
 
+#[cfg(target_arch = "x86_64")]
+pub(super) fn kernel(cpu: Cpu) -> Kernel<bf16> {
+    match cpu.level() {
+        Level::Portable => portable::kernel(),
+        Level::Avx2 => super::widened::avx2(),
+        Level::Avx512 => super::widened::avx512(),
+        Level::Bf16 => super::dot::kernel(),
+        Level::Amx => super::amx::kernel(),
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
 pub(super) fn kernel(_: Cpu) -> Kernel<bf16> {
     portable::kernel()
+}
+
+/// Elements of depth that are packed at once: those of a tile.
+pub(super) const DEPTH: usize = 32;
+
+/// Up to [`DEPTH`] elements of a row, from column `from`; zeros follow the last column.
+#[inline(always)]
+pub(super) fn read(x: MatRef<'_, f32>, row: usize, from: usize) -> [f32; DEPTH] {
+    let mut out = [0f32; DEPTH];
+    let n = DEPTH.min(x.ncols() - from);
+    let x = x.row(row).subcols(from, n);
+    match x.try_as_row_major() {
+        Some(x) if n == DEPTH => out.copy_from_slice(x.as_slice()),
+        Some(x) => out[..n].copy_from_slice(x.as_slice()),
+        None => out.iter_mut().zip(x.iter()).for_each(|(out, &x)| *out = x),
+    }
+    out
 }

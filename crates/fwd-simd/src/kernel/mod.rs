@@ -1,19 +1,36 @@
 //! The innermost loops: a block of rows times a panel.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod bf16;
+#[cfg(target_arch = "x86_64")]
+mod dot;
+mod f32;
 mod portable;
+mod product;
+mod vector;
+#[cfg(target_arch = "x86_64")]
+mod widened;
 
 use crate::element::sealed::Kernels;
 use crate::element::{Element, PANEL};
-use crate::level::Cpu;
-use crate::lhs::Lhs;
-use faer::{Accum, MatMut, MatRef};
+use crate::level::{Cpu, Level};
+use faer::MatRef;
+
+pub(crate) use f32::{DEPTH, Dense, Tile};
+pub use product::{multiply, multiply_panels};
 
 /// How an element type is multiplied at a level. The functions may be called where the processor has the level, which a [`Cpu`] proves.
 #[derive(Debug)]
 pub struct Kernel<T: Element> {
     /// Rows of the tallest block.
     pub(crate) max_rows: usize,
+    /// Steps that are taken at once, whole tiles: a part of a panel that stays in the second-level cache with the rows of a block.
+    pub(crate) max_steps: usize,
     /// Packs the rows of a block, times alpha, into `rows · T::steps(depth) · DEPTH` elements of arbitrary content.
     pub(crate) pack_rows: unsafe fn(MatRef<'_, f32>, f32, &mut [T]),
     /// Packs up to [`PANEL`] rows as a panel of `T::steps(depth)` steps of arbitrary content; what is missing becomes zero.
@@ -49,9 +66,26 @@ pub(crate) struct Block<'a, T: Element> {
     pub(crate) accumulate: bool,
 }
 
-impl Kernels for f32 {
-    fn kernel(_: Cpu) -> Kernel<Self> {
-        portable::kernel()
+impl Kernels for ::core::primitive::f32 {
+    fn kernel(cpu: Cpu) -> Kernel<Self> {
+        match cpu.level() {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 | Level::Bf16 | Level::Amx => avx512::KERNEL,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => avx2::KERNEL,
+            _ => portable::KERNEL,
+        }
+    }
+}
+
+/// How a level multiplies f32 in place.
+pub(crate) fn dense(cpu: Cpu) -> &'static Dense {
+    match cpu.level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 | Level::Bf16 | Level::Amx => &avx512::DENSE,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => &avx2::DENSE,
+        _ => &portable::DENSE,
     }
 }
 
@@ -61,65 +95,9 @@ impl Kernels for half::bf16 {
     }
 }
 
-/// Steps that are taken at once: a part of a panel that stays in the second-level cache with the rows of all blocks.
-const STEPS: usize = 512;
-
-/// `y = x·panel`, or `y += …`: the product of packed rows with the steps of a panel that starts at depth `from` of the rows.
-///
-/// The columns of `y` are those of the panel that are wanted; they must lie side by side in memory.
-///
-/// # Panics
-/// If the panel reaches beyond the depth of the rows, starts within a tile, or `y` does not fit.
-#[allow(unsafe_code)]
-pub fn multiply<T: Element>(
-    cpu: Cpu,
-    x: &Lhs<T>,
-    from: usize,
-    panel: &[T::Step],
-    y: MatMut<'_, f32>,
-    accum: Accum,
-) {
-    let _ = cpu;
-    let all = T::steps(x.depth);
-    let first = from / T::DEPTH;
-    assert!(
-        from.is_multiple_of(T::steps(1) * T::DEPTH) && first + panel.len() <= all,
-        "the panel reaches beyond the depth of the rows"
-    );
-    assert!(
-        y.nrows() == x.n_rows && y.ncols() <= PANEL && (y.ncols() <= 1 || y.col_stride() == 1),
-        "a result of another shape"
-    );
-    let (n, c_stride, c) = (y.ncols(), y.row_stride(), y.as_ptr_mut());
-    if n == 0 || x.n_rows == 0 {
-        return;
-    }
-    let elements = x.elements();
-    let mut done = 0;
-    loop {
-        let n_steps = STEPS.min(panel.len() - done);
-        let b = &panel[done..][..n_steps];
-        for (row, m) in x.blocks() {
-            let at = (row * all + m * (first + done)) * T::DEPTH;
-            let a = &elements[at..][..m * n_steps * T::DEPTH];
-            // SAFETY: `row < n_rows`, so the pointer stays within `y`, whose rows and columns the block does not leave; nobody else has a
-            // reference to `y`. The kernel was made for a level that the processor has (`Cpu`).
-            unsafe {
-                let c = c.offset(row as isize * c_stride);
-                (x.kernel.block)(Block {
-                    m,
-                    n,
-                    a,
-                    b,
-                    c,
-                    c_stride,
-                    accumulate: accum == Accum::Add || done > 0,
-                });
-            }
-        }
-        done += n_steps;
-        if done >= panel.len() {
-            return;
-        }
-    }
+/// First row and height of blocks of about equal height, at most `max_rows`.
+pub(crate) fn blocks(n_rows: usize, max_rows: usize) -> impl Iterator<Item = (usize, usize)> {
+    let n_blocks = n_rows.div_ceil(max_rows);
+    let (short, n_tall) = if n_blocks == 0 { (0, 0) } else { (n_rows / n_blocks, n_rows % n_blocks) };
+    (0..n_blocks).map(move |i| (i * short + i.min(n_tall), short + usize::from(i < n_tall)))
 }

@@ -1,22 +1,105 @@
-//! Plain loops over arrays, for every processor, and the order of summation that the other levels are tested against.
+//! Plain loops over arrays, for every processor.
 #![allow(unsafe_code)]
 
+use super::vector::{Vector, level};
 use super::{Block, Kernel};
 use crate::element::{Element, PANEL};
 use faer::MatRef;
 
+/// Four elements, as many as the vector registers of the baselines hold (SSE2, NEON).
+#[derive(Clone, Copy)]
+#[repr(align(16))]
+struct Quad([f32; 4]);
+
+level! {
+    Quad;
+    packed [1 2 3 4] [1 2 3 4] [1 2] [1 2];
+    along [1 2 3 4] [1 2 3 4] [1 2] [1 2];
+}
+
+impl Vector for Quad {
+    const LANES: usize = 4;
+    type Mask = usize;
+
+    #[inline(always)]
+    unsafe fn mask(n: usize) -> usize {
+        n.min(4)
+    }
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Self([value; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller says that 4 elements can be read.
+        Self(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn load_masked(from: *const f32, n: usize) -> Self {
+        if n == 4 {
+            // SAFETY: the caller says that the first `n` elements can be read.
+            return unsafe { Self::load(from) };
+        }
+        let mut values = [0.0; 4];
+        // SAFETY: as above.
+        unsafe { std::ptr::copy_nonoverlapping(from, values.as_mut_ptr(), n) };
+        Self(values)
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller says that 4 elements can be written.
+        unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) };
+    }
+
+    #[inline(always)]
+    unsafe fn store_masked(self, to: *mut f32, n: usize) {
+        // SAFETY: the caller says that the first `n` elements can be written.
+        unsafe { std::ptr::copy_nonoverlapping(self.0.as_ptr(), to, n) };
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, by: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] * by.0[i]))
+    }
+
+    /// Rounded once where that is one instruction.
+    #[inline(always)]
+    unsafe fn mul_add(self, by: Self, to: Self) -> Self {
+        let one =
+            |a: f32, b: f32, c: f32| if cfg!(target_arch = "aarch64") { a.mul_add(b, c) } else { a * b + c };
+        Self(std::array::from_fn(|i| one(self.0[i], by.0[i], to.0[i])))
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(_: *const f32) {}
+
+    #[inline(always)]
+    unsafe fn transpose(rows: impl Fn(usize) -> Self, mut column: impl FnMut(usize, Self)) {
+        let rows: [Self; 4] = std::array::from_fn(rows);
+        for j in 0..4 {
+            column(j, Self(std::array::from_fn(|i| rows[i].0[j])));
+        }
+    }
+}
+
+/// The kernel of any element, widened to f32 one by one.
 pub(super) fn kernel<T: Element>() -> Kernel<T> {
     Kernel {
         max_rows: 4,
-        pack_rows: pack_rows::<T>,
-        pack_panel: pack_panel::<T>,
-        turn: turn::<T>,
-        block: block::<T>,
+        max_steps: 512,
+        pack_rows: any_pack_rows::<T>,
+        pack_panel: any_pack_panel::<T>,
+        turn: any_turn::<T>,
+        block: any_block::<T>,
     }
 }
 
 /// Of each step all rows, one after the other: `(steps, m, DEPTH)`.
-pub(super) fn pack_rows<T: Element>(x: MatRef<'_, f32>, alpha: f32, out: &mut [T]) {
+pub(super) fn any_pack_rows<T: Element>(x: MatRef<'_, f32>, alpha: f32, out: &mut [T]) {
     let m = x.nrows();
     out.fill(T::default());
     for i in 0..m {
@@ -26,7 +109,7 @@ pub(super) fn pack_rows<T: Element>(x: MatRef<'_, f32>, alpha: f32, out: &mut [T
     }
 }
 
-pub(super) fn pack_panel<T: Element>(rows: MatRef<'_, f32>, out: &mut [T::Step]) {
+pub(super) fn any_pack_panel<T: Element>(rows: MatRef<'_, f32>, out: &mut [T::Step]) {
     out.fill(T::ZERO);
     for i in 0..rows.ncols() {
         let step = T::elements_mut(&mut out[i / T::DEPTH]);
@@ -36,7 +119,7 @@ pub(super) fn pack_panel<T: Element>(rows: MatRef<'_, f32>, out: &mut [T::Step])
     }
 }
 
-pub(super) fn turn<T: Element>(from: &[T::Step], to: &mut [T::Step]) {
+pub(super) fn any_turn<T: Element>(from: &[T::Step], to: &mut [T::Step]) {
     for i in 0..PANEL {
         let step = T::elements_mut(&mut to[i / T::DEPTH]);
         for j in 0..PANEL {
@@ -45,7 +128,7 @@ pub(super) fn turn<T: Element>(from: &[T::Step], to: &mut [T::Step]) {
     }
 }
 
-fn block<T: Element>(block: Block<'_, T>) {
+fn any_block<T: Element>(block: Block<'_, T>) {
     let Block { m, n, a, b, c, c_stride, accumulate } = block;
     for i in 0..m {
         let mut sums = [0f32; PANEL];

@@ -1,0 +1,236 @@
+//! Products of bf16 by `vdpbf16ps` (AVX-512 BF16): `c += a₁·b₁`, then `c += a₀·b₀`, for a pair of bf16 in each of 16 lanes.
+//!
+//! Each of the two is a fused multiply-add that is rounded to nearest; subnormal factors and results count as zeros (Intel 64 and IA-32
+//! Architectures Software Developer's Manual, volume 2, VDPBF16PS). A sum over a depth of `k` is therefore off by at most
+//! `k·ε/2·Σ|a·b|` in first order, ε = 2⁻²³, and by `2⁻¹²⁶·Σ(|a| + |b| + 1)` for what was taken as zero.
+//!
+//! Rounding to bf16 (`vcvtne2ps2bf16`) is to nearest, ties to even. A NaN stays a NaN; a subnormal f32 becomes a zero of its sign, which
+//! changes it by less than 2⁻¹²⁶.
+#![allow(unsafe_code)]
+
+use super::bf16::{DEPTH, read};
+use super::{Block, Kernel};
+use crate::element::{Element, PANEL};
+use core::arch::x86_64::*;
+use faer::MatRef;
+use half::bf16;
+
+type Step = <bf16 as Element>::Step;
+
+/// Steps of a tile.
+const TILE: usize = 16;
+
+pub(super) fn kernel() -> Kernel<bf16> {
+    Kernel { max_rows: 14, max_steps: 512, pack_rows, pack_panel, turn, block }
+}
+
+/// [`DEPTH`] values as [`TILE`] pairs.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn pairs(x: &[f32; DEPTH], alpha: f32) -> __m512i {
+    let alpha = _mm512_set1_ps(alpha);
+    // SAFETY: the array holds 32 values, and both types are 64 bytes without an invalid pattern.
+    unsafe {
+        let (low, high) = (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16)));
+        let rounded = _mm512_cvtne2ps_pbh(_mm512_mul_ps(high, alpha), _mm512_mul_ps(low, alpha));
+        std::mem::transmute::<__m512bh, __m512i>(rounded)
+    }
+}
+
+/// Of each step all rows, one after the other: `(steps, m)` pairs.
+///
+/// # Safety
+/// The processor has AVX-512 BF16.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn pack_rows(x: MatRef<'_, f32>, alpha: f32, out: &mut [bf16]) {
+    let m = x.nrows();
+    let mask = ((1u32 << m) - 1) as __mmask16;
+    for (tile, out) in out.chunks_exact_mut(m * DEPTH).enumerate() {
+        let mut rows = [_mm512_setzero_si512(); TILE];
+        for (i, row) in rows[..m].iter_mut().enumerate() {
+            *row = pairs(&read(x, i, tile * DEPTH), alpha);
+        }
+        for (step, out) in turn_dwords(rows).into_iter().zip(out.chunks_exact_mut(2 * m)) {
+            // SAFETY: the mask writes `m` dwords, which is the length of the chunk.
+            unsafe { _mm512_mask_storeu_epi32(out.as_mut_ptr().cast(), mask, step) };
+        }
+    }
+}
+
+/// The rows of a block as they are, rounded, `DEPTH` columns at a time: `(tiles, m, DEPTH)`, as tiles are loaded.
+///
+/// # Safety
+/// The processor has AVX-512 BF16.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn pack_tiles(x: MatRef<'_, f32>, alpha: f32, out: &mut [bf16]) {
+    for (tile, out) in out.chunks_exact_mut(x.nrows() * DEPTH).enumerate() {
+        for (i, out) in out.chunks_exact_mut(DEPTH).enumerate() {
+            let row = pairs(&read(x, i, tile * DEPTH), alpha);
+            // SAFETY: the chunk has 64 bytes.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), row) };
+        }
+    }
+}
+
+/// # Safety
+/// The processor has AVX-512 BF16.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn pack_panel(rows: MatRef<'_, f32>, out: &mut [Step]) {
+    for (tile, out) in out.chunks_exact_mut(TILE).enumerate() {
+        for (half, first) in [0, PANEL / 2].into_iter().enumerate() {
+            let mut pairs_of_rows = [_mm512_setzero_si512(); TILE];
+            for (row, i) in pairs_of_rows.iter_mut().zip(first..rows.nrows()) {
+                *row = pairs(&read(rows, i, tile * DEPTH), 1.0);
+            }
+            for (step, out) in turn_dwords(pairs_of_rows).into_iter().zip(&mut *out) {
+                // SAFETY: half a step has 64 bytes.
+                unsafe { _mm512_storeu_si512(out.0[half * DEPTH..].as_mut_ptr().cast(), step) };
+            }
+        }
+    }
+}
+
+/// Turns 16 rows of 16 dwords: pairs of rows are interleaved, then pairs of those, then the quarters exchanged.
+#[target_feature(enable = "avx512f")]
+fn turn_dwords(rows: [__m512i; 16]) -> [__m512i; 16] {
+    let mut quads = [_mm512_setzero_si512(); 16];
+    for i in (0..16).step_by(4) {
+        let [a, b, c, d] = [rows[i], rows[i + 1], rows[i + 2], rows[i + 3]];
+        let (low, high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        let (low2, high2) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+        quads[i] = _mm512_unpacklo_epi64(low, low2);
+        quads[i + 1] = _mm512_unpackhi_epi64(low, low2);
+        quads[i + 2] = _mm512_unpacklo_epi64(high, high2);
+        quads[i + 3] = _mm512_unpackhi_epi64(high, high2);
+    }
+    let mut turned = quads;
+    for i in 0..4 {
+        let quarters = turn_quarters([quads[i], quads[4 + i], quads[8 + i], quads[12 + i]]);
+        quarters.into_iter().enumerate().for_each(|(j, quarter)| turned[4 * j + i] = quarter);
+    }
+    turned
+}
+
+/// Turns a square of 4 times 4 quarters of a register.
+#[target_feature(enable = "avx512f")]
+fn turn_quarters([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+    let (even, odd) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
+    let (even2, odd2) = (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
+    [
+        _mm512_shuffle_i32x4::<0x88>(even, even2),
+        _mm512_shuffle_i32x4::<0x88>(odd, odd2),
+        _mm512_shuffle_i32x4::<0xdd>(even, even2),
+        _mm512_shuffle_i32x4::<0xdd>(odd, odd2),
+    ]
+}
+
+/// Turns a square: two pairs of step `p`, of the columns `2s` and `2s + 1`, are two pairs of step `s`, of the columns `2p` and `2p + 1`,
+/// with the words in the middle exchanged. The square of 16 × 16 such qwords is turned in four quarters of 8 × 8.
+///
+/// # Safety
+/// The processor has AVX-512.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn turn(from: &[Step], to: &mut [Step]) {
+    assert!(from.len() == TILE && to.len() == TILE, "a whole square");
+    for (half_step, half_col) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let mut pairs = [_mm512_setzero_si512(); 8];
+        for i in (0..8).step_by(2) {
+            let from = &from[half_step * 8 + i..][..2];
+            // SAFETY: half a step has 64 bytes.
+            let [a, b] = [0, 1].map(|j: usize| unsafe {
+                _mm512_loadu_si512(from[j].0[half_col * DEPTH..][..DEPTH].as_ptr().cast())
+            });
+            pairs[i] = _mm512_unpacklo_epi64(a, b);
+            pairs[i + 1] = _mm512_unpackhi_epi64(a, b);
+        }
+        for i in 0..2 {
+            let turned = turn_quarters([pairs[i], pairs[2 + i], pairs[4 + i], pairs[6 + i]]);
+            for (j, qwords) in turned.into_iter().enumerate() {
+                let qwords = _mm512_shufflehi_epi16::<0xd8>(_mm512_shufflelo_epi16::<0xd8>(qwords));
+                let to = &mut to[half_col * 8 + 2 * j + i].0[half_step * DEPTH..][..DEPTH];
+                // SAFETY: half a step has 64 bytes.
+                unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), qwords) };
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The processor has AVX-512 BF16, and `m` rows of `n` columns lie at `c`, which nobody else reads or writes.
+unsafe fn block(block: Block<'_, bf16>) {
+    // SAFETY: as the caller says.
+    unsafe {
+        match block.m {
+            1 => rows::<1, 4>(block),
+            2 => rows::<2, 4>(block),
+            3 => rows::<3, 2>(block),
+            4 => rows::<4, 2>(block),
+            5 => rows::<5, 1>(block),
+            6 => rows::<6, 1>(block),
+            7 => rows::<7, 1>(block),
+            8 => rows::<8, 1>(block),
+            9 => rows::<9, 1>(block),
+            10 => rows::<10, 1>(block),
+            11 => rows::<11, 1>(block),
+            12 => rows::<12, 1>(block),
+            13 => rows::<13, 1>(block),
+            14 => rows::<14, 1>(block),
+            m => unreachable!("a block of {m} rows"),
+        }
+    }
+}
+
+/// `M` rows, in `U` sums each that take turns: an instruction waits for the one before it that adds to the same sum.
+///
+/// # Safety
+/// As [`block`] with `m = M`.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn rows<const M: usize, const U: usize>(block: Block<'_, bf16>) {
+    let Block { n, a, b, c, c_stride, accumulate, .. } = block;
+    assert!(a.len() == 2 * M * b.len() && b.len().is_multiple_of(U), "whole tiles");
+    let mut sums = [[[_mm512_setzero_ps(); 2]; M]; U];
+    let (mut a, end) = (a.as_ptr(), b.as_ptr_range().end);
+    let mut b = b.as_ptr();
+    while b < end {
+        for sums in &mut sums {
+            // SAFETY: the steps are whole tiles, so `U` of them are left, and there are `M` pairs of `a` for each step of `b`.
+            unsafe {
+                let columns = [_mm512_load_si512(b.cast()), _mm512_load_si512(b.cast::<__m512i>().add(1))];
+                _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(AHEAD));
+                _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(AHEAD + 64));
+                for sums in sums {
+                    let pair = bh(_mm512_set1_epi32(a.cast::<i32>().read_unaligned()));
+                    sums[0] = _mm512_dpbf16_ps(sums[0], pair, bh(columns[0]));
+                    sums[1] = _mm512_dpbf16_ps(sums[1], pair, bh(columns[1]));
+                    a = a.add(2);
+                }
+                b = b.add(1);
+            }
+        }
+    }
+    let masks = [0, 16].map(|first: usize| ((1u32 << n.saturating_sub(first).min(16)) - 1) as __mmask16);
+    for i in 0..M {
+        for (half, mask) in masks.into_iter().enumerate() {
+            let mut sum = sums[0][i][half];
+            for sums in &sums[1..] {
+                sum = _mm512_add_ps(sum, sums[i][half]);
+            }
+            // SAFETY: there are `M` rows, and the masks keep to their `n` columns; no address is formed outside of them but is wrapped.
+            unsafe {
+                let c = c.offset(i as isize * c_stride).wrapping_add(16 * half);
+                if accumulate {
+                    sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, c));
+                }
+                _mm512_mask_storeu_ps(c, mask, sum);
+            }
+        }
+    }
+}
+
+/// Bytes by which a panel is fetched ahead of its use.
+const AHEAD: usize = 2048;
+
+#[inline(always)]
+fn bh(pairs: __m512i) -> __m512bh {
+    // SAFETY: both are 64 bytes without an invalid pattern.
+    unsafe { std::mem::transmute(pairs) }
+}
