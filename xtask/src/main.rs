@@ -14,6 +14,7 @@ mod dist;
 mod fuzz;
 mod kernels;
 mod kills;
+mod levels;
 mod model_jobs;
 mod package;
 mod random_checkpoint;
@@ -44,6 +45,8 @@ enum Args {
     Fuzz(fuzz::FuzzArgs),
     /// Compiles the CUDA kernels for every target, and tables what they need. Fetches NVIDIA's compiler; needs no GPU.
     Kernels(kernels::KernelsArgs),
+    /// Runs the tests of products at every level of vector instructions that the processor has.
+    Levels,
     /// Runs the CUDA kernels on the CPU and compares them with their references.
     Emulate,
     /// Collects GPU tests, benchmarks and the program for a machine with a GPU and without Rust.
@@ -84,6 +87,7 @@ fn main() -> Result<()> {
         Args::Kills(args) => kills::kills(&args),
         Args::Fuzz(args) => fuzz::fuzz(&args),
         Args::Kernels(args) => kernels::kernels(&args),
+        Args::Levels => levels::levels(),
         Args::Emulate => kernels::emulate(),
         Args::Bundle(args) => bundle::bundle(&args),
         Args::Data(args) => data::run(&args),

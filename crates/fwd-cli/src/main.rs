@@ -48,5 +48,7 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     assets::embed();
     logging::install(args.common.verbose, args.common.quiet);
     progress::configure(args.common.quiet);
+    // Asked once: what computes later takes the best level if the variable is wrong.
+    fwd_simd::Cpu::from_env()?;
     commands::run(args)
 }

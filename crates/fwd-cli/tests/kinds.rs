@@ -298,7 +298,7 @@ fn a_killed_run_of_every_kind_ends_where_the_unbroken_one_does() {
 #[cfg(unix)]
 fn killed(kind: &Kind) {
     let place = place(kind);
-    let long = ["--steps", "30", "--dtype", "bf16"];
+    let long = ["--steps", "30", "--dtype", "bf16", "--compute", "bf16"];
     succeed(&mut place.train("whole", &long));
     let mut command = place.train("run", &long);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

@@ -215,14 +215,14 @@ fn a_report_needs_nothing_else_and_is_the_same_every_time() {
     let message = fail(&mut place.program(&["report", "a", "--out", "three", "--analysis", "other.json"]));
     assert!(message.contains("another model or benchmark"), "{message}");
     // Of the same files opened otherwise, and from before that was written down.
-    for (key, other) in [("dtype", "q8"), ("template", "chat")] {
+    for (key, other) in [("dtype", "q8"), ("compute", "int8"), ("template", "chat")] {
         let mut changed: Value = serde_json::from_str(&analysis).unwrap();
         changed[key] = other.into();
         fs::write(place.path("other.json"), changed.to_string()).unwrap();
         let args = ["report", "a", "--out", "three", "--analysis", "other.json"];
         let message = fail(&mut place.program(&args));
         assert!(
-            message.contains("another dtype or template") && message.contains(&format!("`{other}`")),
+            message.contains("another dtype, compute or template") && message.contains(&format!("`{other}`")),
             "{message}"
         );
         changed.as_object_mut().unwrap().remove(key);

@@ -33,4 +33,4 @@ pub use promptable::answer;
 pub use tap::Tap;
 pub use trainable::{FirstValues, Gradient, StepConfig, StepReport, Tracked, Trainable};
 pub use vision::{CELL_CHANNELS, EfficientNetLite0, Lite0Features, Neck, VisionTower, VisionTransformer};
-pub use weights::{Checkpoint, Redundant, WeightDtype, WeightFile, Weights, gguf_file};
+pub use weights::{Checkpoint, Precision, Redundant, WeightDtype, WeightFile, Weights, gguf_file};

@@ -1,5 +1,6 @@
 //! The arithmetic of products with frozen weights.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
@@ -13,7 +14,8 @@ use std::str::FromStr;
 ///
 /// Rounding is to the nearest, ties to even. Trained weights, f64 weights and GPUs are not affected. Activations in f64 serve to check
 /// gradients: they are rounded to bf16 where f32 ones are, and sums are taken in f64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Compute {
     /// Products in f32.
     #[default]

@@ -31,6 +31,7 @@ mod tests {
     use crate::model::Template;
     use fwd_continual::MethodConfig;
     use fwd_models::WeightDtype;
+    use fwd_ops::Compute;
     use serde::Serialize;
     use serde::de::DeserializeOwned;
 
@@ -52,6 +53,7 @@ mod tests {
         names_are_those_of_files::<Order>(3);
         names_are_those_of_files::<DeviceKind>(2);
         names_are_those_of_files::<WeightDtype>(5);
+        names_are_those_of_files::<Compute>(3);
         names_are_those_of_files::<Template>(2);
     }
 }

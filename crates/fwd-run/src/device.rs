@@ -45,8 +45,9 @@ impl DeviceKind {
         }
     }
 
-    /// What keeps results of this device apart from those of another, whose last digits differ.
+    /// What keeps results of this device apart from those of another, whose last digits differ: of a CPU the level of vector
+    /// instructions, at which sums are taken in an order of their own.
     pub(crate) fn tag(device: &Device) -> &'static str {
-        if device.is_cpu() { "" } else { "cuda" }
+        if device.is_cpu() { fwd_simd::Cpu::current().level().name() } else { "cuda" }
     }
 }

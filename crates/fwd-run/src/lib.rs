@@ -29,6 +29,7 @@ pub use choice::Choice;
 pub use config::RunConfig;
 pub use device::DeviceKind;
 pub use fwd_models::WeightDtype;
+pub use fwd_ops::Compute;
 pub use limits::{CutTexts, TextLimits, TooLong};
 pub use method::Method;
 pub use observer::{Interrupted, Observer, Progress, Silent, check, is_interrupt};

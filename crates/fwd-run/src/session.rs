@@ -10,6 +10,7 @@ use anyhow::{Result, ensure};
 use fwd_data::bench::{BenchTask, Benchmark};
 use fwd_data::task::{self, Loaded, OnBad, Skipped};
 use fwd_models::WeightDtype;
+use fwd_ops::Compute;
 use rand::seq::SliceRandom;
 use std::path::PathBuf;
 
@@ -24,6 +25,8 @@ pub struct SessionOptions {
     pub device: DeviceKind,
     /// How the model's matrices are kept in memory.
     pub dtype: WeightDtype,
+    /// How the model's frozen products are computed.
+    pub compute: Compute,
     /// How prompts are written; none: as it suits the model ([`ModelOptions`]).
     pub template: Option<Template>,
     /// What becomes of records that cannot be used.
@@ -64,6 +67,7 @@ impl Default for SessionOptions {
             bench: None,
             device: DeviceKind::Cpu,
             dtype: WeightDtype::F32,
+            compute: Compute::F32,
             template: None,
             on_bad: OnBad::Refuse,
             limits: TextLimits::default(),
@@ -83,7 +87,8 @@ impl Session {
         let bench_dir = bench_dir.canonicalize().unwrap_or(bench_dir);
         let Loaded { mut bench, mut skipped } = task::open(&bench_dir, options.on_bad)?;
         let backbone = options.backbone.clone().map_or_else(assets::backbone, Ok)?;
-        let how = ModelOptions { dtype: options.dtype, template: options.template };
+        let &SessionOptions { dtype, compute, template, .. } = options;
+        let how = ModelOptions { dtype, compute, template };
         let backbone = Backbone::open(&backbone, how, &device)?;
         for remark in &backbone.remarks {
             observer.note(remark);

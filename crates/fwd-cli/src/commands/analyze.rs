@@ -15,7 +15,7 @@ use fwd_run::analysis::{
 };
 use fwd_run::files::write_json;
 use fwd_run::model::ModelOptions;
-use fwd_run::run::{Manifest, RankStage, Rows, RunPaths, SavedRun};
+use fwd_run::run::{Manifest, ModelChanges, RankStage, Rows, RunPaths, SavedRun};
 use fwd_run::{RunConfig, Session, SessionOptions};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -41,12 +41,13 @@ pub(super) fn command(args: &AnalyzeArgs, common: &Common) -> Result<ExitCode> {
     };
     let (backbone, bench) =
         (place(&args.backbone, Manifest::backbone_dir)?, place(&args.bench, Manifest::bench_dir)?);
-    let ModelOptions { dtype, template } = session::model_options(args.model, runs.first());
+    let ModelOptions { dtype, compute, template } = session::model_options(args.model, runs.first());
     for run in runs.iter().skip(1) {
         // Their growth stands beside what is computed here.
-        run.model_options(Some(dtype), template, &Terminal);
+        let now = ModelChanges { dtype: Some(dtype), compute: Some(compute), template };
+        run.model_options(now, &Terminal);
     }
-    let options = SessionOptions { backbone, bench, dtype, template, ..session::options() };
+    let options = SessionOptions { backbone, bench, dtype, compute, template, ..session::options() };
     let session = Session::open(&options, &Terminal)?;
     let of_run = || first.map(|m| m.run.config.tasks.clone());
     let names = args.tasks.clone().or_else(of_run).unwrap_or_default();

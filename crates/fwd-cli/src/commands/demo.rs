@@ -42,6 +42,7 @@ pub(super) fn command(args: &DemoArgs, common: &Common) -> Result<ExitCode> {
         bench: args.bench.clone(),
         device: args.device,
         dtype: args.model.dtype.unwrap_or_default(),
+        compute: args.model.compute.unwrap_or_default(),
         template: args.model.template,
         ..session::options()
     };
@@ -59,6 +60,7 @@ pub(super) fn command(args: &DemoArgs, common: &Common) -> Result<ExitCode> {
                 && run.config.training == config.training
                 && run.config.device == args.device
                 && run.config.dtype == session.backbone.dtype
+                && run.config.compute == session.backbone.compute
                 && run.config.template.unwrap_or_default() == session.backbone.template()
                 && run.backbone_hash == session.backbone.hash
                 && run.data_hash == session.bench.hash().to_string();

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 /// The command `report`.
 ///
 /// # Errors
-/// Runs that cannot be compared (see [`Comparison::read`]); an analysis of another model or benchmark, dtype or template; a folder that holds something
+/// Runs that cannot be compared (see [`Comparison::read`]); an analysis of another model or benchmark, dtype, compute or template; a folder that holds something
 /// else or cannot be written.
 pub(super) fn command(args: &ReportArgs, common: &Common) -> Result<ExitCode> {
     let (path, figures) = match unfinished(args)? {
@@ -71,14 +71,16 @@ fn read_analysis(args: &ReportArgs, comparison: &Comparison) -> Result<Option<Em
         analysis.backbone_hash == *backbone_hash
             && analysis.data_hash == *data_hash
             && analysis.dtype == config.dtype
+            && analysis.compute == config.compute
             && analysis.template == config.template.unwrap_or_default()
     };
     ensure!(
         comparison.groups.iter().flat_map(|group| &group.runs).any(is_of),
-        "{} is of another model or benchmark than the runs, or of another dtype or template (`{}`, `{}`); name the right one with \
-         --analysis",
+        "{} is of another model or benchmark than the runs, or of another dtype, compute or template (`{}`, `{}`, `{}`); name the \
+         right one with --analysis",
         path.display(),
         analysis.dtype,
+        analysis.compute,
         analysis.template
     );
     Ok(Some(analysis))

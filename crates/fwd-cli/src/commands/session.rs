@@ -21,19 +21,18 @@ pub(super) fn options() -> SessionOptions {
 /// # Errors
 /// Another model or benchmark than the run's.
 pub(super) fn of_run(run: &SavedRun, places: &Places, device: DeviceKind) -> Result<Session> {
-    let ModelArgs { dtype, template } = places.model;
-    let places =
-        Reopening { backbone: places.backbone.clone(), bench: places.bench.clone(), device, dtype, template };
+    let model = places.model.into();
+    let places = Reopening { backbone: places.backbone.clone(), bench: places.bench.clone(), device, model };
     run.session(&places, &Terminal)
 }
 
 /// What a model is opened with: what flags say, else as the run did, else the default.
 pub(super) fn model_options(args: ModelArgs, run: Option<&SavedRun>) -> ModelOptions {
-    let ModelArgs { dtype, template } = args;
-    match run {
-        Some(run) => run.model_options(dtype, template, &Terminal),
-        None => ModelOptions { dtype: dtype.unwrap_or_default(), template },
+    if let Some(run) = run {
+        return run.model_options(args.into(), &Terminal);
     }
+    let ModelArgs { dtype, compute, template } = args;
+    ModelOptions { dtype: dtype.unwrap_or_default(), compute: compute.unwrap_or_default(), template }
 }
 
 /// What the flag `--skip-bad` asks for.

@@ -28,6 +28,7 @@ pub(super) fn command(args: &TrainArgs, common: &Common) -> Result<ExitCode> {
         bench: config.paths.bench.clone(),
         device: config.device,
         dtype: config.dtype,
+        compute: config.compute,
         template: config.template,
         on_bad: session::on_bad(config.skip_bad),
         limits: config.limits,
@@ -82,6 +83,7 @@ fn apply(args: &TrainArgs, config: &mut RunConfig) -> Result<()> {
     replace(&mut config.order, args.order.as_ref());
     replace(&mut config.device, args.device.as_ref());
     replace(&mut config.dtype, args.model.dtype.as_ref());
+    replace(&mut config.compute, args.model.compute.as_ref());
     config.template = args.model.template.or(config.template);
     replace(&mut config.training.batch_size, args.batch_size.as_ref());
     replace(&mut config.training.prompts.lr, args.lr.as_ref());

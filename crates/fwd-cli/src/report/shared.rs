@@ -48,7 +48,9 @@ pub(super) fn run_head() -> Vec<String> {
 
 /// A machine in words.
 pub(super) fn machine(machine: &Machine) -> String {
-    format!("{} {}, {} threads", machine.os, machine.arch, machine.threads)
+    let levels = machine.levels.join(", then ");
+    let levels = if levels.is_empty() { levels } else { format!(" ({levels})") };
+    format!("{} {}{levels}, {} threads", machine.os, machine.arch, machine.threads)
 }
 
 /// The groups with their numbers, which decide their colours.

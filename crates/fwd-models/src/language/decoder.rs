@@ -429,7 +429,7 @@ fn embedding_table(
 
 fn head(is_tied: bool, words: &Embedding, weights: &mut Scope<'_>, [vocab, d]: [usize; 2]) -> Result<Linear> {
     if is_tied {
-        Ok(Linear::new(words.weight().clone(), None)?)
+        weights.map(words.weight().clone(), None)
     } else {
         weights.linear("lm_head", vocab, d, false)
     }

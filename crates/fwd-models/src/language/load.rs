@@ -5,7 +5,7 @@ use super::model::LanguageModel;
 use super::t5::T5;
 use crate::config::{SpecialTokens, TextConfig};
 use crate::error::{ModelError, Result};
-use crate::weights::{Checkpoint, Redundant, WeightDtype, WeightFile, Weights, gguf_file};
+use crate::weights::{Checkpoint, Precision, Redundant, WeightFile, Weights, gguf_file};
 use candle_core::Device;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,15 +48,15 @@ pub(crate) fn redundant<'a>(name: &str, embeddings: &'a [String]) -> Option<Redu
 /// missing, unexpected, misshapen or not finite.
 pub fn load_language_model(
     path: &Path,
-    dtype: WeightDtype,
+    precision: impl Into<Precision>,
     device: &Device,
 ) -> Result<(Arc<dyn LanguageModel>, SpecialTokens)> {
     let json = path.join("config.json");
     let (config, mut checkpoint) = if path.is_dir() && json.exists() {
-        (TextConfig::read(&json)?, Checkpoint::open(path, dtype, device)?)
+        (TextConfig::read(&json)?, Checkpoint::open(path, precision, device)?)
     } else {
         let file = if path.is_dir() { gguf_file(path)?.unwrap_or(json) } else { path.into() };
-        (gguf_config(&file)?, Checkpoint::open_file(&file, dtype, device)?)
+        (gguf_config(&file)?, Checkpoint::open_file(&file, precision, device)?)
     };
     let tokens = SpecialTokens::read(&path.join("generation_config.json"), &config)?;
     let model = language_model(&config, &mut checkpoint, "")?;

@@ -91,7 +91,7 @@ impl T5 {
         let head = if config.has_own_head() || weights.has("lm_head.weight") {
             weights.linear("lm_head", vocab, d, false)?
         } else {
-            Linear::new(shared.weight().clone(), None)?
+            weights.map(shared.weight().clone(), None)?
         };
         Ok(Self {
             shared,

@@ -14,7 +14,7 @@ use crate::language::{
 };
 use crate::tap::Tap;
 use crate::vision::{Neck, VisionTower};
-use crate::weights::{Checkpoint, Redundant, Scope, WeightDtype, Weights};
+use crate::weights::{Checkpoint, Precision, Redundant, Scope, Weights};
 use candle_core::{DType, Device, Tensor};
 use fwd_ops::in_pool;
 use fwd_prompt::Dims;
@@ -59,18 +59,23 @@ impl Blip {
     ///
     /// # Errors
     /// [`ModelError`] that names the file, and for tensors lists all that are missing, unexpected, misshapen or not finite.
-    pub fn load(dir: &Path, dtype: WeightDtype, device: &Device) -> Result<Self> {
+    pub fn load(dir: &Path, precision: impl Into<Precision>, device: &Device) -> Result<Self> {
         let config = ModelConfig::read(&dir.join("config.json"))?;
-        Self::load_with(dir, config, dtype, device)
+        Self::load_with(dir, config, precision, device)
     }
 
     /// As [`Self::load`], with a configuration from elsewhere.
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn load_with(dir: &Path, config: ModelConfig, dtype: WeightDtype, device: &Device) -> Result<Self> {
+    pub fn load_with(
+        dir: &Path,
+        config: ModelConfig,
+        precision: impl Into<Precision>,
+        device: &Device,
+    ) -> Result<Self> {
         let tokens = SpecialTokens::read(&dir.join("generation_config.json"), &config.text)?;
-        let mut checkpoint = Checkpoint::open(dir, dtype, device)?;
+        let mut checkpoint = Checkpoint::open(dir, precision, device)?;
         let model = Self::new(config, &mut checkpoint)?;
         let embeddings = embedding_names(&model.config.text, LANGUAGE);
         checkpoint.finish(|name| redundant_of_blip(name, &embeddings))?;

@@ -5,7 +5,7 @@ use super::llava::Llava;
 use super::model::{MultimodalModel, Reading};
 use crate::config::{LlavaConfig, ModelConfig, read_json};
 use crate::error::{ModelError, Result};
-use crate::weights::WeightDtype;
+use crate::weights::Precision;
 use candle_core::Device;
 use serde::Deserialize;
 use std::path::Path;
@@ -42,14 +42,18 @@ fn unsupported(path: &Path, model_type: &str) -> ModelError {
 /// # Errors
 /// [`ModelError::Directory`] for what is no model directory, [`ModelError::Config`] that names an architecture which this crate does
 /// not have, else those of [`Blip::load`] and [`Llava::load`].
-pub fn load(dir: &Path, dtype: WeightDtype, device: &Device) -> Result<Box<dyn MultimodalModel>> {
+pub fn load(
+    dir: &Path,
+    precision: impl Into<Precision>,
+    device: &Device,
+) -> Result<Box<dyn MultimodalModel>> {
     check_directory(dir)?;
     let path = dir.join("config.json");
     let Architecture { model_type } = read_json(&path)?;
     match model_type.as_str() {
-        "blip-2" | "instructblip" => Ok(Box::new(Blip::load(dir, dtype, device)?)),
+        "blip-2" | "instructblip" => Ok(Box::new(Blip::load(dir, precision, device)?)),
         // The second one is that of the original code, of which the configuration is refused with what to do.
-        "llava" | "llava_llama" => Ok(Box::new(Llava::load(dir, dtype, device)?)),
+        "llava" | "llava_llama" => Ok(Box::new(Llava::load(dir, precision, device)?)),
         _ => Err(unsupported(&path, &model_type)),
     }
 }

@@ -69,5 +69,5 @@ fn scaled(layer: &mut Scope<'_>, name: &str, scale: &str, n_out: usize, n_in: us
     let lambda = layer.get(&format!("{scale}.lambda1"), &[n_out])?;
     let weight = layer.get(&format!("{name}.weight"), &[n_out, n_in])?;
     let bias = layer.get(&format!("{name}.bias"), &[n_out])?;
-    Ok(Linear::new(weight.broadcast_mul(&lambda.unsqueeze(1)?)?, Some((bias * lambda)?))?)
+    layer.map(weight.broadcast_mul(&lambda.unsqueeze(1)?)?, Some((bias * lambda)?))
 }

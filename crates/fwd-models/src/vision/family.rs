@@ -4,7 +4,7 @@ use super::vit::VisionTransformer;
 use super::{clip, dinov2, eva};
 use crate::config::{VisionConfig, VisionKind, read_json};
 use crate::error::{ModelError, Result};
-use crate::weights::{Checkpoint, Redundant, Scope, WeightDtype, Weights};
+use crate::weights::{Checkpoint, Precision, Redundant, Scope, WeightDtype, Weights};
 use candle_core::Device;
 use serde_json::Value;
 use std::path::Path;
@@ -22,7 +22,7 @@ impl VisionTransformer {
     /// # Errors
     /// [`ModelError::Io`], [`ModelError::Json`] or [`ModelError::Config`] for the configuration; [`ModelError::Tensors`] with all tensors
     /// that are missing, unexpected, misshapen or not finite.
-    pub fn load(dir: &Path, dtype: WeightDtype, device: &Device) -> Result<Self> {
+    pub fn load(dir: &Path, precision: impl Into<Precision>, device: &Device) -> Result<Self> {
         let path = dir.join("config.json");
         let mut value: Value = read_json(&path)?;
         let is_whole_clip = value["model_type"] == "clip";
@@ -34,8 +34,9 @@ impl VisionTransformer {
         }
         let config: VisionConfig = serde_json::from_value(value)
             .map_err(|e| ModelError::Config { origin: path.display().to_string(), what: e.to_string() })?;
+        let Precision { dtype, compute } = precision.into();
         let dtype = if dtype == WeightDtype::Q4 { WeightDtype::Q8 } else { dtype };
-        let mut checkpoint = Checkpoint::open(dir, dtype, device)?;
+        let mut checkpoint = Checkpoint::open(dir, Precision { dtype, compute }, device)?;
         let has_class = |prefix: &&str| {
             ["class_embedding", "cls_token"]
                 .iter()

@@ -113,7 +113,7 @@ pub(super) fn patch_map(
     let (d, patch) = (config.hidden_size, config.patch_size);
     let kernel = weights.get(&format!("{name}.weight"), &[d, 3, patch, patch])?;
     let bias = if bias { Some(weights.get(&format!("{name}.bias"), &[d])?) } else { None };
-    Ok(Linear::new(kernel.reshape((d, 3 * patch * patch))?, bias)?)
+    weights.map(kernel.reshape((d, 3 * patch * patch))?, bias)
 }
 
 /// The attention of a layer, `x + output(attention(projection(pre(x))))`; the projection is packed, `[q ; k ; v]`.

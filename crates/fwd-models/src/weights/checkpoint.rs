@@ -1,15 +1,15 @@
 //! The tensors of all weight files of a checkpoint, and the account of which of them a model has taken.
 
 use super::directory::{Listing, list};
-use super::dtype::WeightDtype;
 use super::entry::{Entry, Stored};
 use super::file::WeightFile;
 use super::gguf::ROPE_FACTORS;
+use super::precision::Precision;
 use super::source::Weights;
 use super::spelling::{hub_name, is_of_llava};
 use crate::error::{ModelError, Result, TensorProblems};
 use candle_core::{DType, Device, Tensor};
-use fwd_ops::{Format, Matrix, Unfit, Weight};
+use fwd_ops::{Compute, Format, Matrix, Unfit, Weight};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub struct Checkpoint {
     problems: TensorProblems,
     /// Elements of the zeros that stand in for tensors.
     n_placeholders: u64,
-    dtype: WeightDtype,
+    precision: Precision,
     device: Device,
 }
 
@@ -67,8 +67,8 @@ impl Checkpoint {
     /// [`ModelError::Io`] if a file cannot be opened, [`ModelError::Json`] for a damaged index, [`ModelError::WeightFile`]
     /// for a damaged header, a file that is shorter or longer than its header says, or quantised weights,
     /// [`ModelError::Directory`] for a directory whose weights are of another format or incomplete.
-    pub fn open(dir: &Path, dtype: WeightDtype, device: &Device) -> Result<Self> {
-        let mut checkpoint = Self::empty(dir, dtype, device);
+    pub fn open(dir: &Path, precision: impl Into<Precision>, device: &Device) -> Result<Self> {
+        let mut checkpoint = Self::empty(dir, precision.into(), device);
         let Listing { files, names, gguf } = list(dir)?;
         for file in files {
             checkpoint.add(&file)?;
@@ -91,13 +91,13 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn open_file(path: &Path, dtype: WeightDtype, device: &Device) -> Result<Self> {
-        let mut checkpoint = Self::empty(path, dtype, device);
+    pub fn open_file(path: &Path, precision: impl Into<Precision>, device: &Device) -> Result<Self> {
+        let mut checkpoint = Self::empty(path, precision.into(), device);
         checkpoint.add(path)?;
         Ok(checkpoint)
     }
 
-    fn empty(path: &Path, dtype: WeightDtype, device: &Device) -> Self {
+    fn empty(path: &Path, precision: Precision, device: &Device) -> Self {
         Self {
             path: path.into(),
             files: Vec::new(),
@@ -106,7 +106,7 @@ impl Checkpoint {
             lost: BTreeSet::new(),
             problems: TensorProblems::default(),
             n_placeholders: 0,
-            dtype,
+            precision,
             device: device.clone(),
         }
     }
@@ -231,6 +231,11 @@ impl Checkpoint {
     fn matrix(&mut self, name: &str, place: &Place, format: Format) -> Result<Weight> {
         let file = &self.files[place.file];
         if place.format == format {
+            // Packed weights are a copy: a mapped file would stay in memory beside it.
+            let is_packed = self.precision.compute != Compute::F32 && format.block_len() == 1;
+            if is_packed {
+                return Ok(file.matrix_in_memory(&place.name, &place.entry, format)?.into());
+            }
             return Ok(file.matrix(&place.name, &place.entry, format)?.into());
         }
         let problem = match file.converted(&place.name, &place.entry, place.format, format)? {
@@ -330,7 +335,7 @@ impl Weights for Checkpoint {
         let wanted = match &place {
             // As it lies in the file: all products widen exactly.
             Some(place) if self.files[place.file].is_gguf() => Some(place.format),
-            _ => self.dtype.format(name, shape[1]),
+            _ => self.precision.dtype.format(name, shape[1]),
         };
         match (place, wanted) {
             (Some(_), Some(format)) if !self.device.is_cpu() => self.on_device(name, shape, format),
@@ -339,6 +344,10 @@ impl Weights for Checkpoint {
             (None, None) => Ok(self.placeholder(&shape)?.into()),
             (Some(_), None) => Ok(self.get(name, &shape)?.into()),
         }
+    }
+
+    fn compute(&self) -> Compute {
+        self.precision.compute
     }
 
     fn has(&self, name: &str) -> bool {

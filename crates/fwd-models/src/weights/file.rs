@@ -142,15 +142,21 @@ impl WeightFile {
 
     /// A matrix in the format that it is stored in: mapped, unless its rows must be brought into order.
     pub(super) fn matrix(&self, name: &str, entry: &Entry, format: Format) -> Result<Matrix> {
-        let sides = sides(entry);
-        let Some(n_heads) = entry.interleaved else {
-            let (start, end) = (entry.start as usize, (entry.start + entry.n_bytes) as usize);
-            return Ok(Matrix::new(name, format, sides, self.mapped()?, start..end)?);
-        };
-        let bytes = self.piece(name, entry, (0, entry.n_bytes))?;
-        let bytes = gguf::deinterleave(&bytes, n_heads, entry.shape[0]);
+        if entry.interleaved.is_some() {
+            return self.matrix_in_memory(name, entry, format);
+        }
+        let (start, end) = (entry.start as usize, (entry.start + entry.n_bytes) as usize);
+        Ok(Matrix::new(name, format, sides(entry), self.mapped()?, start..end)?)
+    }
+
+    /// A matrix in the format that it is stored in, read.
+    pub(super) fn matrix_in_memory(&self, name: &str, entry: &Entry, format: Format) -> Result<Matrix> {
+        let mut bytes = self.piece(name, entry, (0, entry.n_bytes))?;
+        if let Some(n_heads) = entry.interleaved {
+            bytes = gguf::deinterleave(&bytes, n_heads, entry.shape[0]);
+        }
         let n_bytes = bytes.len();
-        Ok(Matrix::new(name, format, sides, Arc::new(bytes), 0..n_bytes)?)
+        Ok(Matrix::new(name, format, sides(entry), Arc::new(bytes), 0..n_bytes)?)
     }
 
     /// A matrix of floats in another format, made of pieces of it, each by a thread of the pool; or why it does not fit that format.

@@ -3,12 +3,13 @@
 use super::source::Weights;
 use crate::error::Result;
 use candle_core::Tensor;
+use fwd_ops::{Compute, Linear, OpError, Weight};
 
 /// A prefix in front of parameter names, so that a layer can be built without knowing where it stands.
 pub(crate) struct Scope<'a> {
     weights: &'a mut dyn Weights,
     prefix: String,
-    /// Keep matrices in f32 too.
+    /// Keep matrices in f32 too, and compute their products in f32.
     full_precision: bool,
 }
 
@@ -27,7 +28,7 @@ impl<'a> Scope<'a> {
         Scope { prefix: self.prefix.clone(), weights: self.weights, full_precision: self.full_precision }
     }
 
-    /// This scope with all its parameters in f32.
+    /// This scope with all its parameters and products in f32.
     pub(crate) fn in_full_precision(self) -> Self {
         Self { full_precision: true, ..self }
     }
@@ -43,7 +44,7 @@ impl<'a> Scope<'a> {
     }
 
     /// `{name}.weight (n_rows, n_cols)` in the type that the source keeps matrices in, unless the scope is one of full precision.
-    fn weight(&mut self, name: &str, shape: [usize; 2]) -> Result<fwd_ops::Weight> {
+    fn weight(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight> {
         let name = self.name(&format!("{name}.weight"));
         if self.full_precision {
             return Ok(self.weights.get(&name, &shape)?.into());
@@ -56,16 +57,23 @@ impl<'a> Scope<'a> {
     }
 
     /// `{name}.weight (n_out, n_in)`, and `{name}.bias (n_out)` if wanted.
-    pub(crate) fn linear(
-        &mut self,
-        name: &str,
-        n_out: usize,
-        n_in: usize,
-        bias: bool,
-    ) -> Result<fwd_ops::Linear> {
+    pub(crate) fn linear(&mut self, name: &str, n_out: usize, n_in: usize, bias: bool) -> Result<Linear> {
         let weight = self.weight(name, [n_out, n_in])?;
         let bias = if bias { Some(self.get(&format!("{name}.bias"), &[n_out])?) } else { None };
-        Ok(fwd_ops::Linear::new(weight, bias)?)
+        self.map(weight, bias)
+    }
+
+    /// A linear map whose products are computed as the source says, from a weight that was taken from it.
+    pub(crate) fn map(&self, weight: impl Into<Weight>, bias: Option<Tensor>) -> Result<Linear> {
+        let weight = weight.into();
+        let is_tensor = matches!(weight, Weight::Dense(_));
+        let map = Linear::new(weight, bias)?;
+        let compute = if self.full_precision { Compute::F32 } else { self.weights.compute() };
+        match map.clone().with_compute(compute) {
+            // The source tells of these values when the loading ends, with all else that is wrong.
+            Err(OpError::NonFiniteWeight { .. }) if is_tensor => Ok(map),
+            packed => Ok(packed?),
+        }
     }
 
     /// `{name}.weight (n, d)`.

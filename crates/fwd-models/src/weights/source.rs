@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use candle_core::Tensor;
-use fwd_ops::Weight;
+use fwd_ops::{Compute, Weight};
 
 /// Named parameters of known shape.
 pub trait Weights {
@@ -18,6 +18,12 @@ pub trait Weights {
     /// An error of the source.
     fn weight(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight> {
         Ok(self.get(name, &shape)?.into())
+    }
+
+    /// How the frozen linear maps of these parameters compute their products; in f32 unless the source says otherwise. Trained maps
+    /// compute in f32 whatever it says.
+    fn compute(&self) -> Compute {
+        Compute::F32
     }
 
     /// Whether the source holds a parameter of this name.

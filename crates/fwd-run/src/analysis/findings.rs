@@ -4,6 +4,7 @@ use crate::method::Method;
 use crate::model::Template;
 use crate::run::RankStage;
 use fwd_models::WeightDtype;
+use fwd_ops::Compute;
 use fwd_prompt::analysis::{Analysis, Modality, Pair, Spectrum};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,9 @@ pub struct EmbeddingAnalysis {
     /// How its matrices were kept in memory.
     #[serde(default)]
     pub dtype: WeightDtype,
+    /// How its frozen products were computed.
+    #[serde(default)]
+    pub compute: Compute,
     /// How the prompts were written.
     #[serde(default)]
     pub template: Template,

@@ -82,6 +82,7 @@ pub fn examine(
         backbone: session.backbone.dir.display().to_string(),
         backbone_hash: session.backbone.hash.clone(),
         dtype: session.backbone.dtype,
+        compute: session.backbone.compute,
         template: session.backbone.template(),
         data_hash: session.bench.hash().to_string(),
         dim: model.prompt_dims().model,

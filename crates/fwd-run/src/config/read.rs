@@ -31,6 +31,7 @@ fields![
     split,
     device,
     dtype,
+    compute,
     template,
     skip_bad,
     limits,

@@ -25,6 +25,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use fwd_continual::MethodConfig;
 use fwd_data::bench::Split;
 use fwd_models::WeightDtype;
+use fwd_ops::Compute;
 use fwd_prompt::linalg::{AdamW, ProjectAt};
 use fwd_prompt::{Allocation, Config, PoolConfig, Rejection, Rule, SubspaceOptions, TrainingConfig};
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,8 @@ pub struct RunConfig {
     pub device: DeviceKind,
     /// How the model's matrices are kept in memory.
     pub dtype: WeightDtype,
+    /// How the model's frozen products are computed. Trained weights and all else are computed in f32.
+    pub compute: Compute,
     /// How prompts are written; none: as it suits the model ([`ModelOptions`](crate::model::ModelOptions)). A run's manifest says
     /// `chat`, or leaves the key out, which means `plain`.
     #[serde(skip_serializing_if = "is_plain")]
@@ -141,6 +144,7 @@ impl Default for RunConfig {
             split: Split::Test,
             device: DeviceKind::default(),
             dtype: WeightDtype::default(),
+            compute: Compute::default(),
             template: None,
             skip_bad: false,
             limits: TextLimits::default(),
@@ -325,6 +329,12 @@ mod tests {
         assert!(message("[training]\nepoch = 3").contains("did you mean `epochs`?"));
         assert!(message("[training.prompts]\nlearning_rate = 3").contains("unknown field"));
         assert!(message("method = \"fdw\"").contains("did you mean `fwd`?"));
+        let text = message("seed = 1\ncompute = \"bf17\"\n");
+        assert!(
+            text.contains("line 2") && text.contains("compute = ") && text.contains("did you mean `bf16`?"),
+            "{text}"
+        );
+        assert!(["`f32`", "`bf16`", "`int8`"].iter().all(|name| text.contains(name)), "{text}");
         assert!(!message("[paths]\nzzz = 1").contains("did you mean"));
         assert!(message("seed = \"one\"").contains("line 1"));
     }

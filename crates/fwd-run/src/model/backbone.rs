@@ -10,7 +10,8 @@ use crate::choice::Choice;
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use fwd_data::{ImageLimits, Orientation, Processor};
-use fwd_models::{GenerationConfig, Reading, Sample, Tap, WeightDtype, WeightFile};
+use fwd_models::{GenerationConfig, Precision, Reading, Sample, Tap, WeightDtype, WeightFile};
+use fwd_ops::Compute;
 use fwd_prompt::{FrozenModel, PromptPool, Selection};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -34,14 +35,18 @@ pub struct Backbone {
     pub remarks: Vec<String>,
     /// How its matrices are kept in memory.
     pub dtype: WeightDtype,
+    /// How its frozen products are computed.
+    pub compute: Compute,
     format: TextFormat,
 }
 
-/// What a model is opened with; the default is f32 and the template that suits the model.
+/// What a model is opened with; the default is f32 throughout and the template that suits the model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ModelOptions {
     /// How the matrices are kept in memory.
     pub dtype: WeightDtype,
+    /// How frozen products are computed.
+    pub compute: Compute,
     /// How prompts are written; none: as the model's chat template does, if its directory has one and it is not of a BLIP kind.
     pub template: Option<Template>,
 }
@@ -64,6 +69,21 @@ impl Choice for WeightDtype {
     }
 }
 
+/// The names in files and on command lines.
+impl Choice for Compute {
+    fn all() -> Vec<(Self, &'static str, String)> {
+        vec![
+            (Self::F32, "f32", "In f32, whatever type the weights are kept in".to_owned()),
+            (Self::Bf16, "bf16", "Both factors rounded to bf16, sums in f32; everything else in f32".to_owned()),
+            (
+                Self::Int8,
+                "int8",
+                "As bf16; and in decoding, weights in blocks of 8 or 4 bits times activations rounded to 8 bits".to_owned(),
+            ),
+        ]
+    }
+}
+
 /// An answer and how it came about.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
@@ -79,9 +99,14 @@ impl Backbone {
     /// # Errors
     /// That names the file that is missing or damaged, or the parts that do not fit.
     pub fn open(dir: &Path, options: ModelOptions, device: &Device) -> Result<Self> {
-        let ModelOptions { dtype, template } = options;
+        let ModelOptions { dtype, compute, template } = options;
+        ensure!(
+            compute == Compute::F32 || device.is_cpu(),
+            "compute is `{}`, which only the CPU has: on another device leave it out, or make it `f32`",
+            compute.name()
+        );
         let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-        let model = fwd_models::load(&dir, dtype, device)?;
+        let model = fwd_models::load(&dir, Precision { dtype, compute }, device)?;
         let reading = Reading::of(&*model);
         let processor = processor_of(&dir, &reading)?;
         let (side, image) = (model.image_size(), &processor.image);
@@ -96,7 +121,7 @@ impl Backbone {
         let format = TextFormat::open(&dir, template, reading, eos)?;
         let (hash, n_parameters) = examine(&dir, &files_of(&dir)?)?;
         let remarks = remarks(&dir)?;
-        Ok(Self { model, processor, dir, hash, n_parameters, remarks, dtype, format })
+        Ok(Self { model, processor, dir, hash, n_parameters, remarks, dtype, compute, format })
     }
 
     /// How prompts are written.
@@ -108,10 +133,13 @@ impl Backbone {
     pub(crate) fn variant(&self) -> String {
         let mut parts = Vec::new();
         if self.dtype != WeightDtype::F32 {
-            parts.push(self.dtype.name());
+            parts.push(self.dtype.name().to_owned());
+        }
+        if self.compute != Compute::F32 {
+            parts.push(format!("compute {}", self.compute.name()));
         }
         if self.template() == Template::Chat {
-            parts.push(Template::Chat.name());
+            parts.push(Template::Chat.name().to_owned());
         }
         parts.join(" ")
     }

@@ -1,7 +1,8 @@
 //! The frozen pass: what the model computes for each sample before any prompt is involved, kept on disk.
 //!
 //! A file holds one sample. Its name is the SHA-256 of the model's hash, the image's content hash, the instruction, the kind of
-//! device, the layout, and where they are not f32 and plain, the type of the weights and the template. So a file can be missing but
+//! device with its level of vector instructions, the layout, and where they are not f32 and plain, the type of the weights, how products
+//! are computed, and the template. So a file can be missing but
 //! never out of date, except after a change of a large weight file that the model's hash does not notice
 //! ([`Backbone::hash`]; docs/reliability.md lists these changes).
 //!
@@ -104,7 +105,7 @@ impl<'a> FeatureStore<'a> {
     fn path(&self, image: &str, instruction: &str) -> PathBuf {
         let mut hasher = Sha256::new();
         let tag = DeviceKind::tag(self.backbone.model.device());
-        // The last digits of a GPU are not those of the CPU. The layout is in the name, so that older files are no damaged ones; it changes with the pixels too.
+        // The layout is in the name, so that older files are no damaged ones; it changes with the pixels too.
         let layout = str::from_utf8(MAGIC).unwrap_or_default();
         let variant = self.backbone.variant();
         let parts = [&self.backbone.hash, image, instruction, tag, layout].into_iter();

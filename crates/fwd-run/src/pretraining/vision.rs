@@ -1,5 +1,6 @@
 //! Features of images through the vision network of a model that is trained.
 
+use crate::device::DeviceKind;
 use crate::files::read;
 use crate::model::{Model, hex};
 use crate::observer::Observer;
@@ -23,7 +24,7 @@ pub(super) fn features(
     observer: &dyn Observer,
 ) -> Result<ImageFeatures> {
     let bytes = read(vision)?;
-    let hash = hex(&Sha256::digest(&bytes));
+    let hash = hex(&Sha256::digest(&bytes)) + DeviceKind::tag(model.device());
     let network = Network { model, hash: &hash, processor };
     ImageFeatures::compute(&network, bench, views, cache, observer)
 }

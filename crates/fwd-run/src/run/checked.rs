@@ -53,6 +53,7 @@ impl RunMetrics {
         let pairs = [
             ("method", self.method.to_string(), config.method.to_string()),
             ("seed", self.seed.to_string(), config.seed.to_string()),
+            ("compute", self.compute.name().to_owned(), config.compute.name().to_owned()),
             ("split", self.split.clone(), config.split.name().to_owned()),
             ("tasks", tasks.join(", "), config.tasks.join(", ")),
         ];

@@ -5,6 +5,7 @@ use super::paths::RunPaths;
 use crate::files::write_json;
 use crate::observer::Observer;
 use anyhow::{Context, Result, bail, ensure};
+use fwd_simd::{Cpu, Level};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
@@ -14,6 +15,8 @@ pub struct RunDir<'o> {
     paths: RunPaths,
     lock: File,
     observer: &'o dyn Observer,
+    /// The levels of vector instructions that the run has been computed at.
+    levels: Vec<String>,
 }
 
 impl std::fmt::Debug for RunDir<'_> {
@@ -59,8 +62,10 @@ impl<'o> RunDir<'o> {
         // The process that held the lock until now may have finished the run.
         refuse_finished(dir)?;
         remove_leftovers(dir);
+        let mut levels = manifest.machine.levels.clone();
+        let mut remark = None;
         if path.exists() {
-            let kept = Manifest::read(dir)?;
+            let mut kept = Manifest::read(dir)?;
             let [there, here] = [&kept.run, &manifest.run].map(serde_json::to_value);
             let differences = fwd_continual::differences(&there?, &here?);
             ensure!(
@@ -77,13 +82,27 @@ impl<'o> RunDir<'o> {
                     threads.1
                 );
             }
+            remark = change_of_level(&mut kept, manifest);
+            if remark.is_some() {
+                write_json(&path, &kept)?;
+            }
+            levels = kept.machine.levels;
         } else {
             write_json(&path, manifest)?;
         }
         let log = OpenOptions::new().create(true).append(true).open(paths.log());
         let log = log.with_context(|| format!("cannot write {}", paths.log().display()))?;
         observer.log_file(Some(log));
-        Ok(Self { paths, lock, observer })
+        if let Some(remark) = remark {
+            // On the terminal and in the log of the run.
+            tracing::warn!("{remark}");
+        }
+        Ok(Self { paths, lock, observer, levels })
+    }
+
+    /// The levels of vector instructions that the run has been computed at, the present one among them.
+    pub fn levels(&self) -> &[String] {
+        &self.levels
     }
 
     /// Where its files lie.
@@ -98,6 +117,23 @@ impl Drop for RunDir<'_> {
         // An empty file says that its process left in order.
         let _ = self.lock.set_len(0);
     }
+}
+
+/// Puts the present level of vector instructions into the manifest of a run that was computed at another so far; says so then.
+fn change_of_level(kept: &mut Manifest, now: &Manifest) -> Option<String> {
+    let now = now.machine.levels.last()?;
+    // None is known of a run from before levels were written down.
+    let before = kept.machine.levels.last().filter(|before| *before != now)?;
+    let remedy = match before.parse::<Level>().ok().and_then(|level| Cpu::at(level).ok()) {
+        Some(cpu) => format!("FWD_CPU={} stays at the former", cpu.level()),
+        None => "this processor does not have the former".to_owned(),
+    };
+    let remark = format!(
+        "the run was computed with the vector instructions of the level `{before}` and goes on with those of `{now}`: its last digits \
+         will not be those of an unbroken run; {remedy}"
+    );
+    kept.machine.levels.push(now.clone());
+    Some(remark)
 }
 
 /// Locks a directory through its file `lock`, which names the process. The system frees a lock when its process ends, however

@@ -67,6 +67,10 @@ pub struct Machine {
     pub arch: String,
     /// Threads of the pool: results agree to the last bit for one number of them.
     pub threads: usize,
+    /// The levels of vector instructions ([`fwd_simd::Level`]) that the run computed at, in the order in which they came: that of the
+    /// beginning, and each at which it was continued. Empty for runs from before they were written down.
+    #[serde(default)]
+    pub levels: Vec<String>,
 }
 
 impl Manifest {
@@ -89,6 +93,7 @@ impl Manifest {
                 os: std::env::consts::OS.to_owned(),
                 arch: std::env::consts::ARCH.to_owned(),
                 threads: rayon::current_num_threads(),
+                levels: vec![fwd_simd::Cpu::current().level().to_string()],
             },
             skipped: session.skipped.clone(),
             cut: session.cut,

@@ -1,5 +1,5 @@
-//! The result of a run: score matrix and measures, as JSON and CSV. Nothing in it depends on time or machine, so two runs of
-//! one configuration write the same bytes.
+//! The result of a run: score matrix and measures, as JSON and CSV. Nothing in it depends on time, and of the machine only what the level
+//! of vector instructions and the number of threads make of last digits, so two runs of one configuration at one level write the same bytes.
 
 use super::paths::RunPaths;
 use crate::files::{read_json, write_atomically, write_json};
@@ -8,6 +8,7 @@ use crate::samples::PRETRAINING;
 use anyhow::{Context, Result, ensure};
 use fwd_continual::ScoreMatrix;
 use fwd_data::bench::{BenchTask, Metric, Split};
+use fwd_ops::Compute;
 use fwd_prompt::Interference;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -43,6 +44,13 @@ pub struct RunMetrics {
     pub trainable_percent: f64,
     /// Samples of older tasks that are kept.
     pub stored_samples: u64,
+    /// How the model's frozen products were computed; in f32 if the file does not say.
+    #[serde(default)]
+    pub compute: Compute,
+    /// The levels of vector instructions ([`fwd_simd::Level`]) that the run was computed at, in the order in which they came: more than
+    /// one if it was continued at another. Empty if the file is from before levels were written down.
+    #[serde(default)]
+    pub levels: Vec<String>,
 }
 
 /// A task of a run: a column of its score matrix.
@@ -240,6 +248,8 @@ mod tests {
             backbone_parameters: 1200,
             trainable_percent: 1.0,
             stored_samples: 0,
+            compute: Compute::F32,
+            levels: vec!["avx2".to_owned()],
         }
     }
 

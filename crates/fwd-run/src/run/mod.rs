@@ -22,7 +22,7 @@ pub use metrics::{Measures, RunMetrics, TaskInfo};
 pub(crate) use paths::CACHE;
 pub use paths::RunPaths;
 pub use ranks::{Rank, RankStage, Rows, read_ranks};
-pub use saved::{Reopening, SavedRun};
+pub use saved::{ModelChanges, Reopening, SavedRun};
 pub use timing::Timing;
 pub(crate) use train::place_of;
 pub use train::{directory_below, train};

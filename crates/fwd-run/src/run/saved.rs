@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use fwd_continual::SavedState;
 use fwd_data::task::OnBad;
 use fwd_models::WeightDtype;
+use fwd_ops::Compute;
 use fwd_prompt::{PromptPool, Prompts};
 use std::path::{Path, PathBuf};
 
@@ -31,9 +32,18 @@ pub struct Reopening {
     pub bench: Option<PathBuf>,
     /// Where the model computes.
     pub device: DeviceKind,
-    /// How the model's matrices are kept in memory, if not as in the run.
+    /// How the model is opened, where it is not as in the run.
+    pub model: ModelChanges,
+}
+
+/// What of a run's [`ModelOptions`] is replaced when its model is opened again; what is none stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ModelChanges {
+    /// How the matrices are kept in memory.
     pub dtype: Option<WeightDtype>,
-    /// How prompts are written, if not as in the run.
+    /// How frozen products are computed.
+    pub compute: Option<Compute>,
+    /// How prompts are written.
     pub template: Option<Template>,
 }
 
@@ -69,12 +79,13 @@ impl SavedRun {
         let manifest = &self.manifest;
         let backbone = places.backbone.clone().map_or_else(|| manifest.backbone_dir(), Ok)?;
         let bench = places.bench.clone().map_or_else(|| manifest.bench_dir(), Ok)?;
-        let how = self.model_options(places.dtype, places.template, observer);
+        let how = self.model_options(places.model, observer);
         let options = SessionOptions {
             backbone: Some(backbone.clone()),
             bench: Some(bench.clone()),
             device: places.device,
             dtype: how.dtype,
+            compute: how.compute,
             template: how.template,
             limits: manifest.run.config.limits,
             on_bad: if manifest.run.config.skip_bad { OnBad::Skip } else { OnBad::Refuse },
@@ -86,17 +97,14 @@ impl SavedRun {
         Ok(session)
     }
 
-    /// What the model of the run is opened with: as the run did, unless a type or a template is given. Of another one than the run's the
-    /// observer is told what that means.
-    pub fn model_options(
-        &self,
-        dtype: Option<WeightDtype>,
-        template: Option<Template>,
-        observer: &dyn Observer,
-    ) -> ModelOptions {
+    /// What the model of the run is opened with: as the run did, but for the changes. Of what then differs from the run the observer is
+    /// told what that means.
+    pub fn model_options(&self, changes: ModelChanges, observer: &dyn Observer) -> ModelOptions {
         let config = &self.manifest.run.config;
-        let of_run = (config.dtype, config.template.unwrap_or_default());
-        let now = (dtype.unwrap_or(of_run.0), template.unwrap_or(of_run.1));
+        let of_run = (config.dtype, config.compute, config.template.unwrap_or_default());
+        let dtype = changes.dtype.unwrap_or(of_run.0);
+        let compute = changes.compute.unwrap_or(of_run.1);
+        let template = changes.template.unwrap_or(of_run.2);
         let differs = |what: &str, of_run: &str, now: &str| {
             if of_run != now {
                 observer.note(&format!(
@@ -105,9 +113,10 @@ impl SavedRun {
                 ));
             }
         };
-        differs("dtype", of_run.0.name(), now.0.name());
-        differs("template", of_run.1.name(), now.1.name());
-        ModelOptions { dtype: now.0, template: Some(now.1) }
+        differs("dtype", of_run.0.name(), dtype.name());
+        differs("compute", of_run.1.name(), compute.name());
+        differs("template", of_run.2.name(), template.name());
+        ModelOptions { dtype, compute, template: Some(template) }
     }
 
     /// Refuses to use prompts that were learnt for another model than the one of this hash in `dir`.

@@ -99,6 +99,8 @@ pub fn train(
         backbone_parameters: total,
         trainable_percent: 100.0 * trainable as f64 / total.max(1) as f64,
         stored_samples: outcome.n_stored,
+        compute: config.compute,
+        levels: directory.levels().to_vec(),
     };
     timing.write_sum(&before, &run.timing())?;
     metrics.write(run.dir())?;
@@ -138,7 +140,9 @@ fn resolve(session: &Session, mut config: RunConfig) -> Result<Resolved<'_>> {
     // The manifest says what was done, whatever the configuration asks for.
     (config.device, config.skip_bad) = (session.device, session.on_bad == OnBad::Skip);
     config.limits = session.limits;
-    (config.dtype, config.template) = (session.backbone.dtype, Some(session.backbone.template()));
+    let backbone = &session.backbone;
+    (config.dtype, config.compute) = (backbone.dtype, backbone.compute);
+    config.template = Some(backbone.template());
     let tasks = session.tasks(&config)?;
     config.tasks = tasks.iter().map(|task| task.name.clone()).collect();
     config.order = Order::Given; // The list above has it.
