@@ -17,8 +17,9 @@ use crate::tap::Tap;
 use crate::weights::{Scope, Weights};
 use candle_core::{DType, Device, Tensor};
 use fwd_ops::{
-    AttentionBias, AttentionSublayer, AttentionWeights, Embedding, FeedForwardSublayer, FeedForwardWeights,
-    Format, IGNORE_INDEX, KvCache, Linear, Matrix, Norm, Rotary, Weight, cross_entropy, embedding, in_pool,
+    AttentionBias, AttentionSublayer, AttentionWeights, Compute, Embedding, FeedForwardSublayer,
+    FeedForwardWeights, Format, IGNORE_INDEX, KvCache, Linear, Matrix, Norm, Rotary, Weight, cross_entropy,
+    embedding, in_pool,
 };
 use std::sync::Arc;
 
@@ -421,7 +422,8 @@ fn embedding_table(
             if values.iter().any(|value| !value.is_finite()) {
                 return Ok(words);
             }
-            Ok(Embedding::new(Matrix::quantised(&name, Format::F32, [vocab, d], &values)?)?)
+            let table = Matrix::quantised(&name, Format::F32, [vocab, d], &values)?;
+            Ok(Embedding::new(table.packed(Compute::F32)?)?)
         }
         _ => Ok(words),
     }

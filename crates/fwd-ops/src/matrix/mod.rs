@@ -6,6 +6,7 @@ mod weight;
 use crate::compute::Compute;
 use crate::cpu::linear::Run;
 use crate::cpu::stored::{Format, Unfit};
+use crate::dispatch::Read;
 use crate::error::{OpError, Result};
 use candle_core::{DType, Tensor};
 use part::Part;
@@ -142,6 +143,12 @@ impl Matrix {
     /// The elements of a tensor `(n_rows, n_cols)` on the CPU: packed if in f32, stored in the same type if in bf16 or f16.
     pub(crate) fn of_tensor(name: &str, tensor: &Tensor) -> Result<Self> {
         let shape: [usize; 2] = tensor.dims2()?.into();
+        if tensor.dtype() == DType::F32 {
+            let tensor = tensor.contiguous()?;
+            let read = Read::new(&tensor);
+            let part = Part::of_values(name, shape, &read.values::<f32>()?);
+            return Ok(Self { parts: vec![Arc::new(part)], n_cols: shape[1] });
+        }
         let flat = tensor.flatten_all()?;
         let (format, bytes): (_, Vec<u8>) = match tensor.dtype() {
             DType::BF16 => {
@@ -151,10 +158,6 @@ impl Matrix {
             DType::F16 => {
                 let values = flat.to_vec1::<half::f16>()?;
                 (Format::F16, values.iter().flat_map(|v| v.to_le_bytes()).collect())
-            }
-            DType::F32 => {
-                let part = Part::of_values(name, shape, &flat.to_vec1::<f32>()?);
-                return Ok(Self { parts: vec![Arc::new(part)], n_cols: shape[1] });
             }
             dtype => {
                 return Err(OpError::DType {
