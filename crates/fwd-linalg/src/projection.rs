@@ -9,7 +9,7 @@
 use crate::error::{Result, ensure_rows, ensure_shape};
 use crate::subspace::Basis;
 use faer::{Accum, MatMut, MatRef};
-use fwd_simd::{Cpu, Lhs, PANEL, Panels, multiply};
+use fwd_simd::{Cpu, Lhs, PANEL, Panels, multiply_panels};
 use rayon::prelude::*;
 
 /// Rows that a thread projects at a time, at most: as many as stay in the second-level cache beside a panel.
@@ -150,15 +150,17 @@ impl Projection {
     }
 }
 
-/// `y = x·Wᵀ`, or `y += …`, panel by panel.
+/// `y = x·Wᵀ`, or `y += …`.
 fn product(cpu: Cpu, x: &Lhs<f32>, w: &Panels<f32>, y: MatMut<'_, f32>, accum: Accum) {
     let mut rest = y;
+    let mut panels = Vec::with_capacity(w.n_panels());
     for i in 0..w.n_panels() {
         let n = PANEL.min(rest.ncols());
         let (columns, other) = rest.split_at_col_mut(n);
-        multiply(cpu, x, 0, w.panel(i), columns, accum);
+        panels.push((w.panel(i), columns));
         rest = other;
     }
+    multiply_panels(cpu, x, &mut panels, accum);
 }
 
 /// A mutable row-major view, built as the transpose of a column-major one: faer 0.24.4's own constructor swaps the strides.
