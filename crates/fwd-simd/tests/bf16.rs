@@ -45,7 +45,8 @@ fn rows_mut(data: &mut [f32], m: usize, n: usize) -> MatMut<'_, f32> {
 /// less than 2⁻¹²⁶.
 fn bound(cpu: Cpu, x: &[f32], w: &[f32]) -> f64 {
     let terms = || x.iter().zip(w).map(|(&x, &w)| (f64::from(x.abs()), f64::from(w.abs())));
-    let rounding = f64::from(f32::EPSILON) * (x.len() as f64 + 2.0) * terms().map(|(x, w)| x * w).sum::<f64>();
+    let rounding =
+        f64::from(f32::EPSILON) * (x.len() as f64 + 2.0) * terms().map(|(x, w)| x * w).sum::<f64>();
     let tiny = f64::from(f32::MIN_POSITIVE);
     if cpu.level() >= Level::Bf16 {
         rounding + tiny * (terms().map(|(x, w)| x + w + 1.0).sum::<f64>() + 2.0)
@@ -135,7 +136,15 @@ fn nothing_outside_of_the_result_is_written() {
             let (x, w) = (values(m * k, &mut rng), values(n * k, &mut rng));
             let mut y = vec![7f32; m * stride];
             let packed = pack(cpu, &w, n, k);
-            product(cpu, MatRef::from_row_major_slice(&x, m, k), &packed, &mut y, stride, 1.0, Accum::Replace);
+            product(
+                cpu,
+                MatRef::from_row_major_slice(&x, m, k),
+                &packed,
+                &mut y,
+                stride,
+                1.0,
+                Accum::Replace,
+            );
             for (i, y) in y.chunks_exact(stride).enumerate() {
                 for (j, &y) in y.iter().enumerate() {
                     match w.chunks_exact(k).nth(j) {
@@ -186,8 +195,9 @@ fn panels_are_the_same_at_every_level() {
 /// Bit patterns of f32 that are hard to round: every upper half with lower halves about the tie.
 fn hard_to_round() -> impl Iterator<Item = f32> {
     let lower = [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff];
-    (0..=u16::MAX)
-        .flat_map(move |upper| lower.map(|lower: u16| f32::from_bits(u32::from(upper) << 16 | u32::from(lower))))
+    (0..=u16::MAX).flat_map(move |upper| {
+        lower.map(|lower: u16| f32::from_bits(u32::from(upper) << 16 | u32::from(lower)))
+    })
 }
 
 #[test]
@@ -224,9 +234,11 @@ fn activations_are_rounded_to_nearest_even() {
 fn tiny_factors_are_lost_by_no_more_than_the_least_normal_number() {
     for cpu in levels() {
         let (m, k, n, mut rng) = (9, 50, 33, rng());
-        let tiny: Vec<f32> = values(m * k, &mut rng).iter().map(|x| bf16::from_f32(x * 1e-37).to_f32()).collect();
+        let tiny: Vec<f32> =
+            values(m * k, &mut rng).iter().map(|x| bf16::from_f32(x * 1e-37).to_f32()).collect();
         for scale in [1.0, 1e-3, 1e30] {
-            let w: Vec<f32> = values(n * k, &mut rng).iter().map(|w| bf16::from_f32(w * scale).to_f32()).collect();
+            let w: Vec<f32> =
+                values(n * k, &mut rng).iter().map(|w| bf16::from_f32(w * scale).to_f32()).collect();
             let mut y = vec![f32::NAN; m * n];
             let x = MatRef::from_row_major_slice(&tiny, m, k);
             product(cpu, x, &pack(cpu, &w, n, k), &mut y, n, 1.0, Accum::Replace);
