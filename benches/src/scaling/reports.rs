@@ -87,7 +87,12 @@ fn write_run(dir: &Path, size: &Size) -> Result<()> {
         bench_dir: "nowhere".into(),
         program: "fwd-benches".to_owned(),
         started: "2026-01-01T00:00:00Z".to_owned(),
-        machine: Machine { os: "linux".to_owned(), arch: "x86_64".to_owned(), threads: 2 },
+        machine: Machine {
+            levels: vec!["avx2".to_owned()],
+            os: "linux".to_owned(),
+            arch: "x86_64".to_owned(),
+            threads: 2,
+        },
         skipped: Default::default(),
         cut: Default::default(),
     };
@@ -102,6 +107,8 @@ fn write_run(dir: &Path, size: &Size) -> Result<()> {
     };
     let matrix = ScoreMatrix { n_tasks: size.tasks, rows: rows.clone() };
     let metrics = RunMetrics {
+        compute: Default::default(),
+        levels: vec!["avx2".to_owned()],
         method,
         seed,
         split,

@@ -16,8 +16,8 @@ mod vector;
 #[cfg(target_arch = "x86_64")]
 mod widened;
 
+use crate::element::Element;
 use crate::element::sealed::Kernels;
-use crate::element::{Element, PANEL};
 use crate::level::{Cpu, Level};
 use faer::MatRef;
 
