@@ -45,7 +45,8 @@ fn rows_mut(data: &mut [f32], m: usize, n: usize) -> MatMut<'_, f32> {
 /// less than 2⁻¹²⁶.
 fn bound(cpu: Cpu, x: &[f32], w: &[f32]) -> f64 {
     let terms = || x.iter().zip(w).map(|(&x, &w)| (f64::from(x.abs()), f64::from(w.abs())));
-    let rounding = f64::from(f32::EPSILON) * (x.len() as f64 + 2.0) * terms().map(|(x, w)| x * w).sum::<f64>();
+    let rounding =
+        f64::from(f32::EPSILON) * (x.len() as f64 + 2.0) * terms().map(|(x, w)| x * w).sum::<f64>();
     let tiny = f64::from(f32::MIN_POSITIVE);
     if cpu.level() >= Level::Bf16 {
         rounding + tiny * (terms().map(|(x, w)| x + w + 1.0).sum::<f64>() + 2.0)
@@ -135,7 +136,15 @@ fn nothing_outside_of_the_result_is_written() {
             let (x, w) = (values(m * k, &mut rng), values(n * k, &mut rng));
             let mut y = vec![7f32; m * stride];
             let packed = pack(cpu, &w, n, k);
-            product(cpu, MatRef::from_row_major_slice(&x, m, k), &packed, &mut y, stride, 1.0, Accum::Replace);
+            product(
+                cpu,
+                MatRef::from_row_major_slice(&x, m, k),
+                &packed,
+                &mut y,
+                stride,
+                1.0,
+                Accum::Replace,
+            );
             for (i, y) in y.chunks_exact(stride).enumerate() {
                 for (j, &y) in y.iter().enumerate() {
                     match w.chunks_exact(k).nth(j) {
@@ -186,8 +195,9 @@ fn panels_are_the_same_at_every_level() {
 /// Bit patterns of f32 that are hard to round: every upper half with lower halves about the tie.
 fn hard_to_round() -> impl Iterator<Item = f32> {
     let lower = [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff];
-    (0..=u16::MAX)
-        .flat_map(move |upper| lower.map(|lower: u16| f32::from_bits(u32::from(upper) << 16 | u32::from(lower))))
+    (0..=u16::MAX).flat_map(move |upper| {
+        lower.map(|lower: u16| f32::from_bits(u32::from(upper) << 16 | u32::from(lower)))
+    })
 }
 
 #[test]
@@ -224,9 +234,11 @@ fn activations_are_rounded_to_nearest_even() {
 fn tiny_factors_are_lost_by_no_more_than_the_least_normal_number() {
     for cpu in levels() {
         let (m, k, n, mut rng) = (9, 50, 33, rng());
-        let tiny: Vec<f32> = values(m * k, &mut rng).iter().map(|x| bf16::from_f32(x * 1e-37).to_f32()).collect();
+        let tiny: Vec<f32> =
+            values(m * k, &mut rng).iter().map(|x| bf16::from_f32(x * 1e-37).to_f32()).collect();
         for scale in [1.0, 1e-3, 1e30] {
-            let w: Vec<f32> = values(n * k, &mut rng).iter().map(|w| bf16::from_f32(w * scale).to_f32()).collect();
+            let w: Vec<f32> =
+                values(n * k, &mut rng).iter().map(|w| bf16::from_f32(w * scale).to_f32()).collect();
             let mut y = vec![f32::NAN; m * n];
             let x = MatRef::from_row_major_slice(&tiny, m, k);
             product(cpu, x, &pack(cpu, &w, n, k), &mut y, n, 1.0, Accum::Replace);
@@ -299,5 +311,29 @@ fn a_part_of_the_depth_and_none() {
         }
         multiply(cpu, &lhs, 0, &[], rows_mut(&mut y, m, n), Accum::Replace);
         assert!(y.iter().all(|&y| y == 0.0), "{cpu:?}: a product of no depth");
+    }
+}
+
+#[test]
+fn the_bits_of_a_row_depend_neither_on_other_rows_nor_on_cuts_of_the_depth() {
+    for cpu in levels() {
+        let (m, k, n, mut rng) = (33, 1216, 40, rng());
+        let (x, w) = (values(m * k, &mut rng), values(n * k, &mut rng));
+        let packed = pack(cpu, &w, n, k);
+        let rows = MatRef::from_row_major_slice(&x, m, k);
+        let mut all = vec![f32::NAN; m * n];
+        product(cpu, rows, &packed, &mut all, n, 1.0, Accum::Replace);
+        for (first, height) in [(0, 1), (3, 2), (5, 4), (9, 7), (16, 17)] {
+            let mut some = vec![f32::NAN; height * n];
+            product(cpu, rows.subrows(first, height), &packed, &mut some, n, 1.0, Accum::Replace);
+            assert_eq!(some, all[first * n..][..height * n], "{cpu:?}: rows {first} and {} more", height - 1);
+        }
+        let lhs = Lhs::<bf16>::pack(cpu, rows, 1.0);
+        let (start, end) = packed.panel(0).split_at(bf16::steps(96));
+        let mut parts = all.clone();
+        let mut y = rows_mut(&mut parts, m, n).subcols_mut(0, PANEL);
+        multiply(cpu, &lhs, 0, start, y.as_mut(), Accum::Replace);
+        multiply(cpu, &lhs, 96, end, y.as_mut(), Accum::Add);
+        assert_eq!(parts, all, "{cpu:?}: in two parts");
     }
 }

@@ -160,7 +160,9 @@ extern "C" fn on_illegal_instruction(_: i32, _: *mut libc::siginfo_t, context: *
         let Some((instruction, length)) = decode(|i| at.add(i).read()) else {
             fail("an illegal instruction that is none of the tiles'");
         };
-        TILES.with(|tiles| (*tiles.get()).run(instruction, |register| registers[REGISTERS[register] as usize]));
+        TILES.with(|tiles| {
+            (*tiles.get()).run(instruction, |register| registers[REGISTERS[register] as usize])
+        });
         registers[libc::REG_RIP as usize] += length as i64;
     }
 }
@@ -203,7 +205,9 @@ impl Tiles {
                 for row in 0..self.rows[tile] {
                     let to = (start(address) + row as i64 * stride(address)) as *mut u8;
                     // SAFETY: as the caller says.
-                    unsafe { to.copy_from_nonoverlapping(self.data[tile][row].as_ptr(), self.row_bytes[tile]) };
+                    unsafe {
+                        to.copy_from_nonoverlapping(self.data[tile][row].as_ptr(), self.row_bytes[tile])
+                    };
                 }
             }
             Instruction::Dot { to, a, b } => self.dot(to, a, b),
@@ -220,7 +224,10 @@ impl Tiles {
         for tile in 0..8 {
             let row_bytes = u16::from_le_bytes([config[16 + 2 * tile], config[17 + 2 * tile]]);
             let rows = config[48 + tile];
-            require(rows <= 16 && row_bytes <= 64 && (rows == 0) == (row_bytes == 0), "a tile that is too large");
+            require(
+                rows <= 16 && row_bytes <= 64 && (rows == 0) == (row_bytes == 0),
+                "a tile that is too large",
+            );
             (self.rows[tile], self.row_bytes[tile]) = (usize::from(rows), usize::from(row_bytes));
         }
         self.configured = true;
