@@ -313,3 +313,27 @@ fn a_part_of_the_depth_and_none() {
         assert!(y.iter().all(|&y| y == 0.0), "{cpu:?}: a product of no depth");
     }
 }
+
+#[test]
+fn the_bits_of_a_row_depend_neither_on_other_rows_nor_on_cuts_of_the_depth() {
+    for cpu in levels() {
+        let (m, k, n, mut rng) = (33, 1216, 40, rng());
+        let (x, w) = (values(m * k, &mut rng), values(n * k, &mut rng));
+        let packed = pack(cpu, &w, n, k);
+        let rows = MatRef::from_row_major_slice(&x, m, k);
+        let mut all = vec![f32::NAN; m * n];
+        product(cpu, rows, &packed, &mut all, n, 1.0, Accum::Replace);
+        for (first, height) in [(0, 1), (3, 2), (5, 4), (9, 7), (16, 17)] {
+            let mut some = vec![f32::NAN; height * n];
+            product(cpu, rows.subrows(first, height), &packed, &mut some, n, 1.0, Accum::Replace);
+            assert_eq!(some, all[first * n..][..height * n], "{cpu:?}: rows {first} and {} more", height - 1);
+        }
+        let lhs = Lhs::<bf16>::pack(cpu, rows, 1.0);
+        let (start, end) = packed.panel(0).split_at(bf16::steps(96));
+        let mut parts = all.clone();
+        let mut y = rows_mut(&mut parts, m, n).subcols_mut(0, PANEL);
+        multiply(cpu, &lhs, 0, start, y.as_mut(), Accum::Replace);
+        multiply(cpu, &lhs, 96, end, y.as_mut(), Accum::Add);
+        assert_eq!(parts, all, "{cpu:?}: in two parts");
+    }
+}

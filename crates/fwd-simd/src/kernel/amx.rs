@@ -67,12 +67,15 @@ unsafe fn block(block: Block<'_, bf16>) {
     let mut whole = [0f32; 2 * ROWS * PANEL];
     // SAFETY: `whole` holds 32 rows of 32 columns; of the result, `m` rows of `n` columns are read and written.
     unsafe {
-        product(m, a, b.as_ptr().cast(), b.len() / ROWS, whole.as_mut_ptr(), PANEL as isize, false);
-        for (i, row) in whole.chunks_exact(PANEL).take(m).enumerate() {
-            for (j, &value) in row[..n].iter().enumerate() {
-                let c = c.offset(i as isize * c_stride + j as isize);
-                *c = if accumulate { *c + value } else { value };
+        let rows = |i: usize| c.offset(i as isize * c_stride);
+        if accumulate {
+            for (i, row) in whole.chunks_exact_mut(PANEL).take(m).enumerate() {
+                row[..n].copy_from_slice(std::slice::from_raw_parts(rows(i), n));
             }
+        }
+        product(m, a, b.as_ptr().cast(), b.len() / ROWS, whole.as_mut_ptr(), PANEL as isize, accumulate);
+        for (i, row) in whole.chunks_exact(PANEL).take(m).enumerate() {
+            std::slice::from_raw_parts_mut(rows(i), n).copy_from_slice(&row[..n]);
         }
     }
 }

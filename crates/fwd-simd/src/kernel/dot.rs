@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 use super::bf16::{DEPTH, read};
+use super::vector::Vector;
 use super::{Block, Kernel};
 use crate::element::{Element, PANEL};
 use core::arch::x86_64::*;
@@ -21,12 +22,12 @@ type Step = <bf16 as Element>::Step;
 const TILE: usize = 16;
 
 pub(super) fn kernel() -> Kernel<bf16> {
-    Kernel { max_rows: 12, max_steps: 512, pack_rows, pack_panel, turn, block }
+    Kernel { max_rows: 14, max_steps: 512, pack_rows, pack_panel, turn, block }
 }
 
 /// Up to [`DEPTH`] values of a row, from column `from`, as [`TILE`] pairs; zeros follow the last column.
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn pairs(x: MatRef<'_, f32>, row: usize, from: usize, alpha: f32) -> __m512i {
+fn pairs(x: MatRef<'_, f32>, row: usize, from: usize, alpha: f32) -> __m512 {
     let whole: [f32; DEPTH];
     let address = if x.col_stride() == 1 && from + DEPTH <= x.ncols() {
         std::ptr::from_ref(&x[(row, from)])
@@ -40,7 +41,7 @@ fn pairs(x: MatRef<'_, f32>, row: usize, from: usize, alpha: f32) -> __m512i {
     unsafe {
         let (low, high) = (_mm512_loadu_ps(address), _mm512_loadu_ps(address.add(16)));
         let rounded = _mm512_cvtne2ps_pbh(_mm512_mul_ps(high, alpha), _mm512_mul_ps(low, alpha));
-        std::mem::transmute::<__m512bh, __m512i>(rounded)
+        std::mem::transmute::<__m512bh, __m512>(rounded)
     }
 }
 
@@ -53,13 +54,19 @@ fn pack_rows(x: MatRef<'_, f32>, alpha: f32, out: &mut [bf16]) {
     let m = x.nrows();
     let mask = ((1u32 << m) - 1) as __mmask16;
     for (tile, out) in out.chunks_exact_mut(m * DEPTH).enumerate() {
-        let mut rows = [_mm512_setzero_si512(); TILE];
+        let mut rows = [_mm512_setzero_ps(); TILE];
         for (i, row) in rows[..m].iter_mut().enumerate() {
             *row = pairs(x, i, tile * DEPTH, alpha);
         }
-        for (step, out) in turn_dwords(rows).into_iter().zip(out.chunks_exact_mut(2 * m)) {
-            // SAFETY: the mask writes `m` dwords, which is the length of the chunk.
-            unsafe { _mm512_mask_storeu_epi32(out.as_mut_ptr().cast(), mask, step) };
+        // SAFETY: the processor has AVX-512, and the mask writes `m` dwords, the rows of a step.
+        unsafe {
+            Vector::transpose(
+                |i| rows[i],
+                |step, rows| {
+                    let out = out[2 * m * step..][..2 * m].as_mut_ptr();
+                    _mm512_mask_storeu_ps(out.cast(), mask, rows);
+                },
+            );
         }
     }
 }
@@ -74,7 +81,7 @@ pub(super) fn pack_tiles(x: MatRef<'_, f32>, alpha: f32, out: &mut [bf16]) {
         for (i, out) in out.chunks_exact_mut(DEPTH).enumerate() {
             let row = pairs(x, i, tile * DEPTH, alpha);
             // SAFETY: the chunk has 64 bytes.
-            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), row) };
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr().cast(), row) };
         }
     }
 }
@@ -85,37 +92,22 @@ pub(super) fn pack_tiles(x: MatRef<'_, f32>, alpha: f32, out: &mut [bf16]) {
 pub(super) fn pack_panel(rows: MatRef<'_, f32>, out: &mut [Step]) {
     for (tile, out) in out.chunks_exact_mut(TILE).enumerate() {
         for (half, first) in [0, PANEL / 2].into_iter().enumerate() {
-            let mut pairs_of_rows = [_mm512_setzero_si512(); TILE];
+            let mut pairs_of_rows = [_mm512_setzero_ps(); TILE];
             for (row, i) in pairs_of_rows.iter_mut().zip(first..rows.nrows()) {
                 *row = pairs(rows, i, tile * DEPTH, 1.0);
             }
-            for (step, out) in turn_dwords(pairs_of_rows).into_iter().zip(&mut *out) {
-                // SAFETY: half a step has 64 bytes.
-                unsafe { _mm512_storeu_si512(out.0[half * DEPTH..].as_mut_ptr().cast(), step) };
+            // SAFETY: the processor has AVX-512, and half a step has 64 bytes.
+            unsafe {
+                Vector::transpose(
+                    |i| pairs_of_rows[i],
+                    |step, rows| {
+                        let out = out[step].0[half * DEPTH..][..DEPTH].as_mut_ptr();
+                        _mm512_storeu_ps(out.cast(), rows);
+                    },
+                );
             }
         }
     }
-}
-
-/// Turns 16 rows of 16 dwords: pairs of rows are interleaved, then pairs of those, then the quarters exchanged.
-#[target_feature(enable = "avx512f")]
-fn turn_dwords(rows: [__m512i; 16]) -> [__m512i; 16] {
-    let mut quads = [_mm512_setzero_si512(); 16];
-    for i in (0..16).step_by(4) {
-        let [a, b, c, d] = [rows[i], rows[i + 1], rows[i + 2], rows[i + 3]];
-        let (low, high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-        let (low2, high2) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-        quads[i] = _mm512_unpacklo_epi64(low, low2);
-        quads[i + 1] = _mm512_unpackhi_epi64(low, low2);
-        quads[i + 2] = _mm512_unpacklo_epi64(high, high2);
-        quads[i + 3] = _mm512_unpackhi_epi64(high, high2);
-    }
-    let mut turned = quads;
-    for i in 0..4 {
-        let quarters = turn_quarters([quads[i], quads[4 + i], quads[8 + i], quads[12 + i]]);
-        quarters.into_iter().enumerate().for_each(|(j, quarter)| turned[4 * j + i] = quarter);
-    }
-    turned
 }
 
 /// Turns a square of 4 times 4 quarters of a register.
@@ -168,67 +160,68 @@ unsafe fn block(block: Block<'_, bf16>) {
     // SAFETY: as the caller says.
     unsafe {
         match block.m {
-            1 => rows::<1, 4>(block),
-            2 => rows::<2, 4>(block),
-            3 => rows::<3, 2>(block),
-            4 => rows::<4, 2>(block),
-            5 => rows::<5, 1>(block),
-            6 => rows::<6, 1>(block),
-            7 => rows::<7, 1>(block),
-            8 => rows::<8, 1>(block),
-            9 => rows::<9, 1>(block),
-            10 => rows::<10, 1>(block),
-            11 => rows::<11, 1>(block),
-            12 => rows::<12, 1>(block),
+            1 => rows::<1>(block),
+            2 => rows::<2>(block),
+            3 => rows::<3>(block),
+            4 => rows::<4>(block),
+            5 => rows::<5>(block),
+            6 => rows::<6>(block),
+            7 => rows::<7>(block),
+            8 => rows::<8>(block),
+            9 => rows::<9>(block),
+            10 => rows::<10>(block),
+            11 => rows::<11>(block),
+            12 => rows::<12>(block),
+            13 => rows::<13>(block),
+            14 => rows::<14>(block),
             m => unreachable!("a block of {m} rows"),
         }
     }
 }
 
-/// `M` rows, in `U` sums each that take turns: an instruction waits for the one before it that adds to the same sum.
+/// `M` rows. A sum goes on from what is in the result, so that its bits depend neither on `M` nor on where the depth is cut.
 ///
 /// # Safety
 /// As [`block`] with `m = M`.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn rows<const M: usize, const U: usize>(block: Block<'_, bf16>) {
+unsafe fn rows<const M: usize>(block: Block<'_, bf16>) {
     let Block { n, a, b, c, c_stride, accumulate, .. } = block;
-    assert!(a.len() == 2 * M * b.len() && b.len().is_multiple_of(U), "whole tiles");
-    let mut sums = [[[_mm512_setzero_ps(); 2]; M]; U];
-    let (mut a, end) = (a.as_ptr(), b.as_ptr_range().end);
-    let mut b = b.as_ptr();
-    while b < end {
-        for sums in &mut sums {
-            // SAFETY: the steps are whole tiles, so `U` of them are left, and there are `M` pairs of `a` for each step of `b`.
-            unsafe {
-                let columns = [_mm512_load_si512(b.cast()), _mm512_load_si512(b.cast::<__m512i>().add(1))];
-                for sums in sums {
-                    let pair = bh(_mm512_set1_epi32(a.cast::<i32>().read_unaligned()));
-                    sums[0] = _mm512_dpbf16_ps(sums[0], pair, bh(columns[0]));
-                    sums[1] = _mm512_dpbf16_ps(sums[1], pair, bh(columns[1]));
-                    a = a.add(2);
-                }
-                b = b.add(1);
+    assert_eq!(a.len(), 2 * M * b.len(), "a pair of every row for every step");
+    let masks = [0, 16].map(|first: usize| ((1u32 << n.saturating_sub(first).min(16)) - 1) as __mmask16);
+    let mut sums = [[_mm512_setzero_ps(); 2]; M];
+    // SAFETY: there are `M` rows, of which the masks keep to `n` columns; `M` pairs of `a` belong to each step of `b`, which has 32.
+    unsafe {
+        let half_row = |i: usize, half: usize| c.offset(i as isize * c_stride).wrapping_add(16 * half);
+        if accumulate {
+            for (i, sums) in sums.iter_mut().enumerate() {
+                sums[0] = _mm512_maskz_loadu_ps(masks[0], half_row(i, 0));
+                sums[1] = _mm512_maskz_loadu_ps(masks[1], half_row(i, 1));
             }
         }
-    }
-    let masks = [0, 16].map(|first: usize| ((1u32 << n.saturating_sub(first).min(16)) - 1) as __mmask16);
-    for i in 0..M {
-        for (half, mask) in masks.into_iter().enumerate() {
-            let mut sum = sums[0][i][half];
-            for sums in &sums[1..] {
-                sum = _mm512_add_ps(sum, sums[i][half]);
+        let mut a = a.as_ptr().cast::<i32>();
+        for step in b {
+            let b = step.0.as_ptr().cast::<__m512i>();
+            if M <= 4 {
+                _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(AHEAD));
+                _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(AHEAD + 64));
             }
-            // SAFETY: there are `M` rows, and the masks keep to their `n` columns; no address is formed outside of them but is wrapped.
-            unsafe {
-                let c = c.offset(i as isize * c_stride).wrapping_add(16 * half);
-                if accumulate {
-                    sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, c));
-                }
-                _mm512_mask_storeu_ps(c, mask, sum);
+            let columns = [bh(_mm512_load_si512(b)), bh(_mm512_load_si512(b.add(1)))];
+            for sums in &mut sums {
+                let pair = bh(_mm512_set1_epi32(a.read_unaligned()));
+                sums[0] = _mm512_dpbf16_ps(sums[0], pair, columns[0]);
+                sums[1] = _mm512_dpbf16_ps(sums[1], pair, columns[1]);
+                a = a.add(1);
             }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            _mm512_mask_storeu_ps(half_row(i, 0), masks[0], sums[0]);
+            _mm512_mask_storeu_ps(half_row(i, 1), masks[1], sums[1]);
         }
     }
 }
+
+/// Bytes by which a panel is asked for ahead of its use when few rows pass over it.
+const AHEAD: usize = 4096;
 
 #[inline(always)]
 fn bh(pairs: __m512i) -> __m512bh {

@@ -128,10 +128,16 @@ pub(super) fn any_turn<T: Element>(from: &[T::Step], to: &mut [T::Step]) {
     }
 }
 
+/// A sum goes on from what is in the result, so that its bits do not depend on where the depth is cut.
 fn any_block<T: Element>(block: Block<'_, T>) {
     let Block { m, n, a, b, c, c_stride, accumulate } = block;
     for i in 0..m {
+        // SAFETY: the caller of a kernel says that `m` rows of `n` columns lie at `c`, and that nobody else reads or writes them.
+        let row = unsafe { std::slice::from_raw_parts_mut(c.offset(i as isize * c_stride), n) };
         let mut sums = [0f32; PANEL];
+        if accumulate {
+            sums[..n].copy_from_slice(row);
+        }
         for (step, b) in b.iter().enumerate() {
             let a = &a[(step * m + i) * T::DEPTH..][..T::DEPTH];
             for (sum, b) in sums.iter_mut().zip(T::elements(b).chunks_exact(T::DEPTH)) {
@@ -140,12 +146,6 @@ fn any_block<T: Element>(block: Block<'_, T>) {
                 }
             }
         }
-        for (j, &sum) in sums[..n].iter().enumerate() {
-            // SAFETY: the caller of a kernel says that `m` rows of `n` columns lie at `c`, and that nobody else reads or writes them.
-            unsafe {
-                let c = c.offset(i as isize * c_stride + j as isize);
-                *c = if accumulate { *c + sum } else { sum };
-            }
-        }
+        row.copy_from_slice(&sums[..n]);
     }
 }

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::bf16::{DEPTH, read};
+use super::vector::Vector;
 use super::{Block, Kernel};
 use crate::element::{Element, PANEL};
 use core::arch::x86_64::*;
@@ -33,35 +34,16 @@ pub(super) fn avx512() -> Kernel<bf16> {
     }
 }
 
-/// A register of f32. Its functions may be called where the processor has its instructions.
-trait Lanes: Copy {
-    /// Values in it.
-    const WIDTH: usize;
-
-    unsafe fn zero() -> Self;
-
-    /// The first and the second elements of `WIDTH` pairs.
+/// What pairs of bf16 need of a register of f32. Its functions may be called where the processor has the register's instructions.
+trait Pairs: Vector {
+    /// The first and the second elements of as many pairs as the register has lanes.
     unsafe fn pairs(from: *const bf16) -> [Self; 2];
 
     /// The first and the second element of one pair, in every lane.
     unsafe fn pair(from: *const bf16) -> [Self; 2];
-
-    /// `self · by + to`, rounded once.
-    unsafe fn mul_add(self, by: Self, to: Self) -> Self;
-
-    /// Writes the first `n` values, or adds them.
-    unsafe fn write(self, n: usize, to: *mut f32, accumulate: bool);
 }
 
-impl Lanes for __m512 {
-    const WIDTH: usize = 16;
-
-    #[inline(always)]
-    unsafe fn zero() -> Self {
-        // SAFETY: the caller has AVX-512.
-        unsafe { _mm512_setzero_ps() }
-    }
-
+impl Pairs for __m512 {
     #[inline(always)]
     unsafe fn pairs(from: *const bf16) -> [Self; 2] {
         // SAFETY: the caller has AVX-512 and 16 pairs at the address.
@@ -72,22 +54,6 @@ impl Lanes for __m512 {
     unsafe fn pair(from: *const bf16) -> [Self; 2] {
         // SAFETY: the caller has AVX-512 and a pair at the address.
         unsafe { split512(_mm512_set1_epi32(from.cast::<i32>().read_unaligned())) }
-    }
-
-    #[inline(always)]
-    unsafe fn mul_add(self, by: Self, to: Self) -> Self {
-        // SAFETY: the caller has AVX-512.
-        unsafe { _mm512_fmadd_ps(self, by, to) }
-    }
-
-    #[inline(always)]
-    unsafe fn write(self, n: usize, to: *mut f32, accumulate: bool) {
-        // SAFETY: the caller has AVX-512 and `n` values at the address, and the mask leaves out all others.
-        unsafe {
-            let mask = ((1u32 << n.min(16)) - 1) as __mmask16;
-            let old = if accumulate { _mm512_maskz_loadu_ps(mask, to) } else { _mm512_setzero_ps() };
-            _mm512_mask_storeu_ps(to, mask, if accumulate { _mm512_add_ps(self, old) } else { self });
-        }
     }
 }
 
@@ -100,15 +66,7 @@ unsafe fn split512(pairs: __m512i) -> [__m512; 2] {
     }
 }
 
-impl Lanes for __m256 {
-    const WIDTH: usize = 8;
-
-    #[inline(always)]
-    unsafe fn zero() -> Self {
-        // SAFETY: the caller has AVX2.
-        unsafe { _mm256_setzero_ps() }
-    }
-
+impl Pairs for __m256 {
     #[inline(always)]
     unsafe fn pairs(from: *const bf16) -> [Self; 2] {
         // SAFETY: the caller has AVX2 and 8 pairs at the address.
@@ -119,23 +77,6 @@ impl Lanes for __m256 {
     unsafe fn pair(from: *const bf16) -> [Self; 2] {
         // SAFETY: the caller has AVX2 and a pair at the address.
         unsafe { split256(_mm256_set1_epi32(from.cast::<i32>().read_unaligned())) }
-    }
-
-    #[inline(always)]
-    unsafe fn mul_add(self, by: Self, to: Self) -> Self {
-        // SAFETY: the caller has FMA.
-        unsafe { _mm256_fmadd_ps(self, by, to) }
-    }
-
-    #[inline(always)]
-    unsafe fn write(self, n: usize, to: *mut f32, accumulate: bool) {
-        // SAFETY: the caller has AVX2 and `n` values at the address, and the mask leaves out all others.
-        unsafe {
-            let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-            let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(n.min(8) as i32), lanes);
-            let old = if accumulate { _mm256_maskload_ps(to, mask) } else { _mm256_setzero_ps() };
-            _mm256_maskstore_ps(to, mask, if accumulate { _mm256_add_ps(self, old) } else { self });
-        }
     }
 }
 
@@ -148,46 +89,48 @@ unsafe fn split256(pairs: __m256i) -> [__m256; 2] {
     }
 }
 
-/// `M` rows times `C` registers of columns at a time, in `S` sums each: one, or one for the first and one for the second elements of the
-/// pairs, if there are too few rows to hide how long a sum takes.
+/// `M` rows times `C` registers of columns at a time. A sum goes on from what is in the result, so that its bits depend neither on `M` nor
+/// on where the depth is cut.
 ///
 /// # Safety
 /// The processor has the instructions of `V`, and `M` rows of `n` columns lie at `c`, which nobody else reads or writes.
 #[inline(always)]
-unsafe fn rows<V: Lanes, const M: usize, const C: usize, const S: usize>(block: Block<'_, bf16>) {
+unsafe fn rows<V: Pairs, const M: usize, const C: usize>(block: Block<'_, bf16>) {
     let Block { n, a, b, c, c_stride, accumulate, .. } = block;
     assert_eq!(a.len(), 2 * M * b.len(), "a pair of every row for every step");
-    for first in (0..n).step_by(C * V::WIDTH) {
-        // SAFETY: `M` pairs of `a` belong to each step of `b`, a step has `PANEL` pairs, and the columns that are written are below `n`.
+    for first in (0..n).step_by(C * V::LANES) {
+        // SAFETY: `M` pairs of `a` belong to each step of `b`, a step has `PANEL` pairs, and the masks keep to the `n` columns of the
+        // `M` rows.
         unsafe {
-            let mut sums = [[[V::zero(); S]; C]; M];
+            let at = |i: usize, j: usize| c.offset(i as isize * c_stride).wrapping_add(first + j * V::LANES);
+            let mask = |j: usize| V::mask(n.saturating_sub(first + j * V::LANES));
+            let mut sums = [[V::splat(0.0); C]; M];
+            if accumulate {
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    for (j, sum) in sums.iter_mut().enumerate() {
+                        *sum = V::load_masked(at(i, j), mask(j));
+                    }
+                }
+            }
             let mut a = a.as_ptr();
             for step in b {
                 let step = step.0.as_ptr().add(2 * first);
-                let mut columns = [[V::zero(); 2]; C];
+                let mut columns = [[V::splat(0.0); 2]; C];
                 for (j, columns) in columns.iter_mut().enumerate() {
-                    *columns = V::pairs(step.add(2 * j * V::WIDTH));
+                    *columns = V::pairs(step.add(2 * j * V::LANES));
                 }
                 for sums in &mut sums {
                     let pair = V::pair(a);
-                    for (sums, columns) in sums.iter_mut().zip(columns) {
-                        sums[0] = pair[0].mul_add(columns[0], sums[0]);
-                        sums[S - 1] = pair[1].mul_add(columns[1], sums[S - 1]);
+                    for (sum, columns) in sums.iter_mut().zip(columns) {
+                        *sum = pair[0].mul_add(columns[0], *sum);
+                        *sum = pair[1].mul_add(columns[1], *sum);
                     }
                     a = a.add(2);
                 }
             }
             for (i, sums) in sums.iter().enumerate() {
-                let c = c.offset(i as isize * c_stride);
-                for (j, sums) in sums.iter().enumerate() {
-                    let first = first + j * V::WIDTH;
-                    if first < n {
-                        let to = c.add(first);
-                        sums[0].write(n - first, to, accumulate);
-                        if S > 1 {
-                            sums[S - 1].write(n - first, to, true);
-                        }
-                    }
+                for (j, sum) in sums.iter().enumerate() {
+                    sum.store_masked(at(i, j), mask(j));
                 }
             }
         }
@@ -201,10 +144,10 @@ unsafe fn block_avx2(block: Block<'_, bf16>) {
     // SAFETY: as the caller says.
     unsafe {
         match block.m {
-            1 => rows::<__m256, 1, 4, 2>(block),
-            2 => rows::<__m256, 2, 2, 2>(block),
-            3 => rows::<__m256, 3, 2, 1>(block),
-            4 => rows::<__m256, 4, 2, 1>(block),
+            1 => rows::<__m256, 1, 4>(block),
+            2 => rows::<__m256, 2, 2>(block),
+            3 => rows::<__m256, 3, 2>(block),
+            4 => rows::<__m256, 4, 2>(block),
             m => unreachable!("a block of {m} rows"),
         }
     }
@@ -217,18 +160,18 @@ unsafe fn block_avx512(block: Block<'_, bf16>) {
     // SAFETY: as the caller says.
     unsafe {
         match block.m {
-            1 => rows::<__m512, 1, 2, 2>(block),
-            2 => rows::<__m512, 2, 2, 2>(block),
-            3 => rows::<__m512, 3, 2, 2>(block),
-            4 => rows::<__m512, 4, 2, 2>(block),
-            5 => rows::<__m512, 5, 2, 1>(block),
-            6 => rows::<__m512, 6, 2, 1>(block),
-            7 => rows::<__m512, 7, 2, 1>(block),
-            8 => rows::<__m512, 8, 2, 1>(block),
-            9 => rows::<__m512, 9, 2, 1>(block),
-            10 => rows::<__m512, 10, 2, 1>(block),
-            11 => rows::<__m512, 11, 2, 1>(block),
-            12 => rows::<__m512, 12, 2, 1>(block),
+            1 => rows::<__m512, 1, 2>(block),
+            2 => rows::<__m512, 2, 2>(block),
+            3 => rows::<__m512, 3, 2>(block),
+            4 => rows::<__m512, 4, 2>(block),
+            5 => rows::<__m512, 5, 2>(block),
+            6 => rows::<__m512, 6, 2>(block),
+            7 => rows::<__m512, 7, 2>(block),
+            8 => rows::<__m512, 8, 2>(block),
+            9 => rows::<__m512, 9, 2>(block),
+            10 => rows::<__m512, 10, 2>(block),
+            11 => rows::<__m512, 11, 2>(block),
+            12 => rows::<__m512, 12, 2>(block),
             m => unreachable!("a block of {m} rows"),
         }
     }
