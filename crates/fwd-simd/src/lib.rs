@@ -13,7 +13,7 @@ mod team;
 
 pub use dense::gemm;
 pub use element::{Element, PANEL, Step};
-pub use kernel::multiply;
+pub use kernel::{multiply, multiply_panels};
 pub use level::{Cpu, Level, LevelError, vectorize};
 pub use lhs::Lhs;
 pub use panels::{Panels, pack_panel};

@@ -17,7 +17,7 @@ use crate::cpu::linear::LinearRef;
 use crate::cpu::norm::{NormRef, norm_rows, norm_rows_backward_add, norm_rows_in_place};
 use crate::cpu::rotary::RotaryRef;
 use crate::cpu::scratch::Scratch;
-use crate::cpu::{Elem, rows_per_task, simd};
+use crate::cpu::{Elem, rows_per_task, simd, without_short_tasks};
 use crate::dispatch::{Read, apply1, apply2, apply3, keep};
 use crate::error::Result;
 use crate::kernel::{Kernel, View};
@@ -69,7 +69,7 @@ impl Sizes {
         // Whole entries only: as many rows as fit, rounded so that all threads get the same number of tasks.
         let per_thread = batch.div_ceil(threads);
         let tasks = (per_thread * shape.t_q).div_ceil(rows_per_task(batch * shape.t_q));
-        (per_thread.div_ceil(tasks.max(1)), Threads::One)
+        (without_short_tasks(batch, shape.t_q, per_thread.div_ceil(tasks.max(1))), Threads::One)
     }
 }
 

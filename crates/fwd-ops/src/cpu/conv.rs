@@ -8,7 +8,7 @@
 use super::elem::Elem;
 use super::gemm::Threads;
 use super::linear::LinearRef;
-use super::parallel::simd;
+use super::parallel::{simd, without_short_tasks};
 use super::scratch::Scratch;
 use faer::Accum;
 use rayon::prelude::*;
@@ -156,7 +156,7 @@ fn fill_patches<E: Elem>(g: Geometry, out_rows: Range<usize>, x: &[E], patches: 
 pub(crate) fn linear_relu6<E: Elem>(linear: LinearRef<'_, E>, x: &[E], y: &mut [E]) {
     let m = x.len() / linear.n_in;
     let per_thread = m.div_ceil(rayon::current_num_threads()).max(1);
-    let step = (TASK_ELEMENTS / linear.n_out).clamp(1, per_thread).max(16);
+    let step = without_short_tasks(m, 1, (TASK_ELEMENTS / linear.n_out).clamp(1, per_thread).max(16));
     y.par_chunks_mut(step * linear.n_out).zip(x.par_chunks(step * linear.n_in)).for_each(|(y, x)| {
         linear.forward(x, x.len() / linear.n_in, y, Accum::Replace, Threads::One);
         simd(

@@ -1,4 +1,4 @@
-//! Products of dense matrices. The arithmetic is faer's single-threaded kernel; this module splits the work over the threads, by rows of
+//! Products of dense matrices. The arithmetic is that of `fwd-simd` (f32) or faer (f64) on one thread; this module splits the work over the threads, by rows of
 //! the result, or by its columns when there are few rows.
 
 use super::elem::Elem;

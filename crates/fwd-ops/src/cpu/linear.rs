@@ -1,5 +1,5 @@
-//! Products with a frozen weight: `y = x·Wᵀ` forward, `dx = dy·W` backward. Weights that stay as they are stored are multiplied tile by
-//! tile ([`product`]).
+//! Products with a frozen weight: `y = x·Wᵀ` forward, `dx = dy·W` backward. Packed weights are multiplied panel by panel ([`packed`]),
+//! those that stay as they are stored tile by tile ([`product`]).
 
 use super::elem::Elem;
 use super::gemm::{Threads, gemm, rows, rows_mut};

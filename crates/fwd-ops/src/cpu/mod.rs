@@ -20,4 +20,4 @@ pub(crate) mod softmax;
 pub(crate) mod stored;
 
 pub(crate) use elem::Elem;
-pub(crate) use parallel::{has_fused_multiply_add, rows_per_task, simd};
+pub(crate) use parallel::{has_fused_multiply_add, rows_per_task, simd, without_short_tasks};

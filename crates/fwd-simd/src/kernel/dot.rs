@@ -234,4 +234,3 @@ fn bh(pairs: __m512i) -> __m512bh {
     // SAFETY: both are 64 bytes without an invalid pattern.
     unsafe { std::mem::transmute(pairs) }
 }
-
