@@ -9,8 +9,9 @@ import torch
 parser = argparse.ArgumentParser()
 parser.add_argument("--iters", type=int, default=5)
 parser.add_argument("--threads", type=int, default=2)
-parser.add_argument("--gpm", action="store_true", help="GPM's own routine too; it takes a minute")
+parser.add_argument("--only", default="subspace,step", help="of subspace, step and gpm; GPM's own routine takes a minute")
 args = parser.parse_args()
+only = args.only.split(",")
 torch.set_num_threads(args.threads)
 torch.manual_seed(0)
 ENERGY = 0.97
@@ -28,7 +29,7 @@ def clock(name, iters, run, warm=True):
     report[name] = {"median": sorted(ms)[len(ms) // 2]}
 
 
-for n, d in [(20_000, 768), (4_000, 2048), (50_000, 2048)]:
+for n, d in [] if only == ["step"] else [(20_000, 768), (4_000, 2048), (50_000, 2048)]:
     scale = torch.arange(1, d + 1).float() ** -0.5
     z = (torch.randn(n, d) * scale) @ (torch.randn(d, d) / d**0.5)
 
@@ -45,11 +46,12 @@ for n, d in [(20_000, 768), (4_000, 2048), (50_000, 2048)]:
         ratio = s**2 / (s**2).sum()
         return u[:, : int((ratio.cumsum() < ENERGY).sum())]
 
-    clock(f"subspace {n}x{d}", args.iters, gram_eigh)
-    if args.gpm:
+    if "subspace" in only:
+        clock(f"subspace {n}x{d}", args.iters, gram_eigh)
+    if "gpm" in only:
         clock(f"gpm {n}x{d}", 1, gpm, warm=False)
 
-for n, d, r in [(200, 4096, 512), (1000, 2048, 768)]:
+for n, d, r in [] if "step" not in only else [(200, 4096, 512), (1000, 2048, 768)]:
     basis = torch.linalg.qr(torch.randn(d, r))[0].contiguous()
     dense = torch.eye(d) - basis @ basis.T
     gradient = torch.randn(n, d)

@@ -18,6 +18,7 @@ p.add_argument("--model", required=True)
 p.add_argument("--random", action="store_true")
 p.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
 p.add_argument("--int8", action="store_true")
+p.add_argument("--attn", default="sdpa", choices=["sdpa", "eager"])
 p.add_argument("--rows", default="open,step,prefill,generate")
 p.add_argument("--batch", type=int, default=16)
 p.add_argument("--input-len", type=int, default=52, help="tokens of the input, the soft prompt among them")
@@ -46,7 +47,7 @@ dtype = getattr(torch, a.dtype)
 def load():
     """The language model of the directory, and the width of its embeddings."""
     config = AutoConfig.from_pretrained(a.model)
-    config._attn_implementation = "sdpa"
+    config._attn_implementation = a.attn
     text = getattr(config, "text_config", config)
     if text.model_type == "llama" and (text.pad_token_id or 0) < 0:
         text.pad_token_id, text.bos_token_id, text.eos_token_id = 0, 1, 2
@@ -64,7 +65,7 @@ def load():
                 inv = text.rope_parameters["rope_theta"] ** (-torch.arange(half, dtype=torch.float32) / half)
                 module.inv_freq, module.original_inv_freq = inv, inv
     elif hasattr(config, "text_config"):
-        whole = transformers.AutoModelForImageTextToText.from_pretrained(a.model, dtype=dtype, attn_implementation="sdpa")
+        whole = transformers.AutoModelForImageTextToText.from_pretrained(a.model, dtype=dtype, attn_implementation=a.attn)
         if hasattr(whole, "language_model"):
             lm = whole.language_model
         else:                                                # LLaVA: the inner model and the head, as one causal model
@@ -73,7 +74,8 @@ def load():
                 lm = cls(text).to(dtype)
             lm.model, lm.lm_head = whole.model.language_model, whole.lm_head
     else:
-        lm = AutoModelForCausalLM.from_pretrained(a.model, dtype=dtype, attn_implementation="sdpa")
+        cls = T5ForConditionalGeneration if text.model_type == "t5" else AutoModelForCausalLM
+        lm = cls.from_pretrained(a.model, dtype=dtype, attn_implementation=a.attn)
     lm.eval().requires_grad_(False)
     return lm, text
 

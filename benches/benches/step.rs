@@ -6,6 +6,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use fwd_benches::algebra::StepBench;
 use fwd_benches::{Bench, Kind, Size, config};
 use fwd_linalg::ProjectAt;
+use fwd_ops::Compute;
 use std::hint::black_box;
 
 #[global_allocator]
@@ -13,7 +14,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn steps(c: &mut Criterion) {
     for (size, name) in [(Size::Small, "small"), (Size::Base, "base")] {
-        let mut bench = Bench::new(size, Kind::Blip2, 1).unwrap();
+        let mut bench = Bench::new(size, Kind::Blip2, Compute::F32, 1).unwrap();
         let mut group = c.benchmark_group("step");
         group.sample_size(20);
         group.bench_function(BenchmarkId::new("vision", name), |b| {

@@ -5,17 +5,22 @@
 
 pub mod algebra;
 pub mod checkpoint;
+pub mod flop;
 pub mod gpu;
 #[cfg(feature = "cuda")]
 pub mod gpu_run;
+pub mod machine;
+pub mod scaling;
 
 use candle_core::{Device, Tensor, Var};
 use clap::ValueEnum;
+use flop::{Tokens, step_gflop};
 use fwd_linalg::{AdamW, AdamWState};
 use fwd_models::{
     Blip, FrozenFeatures, GenerationConfig, Instructions, LanguageInput, LanguageModel, ModelConfig,
     MultimodalModel, QFormerText, Result, SpecialTokens, Tap, Weights, generate,
 };
+use fwd_ops::Compute;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
@@ -83,19 +88,28 @@ pub fn config(size: Size, kind: Kind) -> ModelConfig {
     }
 }
 
-/// Random weights of sane size: normal with variance 1/fan_in, norm weights 1.
-struct RandomWeights(StdRng);
+/// Random weights of sane size: normal with variance 1/fan_in, norm weights 1. Names and shapes are kept.
+struct RandomWeights {
+    rng: StdRng,
+    compute: Compute,
+    tensors: Vec<(String, Vec<usize>)>,
+}
 
 impl Weights for RandomWeights {
     fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let n: usize = shape.iter().product();
         let norm_weight = name.to_lowercase().contains("norm") && name.ends_with("weight");
         let scale = if shape.len() < 2 { 0.1 } else { ((n / shape[0]) as f32).powf(-0.5) };
-        let rng = &mut self.0;
+        self.tensors.push((name.to_owned(), shape.to_vec()));
+        let rng = &mut self.rng;
         let values: Vec<f32> = (0..n)
             .map(|_| if norm_weight { 1.0 } else { scale * rng.sample::<f32, _>(StandardNormal) })
             .collect();
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    }
+
+    fn compute(&self) -> Compute {
+        self.compute
     }
 
     fn has(&self, _: &str) -> bool {
@@ -113,17 +127,23 @@ pub struct Bench {
     cached: LanguageInput,
     prompt: Vec<f32>,
     optimiser: AdamWState,
+    step_gflop: f64,
 }
 
 impl Bench {
-    /// Builds model and batch from a seed.
+    /// Builds model and batch from a seed; frozen products are computed in `compute`.
     ///
     /// # Errors
     /// An error of the model.
-    pub fn new(size: Size, kind: Kind, seed: u64) -> Result<Self> {
+    pub fn new(size: Size, kind: Kind, compute: Compute, seed: u64) -> Result<Self> {
         let config = config(size, kind);
         let mut rng = StdRng::seed_from_u64(seed);
-        let model = Blip::new(config.clone(), &mut RandomWeights(StdRng::seed_from_u64(seed + 1)))?;
+        let mut weights =
+            RandomWeights { rng: StdRng::seed_from_u64(seed + 1), compute, tensors: Vec::new() };
+        let model = Blip::new(config.clone(), &mut weights)?;
+        let tokens = Tokens { inputs: BATCH * (PROMPT_LEN + ENCODER_LEN), labels: BATCH * LABEL_LEN };
+        let shapes = weights.tensors.iter().map(|(name, shape)| (name.as_str(), shape.as_slice()));
+        let step_gflop = step_gflop(shapes, tokens);
         let side = config.vision.image_size;
         let device = &Device::Cpu;
         let mut ids = |n: usize, limit: usize| -> Result<Tensor> {
@@ -149,7 +169,12 @@ impl Bench {
             (0..PROMPT_LEN * config.text.d_model()).map(|_| rng.sample(StandardNormal)).collect();
         let cached = model.features(&pixels, &instructions, &mut Tap::none())?.input;
         let optimiser = AdamWState::new(prompt.len());
-        Ok(Self { model, pixels, instructions, labels, cached, prompt, optimiser })
+        Ok(Self { model, pixels, instructions, labels, cached, prompt, optimiser, step_gflop })
+    }
+
+    /// 10⁹ operations of the linear maps in [`Self::step_cached`].
+    pub fn step_gflop(&self) -> f64 {
+        self.step_gflop
     }
 
     /// Vision tower, Q-Former, projection and text embedding.
@@ -235,7 +260,12 @@ pub fn generate_exactly(
 /// A line of `/proc/self/status` in MiB, where the system has it: `VmHWM` is the most memory that the process has had, `VmRSS` what it has
 /// now.
 pub fn memory_mib(key: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    memory_of("/proc/self/status", key)
+}
+
+/// [`memory_mib`] of the process with this file of its status.
+fn memory_of(status: &str, key: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(status).ok()?;
     let line = status.lines().find(|line| line.split(':').next() == Some(key))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib / 1024)
 }

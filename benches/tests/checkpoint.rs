@@ -37,6 +37,7 @@ fn full_models_have_as_many_parameters_as_the_published_ones() {
     let n = |kind| Plan::new(kind, Scale::Full, Dtype::Bf16).unwrap().n_parameters();
     // The figures of the Hub or of the papers, and for BLIP the sum of its parts.
     assert_eq!(n(Kind::SmolLm2_135m), 134_515_008);
+    assert_eq!(n(Kind::FlanT5Base), 247_577_856);
     assert_eq!(n(Kind::Dinov2Small), 22_056_576);
     assert_eq!(n(Kind::Llava1_5_7b), 7_063_427_072);
     let (eva, projection) = (985_952_256, |width: usize| width * 768 + width);
@@ -220,6 +221,11 @@ fn a_language_model_alone_loads_from_every_type() {
         check_loss(&*language, &format!("{dtype:?}"));
         assert_eq!((tokens.bos, tokens.eos), (1, vec![2]));
     }
+    let dir = folder.path().join("flan-t5-base");
+    write(Kind::FlanT5Base, Dtype::F32, &dir, 3);
+    let (language, tokens) = load_language_model(&dir, WeightDtype::F32, &Device::Cpu).unwrap();
+    check_loss(&*language, "flan-t5-base");
+    assert_eq!((tokens.bos, tokens.eos), (1, vec![1]));
 }
 
 #[test]

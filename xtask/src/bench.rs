@@ -1,44 +1,32 @@
-//! `cargo xtask bench step`, `bench algebra` and `bench data`: the timings of `fwd-benches`' programs, alone or turn about with PyTorch.
+//! `cargo xtask bench algebra` and `bench data`: the timings of `fwd-benches`' programs, alone or turn about with PyTorch.
 
-use crate::shell::{built, command, output, root, run};
-use anyhow::{Context, Result, ensure};
+use crate::record::{Record, build, settle};
+use crate::shell::{built, command, output, root};
+use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use serde_json::json;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::process::Command;
 
+/// The parts of `bench algebra`, which take from seconds to a minute each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Size {
-    Small,
-    Base,
+enum Algebra {
+    Subspace,
+    Step,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct StepArgs {
-    /// Size of the model; both if absent.
-    #[arg(long, value_enum)]
-    config: Option<Size>,
-    /// `blip2` or `instructblip`.
-    #[arg(long, default_value = "blip2")]
-    kind: String,
-    /// Timed runs of each row in each process.
-    #[arg(long, default_value_t = 20)]
-    iters: usize,
-    /// Processes of each program.
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// A Python with torch and transformers: its benchmark runs in turn with ours.
-    #[arg(long, value_name = "PYTHON")]
-    torch: Option<PathBuf>,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    json: bool,
+impl Algebra {
+    fn name(self) -> &'static str {
+        if self == Self::Subspace { "subspace" } else { "step" }
+    }
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct AlgebraArgs {
+    /// Rows to measure; all if absent.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Algebra>,
     /// Timed runs of each row in each process.
     #[arg(long, default_value_t = 5)]
     iters: usize,
@@ -48,9 +36,9 @@ pub(crate) struct AlgebraArgs {
     /// A Python with torch and numpy: its benchmark runs in turn with ours.
     #[arg(long, value_name = "PYTHON")]
     torch: Option<PathBuf>,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    json: bool,
+    /// Keep the figures of all processes in this file; a command that was stopped goes on from it.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -64,248 +52,152 @@ pub(crate) struct DataArgs {
     /// A Python with torch, Pillow and pycocoevalcap: its benchmark runs in turn with ours.
     #[arg(long, value_name = "PYTHON")]
     torch: Option<PathBuf>,
+    /// Keep the figures of all processes in this file; a command that was stopped goes on from it.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
-/// Our row and the row of the PyTorch benchmark that does the same work.
-const ROWS: [(&str, &str, &str); 4] = [
-    ("train_cached", "train_cached", "prompt-tuning step, frozen features cached"),
-    ("train_full", "train_full", "prompt-tuning step from pixels"),
-    ("vision", "vision", "vision tower + Q-Former"),
-    ("generate", "gen_hf", "greedy generation, 8 tokens"),
-];
+const OURS: &str = "ours";
+const PYTHON: &str = "PyTorch";
+const GPM: &str = "GPM";
 
-/// Medians of all processes and peak memory, of one program.
-#[derive(Default)]
-pub(crate) struct Runs {
-    pub(crate) ms: BTreeMap<String, Vec<f64>>,
-    pub(crate) peak_mib: Vec<f64>,
-}
-
-impl Runs {
-    pub(crate) fn add(&mut self, report: &Value) -> Result<()> {
-        let rows = report["ms"].as_object().context("the benchmark printed no timings")?;
-        for (name, row) in rows {
-            self.ms
-                .entry(name.clone())
-                .or_default()
-                .push(row["median"].as_f64().context("a row without a median")?);
-        }
-        self.peak_mib.extend(report["peak_rss_mib"].as_f64());
-        Ok(())
-    }
-
-    pub(crate) fn median(&self, name: &str) -> f64 {
-        self.ms.get(name).map_or(f64::NAN, |v| median(v))
-    }
-}
-
+#[allow(clippy::print_stdout)]
 pub(crate) fn algebra(args: &AlgebraArgs) -> Result<()> {
     ensure!(args.rounds > 0 && args.iters > 0, "--rounds and --iters must be at least 1");
-    run(&mut command(
-        "cargo",
-        &["build", "--release", "--quiet", "--package", "fwd-benches", "--bin", "algebra"],
-    ))?;
-    let program = built("algebra").to_string_lossy().into_owned();
-    let iters = args.iters.to_string();
-    let (mut ours, mut torch) = (Runs::default(), Runs::default());
+    build(&["algebra"])?;
+    let mut record =
+        Record::open(args.json.as_deref(), json!({ "command": "algebra", "iters": args.iters }))?;
+    let parts =
+        Algebra::value_variants().iter().filter(|part| args.only.is_empty() || args.only.contains(part));
+    let parts: Vec<&str> = parts.map(|part| part.name()).collect();
+    let (only, iters) = (parts.join(","), args.iters.to_string());
+    let list = ["--only", &only, "--iters", &iters];
+    let python = args.torch.as_ref().map(|python| python.to_string_lossy().into_owned());
     for round in 0..args.rounds {
         eprintln!("round {} of {}", round + 1, args.rounds);
-        settle();
-        ours.add(&serde_json::from_str(&output(&mut command(&program, &["--iters", &iters]))?)?)?;
-        if let Some(python) = &args.torch {
-            settle();
-            let mut list = vec!["benches/algebra_torch.py", "--iters", &iters];
-            if round == 0 {
-                list.push("--gpm"); // a minute: once is enough
-            }
-            torch.add(&serde_json::from_str(&output(&mut command(&python.to_string_lossy(), &list))?)?)?;
+        let program = built("algebra").to_string_lossy().into_owned();
+        turn(&mut record, OURS, &parts, round, command(&program, &list))?;
+        let Some(python) = &python else { continue };
+        turn(&mut record, PYTHON, &parts, round, command(python, &["benches/algebra_torch.py"]).args(list))?;
+        if round == 0 && parts.contains(&"subspace") {
+            // A minute: once is enough.
+            let gpm = ["benches/algebra_torch.py", "--only", "gpm"];
+            turn(&mut record, GPM, &["gpm"], round, command(python, &gpm))?;
         }
     }
-    print_algebra(args, &ours, &torch)
+    println!("{}\n\n{}", record.describe(), algebra_table(&record)?);
+    Ok(())
+}
+
+/// Runs a process of a program, unless the record has that of this round.
+pub(crate) fn turn(
+    record: &mut Record,
+    program: &str,
+    rows: &[&str],
+    round: usize,
+    mut command: impl std::borrow::BorrowMut<Command>,
+) -> Result<()> {
+    if record.count(program, rows) > round {
+        return Ok(());
+    }
+    settle();
+    record.add(program, &output(command.borrow_mut())?)
 }
 
 #[allow(clippy::print_stdout)]
 pub(crate) fn data(args: &DataArgs) -> Result<()> {
     ensure!(args.rounds > 0 && args.iters > 0, "--rounds and --iters must be at least 1");
-    run(&mut command(
-        "cargo",
-        &["build", "--release", "--quiet", "--package", "fwd-benches", "--bin", "data"],
-    ))?;
+    build(&["data"])?;
+    let mut record = Record::open(args.json.as_deref(), json!({ "command": "data", "iters": args.iters }))?;
     let program = built("data").to_string_lossy().into_owned();
     let folder = root().join("target/bench-data").to_string_lossy().into_owned();
     let iters = args.iters.to_string();
-    let (mut ours, mut torch) = (Runs::default(), Runs::default());
+    let list = ["--data", &folder, "--iters", &iters];
     for round in 0..args.rounds {
         eprintln!("round {} of {}", round + 1, args.rounds);
-        settle();
-        let list = ["--data", &folder, "--iters", &iters];
-        ours.add(&serde_json::from_str(&output(&mut command(&program, &list))?)?)?;
+        turn(&mut record, OURS, &[], round, command(&program, &list))?;
         if let Some(python) = &args.torch {
-            settle();
-            let list = ["benches/data_torch.py", "--data", &folder, "--iters", &iters];
-            torch.add(&serde_json::from_str(&output(&mut command(&python.to_string_lossy(), &list))?)?)?;
+            let mut script = command(&python.to_string_lossy(), &["benches/data_torch.py"]);
+            turn(&mut record, PYTHON, &[], round, script.args(list))?;
         }
     }
     let mut table = String::from("| work | ours, ms | Python, ms | Python / ours |\n|---|---|---|---|\n");
-    for name in ours.ms.keys() {
-        let (mine, theirs) = (ours.median(name), torch.median(name));
+    for name in record.rows(OURS) {
+        let (mine, theirs) = (record.median(OURS, name), record.median(PYTHON, name));
         writeln!(table, "| {name} | {mine:.1} | {theirs:.1} | {:.2} |", theirs / mine)?;
     }
-    print!("{table}");
+    println!("{}\n\n{table}", record.describe());
     Ok(())
 }
 
-#[allow(clippy::print_stdout)]
-fn print_algebra(args: &AlgebraArgs, ours: &Runs, torch: &Runs) -> Result<()> {
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&json!({ "ours_ms": ours.ms, "peers_ms": torch.ms }))?);
-        return Ok(());
-    }
-    let mut table =
-        String::from("| work | ours, ms | peer | peer, ms | ours / peer |\n|---|---|---|---|---|\n");
-    for name in ours.ms.keys().filter(|name| !name.starts_with("products") && !name.starts_with("separate")) {
+/// Ours beside every peer, with what was aimed at.
+fn algebra_table(record: &Record) -> Result<String> {
+    let mut table = String::from(
+        "| work | ours, ms | peer | peer, ms | ours / peer | aimed at |\n|---|---|---|---|---|---|\n",
+    );
+    let is_ours = |name: &&str| !name.starts_with("products") && !name.starts_with("separate");
+    for name in record.rows(OURS).into_iter().filter(is_ours) {
         let size = name.rsplit_once(' ').map_or("", |(_, size)| size);
-        let row = |of: &Runs, what: &str| of.median(&format!("{what} {size}"));
+        let row = |of: &str, what: &str| record.median(of, &format!("{what} {size}"));
         let peers = if name.starts_with("sub") {
-            [("PyTorch, Gram + eigh", row(torch, "subspace")), ("GPM's routine, numpy", row(torch, "gpm"))]
-                .to_vec()
+            vec![
+                ("PyTorch, Gram + eigh", row(PYTHON, "subspace"), Some(0.6)),
+                ("GPM's routine, numpy", row(GPM, "gpm"), None),
+            ]
         } else if name.starts_with("step, update only") {
-            vec![("faer, its matrix products alone", row(ours, "products") / 2.0)]
+            vec![("faer, its matrix products alone", row(OURS, "products") / 2.0, None)]
         } else {
             vec![
-                ("faer, its matrix products alone", row(ours, "products")),
-                ("faer, separate calls", row(ours, "separate calls")),
-                ("PyTorch, separate calls", row(torch, "step")),
-                ("PyTorch, dense d×d projection", row(torch, "dense step")),
+                ("faer, its matrix products alone", row(OURS, "products"), None),
+                ("faer, separate calls", row(OURS, "separate calls"), Some(0.8)),
+                ("PyTorch, separate calls", row(PYTHON, "step"), Some(0.8)),
+                ("PyTorch, dense d×d projection", row(PYTHON, "dense step"), None),
             ]
         };
-        let mine = ours.median(name);
-        for (peer, ms) in peers.into_iter().filter(|(_, ms)| !ms.is_nan()) {
-            writeln!(table, "| {name} | {mine:.1} | {peer} | {ms:.1} | {:.2} |", mine / ms)?;
+        let mine = record.median(OURS, name);
+        for (peer, ms, target) in peers.into_iter().filter(|(_, ms, _)| !ms.is_nan()) {
+            let ratio = mine / ms;
+            let aim = target.map_or_else(String::new, |target| verdict(ratio, target));
+            writeln!(table, "| {name} | {mine:.1} | {peer} | {ms:.1} | {ratio:.2} | {aim} |")?;
         }
     }
-    print!("{table}");
-    Ok(())
+    Ok(table)
 }
 
-pub(crate) fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let mid = sorted.len() / 2;
-    match sorted.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => sorted[mid],
-        _ => (sorted[mid - 1] + sorted[mid]) / 2.0,
+/// What was aimed at, and whether a ratio is as small.
+pub(crate) fn verdict(ratio: f64, target: f64) -> String {
+    match ratio {
+        ratio if ratio.is_nan() => format!("≤ {target}"),
+        ratio if ratio <= target => format!("≤ {target}: met"),
+        _ => format!("≤ {target}: missed"),
     }
-}
-
-pub(crate) fn step(args: &StepArgs) -> Result<()> {
-    ensure!(args.rounds > 0 && args.iters > 0, "--rounds and --iters must be at least 1");
-    run(&mut command(
-        "cargo",
-        &["build", "--release", "--quiet", "--package", "fwd-benches", "--bin", "step"],
-    ))?;
-    let sizes = args.config.map_or(vec![Size::Small, Size::Base], |size| vec![size]);
-    let mut reports = Vec::new();
-    for size in sizes {
-        let name = if size == Size::Small { "small" } else { "base" };
-        let (mut ours, mut torch) = (Runs::default(), Runs::default());
-        // Turn about: what slows the machine down for a while slows both.
-        for round in 0..args.rounds {
-            eprintln!("{name}: round {} of {}", round + 1, args.rounds);
-            settle();
-            ours.add(&run_ours(name, args)?)?;
-            if let Some(python) = &args.torch {
-                settle();
-                torch.add(&run_torch(python, name, args)?)?;
-            }
-        }
-        reports.push((name, ours, torch));
-    }
-    print(args, &reports)
-}
-
-/// Lets the machine free the memory of the process before, which would slow the first row of the next one.
-pub(crate) fn settle() {
-    std::thread::sleep(Duration::from_secs(3));
-}
-
-fn run_ours(size: &str, args: &StepArgs) -> Result<Value> {
-    let program = built("step");
-    let iters = args.iters.to_string();
-    let mut step = command(
-        &program.to_string_lossy(),
-        &["--config", size, "--kind", &args.kind, "--iters", &iters, "--json"],
-    );
-    // candle keeps a thread pool of its own beside rayon's, and it spins: on few cores both then wait for each other.
-    step.env("CANDLE_NUM_THREADS", "1");
-    Ok(serde_json::from_str(&output(&mut step)?)?)
-}
-
-fn run_torch(python: &Path, size: &str, args: &StepArgs) -> Result<Value> {
-    let scratch = std::env::temp_dir().join(format!("fwd-bench-{}.jsonl", std::process::id()));
-    let script = "crates/fwd-models/tests/fixtures/scripts/bench_torch.py";
-    let (iters, out) = (args.iters.to_string(), scratch.to_string_lossy().into_owned());
-    let modes = "vision,train_cached,train_full,gen_hf";
-    let list =
-        [script, "--config", size, "--kind", &args.kind, "--iters", &iters, "--modes", modes, "--json", &out];
-    let ran = output(&mut command(&python.to_string_lossy(), &list));
-    let text = std::fs::read_to_string(&scratch);
-    let _ = std::fs::remove_file(&scratch);
-    ran?;
-    Ok(serde_json::from_str(text?.trim())?)
-}
-
-#[allow(clippy::print_stdout)]
-fn print(args: &StepArgs, reports: &[(&str, Runs, Runs)]) -> Result<()> {
-    if args.json {
-        let value =
-            |name: &str, runs: &Runs| json!({ "config": name, "ms": runs.ms, "peak_mib": runs.peak_mib });
-        let all: Vec<Value> = reports
-            .iter()
-            .map(|(name, ours, torch)| json!({ "ours": value(name, ours), "torch": args.torch.as_ref().map(|_| value(name, torch)) }))
-            .collect();
-        println!("{}", serde_json::to_string_pretty(&all)?);
-        return Ok(());
-    }
-    let mut table =
-        String::from("| work | config | ours, ms | PyTorch, ms | ours / PyTorch |\n|---|---|---|---|---|\n");
-    for (name, ours, torch) in reports {
-        for (row, torch_row, what) in ROWS {
-            line(&mut table, what, name, ours.median(row), torch.median(torch_row), 1)?;
-        }
-        line(&mut table, "peak memory, MiB", name, median(&ours.peak_mib), median(&torch.peak_mib), 0)?;
-    }
-    print!("{table}");
-    Ok(())
-}
-
-fn line(table: &mut String, what: &str, size: &str, ours: f64, torch: f64, digits: usize) -> Result<()> {
-    if torch.is_nan() {
-        writeln!(table, "| {what} | {size} | {ours:.digits$} | | |")?;
-    } else {
-        writeln!(table, "| {what} | {size} | {ours:.digits$} | {torch:.digits$} | {:.2} |", ours / torch)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Runs, median};
-    use serde_json::json;
+    use super::*;
+    use crate::record::without_file;
 
     #[test]
-    fn medians_of_odd_even_and_no_values() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert!(median(&[]).is_nan());
-    }
-
-    #[test]
-    fn a_report_without_timings_is_an_error() {
-        let mut runs = Runs::default();
-        assert!(runs.add(&json!({ "peak_rss_mib": 5 })).is_err());
-        runs.add(&json!({ "ms": { "vision": { "median": 2.5 } }, "peak_rss_mib": 7 })).unwrap();
-        assert_eq!((runs.median("vision"), runs.peak_mib), (2.5, vec![7.0]));
+    fn a_row_has_its_peers_and_what_was_aimed_at() {
+        let mut record = without_file();
+        let ours = r#"{ "ms": { "subspace 9x3": { "median": 5.0 }, "step 1x2x1": { "median": 9.0 }, "products 1x2x1": { "median": 8.0 } } }"#;
+        record.add(OURS, ours).unwrap();
+        record
+            .add(
+                PYTHON,
+                r#"{ "ms": { "subspace 9x3": { "median": 10.0 }, "step 1x2x1": { "median": 10.0 } } }"#,
+            )
+            .unwrap();
+        let table = algebra_table(&record).unwrap();
+        assert!(
+            table.contains("| subspace 9x3 | 5.0 | PyTorch, Gram + eigh | 10.0 | 0.50 | ≤ 0.6: met |"),
+            "{table}"
+        );
+        assert!(
+            table.contains("| step 1x2x1 | 9.0 | PyTorch, separate calls | 10.0 | 0.90 | ≤ 0.8: missed |"),
+            "{table}"
+        );
+        assert!(!table.contains("GPM"), "{table}");
     }
 }

@@ -1,32 +1,20 @@
 //! `cargo xtask bench models`: models of published shapes with random weights, turn about with transformers and llama.cpp.
 
-use crate::bench::{Runs, median, settle};
-use crate::shell::{built, command, output, root, run};
+use crate::bench::{turn, verdict};
+use crate::model_jobs::{Goal, JOBS, Job, Must, Part, Peer};
+use crate::record::{Record, build};
+use crate::shell::{built, command, root, run};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Scale {
     Full,
     Tiny,
-}
-
-/// A part of the table, with one checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Part {
-    /// instructblip-flan-t5-xl in bf16: opening and a step.
-    FlanT5Xl,
-    /// llava-1.5-7b in q4: a step.
-    Llava,
-    /// SmolLM2-135M in f32: step, prefill, generation.
-    Smollm2,
-    /// SmolLM2-135M in q4: generation beside llama.cpp.
-    Smollm2Q4,
-    /// SmolLM2-135M in q8: generation beside llama.cpp.
-    Smollm2Q8,
 }
 
 #[derive(Debug, Args)]
@@ -49,157 +37,10 @@ pub(crate) struct ModelsArgs {
     /// Folder for the checkpoint of the part that runs, up to 9 GB; it is deleted after the part.
     #[arg(long, default_value = "target/bench-models")]
     folder: PathBuf,
-    /// Write the figures of all processes to this file.
+    /// Keep the figures of all processes in this file; a command that was stopped goes on from it.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
-
-/// Another program that does the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Peer {
-    /// transformers, on the checkpoint or with random weights made in place.
-    Torch {
-        dtype: &'static str,
-        is_random: bool,
-    },
-    /// transformers with PyTorch's dynamically quantised linear maps, which have no backward.
-    TorchInt8,
-    LlamaCpp,
-}
-
-impl Peer {
-    fn name(self) -> String {
-        match self {
-            Self::Torch { dtype, .. } => format!("transformers {dtype}"),
-            Self::TorchInt8 => "transformers int8".into(),
-            Self::LlamaCpp => "llama.cpp".into(),
-        }
-    }
-}
-
-/// What a figure of ours must not exceed.
-#[derive(Debug, Clone, Copy)]
-enum Must {
-    AtMost(f64),
-    /// So many times the figure of the row of ours with this name.
-    Row(f64, &'static str),
-    /// So many times the peer's.
-    Peer(f64, Peer),
-}
-
-/// A process of each program on one batch.
-#[derive(Debug)]
-struct Job {
-    part: Part,
-    what: &'static str,
-    dtype: &'static str,
-    rows: &'static str,
-    batch: usize,
-    input_len: usize,
-    label_len: usize,
-    peers: &'static [Peer],
-    /// By the name of the row, `peak` for the most memory.
-    musts: &'static [(&'static str, Must)],
-}
-
-const BF16: Peer = Peer::Torch { dtype: "bfloat16", is_random: false };
-const F32: Peer = Peer::Torch { dtype: "float32", is_random: false };
-const GIB: f64 = 1024.0;
-
-const JOBS: [Job; 8] = [
-    Job {
-        part: Part::FlanT5Xl,
-        what: "instructblip-flan-t5-xl bf16, opened",
-        dtype: "bf16",
-        rows: "open",
-        batch: 1,
-        input_len: 80,
-        label_len: 8,
-        peers: &[BF16],
-        musts: &[("first_layer", Must::AtMost(3000.0)), ("resident_mib", Must::Row(1.1, "touched_mib"))],
-    },
-    Job {
-        part: Part::FlanT5Xl,
-        what: "instructblip-flan-t5-xl bf16, batch 2, 16 + 80 and 8 tokens",
-        dtype: "bf16",
-        rows: "step",
-        batch: 2,
-        input_len: 96,
-        label_len: 8,
-        peers: &[BF16],
-        musts: &[("peak", Must::AtMost(10.0 * GIB))],
-    },
-    Job {
-        part: Part::Llava,
-        what: "llava-1.5-7b q4, batch 2, 16 + 80 and 8 tokens",
-        dtype: "q4",
-        rows: "step",
-        batch: 2,
-        input_len: 96,
-        label_len: 8,
-        peers: &[Peer::Torch { dtype: "bfloat16", is_random: true }],
-        musts: &[("peak", Must::AtMost(6.5 * GIB))],
-    },
-    Job {
-        part: Part::Smollm2,
-        what: "SmolLM2-135M f32, batch 16, 52 and 6 tokens",
-        dtype: "f32",
-        rows: "step,prefill,generate",
-        batch: 16,
-        input_len: 52,
-        label_len: 6,
-        peers: &[F32],
-        musts: &[
-            ("step", Must::Peer(0.8, F32)),
-            ("prefill", Must::Peer(0.8, F32)),
-            ("generate", Must::Peer(0.8, F32)),
-        ],
-    },
-    Job {
-        part: Part::Smollm2,
-        what: "SmolLM2-135M f32, one sequence of 52 tokens",
-        dtype: "f32",
-        rows: "prefill,generate",
-        batch: 1,
-        input_len: 52,
-        label_len: 6,
-        peers: &[F32],
-        musts: &[("prefill", Must::Peer(0.8, F32)), ("generate", Must::Peer(0.8, F32))],
-    },
-    Job {
-        part: Part::Smollm2,
-        what: "SmolLM2-135M f32 made q8 on loading, one sequence of 52 tokens",
-        dtype: "q8",
-        rows: "prefill,generate",
-        batch: 1,
-        input_len: 52,
-        label_len: 6,
-        peers: &[Peer::TorchInt8],
-        musts: &[],
-    },
-    Job {
-        part: Part::Smollm2Q4,
-        what: "SmolLM2-135M q4, one sequence of 52 tokens",
-        dtype: "q4",
-        rows: "prefill,generate",
-        batch: 1,
-        input_len: 52,
-        label_len: 6,
-        peers: &[Peer::LlamaCpp],
-        musts: &[("generate", Must::Peer(1.2, Peer::LlamaCpp))],
-    },
-    Job {
-        part: Part::Smollm2Q8,
-        what: "SmolLM2-135M q8, one sequence of 52 tokens",
-        dtype: "q8",
-        rows: "prefill,generate",
-        batch: 1,
-        input_len: 52,
-        label_len: 6,
-        peers: &[Peer::LlamaCpp],
-        musts: &[("generate", Must::Peer(1.2, Peer::LlamaCpp))],
-    },
-];
 
 /// Names of rows, and how the table calls them.
 const ROWS: [(&str, &str); 11] = [
@@ -216,93 +57,73 @@ const ROWS: [(&str, &str); 11] = [
     ("peak", "peak memory, MiB"),
 ];
 
+#[allow(clippy::print_stdout)]
 pub(crate) fn models(args: &ModelsArgs) -> Result<()> {
     ensure!(args.rounds > 0 && args.iters > 0, "--rounds and --iters must be at least 1");
-    let bins = ["--bin", "models", "--bin", "random_checkpoint"];
-    run(command("cargo", &["build", "--release", "--quiet", "--package", "fwd-benches"]).args(bins))?;
-    let folder = root().join(&args.folder);
-    let parts: Vec<Part> = Part::value_variants()
-        .iter()
-        .copied()
-        .filter(|p| args.only.is_empty() || args.only.contains(p))
-        .collect();
-    let mut table = String::from(
-        "| work | row | ours | peer | its | ours / peer | must |\n|---|---|---|---|---|---|---|\n",
-    );
-    let mut figures = Vec::new();
+    build(&["models", "random_checkpoint"])?;
+    let scale = format!("{:?}", args.scale).to_lowercase();
+    let settings = json!({ "command": "models", "iters": args.iters, "scale": scale });
+    let mut record = Record::open(args.json.as_deref(), settings)?;
+    let parts = Part::value_variants().iter().filter(|part| args.only.is_empty() || args.only.contains(part));
     for part in parts {
-        let dir = folder.join(format!("{part:?}").to_lowercase());
-        checkpoint(part, args.scale, &dir)?;
-        let measured = JOBS.iter().filter(|job| job.part == part).try_for_each(|job| {
-            let (ours, peers) = measure(job, &dir, args)?;
-            let value = |runs: &Runs| json!({ "figures": runs.ms, "peak_mib": runs.peak_mib });
-            let of_peers: serde_json::Map<String, Value> =
-                peers.iter().map(|(peer, runs)| (peer.name(), value(runs))).collect();
-            figures.push(json!({ "work": job.what, "ours": value(&ours), "peers": of_peers }));
-            lines(&mut table, job, &ours, &peers)
-        });
+        let jobs: Vec<&Job> = JOBS.iter().filter(|job| job.part == *part).collect();
+        if jobs.iter().all(|job| is_done(&record, job, args)) {
+            continue;
+        }
+        let dir = root().join(&args.folder).join(format!("{part:?}").to_lowercase());
+        checkpoint(*part, args.scale, &dir)?;
+        let measured = jobs.into_iter().try_for_each(|job| measure(&mut record, job, &dir, args));
         std::fs::remove_dir_all(&dir).with_context(|| format!("cannot delete {}", dir.display()))?;
         measured?;
     }
-    print(args, &table, &figures)
-}
-
-#[allow(clippy::print_stdout)]
-fn print(args: &ModelsArgs, table: &str, figures: &[Value]) -> Result<()> {
-    println!("{}\n\n{table}", machine());
-    if let Some(path) = &args.json {
-        let all = json!({ "machine": machine(), "scale": format!("{:?}", args.scale).to_lowercase(), "work": figures });
-        std::fs::write(path, serde_json::to_string_pretty(&all)? + "\n")
-            .with_context(|| format!("cannot write {}", path.display()))?;
+    record.derive(shares(&record))?;
+    let mut table = String::from(
+        "| work | row | ours | peers | compared | ratio | aimed at |\n|---|---|---|---|---|---|---|\n",
+    );
+    for job in &JOBS {
+        lines(&mut table, job, &record)?;
     }
+    println!("{}\n\n{table}", record.describe());
     Ok(())
 }
 
-/// The processor, its cores and the memory, where the system tells.
-fn machine() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let field = |text: &str, key: &str| {
-        let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default();
-        line.split_once(':').map_or("unknown".to_owned(), |(_, value)| value.trim().to_owned())
-    };
-    let (cpu, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    format!("{}, {cores} cores, {} of memory", field(&cpu, "model name"), field(&memory, "MemTotal"))
+/// Whether no process of a job is missing.
+fn is_done(record: &Record, job: &Job, args: &ModelsArgs) -> bool {
+    let rows: Vec<&str> = job.rows.split(',').collect();
+    let peers = job.peers.iter().filter(|_| args.torch.is_some()).map(|peer| job.peer(*peer));
+    job.computes
+        .iter()
+        .map(|compute| job.ours(compute))
+        .chain(peers)
+        .all(|name| record.count(&name, &rows) >= args.rounds)
 }
 
 /// Writes the checkpoint of a part.
 fn checkpoint(part: Part, scale: Scale, dir: &Path) -> Result<()> {
-    let (kind, dtype) = match part {
-        Part::FlanT5Xl => ("instructblip-flan-t5-xl", "bf16"),
-        Part::Llava => ("llava-1.5-7b", "q4"),
-        Part::Smollm2 => ("smollm2-135m", "f32"),
-        Part::Smollm2Q4 => ("smollm2-135m", "q4"),
-        Part::Smollm2Q8 => ("smollm2-135m", "q8"),
-    };
     if dir.exists() {
         // Left by a run that was stopped.
         std::fs::remove_dir_all(dir).with_context(|| format!("cannot delete {}", dir.display()))?;
     }
+    let (kind, dtype) = part.checkpoint();
     let scale = if scale == Scale::Full { "full" } else { "tiny" };
     let program = built("random_checkpoint").to_string_lossy().into_owned();
     run(&mut command(&program, &[kind, &dir.to_string_lossy(), "--dtype", dtype, "--scale", scale]))
 }
 
 /// All processes of a job, turn about: what slows the machine down for a while slows all.
-fn measure(job: &Job, dir: &Path, args: &ModelsArgs) -> Result<(Runs, Vec<(Peer, Runs)>)> {
-    let mut ours = Runs::default();
-    let peers = job.peers.iter().filter(|_| args.torch.is_some());
-    let mut peers: Vec<(Peer, Runs)> = peers.map(|peer| (*peer, Runs::default())).collect();
+fn measure(record: &mut Record, job: &Job, dir: &Path, args: &ModelsArgs) -> Result<()> {
+    let rows: Vec<&str> = job.rows.split(',').collect();
     for round in 0..args.rounds {
         eprintln!("{}: round {} of {}", job.what, round + 1, args.rounds);
-        settle();
-        ours.add(&run_ours(job, dir, args)?)?;
-        for (peer, runs) in &mut peers {
-            settle();
-            runs.add(&run_peer(*peer, job, dir, args)?)?;
+        for compute in job.computes {
+            turn(record, &job.ours(compute), &rows, round, run_ours(job, compute, dir, args))?;
+        }
+        for peer in job.peers {
+            let Some(python) = &args.torch else { break };
+            turn(record, &job.peer(*peer), &rows, round, run_peer(*peer, python, job, dir, args))?;
         }
     }
-    Ok((ours, peers))
+    Ok(())
 }
 
 /// The flags that our program and the script for transformers share.
@@ -317,25 +138,28 @@ fn shape(job: &Job, args: &ModelsArgs) -> Vec<String> {
     flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
 }
 
-fn run_ours(job: &Job, dir: &Path, args: &ModelsArgs) -> Result<Value> {
-    let mut program = command(&built("models").to_string_lossy(), &["--dtype", job.dtype, "--model"]);
-    program.arg(dir).args(shape(job, args));
+fn run_ours(job: &Job, compute: &str, dir: &Path, args: &ModelsArgs) -> Command {
+    let mut program =
+        command(&built("models").to_string_lossy(), &["--dtype", job.dtype, "--compute", compute]);
+    program.arg("--model").arg(dir).args(shape(job, args));
     // candle keeps a thread pool of its own beside rayon's, and it spins: on few cores both then wait for each other.
     program.env("CANDLE_NUM_THREADS", "1").env("RUST_MIN_STACK", "33554432");
-    Ok(serde_json::from_str(&output(&mut program)?)?)
+    program
 }
 
-fn run_peer(peer: Peer, job: &Job, dir: &Path, args: &ModelsArgs) -> Result<Value> {
-    let python = args.torch.as_ref().context("no Python")?.to_string_lossy().into_owned();
-    let mut script = match peer {
+fn run_peer(peer: Peer, python: &Path, job: &Job, dir: &Path, args: &ModelsArgs) -> Command {
+    let python = python.to_string_lossy().into_owned();
+    match peer {
         Peer::LlamaCpp => {
             let mut script = command(&python, &["benches/models_llama_cpp.py", "--gguf"]);
             script.arg(dir.join("model.gguf")).args(["--input-len", &job.input_len.to_string()]);
             script.args(["--iters", &args.iters.to_string()]);
             script
         }
-        Peer::Torch { dtype, is_random } => {
-            let mut script = command(&python, &["benches/models_torch.py", "--dtype", dtype, "--model"]);
+        Peer::Torch { dtype, attention, is_random } => {
+            let dtype = if dtype == "f32" { "float32" } else { "bfloat16" };
+            let list = ["benches/models_torch.py", "--dtype", dtype, "--attn", attention, "--model"];
+            let mut script = command(&python, &list);
             script.arg(dir).args(shape(job, args)).args(is_random.then_some("--random"));
             script
         }
@@ -344,75 +168,142 @@ fn run_peer(peer: Peer, job: &Job, dir: &Path, args: &ModelsArgs) -> Result<Valu
             script.arg(dir).args(shape(job, args));
             script
         }
-    };
-    Ok(serde_json::from_str(&output(&mut script)?)?)
+    }
 }
 
-/// The rows of the table for a job.
-fn lines(table: &mut String, job: &Job, ours: &Runs, peers: &[(Peer, Runs)]) -> Result<()> {
-    let figure =
-        |runs: &Runs, row: &str| if row == "peak" { median(&runs.peak_mib) } else { runs.median(row) };
+/// How much of the machine's products per second a step reaches, and how much of its copy bandwidth the weights that are read for every
+/// new token do.
+fn shares(record: &Record) -> Vec<Value> {
+    let mut shares = Vec::new();
+    for (job, compute) in JOBS.iter().flat_map(|job| job.computes.iter().map(move |compute| (job, compute))) {
+        let name = job.ours(compute);
+        let ms = |row: &str| record.median(&name, row);
+        let peak = record.of_machine(if *compute == "f32" { "gflop_s_f32" } else { "gflop_s_bf16" });
+        if let (Some(gflop), Some(peak)) = (record.fact(&name, "step_gflop"), peak)
+            && ms("step").is_finite()
+        {
+            let gflop_s = gflop / ms("step") * 1e3;
+            shares.push(json!({
+                "program": name, "row": "step", "gflop": gflop, "gflop_s": gflop_s, "share_of_peak": gflop_s / peak
+            }));
+        }
+        let tokens = record.fact(&name, "new_tokens").unwrap_or(f64::NAN) - 1.0;
+        let token_ms = (ms("generate") - ms("prefill")) / tokens;
+        if let (Some(mb), Some(copy)) = (record.fact(&name, "token_mb"), record.of_machine("copy_gb_s"))
+            && job.batch == 1
+            && token_ms.is_finite()
+        {
+            let gb_s = mb / token_ms;
+            shares.push(json!({
+                "program": name, "row": "generate", "token_ms": token_ms, "token_mb": mb, "gb_s": gb_s, "share_of_copy_bandwidth": gb_s / copy
+            }));
+        }
+    }
+    shares
+}
+
+/// The rows of the table for a job: a line for each goal of a row, or one without a goal.
+fn lines(table: &mut String, job: &Job, record: &Record) -> Result<()> {
     for (row, title) in ROWS {
-        let mine = figure(ours, row);
-        if mine.is_nan() {
+        let mine: Vec<(&str, f64)> =
+            job.computes.iter().map(|compute| (*compute, record.median(&job.ours(compute), row))).collect();
+        let its: Vec<(Peer, f64)> =
+            job.peers.iter().map(|peer| (*peer, record.median(&job.peer(*peer), row))).collect();
+        if mine.iter().all(|(_, figure)| figure.is_nan()) {
             continue;
         }
-        let must = job.musts.iter().find(|(of, _)| *of == row).map(|(_, must)| *must);
-        let of_peer =
-            |peer: Peer| peers.iter().find(|(p, _)| *p == peer).map_or(f64::NAN, |(_, r)| figure(r, row));
-        let must = must.map_or_else(String::new, |must| {
-            let (limit, said) = match must {
-                Must::AtMost(limit) => (limit, format!("≤ {limit:.0}")),
-                Must::Row(factor, other) => (factor * figure(ours, other), format!("≤ {factor} × needed")),
-                Must::Peer(factor, peer) => (factor * of_peer(peer), format!("≤ {factor} × {}", peer.name())),
-            };
-            match limit {
-                limit if limit.is_nan() => said,
-                limit if mine <= limit => format!("{said}: met"),
-                _ => format!("{said}: missed"),
-            }
-        });
-        let known: Vec<&(Peer, Runs)> =
-            peers.iter().filter(|(_, runs)| !figure(runs, row).is_nan()).collect();
-        if known.is_empty() {
-            writeln!(table, "| {} | {title} | {mine:.1} | | | | {must} |", job.what)?;
-        }
-        for (peer, runs) in known {
-            let its = figure(runs, row);
-            let (name, ratio) = (peer.name(), mine / its);
-            writeln!(
-                table,
-                "| {} | {title} | {mine:.1} | {name} | {its:.1} | {ratio:.2} | {must} |",
-                job.what
-            )?;
+        let cell = |figures: Vec<(String, f64)>| {
+            let known = figures.into_iter().filter(|(_, figure)| !figure.is_nan());
+            known.map(|(name, figure)| format!("{name} {figure:.1}")).collect::<Vec<_>>().join(", ")
+        };
+        let (ours, peers) = (
+            cell(mine.iter().map(|(name, figure)| ((*name).to_owned(), *figure)).collect()),
+            cell(its.iter().map(|(peer, figure)| (peer.name(), *figure)).collect()),
+        );
+        let goals: Vec<&Goal> = job.goals.iter().filter(|goal| goal.row == row).collect();
+        let compared: Vec<(String, String, String)> = if goals.is_empty() {
+            let ratio = least(mine.iter().map(|(_, f)| *f)) / least(its.iter().map(|(_, f)| *f));
+            vec![(String::new(), shown(ratio), String::new())]
+        } else {
+            goals
+                .into_iter()
+                .map(|goal| judge(goal, &mine, &its, |row| record.median(&job.ours(job.computes[0]), row)))
+                .collect()
+        };
+        for (what, ratio, aim) in compared {
+            writeln!(table, "| {} | {title} | {ours} | {peers} | {what} | {ratio} | {aim} |", job.what)?;
         }
     }
     Ok(())
 }
 
+/// What is compared, the ratio, and whether it is as small as was aimed at.
+fn judge(
+    goal: &Goal,
+    mine: &[(&str, f64)],
+    its: &[(Peer, f64)],
+    other_row: impl Fn(&str) -> f64,
+) -> (String, String, String) {
+    let of = |is_f32: bool| {
+        least(mine.iter().filter(|(compute, _)| !is_f32 || *compute == "f32").map(|(_, f)| *f))
+    };
+    match goal.must {
+        Must::AtMost(limit) => {
+            let met = if of(false) <= limit { "met" } else { "missed" };
+            (String::new(), String::new(), format!("≤ {limit:.0}: {met}"))
+        }
+        Must::Row(factor, other) => {
+            let ratio = of(false) / other_row(other);
+            ("beside the weights that an answer needs".into(), shown(ratio), verdict(ratio, factor))
+        }
+        Must::F32(factor) => {
+            let ratio = of(true) / least(its.iter().filter(|(peer, _)| peer.is_f32()).map(|(_, f)| *f));
+            ("f32 / f32".into(), shown(ratio), verdict(ratio, factor))
+        }
+        Must::Fastest(factor) => {
+            let ratio = of(false) / least(its.iter().map(|(_, f)| *f));
+            ("least / least".into(), shown(ratio), verdict(ratio, factor))
+        }
+    }
+}
+
+/// The least that is known; NaN if nothing is.
+fn least(figures: impl Iterator<Item = f64>) -> f64 {
+    figures.fold(f64::NAN, f64::min)
+}
+
+fn shown(ratio: f64) -> String {
+    if ratio.is_nan() { String::new() } else { format!("{ratio:.2}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::without_file;
 
     #[test]
     fn a_table_says_what_was_met_and_what_was_missed() {
-        let (mut ours, mut torch) = (Runs::default(), Runs::default());
-        ours.add(
-            &json!({ "ms": { "step": { "median": 7.0 }, "prefill": { "median": 9.0 } }, "peak_rss_mib": 11 }),
-        )
-        .unwrap();
-        torch.add(&json!({ "ms": { "step": { "median": 10.0 }, "prefill": { "median": 10.0 } } })).unwrap();
+        let job = JOBS.iter().find(|job| job.part == Part::Smollm2 && job.rows.starts_with("step,")).unwrap();
+        let mut record = without_file();
+        let report = |ms: f64, peak: f64| {
+            json!({ "ms": { "step": { "median": ms } }, "peak_rss_mib": peak, "step_gflop": 1.0 }).to_string()
+        };
+        record.add(&job.ours("f32"), &report(7.0, 30.0)).unwrap();
+        record.add(&job.ours("bf16"), &report(5.0, 20.0)).unwrap();
+        for (peer, ms) in job.peers.iter().zip([10.0, 11.0, 6.0, 8.0]) {
+            record.add(&job.peer(*peer), &report(ms, 50.0)).unwrap();
+        }
         let mut table = String::new();
-        let job = JOBS.iter().find(|job| job.rows.starts_with("step,")).unwrap();
-        lines(&mut table, job, &ours, &[(F32, torch)]).unwrap();
+        lines(&mut table, job, &record).unwrap();
         let lines: Vec<&str> = table.lines().collect();
+        let figures = "f32 7.0, bf16 5.0 | transformers f32 sdpa 10.0, transformers f32 eager 11.0, transformers bf16 sdpa 6.0, transformers bf16 eager 8.0";
+        assert!(lines[0].ends_with(&format!("{figures} | f32 / f32 | 0.70 | ≤ 0.7: met |")), "{table}");
         assert!(
-            lines[0].ends_with(
-                "| 7.0 | transformers float32 | 10.0 | 0.70 | ≤ 0.8 × transformers float32: met |"
-            ),
+            lines[1].ends_with(&format!("{figures} | least / least | 0.83 | ≤ 0.8: missed |")),
             "{table}"
         );
-        assert!(lines[1].ends_with("| 0.90 | ≤ 0.8 × transformers float32: missed |"), "{table}");
-        assert!(lines[2].contains("peak memory, MiB | 11.0 | | | |"), "{table}");
+        assert!(lines[2].ends_with("| f32 / f32 | 0.60 | ≤ 0.3: missed |"), "{table}");
+        assert!(lines[3].ends_with("| least / least | 0.40 | ≤ 0.5: met |"), "{table}");
+        assert_eq!(lines.len(), 4, "{table}");
     }
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 /// The README's test command.
 const TEST: [&str; 3] = ["cargo", "test", "--workspace"];
 
-/// What takes time comes last: the README's test command, damaged inputs, and kills.
+/// What takes time comes last: the README's test command, damaged inputs, kills, and the program with full optimisation.
 pub(crate) fn run() -> Result<()> {
     tidy::run()?;
     let readme = std::fs::read_to_string(root().join("README.md"))?;
@@ -38,7 +38,8 @@ pub(crate) fn run() -> Result<()> {
     levels::levels()?;
     dist::travel()?;
     fuzz::fuzz(&FuzzArgs::for_seconds(60))?;
-    kills::kills(&KillsArgs::of_all(20))
+    kills::kills(&KillsArgs::of_all(20))?;
+    dist::size()
 }
 
 /// cargo-deny, installed into the target folder on first use.

@@ -42,33 +42,35 @@ pub(crate) struct ComparisonArgs {
     /// Only these methods.
     #[arg(long, value_delimiter = ',')]
     methods: Option<Vec<String>>,
+    /// Instead of the tables of results/: the five rules with each of these computes, and what the others are less the first one.
+    #[arg(long, value_delimiter = ',', num_args = 2.., conflicts_with = "methods")]
+    computes: Option<Vec<String>>,
 }
+
+/// The rules for the updates of a task's own prompts.
+const RULES: [&str; 5] = ["sequential", "residual", "fwd", "fwd-strict", "fwd-weighted"];
 
 pub(crate) fn comparison(args: &ComparisonArgs) -> Result<()> {
     ensure!(args.seeds > 0 && args.jobs > 0, "--seeds and --jobs must be at least 1");
     run(&mut command("cargo", &["build", "--release", "--locked", "--quiet", "--package", "fwd-cli"]))?;
     let program = built("fwd-prompt");
     let out = root().join(&args.out);
+    if let Some(computes) = &args.computes {
+        return of_computes(args, &program, &out, computes);
+    }
     let methods = args.methods.clone().unwrap_or_else(|| METHODS.map(str::to_owned).to_vec());
     let name = |method: &str, seed: u64| format!("{method}-{seed}");
-    let dir = |method: &str, seed: u64| out.join(name(method, seed));
-    let train = |method: &str, seed: u64| {
-        let mut train = Command::new(&program);
-        train.args(["train", "--quiet", "--method", method, "--seed", &seed.to_string()]);
-        train.args(["--order", if seed.is_multiple_of(2) { "given" } else { "reversed" }]);
-        train.arg("--out").arg(dir(method, seed)).arg("--cache").arg(out.join("cache"));
+    let one = |method: &str, seed: u64| {
+        let mut command = train(&program, &out, &name(method, seed), method, seed);
         if method != "independent" {
-            train.arg("--alone").arg(dir("independent", seed));
+            command.arg("--alone").arg(out.join(name("independent", seed)));
         }
-        // Two threads that wait for each other do less than two runs.
-        train.env("RAYON_NUM_THREADS", "1");
-        (dir(method, seed), train)
+        (out.join(name(method, seed)), command)
     };
-    work_off(args.jobs, (0..args.seeds).map(|seed| train("independent", seed)).collect())?;
+    work_off(args.jobs, (0..args.seeds).map(|seed| one("independent", seed)).collect())?;
     // Seed by seed, so that a part of the work is a comparison too.
     let rest = (0..args.seeds).flat_map(|seed| methods.iter().map(move |method| (method, seed)));
-    work_off(args.jobs, rest.map(|(method, seed)| train(method, seed)).collect())?;
-    // Names, not paths: where the runs lie is nothing to publish.
+    work_off(args.jobs, rest.map(|(method, seed)| one(method, seed)).collect())?;
     let runs = methods.iter().flat_map(|method| (0..args.seeds).map(move |seed| name(method, seed)));
     let runs: Vec<String> = runs.collect();
     let folder = root().join("results");
@@ -81,11 +83,54 @@ pub(crate) fn comparison(args: &ComparisonArgs) -> Result<()> {
     ];
     let has_fwd = methods.iter().any(|method| method == "fwd");
     for (file, args) in tables.into_iter().filter(|(_, args)| has_fwd || !args.contains(&"--against")) {
-        let mut compare = Command::new(&program);
-        compare.current_dir(&out).arg("compare").args(&runs).args(args);
-        run(compare.arg("--out").arg(folder.join(file)))?;
+        compare(&program, &out, &runs, args, &folder.join(file))?;
     }
     Ok(())
+}
+
+/// The five rules under each compute, seeds and orders as in the comparison; the tables are `results/compute.*`.
+fn of_computes(args: &ComparisonArgs, program: &Path, out: &Path, computes: &[String]) -> Result<()> {
+    let mut runs = Vec::new();
+    let mut commands = Vec::new();
+    for seed in 0..args.seeds {
+        for (method, compute) in RULES.iter().flat_map(|method| computes.iter().map(move |c| (method, c))) {
+            let name = format!("{method}-{seed}-{compute}");
+            let mut train = train(program, out, &name, method, seed);
+            train.args(["--compute", compute]);
+            commands.push((out.join(&name), train));
+            runs.push(name);
+        }
+    }
+    work_off(args.jobs, commands)?;
+    let folder = root().join("results");
+    let against = format!("compute={}", computes[0]);
+    compare(program, out, &runs, &["--pool-orders"], &folder.join("compute.txt"))?;
+    compare(
+        program,
+        out,
+        &runs,
+        &["--pool-orders", "--against", &against],
+        &folder.join("compute-less.txt"),
+    )?;
+    let json = ["--pool-orders", "--format", "json"];
+    compare(program, out, &runs, &json, &folder.join("compute.json"))
+}
+
+/// The command of one run. It has one thread: two threads that wait for each other do less than two runs.
+fn train(program: &Path, out: &Path, name: &str, method: &str, seed: u64) -> Command {
+    let mut train = Command::new(program);
+    train.args(["train", "--quiet", "--method", method, "--seed", &seed.to_string()]);
+    train.args(["--order", if seed.is_multiple_of(2) { "given" } else { "reversed" }]);
+    train.arg("--out").arg(out.join(name)).arg("--cache").arg(out.join("cache"));
+    train.env("RAYON_NUM_THREADS", "1");
+    train
+}
+
+/// A table of runs, which are names and not paths: where they lie is nothing to publish.
+fn compare(program: &Path, out: &Path, runs: &[String], args: &[&str], file: &Path) -> Result<()> {
+    let mut compare = Command::new(program);
+    compare.current_dir(out).arg("compare").args(runs).args(args);
+    run(compare.arg("--out").arg(file))
 }
 
 /// Runs commands in order, so many at a time; the first failure ends it after those that are under way.

@@ -7,6 +7,44 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// The most bytes that the program may have beside the embedded benchmark and model.
+const MOST_BYTES: u64 = 25_000_000;
+
+/// Builds the program as README says and checks how large it is.
+///
+/// # Errors
+/// If the build fails, or the program beside what it embeds is larger than 25 MB.
+pub(crate) fn size() -> Result<()> {
+    run(&mut command("cargo", &["build", "--release", "--locked"]))?;
+    let whole = fs::metadata(crate::shell::built("fwd-prompt"))?.len();
+    let embedded = bytes_below(&root().join("assets"))?;
+    let rest = whole.saturating_sub(embedded);
+    let mb = |bytes: u64| bytes as f64 / 1e6;
+    eprintln!("the program has {:.1} MB, of which {:.1} MB are embedded data", mb(whole), mb(embedded));
+    ensure!(
+        rest <= MOST_BYTES,
+        "the program has {:.1} MB beside its embedded data and may have {:.0}; find what grew with `cargo build --release --timings` and \
+         `cargo tree -d`",
+        mb(rest),
+        mb(MOST_BYTES)
+    );
+    Ok(())
+}
+
+/// Bytes of all files below a folder but hidden ones, which are not embedded.
+fn bytes_below(dir: &Path) -> Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            continue;
+        }
+        sum +=
+            if entry.file_type()?.is_dir() { bytes_below(&entry.path())? } else { entry.metadata()?.len() };
+    }
+    Ok(sum)
+}
+
 /// Builds the program and packs it with its README and licences.
 ///
 /// # Errors

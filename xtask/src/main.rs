@@ -5,6 +5,8 @@
 mod bench;
 mod bench_gpu;
 mod bench_models;
+mod bench_scaling;
+mod bench_step;
 mod bundle;
 mod ci;
 mod comparison;
@@ -14,8 +16,10 @@ mod fuzz;
 mod kernels;
 mod kills;
 mod levels;
+mod model_jobs;
 mod package;
 mod random_checkpoint;
+mod record;
 mod shell;
 mod tidy;
 mod workspace;
@@ -63,13 +67,15 @@ enum Args {
 #[derive(Subcommand)]
 enum Bench {
     /// Prompt-tuning steps, frozen features and generation, alone or beside PyTorch.
-    Step(bench::StepArgs),
+    Step(bench_step::StepArgs),
     /// Subspaces and projected steps, alone or beside PyTorch and GPM's routine.
     Algebra(bench::AlgebraArgs),
     /// Decoding of images and CIDEr-D, beside PyTorch's loader and pycocoevalcap.
     Data(bench::DataArgs),
     /// Models of published shapes with random weights, beside transformers and llama.cpp.
     Models(bench_models::ModelsArgs),
+    /// How time, memory and bytes grow with tasks, prompts, widths, samples and prompt tokens.
+    Scaling(bench_scaling::ScalingArgs),
     /// The table of what `run.sh` of the bundle measured on a GPU.
     Gpu(bench_gpu::GpuArgs),
 }
@@ -90,10 +96,11 @@ fn main() -> Result<()> {
         Args::Data(args) => data::run(&args),
         Args::Comparison(args) => comparison::comparison(&args),
         Args::RandomCheckpoint(args) => random_checkpoint::random_checkpoint(&args),
-        Args::Bench(Bench::Step(args)) => bench::step(&args),
+        Args::Bench(Bench::Step(args)) => bench_step::step(&args),
         Args::Bench(Bench::Algebra(args)) => bench::algebra(&args),
         Args::Bench(Bench::Data(args)) => bench::data(&args),
         Args::Bench(Bench::Models(args)) => bench_models::models(&args),
+        Args::Bench(Bench::Scaling(args)) => bench_scaling::scaling(&args),
         Args::Bench(Bench::Gpu(args)) => bench_gpu::gpu(&args),
     }
 }

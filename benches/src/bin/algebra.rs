@@ -16,6 +16,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 #[command(about)]
 struct Args {
+    /// What is timed: `subspace`, `step`.
+    #[arg(long, value_delimiter = ',', value_parser = ["subspace", "step"], default_values = ["subspace", "step"])]
+    only: Vec<String>,
     /// Timed runs of each row.
     #[arg(long, default_value_t = 5)]
     iters: usize,
@@ -41,14 +44,15 @@ fn main() -> Result<()> {
         report.insert(name, json!({ "median": ms[ms.len() / 2] }));
         Ok(())
     };
-    for (n, dim) in SUBSPACES {
+    let has = |part: &str| args.only.iter().any(|only| only == part);
+    for (n, dim) in SUBSPACES.into_iter().filter(|_| has("subspace")) {
         let z = rows(n, dim);
         time(format!("subspace {n}x{dim}"), args.iters, &mut || {
             black_box(find_subspace(&z, dim)?);
             Ok(())
         })?;
     }
-    for (n, dim, rank) in STEPS {
+    for (n, dim, rank) in STEPS.into_iter().filter(|_| has("step")) {
         let mut bench = StepBench::new(n, dim, rank)?;
         let name = |what: &str| format!("{what} {n}x{dim}x{rank}");
         // Steps take milliseconds.

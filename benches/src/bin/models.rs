@@ -6,12 +6,14 @@
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use clap::Parser;
+use fwd_benches::flop::{Tokens, step_gflop};
 use fwd_benches::{generate_exactly, memory_mib, tune};
 use fwd_linalg::AdamWState;
 use fwd_models::{
-    LanguageInput, LanguageModel, MultimodalModel, Segment, SegmentKind, SpecialTokens, Tap, WeightDtype,
-    load, load_language_model,
+    LanguageInput, LanguageModel, MultimodalModel, Precision, Segment, SegmentKind, SpecialTokens, Tap,
+    WeightDtype, load, load_language_model,
 };
+use fwd_ops::Compute;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
@@ -34,6 +36,9 @@ struct Args {
     /// Type of the weights: f32, bf16, f16, q8 or q4. A GGUF file keeps its own.
     #[arg(long, default_value = "bf16")]
     dtype: WeightDtype,
+    /// What frozen products are computed in.
+    #[arg(long, default_value_t = Compute::F32)]
+    compute: Compute,
     /// What is timed.
     #[arg(long, value_delimiter = ',', value_parser = ROWS, default_values_t = ROWS.map(String::from))]
     rows: Vec<String>,
@@ -73,13 +78,13 @@ enum Model {
 }
 
 impl Model {
-    fn open(dir: &Path, dtype: WeightDtype) -> Result<Self> {
+    fn open(dir: &Path, precision: Precision) -> Result<Self> {
         let text = fwd_files::read_to_string(&dir.join("config.json"), 1 << 20).context("config.json")?;
         let config: Value = serde_json::from_str(&text)?;
         if config["vision_config"].is_object() {
-            return Ok(Self::Whole(load(dir, dtype, &Device::Cpu)?));
+            return Ok(Self::Whole(load(dir, precision, &Device::Cpu)?));
         }
-        let (language, tokens) = load_language_model(dir, dtype, &Device::Cpu)?;
+        let (language, tokens) = load_language_model(dir, precision, &Device::Cpu)?;
         Ok(Self::Language(language, tokens))
     }
 
@@ -178,9 +183,10 @@ fn main() -> Result<()> {
     let args = Args::parse();
     ensure!(args.iters > 0, "--iters must be at least 1");
     rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global()?;
-    let model = Model::open(&args.model, args.dtype)?;
+    let model = Model::open(&args.model, Precision { dtype: args.dtype, compute: args.compute })?;
     let opened = start.elapsed();
     let mut batch = Batch::new(model, &args)?;
+    let (tensors, gguf) = stored(&args.model)?;
     let mut rows = Map::new();
     let one = |value: f64| json!({ "median": value });
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
@@ -197,7 +203,7 @@ fn main() -> Result<()> {
             ] {
                 rows.insert(name.into(), one(memory_mib(key).map_or(f64::NAN, |mib| mib as f64)));
             }
-            rows.insert("touched_mib".into(), one(touched(&args.model)? as f64 / f64::from(1 << 20)));
+            rows.insert("touched_mib".into(), one(touched(&tensors, gguf) as f64 / f64::from(1 << 20)));
             continue;
         }
         for _ in 0..args.warmup {
@@ -212,7 +218,14 @@ fn main() -> Result<()> {
         times.sort_by(f64::total_cmp);
         rows.insert(row.clone(), json!({ "median": times[times.len() / 2], "min": times[0] }));
     }
-    print_report(&json!({ "ms": rows, "peak_rss_mib": memory_mib("VmHWM") }));
+    let tokens = Tokens { inputs: args.batch * args.input_len, labels: args.batch * args.label_len };
+    let shapes = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
+    // The shapes in a GGUF file are not read.
+    let gflop = (gguf == 0).then(|| step_gflop(shapes, tokens));
+    print_report(&json!({
+        "ms": rows, "peak_rss_mib": memory_mib("VmHWM"), "step_gflop": gflop, "new_tokens": args.new_tokens,
+        "token_mb": token_mb(&tensors, gguf, &args),
+    }));
     Ok(())
 }
 
@@ -222,29 +235,40 @@ fn print_report(report: &Value) {
 }
 
 /// Bytes of the weights that an answer needs: all of the language model, but of an embedding table that is no head only a few rows.
-fn touched(dir: &Path) -> Result<u64> {
-    let mut tensors: Vec<(String, u64)> = Vec::new();
-    let mut whole = 0;
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        match path.extension().and_then(|end| end.to_str()) {
-            Some("gguf") => whole += path.metadata()?.len(),
-            Some("safetensors") => tensors.extend(sizes(&path)?),
-            _ => {}
-        }
-    }
-    let is_alone = !tensors.iter().any(|(name, _)| name.starts_with("language_model."));
-    let has_head = tensors.iter().any(|(name, _)| name.ends_with("lm_head.weight"));
+fn touched(tensors: &[Stored], gguf: u64) -> u64 {
+    let is_alone = !tensors.iter().any(|tensor| tensor.name.starts_with("language_model."));
+    let has_head = tensors.iter().any(|tensor| tensor.name.ends_with("lm_head.weight"));
     let is_read = |name: &str| {
         let is_table = name.ends_with("shared.weight") || name.ends_with("embed_tokens.weight");
         // Beside a GGUF file the safetensors files have no language model.
-        (name.starts_with("language_model.") || (is_alone && whole == 0)) && !(is_table && has_head)
+        (name.starts_with("language_model.") || (is_alone && gguf == 0)) && !(is_table && has_head)
     };
-    Ok(whole + tensors.iter().filter(|(name, _)| is_read(name)).map(|(_, bytes)| bytes).sum::<u64>())
+    gguf + tensors.iter().filter(|tensor| is_read(&tensor.name)).map(|tensor| tensor.bytes).sum::<u64>()
 }
 
-/// Names and bytes of the tensors of a safetensors file, from its header.
-fn sizes(path: &Path) -> Result<Vec<(String, u64)>> {
+/// A tensor of a safetensors file.
+struct Stored {
+    name: String,
+    shape: Vec<usize>,
+    bytes: u64,
+}
+
+/// The tensors of all safetensors files of a directory, and the bytes of its GGUF files.
+fn stored(dir: &Path) -> Result<(Vec<Stored>, u64)> {
+    let (mut tensors, mut gguf) = (Vec::new(), 0);
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        match path.extension().and_then(|end| end.to_str()) {
+            Some("gguf") => gguf += path.metadata()?.len(),
+            Some("safetensors") => tensors.extend(header(&path)?),
+            _ => {}
+        }
+    }
+    Ok((tensors, gguf))
+}
+
+/// The tensors that the header of a safetensors file names.
+fn header(path: &Path) -> Result<Vec<Stored>> {
     use std::io::Read;
     let mut file = fwd_files::open(path)?;
     let mut length = [0; 8];
@@ -252,7 +276,29 @@ fn sizes(path: &Path) -> Result<Vec<(String, u64)>> {
     let mut header = Vec::new();
     file.take(u64::from_le_bytes(length)).read_to_end(&mut header)?;
     let header: Map<String, Value> = serde_json::from_slice(&header)?;
-    let bytes =
-        |tensor: &Value| Some(tensor["data_offsets"][1].as_u64()? - tensor["data_offsets"][0].as_u64()?);
-    Ok(header.iter().filter_map(|(name, tensor)| Some((name.clone(), bytes(tensor)?))).collect())
+    let tensor = |(name, tensor): (&String, &Value)| {
+        let bytes = tensor["data_offsets"][1].as_u64()? - tensor["data_offsets"][0].as_u64()?;
+        let shape = tensor["shape"]
+            .as_array()?
+            .iter()
+            .map(|n| n.as_u64().map(|n| n as usize))
+            .collect::<Option<_>>()?;
+        Some(Stored { name: name.clone(), shape, bytes })
+    };
+    Ok(header.iter().filter_map(tensor).collect())
+}
+
+/// 10⁶ bytes of weights that are read for a new token of one sequence, as they are kept for these products: blocks as they are, floats in
+/// the type of the products.
+fn token_mb(tensors: &[Stored], gguf: u64, args: &Args) -> f64 {
+    let n_elements = |tensor: &Stored| tensor.shape.iter().product::<usize>() as u64;
+    let floats = tensors.iter().map(n_elements).sum::<u64>() as f64;
+    let bytes = match (args.dtype, args.compute) {
+        // Blocks of 32 with a scale of two bytes.
+        (WeightDtype::Q8, _) => 34.0 / 32.0,
+        (WeightDtype::Q4, _) => 18.0 / 32.0,
+        (WeightDtype::F32, Compute::F32) => 4.0,
+        _ => 2.0,
+    };
+    if gguf > 0 { gguf as f64 / 1e6 } else { floats * bytes / 1e6 }
 }

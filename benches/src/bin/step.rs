@@ -8,6 +8,7 @@ use clap::Parser;
 use fwd_benches::algebra::StepBench;
 use fwd_benches::{BATCH, Bench, Kind, NEW_TOKENS, Size, memory_mib};
 use fwd_linalg::ProjectAt;
+use fwd_ops::Compute;
 use serde_json::{Map, Value, json};
 use std::hint::black_box;
 use std::time::Instant;
@@ -26,6 +27,9 @@ struct Args {
     /// Model whose step is timed.
     #[arg(long, value_enum, default_value = "blip2")]
     kind: Kind,
+    /// What frozen products are computed in.
+    #[arg(long, default_value_t = Compute::F32)]
+    compute: Compute,
     /// Timed runs of each row.
     #[arg(long, default_value_t = 20)]
     iters: usize,
@@ -50,7 +54,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     ensure!(args.iters > 0, "--iters must be at least 1");
     rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global()?;
-    let mut bench = Bench::new(args.config, args.kind, args.seed)?;
+    let mut bench = Bench::new(args.config, args.kind, args.compute, args.seed)?;
     ensure!(bench.generate()? == BATCH * NEW_TOKENS, "every sequence must have {NEW_TOKENS} tokens");
     let mut rows = Map::new();
     let mut time = |name: &str, run: &mut dyn FnMut() -> Result<()>| -> Result<()> {
@@ -96,9 +100,11 @@ fn main() -> Result<()> {
     let report = json!({
         "config": format!("{:?}", args.config).to_lowercase(),
         "kind": format!("{:?}", args.kind).to_lowercase(),
+        "compute": args.compute.to_string(),
         "threads": args.threads,
         "iters": args.iters,
         "ms": Value::Object(rows),
+        "train_cached_gflop": bench.step_gflop(),
         "peak_rss_mib": memory_mib("VmHWM"),
     });
     print_report(&report, args.json)

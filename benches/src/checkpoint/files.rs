@@ -12,15 +12,15 @@ const LLAVA_TEMPLATE: &str = "{% for message in messages %}{{ message['role'].up
 
 /// The tokenizer of the language model; none for a vision tower alone.
 pub(crate) fn vocabulary(kind: Kind, scale: Scale, config: &Value) -> Result<Option<Vocabulary>> {
-    let text = if kind == Kind::SmolLm2_135m { config } else { &config["text_config"] };
+    let text = if kind.is_language_alone() { config } else { &config["text_config"] };
     let Some(language) = kind.language() else { return Ok(None) };
     let n = size(text, "vocab_size")?;
     let image = config["image_token_index"].as_u64().map(|id| id as u32);
     let mut named: Vec<(u32, String)> = image.map(|id| (id, "<image>".to_owned())).into_iter().collect();
     let family = match language {
         Language::T5 => {
-            // The sentinels end at the published size of the tokenizer, which <image> follows.
-            let end = image.unwrap_or(n as u32);
+            // The sentinels end at the published size of the tokenizer, which <image> follows where there is one.
+            let end = image.unwrap_or(if scale == Scale::Full { 32100 } else { n as u32 });
             named.extend((0..100).map(|k| (end - 1 - k, format!("<extra_id_{k}>"))));
             Family::T5
         }
@@ -77,7 +77,7 @@ fn pretty(value: &Value) -> Result<String> {
 
 fn generation(kind: Kind, config: &Value) -> Value {
     let ids = |pad: Value, bos: Value, eos: Value| json!({ "pad_token_id": pad, "bos_token_id": bos, "eos_token_id": eos });
-    let text = if kind == Kind::SmolLm2_135m { config } else { &config["text_config"] };
+    let text = if kind.is_language_alone() { config } else { &config["text_config"] };
     match kind.language() {
         Some(Language::T5) => {
             let mut of_t5 = ids(json!(0), json!(1), json!(1));

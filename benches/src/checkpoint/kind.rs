@@ -25,6 +25,9 @@ pub enum Kind {
     /// HuggingFaceTB/SmolLM2-135M-Instruct, a language model alone.
     #[value(name = "smollm2-135m", alias = "SmolLM2-135M")]
     SmolLm2_135m,
+    /// google/flan-t5-base, a language model alone.
+    #[value(name = "flan-t5-base")]
+    FlanT5Base,
     /// facebook/dinov2-small, a vision tower alone.
     #[value(name = "dinov2-small")]
     Dinov2Small,
@@ -51,11 +54,16 @@ impl Kind {
     /// Its language model, if it has one.
     pub(crate) fn language(self) -> Option<Language> {
         match self {
-            Self::InstructBlipFlanT5Xl | Self::Blip2FlanT5Xl => Some(Language::T5),
+            Self::InstructBlipFlanT5Xl | Self::Blip2FlanT5Xl | Self::FlanT5Base => Some(Language::T5),
             Self::InstructBlipVicuna7b | Self::Llava1_5_7b | Self::SmolLm2_135m => Some(Language::Llama),
             Self::Blip2Opt2_7b => Some(Language::Opt),
             Self::Dinov2Small => None,
         }
+    }
+
+    /// Whether the configuration is that of a language model, without one around it.
+    pub(crate) fn is_language_alone(self) -> bool {
+        matches!(self, Self::SmolLm2_135m | Self::FlanT5Base)
     }
 
     pub(crate) fn is_instructblip(self) -> bool {
@@ -71,6 +79,7 @@ impl Kind {
         let mut config = match self {
             Self::Llava1_5_7b => llava(scale),
             Self::SmolLm2_135m => smollm2(scale),
+            Self::FlanT5Base => flan_t5_base(scale),
             Self::Dinov2Small => dinov2(scale),
             _ => blip(self, scale),
         };
@@ -96,6 +105,7 @@ fn scaled(mut config: Value, scale: Scale, tiny: Value) -> Value {
     config
 }
 
+/// FlanT5-xl.
 fn t5(scale: Scale) -> Value {
     let config = json!({
         "model_type": "t5", "d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "num_decoder_layers": 24, "num_heads": 32,
@@ -107,6 +117,22 @@ fn t5(scale: Scale) -> Value {
         "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4, "vocab_size": 640
     });
     scaled(config, scale, tiny)
+}
+
+fn flan_t5_base(scale: Scale) -> Value {
+    let mut config = t5(scale);
+    config["architectures"] = json!(["T5ForConditionalGeneration"]);
+    if scale == Scale::Full {
+        let sizes = [
+            ("d_model", 768),
+            ("d_ff", 2048),
+            ("num_layers", 12),
+            ("num_decoder_layers", 12),
+            ("num_heads", 12),
+        ];
+        sizes.into_iter().for_each(|(key, size)| config[key] = json!(size));
+    }
+    config
 }
 
 /// Sizes of LLaMA-7B.

@@ -71,6 +71,10 @@ pub(crate) fn parameters(kind: Kind, config: &Value) -> Result<Vec<Parameter>> {
             list.is_language = true;
             llama(&mut list, config, "")?;
         }
+        Kind::FlanT5Base => {
+            list.is_language = true;
+            t5(&mut list, config, "")?;
+        }
         Kind::Llava1_5_7b => {
             clip(&mut list, vision, "vision_tower.vision_model")?;
             let (width, features) = (size(text, "hidden_size")?, size(vision, "hidden_size")?);
@@ -91,7 +95,7 @@ pub(crate) fn parameters(kind: Kind, config: &Value) -> Result<Vec<Parameter>> {
             match kind.language() {
                 Some(Language::Opt) => opt(&mut list, text)?,
                 Some(Language::Llama) => llama(&mut list, text, "language_model.")?,
-                _ => t5(&mut list, text)?,
+                _ => t5(&mut list, text, "language_model.")?,
             }
         }
     }
@@ -220,14 +224,14 @@ fn qformer(list: &mut List, config: &Value, reads_text: bool) -> Result<()> {
     Ok(())
 }
 
-fn t5(list: &mut List, config: &Value) -> Result<()> {
+fn t5(list: &mut List, config: &Value, prefix: &str) -> Result<()> {
     let (width, ff, vocab) = (size(config, "d_model")?, size(config, "d_ff")?, size(config, "vocab_size")?);
     let (heads, d_kv) = (size(config, "num_heads")?, size(config, "d_kv")?);
     let inner = heads * d_kv;
-    list.push("language_model.shared.weight".into(), &[vocab, width], Fill::Normal(1.0));
+    list.push(format!("{prefix}shared.weight"), &[vocab, width], Fill::Normal(1.0));
     for (stack, layers) in [("encoder", "num_layers"), ("decoder", "num_decoder_layers")] {
         for layer in 0..size(config, layers)? {
-            let at = format!("language_model.{stack}.block.{layer}.layer");
+            let at = format!("{prefix}{stack}.block.{layer}.layer");
             let attention = |list: &mut List, at: &str, name: &str| {
                 // T5 does not scale its scores; its queries are smaller instead.
                 list.push(
@@ -255,9 +259,9 @@ fn t5(list: &mut List, config: &Value) -> Result<()> {
             list.weight(format!("{at}.DenseReluDense.wo.weight"), &[width, ff]);
             list.norm(&format!("{at}.layer_norm"), width);
         }
-        list.norm(&format!("language_model.{stack}.final_layer_norm"), width);
+        list.norm(&format!("{prefix}{stack}.final_layer_norm"), width);
     }
-    list.weight("language_model.lm_head.weight".into(), &[vocab, width]);
+    list.weight(format!("{prefix}lm_head.weight"), &[vocab, width]);
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use examples::{
     METRICS_EXAMPLES, REPORT_EXAMPLES, SCORE_EXAMPLES, TRAIN_EXAMPLES,
 };
 use fwd_eval::FirstRow;
+use fwd_run::comparison::Against;
 use fwd_run::config::Order;
 use fwd_run::model::Template;
 use fwd_run::{DeviceKind, Method};
@@ -202,9 +203,10 @@ pub(crate) struct CompareArgs {
     /// Orders of the tasks are one row, as seeds are.
     #[arg(long)]
     pub(crate) pool_orders: bool,
-    /// Differences to this method instead of values, each run less that of the same seed and order.
-    #[arg(long, value_parser = one_of::<Method>(), value_name = "METHOD")]
-    pub(crate) against: Option<Method>,
+    /// Differences instead of values: each run less that of this method with the same seed and order, or less the run that has this value under
+    /// this key of the configuration and is like it in everything else.
+    #[arg(long, value_name = "METHOD|KEY=VALUE")]
+    pub(crate) against: Option<Against>,
     /// Format of the table.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,

@@ -122,9 +122,21 @@ fn a_comparison_is_over_seeds_and_refuses_what_cannot_be_compared() {
     let table = succeed(&mut place.program(&["compare", "a", "c", "--against", "fwd"]));
     assert!(table.starts_with("less fwd") && !table.contains("leakage"), "{table}");
 
+    // A setting: the partner is like the run in everything else.
+    let args = ["--steps", "2", "--method", "sequential", "--set", "pool.rejection=never"];
+    succeed(&mut place.train("never", &args));
+    let found = json(&["a", "c", "never", "--against", "pool.rejection=never"]);
+    let groups = found["groups"].as_array().unwrap();
+    assert_eq!((groups.len(), &found["less"]), (2, &"pool.rejection never".into()));
+    assert_eq!(groups[0]["measures"]["average"]["mean"], average("c") - average("never"));
+    // `a` is of another method and has no partner.
+    assert_eq!(groups[1]["measures"]["average"], Value::Null);
+
     let refused = |runs: &[&str]| fail(&mut place.program(&[&["compare"], runs].concat()));
     let message = refused(&["a", "c", "--against", "l2p"]);
     assert!(message.contains("none of the runs is of the method `l2p`"), "{message}");
+    let message = refused(&["a", "c", "--against", "pool.prompt_len=77"]);
+    assert!(message.contains("none of the runs is of the setting `pool.prompt_len=77`"), "{message}");
     let message = refused(&["a", "bench"]);
     assert!(message.contains("bench is no run directory"), "{message}");
     copy_run(&place, "b", "unfinished", |name, text| (name != "metrics.json").then_some(text));

@@ -1,14 +1,18 @@
-//! The saved state of a run: named sections, each some JSON and some tensors, in one safetensors file beside a JSON manifest.
+//! The saved state of a run: named sections, each some JSON and some tensors, in safetensors files beside a JSON manifest.
 //!
 //! ```text
-//! state.json                    version, the JSON of every section, name and checksum of the tensors' file, its own checksum
-//! state-<crc32>.safetensors     the tensors, called SECTION/NAME
+//! state.json                            version, the JSON of every section, name and checksum of each file of tensors, its own checksum
+//! state-SECTION-<crc32>.safetensors        the tensors of a section that may still change, called SECTION/NAME
+//! state-SECTION-PART-<crc32>.safetensors   tensors of a section that never change again
 //! ```
 //! The tensors are written first, then the manifest, each to a temporary file that is flushed and renamed: whenever a process dies,
-//! the folder holds one whole state. Tensors are named by their content, so the file that an older manifest names is still there
+//! the folder holds one whole state. Tensors are named by their content, so the files that an older manifest names are still there
 //! until the newer manifest is.
 //!
-//! Version 4. The first three held the state of prompts alone; they are refused by their version.
+//! What was sealed once ([`Section::seal`]) is named by every later manifest and never written again: a run of many tasks writes what is
+//! new, and not what all tasks have left behind.
+//!
+//! Version 5. The first three held the state of prompts alone, the fourth held all tensors in one file; they are refused by their version.
 
 use crate::curriculum::{StoredSample, TaskId, TaskInfo};
 use crate::error::{ContinualError, Result};
@@ -16,12 +20,12 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const MANIFEST: &str = "state.json";
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 /// The largest manifest that is read, in bytes.
 const MAX_MANIFEST: u64 = 1 << 28;
 /// The largest file of tensors that is read, in bytes: fine-tuning keeps weights and two moments of each.
@@ -38,6 +42,12 @@ pub struct SavedState {
 pub struct Section {
     info: Value,
     tensors: BTreeMap<String, Tensor>,
+    /// The part that is being filled; none while tensors may still change.
+    filling: Option<String>,
+    /// Parts that the folder holds already.
+    kept: BTreeSet<String>,
+    /// Those of them that this state has too.
+    taken_over: BTreeSet<String>,
 }
 
 /// What is wrong with a section, with the name of the tensor or key.
@@ -50,6 +60,8 @@ struct Tensor {
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: Vec<u8>,
+    /// The sealed part that it belongs to.
+    part: Option<String>,
 }
 
 impl Section {
@@ -83,7 +95,23 @@ impl Section {
     }
 
     fn put(&mut self, name: &str, dtype: Dtype, shape: &[usize], bytes: Vec<u8>) {
-        self.tensors.insert(name.to_owned(), Tensor { dtype, shape: shape.to_vec(), bytes });
+        let part = self.filling.clone();
+        self.tensors.insert(name.to_owned(), Tensor { dtype, shape: shape.to_vec(), bytes, part });
+    }
+
+    /// Adds tensors that never change again in the course of a run, as a part with a file of its own. `fill` puts them; it is not called
+    /// where the folder that is saved to holds the part already, so that a save costs what is new and not what the whole run has kept.
+    ///
+    /// `part` is a name of letters, digits, `.` and `_`, of one content only: another state of the same run must not seal other tensors
+    /// under it.
+    pub fn seal(&mut self, part: &str, fill: impl FnOnce(&mut Self)) {
+        if self.kept.contains(part) {
+            self.taken_over.insert(part.to_owned());
+            return;
+        }
+        self.filling = Some(part.to_owned());
+        fill(self);
+        self.filling = None;
     }
 
     /// The elements of a tensor of f32 that must have this shape.
@@ -148,6 +176,20 @@ impl Section {
         self.u64(name, &[n, 2])?.as_chunks::<2>().0.iter().map(place).collect()
     }
 
+    /// The length of a tensor of one dimension, whose length only the tensor itself tells.
+    ///
+    /// # Errors
+    /// If it is missing, of another number of dimensions, or longer than `at_most`.
+    pub fn length(&self, name: &str, at_most: usize) -> Result<usize, SectionError> {
+        match self.shape(name) {
+            Some(&[n]) if n <= at_most => Ok(n),
+            shape => {
+                let what = format!("tensor {name} is {shape:?}, expected one dimension of at most {at_most}");
+                Err(SectionError(what))
+            }
+        }
+    }
+
     /// The names of all tensors, in order.
     pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
@@ -164,16 +206,22 @@ struct Versioned {
     version: u32,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
     version: u32,
     sections: BTreeMap<String, Value>,
-    tensors: String,
-    /// Of the file of tensors.
-    crc32: u32,
+    /// The files of tensors: of `SECTION`, and of each `SECTION/PART` that is sealed.
+    tensors: BTreeMap<String, TensorFile>,
     /// Of this manifest with 0 in this place, without white space.
     checksum: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TensorFile {
+    file: String,
+    crc32: u32,
 }
 
 impl Manifest {
@@ -184,7 +232,49 @@ impl Manifest {
     }
 }
 
+/// What a folder holds of a state after it was saved or loaded: the next save there writes only what is new.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    dir: PathBuf,
+    manifest: Manifest,
+}
+
+impl Kept {
+    /// What this folder holds, if it is the one that was saved to and all files are still there.
+    pub(crate) fn of<'k>(kept: Option<&'k Self>, dir: &Path) -> Option<&'k Self> {
+        kept.filter(|kept| kept.dir == dir)
+            .filter(|kept| kept.manifest.tensors.values().all(|part| dir.join(&part.file).is_file()))
+    }
+
+    /// The files of a section by part; none for the tensors that may change.
+    fn files_of<'k>(
+        &'k self,
+        section: &'k str,
+    ) -> impl Iterator<Item = (Option<&'k str>, &'k str, &'k TensorFile)> {
+        self.manifest.tensors.iter().filter_map(move |(key, file)| {
+            let (of, part) = part_of(key);
+            (of == section).then_some((part, key.as_str(), file))
+        })
+    }
+}
+
+/// Section and part of a key of [`Manifest::tensors`].
+fn part_of(key: &str) -> (&str, Option<&str>) {
+    key.split_once('/').map_or((key, None), |(section, part)| (section, Some(part)))
+}
+
 impl SavedState {
+    /// A state to be saved where `kept` is: its sections need not seal again what that folder holds.
+    pub(crate) fn after(kept: Option<&Kept>) -> Self {
+        let mut state = Self::default();
+        for key in kept.iter().flat_map(|kept| kept.manifest.tensors.keys()) {
+            if let (section, Some(part)) = part_of(key) {
+                state.section_mut(section).kept.insert(part.to_owned());
+            }
+        }
+        state
+    }
+
     /// The section of a name, which is made if there is none.
     pub fn section_mut(&mut self, name: &str) -> &mut Section {
         self.sections.entry(name.to_owned()).or_default()
@@ -204,7 +294,7 @@ impl SavedState {
     }
 
     /// The manifest of the state in a folder.
-    pub fn manifest(dir: &Path) -> std::path::PathBuf {
+    pub fn manifest(dir: &Path) -> PathBuf {
         dir.join(MANIFEST)
     }
 
@@ -213,44 +303,42 @@ impl SavedState {
     /// # Errors
     /// [`ContinualError::Io`]; the older state is still whole then.
     pub fn save(&self, dir: &Path) -> Result<()> {
-        let all = self.sections.iter().flat_map(|(section, content)| {
-            content.tensors.iter().map(move |(name, tensor)| (format!("{section}/{name}"), tensor))
-        });
-        let views = all.map(|(name, t)| Ok((name, TensorView::new(t.dtype, t.shape.clone(), &t.bytes)?)));
-        let bytes = views
-            .collect::<std::result::Result<Vec<_>, _>>()
-            .and_then(|views| safetensors::serialize(views, None))
-            .map_err(|error| io(dir)(std::io::Error::other(error)))?;
-        let crc32 = crc32fast::hash(&bytes);
-        let tensors = format!("state-{crc32:08x}.safetensors");
-        let path = dir.join(&tensors);
-        // The file is named by its content: what only the manifest's part has changed needs no second copy.
-        if !fs::read(&path).is_ok_and(|kept| kept == bytes) {
-            fwd_files::write_atomically(&path, &bytes).map_err(io(&path))?;
+        self.save_after(dir, None, &[]).map(|_| ())
+    }
+
+    /// [`Self::save`] of a state that was made by [`Self::after`]. The sections of these names have not changed since, and are taken over
+    /// from `kept` as they are.
+    pub(crate) fn save_after(&self, dir: &Path, kept: Option<&Kept>, same: &[&str]) -> Result<Kept> {
+        let mut manifest =
+            Manifest { version: VERSION, sections: BTreeMap::new(), tensors: BTreeMap::new(), checksum: 0 };
+        for (name, section) in &self.sections {
+            let is_same = same.contains(&name.as_str());
+            for (part, key, file) in kept.iter().flat_map(|kept| kept.files_of(name)) {
+                if is_same || part.is_some_and(|part| section.taken_over.contains(part)) {
+                    manifest.tensors.insert(key.to_owned(), file.clone());
+                }
+            }
+            let info = kept.filter(|_| is_same).and_then(|kept| kept.manifest.sections.get(name));
+            manifest.sections.insert(name.clone(), info.unwrap_or(&section.info).clone());
+            for (part, tensors) in section.parts().into_iter().filter(|_| !is_same) {
+                let key = part.map_or_else(|| name.clone(), |part| format!("{name}/{part}"));
+                manifest.tensors.insert(key.clone(), write_part(dir, name, &key, &tensors)?);
+            }
         }
-        let sections = self.sections.iter().map(|(name, section)| (name.clone(), section.info.clone()));
-        let manifest = Manifest {
-            version: VERSION,
-            sections: sections.collect(),
-            tensors: tensors.clone(),
-            crc32,
-            checksum: 0,
-        };
         let path = Self::manifest(dir);
-        let json = manifest
-            .with_checksum()
-            .and_then(|manifest| serde_json::to_vec_pretty(&manifest))
-            .map_err(|error| io(&path)(error.into()))?;
+        let manifest = manifest.with_checksum().map_err(|error| io(&path)(error.into()))?;
+        let json = serde_json::to_vec_pretty(&manifest).map_err(|error| io(&path)(error.into()))?;
         fwd_files::write_atomically(&path, &json).map_err(io(&path))?;
+        let named: BTreeSet<&str> = manifest.tensors.values().map(|part| part.file.as_str()).collect();
         for entry in fs::read_dir(dir).map_err(io(dir))?.flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            if name.starts_with("state-") && name.ends_with(".safetensors") && name != tensors.as_str() {
+            if name.starts_with("state-") && name.ends_with(".safetensors") && !named.contains(&*name) {
                 // An older state that nothing names any more; if it cannot be deleted, it only takes space.
                 let _ = fs::remove_file(entry.path());
             }
         }
-        Ok(())
+        Ok(Kept { dir: dir.to_path_buf(), manifest })
     }
 
     /// Reads what [`Self::save`] wrote.
@@ -258,49 +346,101 @@ impl SavedState {
     /// # Errors
     /// [`ContinualError::Io`], or [`ContinualError::State`] that says which file is damaged, cut short or of another version.
     pub fn load(dir: &Path) -> Result<Self> {
-        let path = Self::manifest(dir);
-        let json = fwd_files::read(&path, MAX_MANIFEST).map_err(io(&path))?;
-        let state = |what: String| ContinualError::State { path: path.clone(), what };
-        let version: Versioned =
-            serde_json::from_slice(&json).map_err(|e| state(format!("not a saved state: {e}")))?;
-        if version.version != VERSION {
-            return Err(state(format!(
-                "version {}, this program reads {VERSION}; use the program that wrote it, or begin the run again",
-                version.version
-            )));
-        }
-        let manifest: Manifest = serde_json::from_slice(&json).map_err(|e| state(format!("damaged: {e}")))?;
-        let written = manifest.checksum;
-        let manifest = manifest.with_checksum().map_err(|e| state(format!("damaged: {e}")))?;
-        if manifest.checksum != written {
-            return Err(state(format!(
-                "damaged: its checksum is {:08x}, it says {written:08x}",
-                manifest.checksum
-            )));
-        }
-        let path = dir.join(&manifest.tensors);
-        let bytes = fwd_files::read(&path, MAX_TENSORS).map_err(io(&path))?;
-        let damaged =
-            |what: String| ContinualError::State { path: path.clone(), what: format!("damaged: {what}") };
-        let crc = crc32fast::hash(&bytes);
-        if crc != manifest.crc32 {
-            return Err(damaged(format!(
-                "its checksum is {crc:08x}, {MANIFEST} says {:08x}",
-                manifest.crc32
-            )));
-        }
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
-        let mut loaded = Self::default();
-        for (name, info) in manifest.sections {
-            loaded.section_mut(&name).info = info;
-        }
-        for (name, view) in file.tensors() {
-            let (section, name) = name.split_once('/').ok_or_else(|| damaged(format!("tensor {name}")))?;
-            let (dtype, shape, bytes) = (view.dtype(), view.shape().to_vec(), view.data().to_vec());
-            loaded.section_mut(section).tensors.insert(name.to_owned(), Tensor { dtype, shape, bytes });
-        }
-        Ok(loaded)
+        Ok(Self::load_kept(dir)?.0)
     }
+
+    /// [`Self::load`], with what the next save in this folder need not write again.
+    pub(crate) fn load_kept(dir: &Path) -> Result<(Self, Kept)> {
+        let manifest = read_manifest(dir)?;
+        let mut loaded = Self::default();
+        for (name, info) in &manifest.sections {
+            loaded.section_mut(name).info = info.clone();
+        }
+        for (key, file) in &manifest.tensors {
+            let (section, part) = part_of(key);
+            read_part(dir, file, section, part, &mut loaded)?;
+        }
+        Ok((loaded, Kept { dir: dir.to_path_buf(), manifest }))
+    }
+}
+
+impl Section {
+    /// The tensors by the part that they are sealed in, those that may still change under none.
+    fn parts(&self) -> BTreeMap<Option<&str>, Vec<(&str, &Tensor)>> {
+        let mut parts: BTreeMap<Option<&str>, Vec<(&str, &Tensor)>> = BTreeMap::new();
+        for (name, tensor) in &self.tensors {
+            parts.entry(tensor.part.as_deref()).or_default().push((name, tensor));
+        }
+        parts
+    }
+}
+
+/// Writes one file of tensors, unless it is there.
+fn write_part(dir: &Path, section: &str, key: &str, tensors: &[(&str, &Tensor)]) -> Result<TensorFile> {
+    let views = tensors.iter().map(|(name, t)| {
+        Ok((format!("{section}/{name}"), TensorView::new(t.dtype, t.shape.clone(), &t.bytes)?))
+    });
+    let bytes = views
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .and_then(|views| safetensors::serialize(views, None))
+        .map_err(|error| io(dir)(std::io::Error::other(error)))?;
+    let crc32 = crc32fast::hash(&bytes);
+    let file = format!("state-{}-{crc32:08x}.safetensors", key.replace('/', "-"));
+    let path = dir.join(&file);
+    // The file is named by its content: what has not changed needs no second copy.
+    if !fs::read(&path).is_ok_and(|kept| kept == bytes) {
+        fwd_files::write_atomically(&path, &bytes).map_err(io(&path))?;
+    }
+    Ok(TensorFile { file, crc32 })
+}
+
+fn read_manifest(dir: &Path) -> Result<Manifest> {
+    let path = SavedState::manifest(dir);
+    let json = fwd_files::read(&path, MAX_MANIFEST).map_err(io(&path))?;
+    let state = |what: String| ContinualError::State { path: path.clone(), what };
+    let version: Versioned =
+        serde_json::from_slice(&json).map_err(|e| state(format!("not a saved state: {e}")))?;
+    if version.version != VERSION {
+        return Err(state(format!(
+            "version {}, this program reads {VERSION}; use the program that wrote it, or begin the run again",
+            version.version
+        )));
+    }
+    let manifest: Manifest = serde_json::from_slice(&json).map_err(|e| state(format!("damaged: {e}")))?;
+    let written = manifest.checksum;
+    let manifest = manifest.with_checksum().map_err(|e| state(format!("damaged: {e}")))?;
+    if manifest.checksum != written {
+        let what = format!("damaged: its checksum is {:08x}, it says {written:08x}", manifest.checksum);
+        return Err(state(what));
+    }
+    Ok(manifest)
+}
+
+/// Reads one file of tensors into the sections.
+fn read_part(
+    dir: &Path,
+    TensorFile { file, crc32 }: &TensorFile,
+    section: &str,
+    part: Option<&str>,
+    into: &mut SavedState,
+) -> Result<()> {
+    let path = dir.join(file);
+    let bytes = fwd_files::read(&path, MAX_TENSORS).map_err(io(&path))?;
+    let damaged =
+        |what: String| ContinualError::State { path: path.clone(), what: format!("damaged: {what}") };
+    let crc = crc32fast::hash(&bytes);
+    if crc != *crc32 {
+        return Err(damaged(format!("its checksum is {crc:08x}, {MANIFEST} says {crc32:08x}")));
+    }
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
+    for (name, view) in tensors.tensors() {
+        let name = name.strip_prefix(section).and_then(|name| name.strip_prefix('/'));
+        let name = name.ok_or_else(|| damaged(format!("a tensor is not of section `{section}`")))?;
+        let (dtype, shape, bytes) = (view.dtype(), view.shape().to_vec(), view.data().to_vec());
+        let tensor = Tensor { dtype, shape, bytes, part: part.map(str::to_owned) };
+        into.section_mut(section).tensors.insert(name.to_owned(), tensor);
+    }
+    Ok(())
 }
 
 /// Names a section and the folder in an error of a section.
@@ -347,10 +487,56 @@ mod tests {
     }
 
     #[test]
+    fn what_is_sealed_is_written_once_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = || -> BTreeSet<String> {
+            let names =
+                fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+            names.filter(|name| name != MANIFEST).collect()
+        };
+        let of = |kept: Option<&Kept>, n_sealed: usize, n_filled: &mut usize| {
+            let mut state = SavedState::after(kept);
+            let section = state.section_mut("a");
+            section.set_info(&n_sealed);
+            for i in 0..n_sealed {
+                section.seal(&format!("task.{i}"), |section| {
+                    *n_filled += 1;
+                    section.put_f32(&format!("x.{i}"), &[1], &[i as f32]);
+                });
+            }
+            section.put_f32("now", &[1], &[n_sealed as f32]);
+            state
+        };
+        let mut n_filled = 0;
+        let mut kept = of(None, 1, &mut n_filled).save_after(dir.path(), None, &[]).unwrap();
+        for n in 2..6 {
+            let before = files();
+            kept = of(Some(&kept), n, &mut n_filled).save_after(dir.path(), Some(&kept), &[]).unwrap();
+            // The new part, and the tensors that change.
+            assert_eq!((n_filled, files().difference(&before).count(), files().len()), (n, 2, n + 1));
+            let mut anew = 0;
+            assert_eq!(SavedState::load(dir.path()).unwrap(), of(None, n, &mut anew));
+        }
+        // A section that has not changed is taken over whole, whatever it is now.
+        let (before, manifest) = (files(), fs::read(dir.path().join(MANIFEST)).unwrap());
+        SavedState::after(Some(&kept)).save_after(dir.path(), Some(&kept), &["a"]).unwrap();
+        assert_eq!((files(), fs::read(dir.path().join(MANIFEST)).unwrap()), (before.clone(), manifest));
+        // A folder that has lost a file, and another folder, are written whole.
+        let lost = before.iter().find(|name| name.contains("task.2")).unwrap();
+        fs::remove_file(dir.path().join(lost)).unwrap();
+        assert!(Kept::of(Some(&kept), dir.path()).is_none());
+        assert!(SavedState::load(dir.path()).unwrap_err().to_string().contains(lost.as_str()));
+        fs::write(dir.path().join(lost), "").unwrap();
+        assert!(
+            Kept::of(Some(&kept), dir.path()).is_some() && Kept::of(Some(&kept), Path::new("x")).is_none()
+        );
+    }
+
+    #[test]
     fn an_older_version_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(MANIFEST), r#"{"version": 3, "config": {}}"#).unwrap();
         let error = SavedState::load(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("state.json") && error.contains("version 3, this program reads 4"), "{error}");
+        assert!(error.contains("state.json") && error.contains("version 3, this program reads 5"), "{error}");
     }
 }

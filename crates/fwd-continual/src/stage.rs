@@ -91,6 +91,11 @@ impl Route {
         Self { columns, n_tasks }
     }
 
+    /// How many scores a row has when it is full.
+    pub(crate) fn n_columns(&self) -> usize {
+        self.columns.len()
+    }
+
     /// What follows when a row begins: its first score.
     pub(crate) fn scores<T>(&self, moment: Moment) -> Stage<T> {
         self.score_or_next(moment, 0)

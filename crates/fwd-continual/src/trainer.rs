@@ -3,17 +3,16 @@
 //! Each unit (a step, a score, the end of a task) ends in a state that is all that the next one needs: the order of samples and every
 //! first value come from [named streams](crate::stream), not from a generator that moves.
 
-use crate::curriculum::{Column, Curriculum, Moment, PRETRAINING, StoredSample, TaskId, TaskInfo};
+use crate::curriculum::{Column, Curriculum, Moment, PRETRAINING, StoredSample, TaskId};
 use crate::error::{ContinualError, Failure, NotFinite, Place, Result};
 use crate::event::{Event, Observe, Reporter};
 use crate::learner::{Batch, Gradients, Learner, TaskAt};
+use crate::loop_state::{LEARNER, LOOP, LoopState, METHOD};
 use crate::method::{Method, StepAt, StepView, TaskView};
 use crate::plan::Plan;
-use crate::saved::{SavedState, SectionError, misfit};
+use crate::saved::{Kept, SavedState, SectionError, misfit};
 use crate::scores::ScoreMatrix;
 use crate::stage::{Route, Stage};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::error::Error;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -58,6 +57,10 @@ pub struct Trainer<L: Learner, D> {
     scores: ScoreMatrix,
     epoch: Option<Epoch>,
     time: StepTime,
+    /// What the folder that was saved to last holds.
+    kept: Option<Kept>,
+    /// Whether the sections of learner and method there are those of now: scores do not change them.
+    is_learning_kept: bool,
 }
 
 impl<L: Learner, D> std::fmt::Debug for Trainer<L, D> {
@@ -85,54 +88,6 @@ struct StepTime {
     optimiser_seconds: f64,
 }
 
-/// What the loop itself saves: where it stands and what it was told.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LoopState {
-    /// What is done next.
-    pub stage: Stage,
-    /// The tasks by name and size, in the order in which they are learnt.
-    pub tasks: Vec<TaskInfo>,
-    /// Number of samples of pre-training.
-    pub n_pretraining: usize,
-    /// The scores so far.
-    pub scores: ScoreMatrix,
-    /// How the run goes through its samples.
-    pub plan: Plan,
-    /// Name and options of the method.
-    pub method: (String, Value),
-    /// Kind and identity of the learner.
-    pub learner: (String, Value),
-}
-
-const LOOP: &str = "loop";
-const LEARNER: &str = "learner";
-const METHOD: &str = "method";
-
-impl LoopState {
-    /// What a saved state says of the loop.
-    ///
-    /// # Errors
-    /// A missing or damaged section.
-    pub fn of(state: &SavedState) -> std::result::Result<Self, SectionError> {
-        state.section(LOOP)?.info()
-    }
-}
-
-impl SavedState {
-    /// The section of the learner, if it is one of this kind.
-    ///
-    /// # Errors
-    /// If the state is that of another kind of learner.
-    pub fn learner(&self, kind: &str) -> std::result::Result<&crate::Section, SectionError> {
-        let (actual, _) = LoopState::of(self)?.learner;
-        if actual != kind {
-            return Err(SectionError(format!("the state is one of the learner `{actual}`, not `{kind}`")));
-        }
-        self.section(LEARNER)
-    }
-}
-
 impl<L: Learner, D: AsRef<[L::Sample]>> Trainer<L, D> {
     /// A run that has not begun.
     ///
@@ -144,7 +99,20 @@ impl<L: Learner, D: AsRef<[L::Sample]>> Trainer<L, D> {
         let scores = ScoreMatrix { n_tasks: curriculum.tasks.len(), rows: Vec::new() };
         let route = Route::new(curriculum.columns());
         let (stage, epoch, time) = (Stage::Pretraining, None, StepTime::default());
-        Ok(Self { learner, method, curriculum, plan, route, stage, scores, epoch, time })
+        let (kept, is_learning_kept) = (None, false);
+        Ok(Self {
+            learner,
+            method,
+            curriculum,
+            plan,
+            route,
+            stage,
+            scores,
+            epoch,
+            time,
+            kept,
+            is_learning_kept,
+        })
     }
 
     /// A run that goes on from a folder where [`Self::run`] saved it. `learner` and `method` are as they were before the run began.
@@ -160,7 +128,7 @@ impl<L: Learner, D: AsRef<[L::Sample]>> Trainer<L, D> {
         dir: &Path,
     ) -> Result<Self> {
         let mut trainer = Self::new(learner, method, curriculum, plan)?;
-        let state = SavedState::load(dir)?;
+        let (state, kept) = SavedState::load_kept(dir)?;
         let saved = LoopState::of(&state).map_err(|e| misfit(dir, LOOP, &e))?;
         let own = trainer.loop_state();
         let other = |what: String| {
@@ -188,6 +156,7 @@ impl<L: Learner, D: AsRef<[L::Sample]>> Trainer<L, D> {
         let unfit = || misfit(dir, LOOP, &SectionError(format!("{:?} does not fit the rest", saved.stage)));
         trainer.stage = stage.ok_or_else(unfit)?;
         trainer.scores = saved.scores;
+        trainer.kept = Some(kept);
         Ok(trainer)
     }
 
@@ -213,11 +182,15 @@ impl<L: Learner, D: AsRef<[L::Sample]>> Trainer<L, D> {
 
     /// What the loop saves of itself.
     pub fn loop_state(&self) -> LoopState {
+        self.loop_state_with(self.scores.rows.clone())
+    }
+
+    fn loop_state_with(&self, rows: Vec<Vec<f64>>) -> LoopState {
         LoopState {
             stage: self.stage.position(),
             tasks: self.curriculum.infos(),
             n_pretraining: self.curriculum.pretraining.as_ref().len(),
-            scores: self.scores.clone(),
+            scores: ScoreMatrix { n_tasks: self.scores.n_tasks, rows },
             plan: self.plan.clone(),
             method: (self.method.name().to_owned(), self.method.options()),
             learner: (self.learner.kind().to_owned(), self.learner.identity()),
@@ -227,10 +200,40 @@ impl<L: Learner, D: AsRef<[L::Sample]>> Trainer<L, D> {
     /// Everything that a run needs to go on.
     pub fn saved_state(&self) -> SavedState {
         let mut state = SavedState::default();
-        state.section_mut(LOOP).set_info(&self.loop_state());
+        self.write_loop(&mut state);
+        self.write_learning(&mut state);
+        state
+    }
+
+    fn write_loop(&self, state: &mut SavedState) {
+        let section = state.section_mut(LOOP);
+        let rows = LoopState::seal_rows(&self.scores.rows, self.route.n_columns(), section);
+        section.set_info(&self.loop_state_with(rows));
+    }
+
+    fn write_learning(&self, state: &mut SavedState) {
         self.learner.save(self.stage.training(), state.section_mut(LEARNER));
         self.method.save(state.section_mut(METHOD));
-        state
+    }
+
+    /// Saves what a folder does not hold yet.
+    fn save(&mut self, dir: &Path) -> Result<()> {
+        let kept = Kept::of(self.kept.as_ref(), dir);
+        let same: &[&str] = if kept.is_some() && self.is_learning_kept { &[LEARNER, METHOD] } else { &[] };
+        let mut state = SavedState::after(kept);
+        self.write_loop(&mut state);
+        if same.is_empty() {
+            self.write_learning(&mut state);
+        } else {
+            for name in same {
+                state.section_mut(name);
+            }
+        }
+        let saved = state.save_after(dir, kept, same);
+        // After a failure nobody knows what the folder holds.
+        (self.kept, self.is_learning_kept) = (None, true);
+        self.kept = Some(saved?);
+        Ok(())
     }
 
     /// Goes on until all tasks are learnt and scored, or the observer says stop. With a folder, the state is saved there after each
@@ -251,7 +254,7 @@ impl<L: Learner, D: AsRef<[L::Sample]>> Trainer<L, D> {
             if let Some(dir) = dir
                 && (checkpoint == Checkpoint::Due || report.is_stopped())
             {
-                self.saved_state().save(dir)?;
+                self.save(dir)?;
                 report.tell(Event::Saved { path: SavedState::manifest(dir) });
             }
         }
@@ -264,7 +267,8 @@ impl<L: Learner, D: AsRef<[L::Sample]>> Trainer<L, D> {
         evaluate: Evaluate<'_, L, E>,
         report: &mut Reporter<'_, L::Note>,
     ) -> Result<Checkpoint> {
-        let Self { learner, method, curriculum, plan, route, stage, scores, epoch, time } = self;
+        self.is_learning_kept &= matches!(self.stage, Stage::Evaluate { .. });
+        let Self { learner, method, curriculum, plan, route, stage, scores, epoch, time, .. } = self;
         let mut work = Work { learner, method: &mut **method, curriculum, plan, route, epoch, time };
         let unit = match stage {
             Stage::Pretraining => work.pretraining(report)?,
@@ -297,15 +301,6 @@ impl<L: Learner, D: AsRef<[L::Sample]>> Trainer<L, D> {
                 Checkpoint::Due
             }
         })
-    }
-}
-
-impl LoopState {
-    /// What must be the same for a run to go on.
-    fn identity(&self) -> Value {
-        let named =
-            |(name, options): &(String, Value)| serde_json::json!({ "name": name, "options": options });
-        serde_json::json!({ "plan": self.plan, "method": named(&self.method), "learner": named(&self.learner) })
     }
 }
 
@@ -374,8 +369,8 @@ impl<'a, L: Learner, D: AsRef<[L::Sample]>> Work<'a, L, D> {
         let began = Instant::now();
         let number = *step + 1;
         let failed = |e| ContinualError::of_step(at.name, number, e);
-        let order = self.order(&at, task, *step / per_epoch, samples.len()).map_err(failed)?;
         let from = *step % per_epoch * n_new;
+        let order = self.order(&at, task, *step / per_epoch, samples.len()).map_err(failed)?;
         let chosen = &order[from..(from + n_new).min(order.len())];
         let new: Vec<(usize, &L::Sample)> = chosen.iter().map(|&i| (i, &samples[i])).collect();
         let now = StepAt { plan: self.plan, task, step: *step };
@@ -427,26 +422,26 @@ impl<'a, L: Learner, D: AsRef<[L::Sample]>> Work<'a, L, D> {
         Ok(Unit::Stepped)
     }
 
-    /// The order of a task's samples in a pass.
+    /// The order of a task's samples in a pass, which is found once a pass and lent to each step.
     fn order(
         &mut self,
         at: &TaskAt<'_>,
         task: TaskId,
         number: usize,
         n: usize,
-    ) -> std::result::Result<Vec<usize>, Failure> {
-        if let Some(epoch) = self.epoch.as_ref().filter(|epoch| (epoch.task, epoch.number) == (task, number))
-        {
-            return Ok(epoch.order.clone());
+    ) -> std::result::Result<&[usize], Failure> {
+        let is_now = |epoch: &Epoch| (epoch.task, epoch.number) == (task, number);
+        if !self.epoch.as_ref().is_some_and(is_now) {
+            let order = self.learner.order(at, number, n);
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            if !sorted.iter().copied().eq(0..n) {
+                let what = format!("the learner's order of {n} samples does not have each of them once");
+                return Err(what.into());
+            }
+            *self.epoch = Some(Epoch { task, number, order });
         }
-        let order = self.learner.order(at, number, n);
-        let mut sorted = order.clone();
-        sorted.sort_unstable();
-        if !sorted.iter().copied().eq(0..n) {
-            return Err(format!("the learner's order of {n} samples does not have each of them once").into());
-        }
-        *self.epoch = Some(Epoch { task, number, order: order.clone() });
-        Ok(order)
+        Ok(self.epoch.as_ref().map_or(&[], |epoch| &epoch.order))
     }
 
     /// Samples of learnt tasks by their places.

@@ -124,7 +124,7 @@ impl ProjectedAdamW<'_> {
     /// One step: updates the moments and the parameter in place.
     ///
     /// # Shapes
-    /// `parameter, gradient (n, d)` row-major. Two products of `n·d·r` multiply-adds for each Π; a scratch of `n·(d + r)`.
+    /// `parameter, gradient (n, d)` row-major. Two products of `n·d·r` multiply-adds for each Π; a scratch of `n·d`.
     ///
     /// # Errors
     /// [`LinalgError::Shape`](crate::LinalgError::Shape) if lengths differ or are no multiple of d, [`LinalgError::NotFinite`](crate::LinalgError::NotFinite) for a NaN or infinity in the
@@ -134,13 +134,13 @@ impl ProjectedAdamW<'_> {
         check_lengths(state, parameter, gradient)?;
         ensure_rows(parameter.len(), dim, "ProjectedAdamW")?;
         ensure_finite(gradient, dim, "AdamW, gradient")?;
-        let (mut rows, mut scratch) = (gradient.to_vec(), Vec::new());
+        let mut rows = gradient.to_vec();
         let scale = self.gradient_scale as f32;
         if scale != 1.0 {
             rows.par_chunks_mut(PIECE).for_each(|rows| rows.iter_mut().for_each(|x| *x *= scale));
         }
         if self.at != ProjectAt::Update {
-            self.projection.apply_with(&mut rows, &mut scratch);
+            self.projection.apply_unchecked(&mut rows);
             // Finite numbers can overflow in the products.
             ensure_finite(&rows, dim, "AdamW, projected gradient")?;
         }
@@ -149,7 +149,7 @@ impl ProjectedAdamW<'_> {
         let moments = state.first.par_chunks_mut(PIECE).zip(state.second.par_chunks_mut(PIECE));
         pieces.zip(moments).for_each(|((rows, p), (m, v))| arithmetic.direction(rows, m, v, p));
         if self.at != ProjectAt::Gradient {
-            self.projection.apply_with(&mut rows, &mut scratch);
+            self.projection.apply_unchecked(&mut rows);
         }
         let pieces = parameter.par_chunks_mut(PIECE).zip(rows.par_chunks(PIECE));
         pieces.for_each(|(p, rows)| arithmetic.apply(p, rows));

@@ -7,6 +7,7 @@
 use crate::error::{LinalgError, Result, ensure_finite, ensure_rows, ensure_shape};
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
+use fwd_simd::{Cpu, Lhs, PANEL, multiply_panels, pack_panel};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -71,7 +72,8 @@ pub struct Pending {
 
 /// The sum of the outer products `z zᵀ` of all rows seen, and their number.
 ///
-/// `C ∈ R^{d×d}` is kept in f64 (8·d² bytes) beside the f32 product of a block (4·d²) and at most one block of 2048 rows.
+/// `C ∈ R^{d×d}` is kept in f64 (8·d² bytes) beside the f32 product of a block (4·d²) and at most one block of 2048 rows,
+/// of which there is a second copy while it is multiplied.
 ///
 /// # Examples
 /// ```
@@ -187,7 +189,7 @@ impl Gram {
                 self.product = Mat::zeros(dim, dim);
             }
             let z = MatRef::from_row_major_slice(&pending.single, pending.single.len() / dim, dim);
-            outer(self.product.as_mut(), Accum::Replace, z);
+            outer_single(self.product.as_mut(), z);
             let product = &self.product;
             self.sum.par_col_iter_mut().enumerate().with_min_len(16).for_each(|(j, sum)| {
                 // Both are column-major: these are slices, and the loop is vectorised.
@@ -201,7 +203,9 @@ impl Gram {
         }
         if !pending.double.is_empty() {
             let z = MatRef::from_row_major_slice(&pending.double, pending.double.len() / dim, dim);
-            outer(self.sum.as_mut(), Accum::Add, z);
+            let [lower, all] = [BlockStructure::TriangularLower, BlockStructure::Rectangular];
+            let sum = self.sum.as_mut();
+            triangular::matmul(sum, lower, Accum::Add, z.transpose(), all, z, all, 1.0, Par::rayon(0));
         }
         // The buffers are kept for the rows to come.
         pending.single.clear();
@@ -356,10 +360,33 @@ fn bytes8(bytes: &[u8]) -> [u8; 8] {
     out
 }
 
-/// The lower triangle of `ZᵀZ`.
-fn outer<E: faer::traits::RealField>(dst: MatMut<'_, E>, accum: Accum, z: MatRef<'_, E>) {
-    let [lower, all] = [BlockStructure::TriangularLower, BlockStructure::Rectangular];
-    triangular::matmul(dst, lower, accum, z.transpose(), all, z, all, E::one_impl(), Par::rayon(0));
+/// Columns of the product that a thread takes at a time: more would compute more of the upper triangle, fewer would repack more often.
+const COLUMNS: usize = 4 * PANEL;
+
+/// The lower triangle of `ZᵀZ` in f32; some of the upper one is overwritten. Entry `(i, j)` is summed row by row, whoever computes it.
+fn outer_single(dst: MatMut<'_, f32>, z: MatRef<'_, f32>) {
+    let (cpu, n, zt) = (Cpu::current(), z.nrows(), z.transpose());
+    let pack = |first: usize| {
+        let mut panel = vec![<f32 as fwd_simd::Element>::ZERO; n];
+        pack_panel::<f32>(cpu, zt.subrows(first, PANEL.min(zt.nrows() - first)), &mut panel);
+        panel
+    };
+    let n_panels = zt.nrows().div_ceil(PANEL);
+    let panels: Vec<_> = (0..n_panels).into_par_iter().map(|i| pack(i * PANEL)).collect();
+    // Column j of the lower triangle is row j of the upper one, whose entries lie side by side: those from j on.
+    dst.transpose_mut().par_row_chunks_mut(COLUMNS).enumerate().with_max_len(1).for_each(|(chunk, rows)| {
+        let first = chunk * COLUMNS;
+        let x = Lhs::<f32>::pack(cpu, zt.subrows(first, rows.nrows()), 1.0);
+        let (_, mut rest) = rows.split_at_col_mut(first);
+        let mut wanted = Vec::new();
+        for panel in &panels[first / PANEL..] {
+            let width = PANEL.min(rest.ncols());
+            let (columns, other) = rest.split_at_col_mut(width);
+            wanted.push((panel.as_slice(), columns));
+            rest = other;
+        }
+        multiply_panels(cpu, &x, &mut wanted, Accum::Replace);
+    });
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod adamw;
+mod cosine;
 mod eigen;
 mod error;
 mod gram;
@@ -20,11 +21,12 @@ mod projection;
 mod subspace;
 
 pub use adamw::{AdamW, AdamWState, ProjectAt, ProjectedAdamW, clip_factor};
+pub use cosine::{cosines, dot};
 pub use eigen::{Eigen, Real, Svd, symmetric_eigen, symmetric_eigen_batched, thin_svd, thin_svd_batched};
 pub use error::{LinalgError, Result};
 pub use gram::{Element, Gram};
 pub use projection::Projection;
 pub use subspace::{
     Basis, Precision, RankConvention, Subspace, SubspaceConfig, choose_rank, effective_rank, energy_curve,
-    overlap, principal_angles, residual_subspace, share_within, subspace,
+    overlap, principal_angles, residual_subspace, share_within, shares_within, subspace,
 };

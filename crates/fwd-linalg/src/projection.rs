@@ -8,8 +8,14 @@
 
 use crate::error::{Result, ensure_rows, ensure_shape};
 use crate::subspace::Basis;
-use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, MatRef, Par};
+use faer::{Accum, MatMut, MatRef};
+use fwd_simd::{Cpu, Lhs, PANEL, Panels, multiply_panels};
+use rayon::prelude::*;
+
+/// Rows that a thread projects at a time, at most: as many as stay in the second-level cache beside a panel.
+const ROWS: usize = 256;
+/// Multiply-adds below which one thread does it all: starting others takes longer.
+const MIN_PARALLEL_WORK: usize = 64 * 64 * 64;
 
 /// The map Π with its vectors and coefficients, ready to be applied to rows.
 ///
@@ -22,19 +28,38 @@ use faer::{Accum, MatMut, MatRef, Par};
 /// assert_eq!(gradient, [0.0, 2.0, 3.0]);
 /// # Ok::<(), fwd_linalg::LinalgError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Projection {
     dim: usize,
     keeps_rest: bool,
-    /// `(r, d)` row-major, without the vectors whose coefficient is 0.
-    vectors: Vec<f32>,
-    coefficients: Vec<f32>,
+    /// `Bᵀ (r, d)` for `G B`, without the vectors whose coefficient is 0.
+    vectors: Panels<f32>,
+    /// `B (d, r)` with column i times `c_i`, for the product with `Bᵀ`.
+    scaled: Panels<f32>,
 }
 
 impl Projection {
     /// The projection that changes nothing, `Π(G) = G`, for rows of `dim` elements.
     pub fn identity(dim: usize) -> Self {
-        Self { dim, keeps_rest: true, vectors: Vec::new(), coefficients: Vec::new() }
+        Self::packed(dim, true, &[], &[])
+    }
+
+    /// Packs the vectors, `(r, d)` row-major, and their coefficients.
+    fn packed(dim: usize, keeps_rest: bool, vectors: &[f32], coefficients: &[f32]) -> Self {
+        let (cpu, r) = (Cpu::current(), coefficients.len());
+        let row = |i: usize, out: &mut [f32]| out.copy_from_slice(&vectors[i * dim..][..dim]);
+        let column = |j: usize, out: &mut [f32]| {
+            let pairs = vectors.chunks_exact(dim).zip(coefficients);
+            out.iter_mut().zip(pairs).for_each(|(out, (vector, c))| *out = vector[j] * c);
+        };
+        // Without vectors nothing is multiplied.
+        let n_columns = if r == 0 { 0 } else { dim };
+        Self {
+            dim,
+            keeps_rest,
+            vectors: Panels::pack(cpu, r, dim, row),
+            scaled: Panels::pack(cpu, n_columns, r, column),
+        }
     }
 
     /// Builds Π from δ (`keeps_rest`: 1 if true, 0 if false) and pieces of the basis `B`, each with its coefficient in `c`. Pieces with
@@ -46,17 +71,17 @@ impl Projection {
     /// # Errors
     /// [`LinalgError::Shape`](crate::LinalgError::Shape) if a piece has vectors of another length.
     pub fn new(dim: usize, keeps_rest: bool, pieces: &[(&Basis, f32)]) -> Result<Self> {
-        let mut projection = Self { dim, keeps_rest, vectors: Vec::new(), coefficients: Vec::new() };
+        let (mut vectors, mut coefficients) = (Vec::new(), Vec::new());
         for &(piece, coefficient) in pieces {
             ensure_shape(piece.dim() == dim, "Projection::new", || {
                 format!("a piece has vectors of {}, expected {dim}", piece.dim())
             })?;
             if coefficient != 0.0 {
-                projection.vectors.extend_from_slice(piece.vectors());
-                projection.coefficients.extend(std::iter::repeat_n(coefficient, piece.len()));
+                vectors.extend_from_slice(piece.vectors());
+                coefficients.extend(std::iter::repeat_n(coefficient, piece.len()));
             }
         }
-        Ok(projection)
+        Ok(Self::packed(dim, keeps_rest, &vectors, &coefficients))
     }
 
     /// Length d of a row.
@@ -66,73 +91,76 @@ impl Projection {
 
     /// Number r of vectors that take part.
     pub fn rank(&self) -> usize {
-        self.coefficients.len()
+        self.vectors.n_rows()
     }
 
     /// Whether Π changes nothing.
     pub fn is_identity(&self) -> bool {
-        self.keeps_rest && self.coefficients.is_empty()
+        self.keeps_rest && self.rank() == 0
     }
 
     /// Whether Π maps everything to 0 (as `fwd-strict` does when there is no subspace to stay in).
     pub fn is_zero(&self) -> bool {
-        !self.keeps_rest && self.coefficients.is_empty()
+        !self.keeps_rest && self.rank() == 0
     }
 
     /// Replaces every row by its projection: `G ← Π(G)`.
     ///
     /// # Shapes
-    /// `rows (n, d)` row-major f32. 4·n·d·r operations, a scratch of `n·(r + d)` elements at most.
+    /// `rows (n, d)` row-major f32. 4·n·d·r operations; a thread needs a scratch of `256·(d + 2·r)` elements at most.
     ///
     /// # Errors
     /// [`LinalgError::Shape`](crate::LinalgError::Shape) if the length is no multiple of d.
     pub fn apply(&self, rows: &mut [f32]) -> Result<()> {
         ensure_rows(rows.len(), self.dim, "Projection::apply")?;
-        self.apply_with(rows, &mut Vec::new());
+        self.apply_unchecked(rows);
         Ok(())
     }
 
-    /// Does the work of [`Self::apply`] without checking the length; `scratch` is memory that later calls use again.
-    pub(crate) fn apply_with(&self, rows: &mut [f32], scratch: &mut Vec<f32>) {
+    /// Does the work of [`Self::apply`] without checking the length.
+    pub(crate) fn apply_unchecked(&self, rows: &mut [f32]) {
         if self.is_identity() || rows.is_empty() {
             return;
         }
-        self.coefficients_of(rows, scratch);
-        if !self.keeps_rest {
-            rows.fill(0.0);
+        if self.is_zero() {
+            return rows.fill(0.0);
         }
-        self.expand(scratch, rows);
-    }
-
-    /// Computes the scaled coefficients `A = (G B) ⊙ c`, `(n, r)` row-major, into the front of `out`.
-    pub(crate) fn coefficients_of(&self, rows: &[f32], out: &mut Vec<f32>) {
-        let (n, r) = (rows.len() / self.dim, self.rank());
-        if out.len() < n * r {
-            out.resize(n * r, 0.0);
-        }
-        let out = &mut out[..n * r];
-        if r == 0 {
-            return;
-        }
-        let b = MatRef::from_column_major_slice(&self.vectors, self.dim, r);
-        let g = MatRef::from_row_major_slice(rows, n, self.dim);
-        matmul(rows_mut(out, n, r), Accum::Replace, g, b, 1.0, Par::rayon(0));
-        for row in out.chunks_exact_mut(r) {
-            for (x, c) in row.iter_mut().zip(&self.coefficients) {
-                *x *= c;
-            }
+        let n = rows.len() / self.dim;
+        let threads = rayon::current_num_threads();
+        if threads == 1 || n * self.dim * self.rank() < MIN_PARALLEL_WORK {
+            rows.chunks_mut(ROWS * self.dim).for_each(|rows| self.apply_block(rows, &mut Vec::new()));
+        } else {
+            // The same number of blocks for each thread, of about the same height.
+            let n_blocks = n.div_ceil(ROWS).next_multiple_of(threads);
+            let height = n.div_ceil(n_blocks);
+            rows.par_chunks_mut(height * self.dim)
+                .for_each_init(Vec::new, |inner, rows| self.apply_block(rows, inner));
         }
     }
 
-    /// Adds the rows that the coefficients `A (n, r)` stand for: `out += A Bᵀ`.
-    pub(crate) fn expand(&self, coefficients: &[f32], out: &mut [f32]) {
-        let (n, r) = (out.len() / self.dim, self.rank());
-        if r > 0 {
-            let b = MatRef::from_row_major_slice(&self.vectors, r, self.dim);
-            let a = MatRef::from_row_major_slice(&coefficients[..n * r], n, r);
-            matmul(rows_mut(out, n, self.dim), Accum::Add, a, b, 1.0, Par::rayon(0));
-        }
+    /// Projects some rows; `inner` is memory for `G B`.
+    fn apply_block(&self, rows: &mut [f32], inner: &mut Vec<f32>) {
+        let (cpu, n, r) = (Cpu::current(), rows.len() / self.dim, self.rank());
+        inner.resize(n * r, 0.0);
+        let g = Lhs::<f32>::pack(cpu, MatRef::from_row_major_slice(rows, n, self.dim), 1.0);
+        product(cpu, &g, &self.vectors, rows_mut(inner, n, r), Accum::Replace);
+        let inner = Lhs::<f32>::pack(cpu, MatRef::from_row_major_slice(inner, n, r), 1.0);
+        let accum = if self.keeps_rest { Accum::Add } else { Accum::Replace };
+        product(cpu, &inner, &self.scaled, rows_mut(rows, n, self.dim), accum);
     }
+}
+
+/// `y = x·Wᵀ`, or `y += …`.
+fn product(cpu: Cpu, x: &Lhs<f32>, w: &Panels<f32>, y: MatMut<'_, f32>, accum: Accum) {
+    let mut rest = y;
+    let mut panels = Vec::with_capacity(w.n_panels());
+    for i in 0..w.n_panels() {
+        let n = PANEL.min(rest.ncols());
+        let (columns, other) = rest.split_at_col_mut(n);
+        panels.push((w.panel(i), columns));
+        rest = other;
+    }
+    multiply_panels(cpu, x, &mut panels, accum);
 }
 
 /// A mutable row-major view, built as the transpose of a column-major one: faer 0.24.4's own constructor swaps the strides.

@@ -120,6 +120,11 @@ impl Basis {
         &self.vectors
     }
 
+    /// The vectors without a copy of them, `(k, d)` row-major.
+    pub fn into_vectors(self) -> Vec<f32> {
+        self.vectors
+    }
+
     /// Appends the vectors of another basis, which must be orthogonal to this one (as [`residual_subspace`] makes them).
     ///
     /// # Errors
@@ -134,7 +139,8 @@ impl Basis {
 
     /// How far the vectors are from orthonormal: `max |BᵀB − I|`, with products in f64; NaN if an element is NaN.
     pub fn orthonormality_error(&self) -> f64 {
-        let product = gram_of(self.matrix().as_ref(), self.matrix().as_ref());
+        let matrix = self.matrix();
+        let product = gram_of(matrix.as_ref(), matrix.as_ref());
         let mut worst = 0f64;
         for j in 0..self.len() {
             for i in 0..self.len() {
@@ -380,15 +386,33 @@ fn orthogonalise<E: Real>(vectors: &mut Mat<E>, b: MatRef<'_, E>) {
 /// # Ok::<(), fwd_linalg::LinalgError>(())
 /// ```
 pub fn share_within(rows: &[f32], basis: &Basis) -> Result<f64> {
-    let dim = basis.dim;
+    Ok(shares_within(rows, basis.dim, &[basis])?[0])
+}
+
+/// [`share_within`] of several subspaces: the rows are prepared once, so that many subspaces cost what all their directions together do.
+///
+/// # Shapes
+/// `rows (n, d)` row-major, d = `dim`; a share for each of `bases`.
+///
+/// # Errors
+/// [`LinalgError::Shape`] if the length is no multiple of d, or if a basis has vectors of another length.
+pub fn shares_within(rows: &[f32], dim: usize, bases: &[&Basis]) -> Result<Vec<f64>> {
     ensure_rows(rows.len(), dim, "share_within")?;
+    for basis in bases {
+        ensure_shape(basis.dim == dim, "share_within", || {
+            format!("rows of {dim} and a basis of {}", basis.dim)
+        })?;
+    }
     let length = rows.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
-    if length == 0.0 || basis.is_empty() {
-        return Ok(0.0);
+    if length == 0.0 || bases.iter().all(|basis| basis.is_empty()) {
+        return Ok(vec![0.0; bases.len()]);
     }
     let columns = Mat::from_fn(dim, rows.len() / dim, |i, j| f64::from(rows[j * dim + i]));
-    let inside = gram_of(basis.matrix().as_ref(), columns.as_ref()).norm_l2();
-    Ok(inside / length)
+    let share = |basis: &&Basis| match basis.is_empty() {
+        true => 0.0,
+        false => gram_of(basis.matrix().as_ref(), columns.as_ref()).norm_l2() / length,
+    };
+    Ok(bases.iter().map(share).collect())
 }
 
 /// The cosines between two subspaces, `σ(AᵀB)`, largest first, in [0, 1].

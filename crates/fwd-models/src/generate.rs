@@ -7,8 +7,9 @@
 use crate::config::SpecialTokens;
 use crate::error::{ModelError, Result};
 use crate::language::{LanguageInput, LanguageModel};
-use candle_core::{DType, Tensor};
+use candle_core::{CpuStorage, DType, Storage, Tensor};
 use fwd_ops::in_pool;
+use rayon::prelude::*;
 
 /// When beam search stops looking for better hypotheses of a sample that has `K` finished ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -109,21 +110,42 @@ pub fn generate(
     })
 }
 
-/// Logits `(rows, vocab)` as rows.
-fn logit_rows(logits: &Tensor, shape: [usize; 2]) -> Result<Vec<Vec<f32>>> {
+/// Reads logits `(rows, vocab)`, row after row, where they are if that is the memory of the CPU.
+fn read_logits<R>(logits: &Tensor, shape: [usize; 2], body: impl FnOnce(&[f32]) -> R) -> Result<R> {
     if logits.dims() != shape {
         let what = format!("the model gave logits {:?} where {shape:?} are due", logits.shape());
         return Err(ModelError::input("generate", what));
     }
-    let rows: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;
-    if rows.iter().flatten().any(|z| !z.is_finite()) {
+    let (storage, layout) = logits.storage_and_layout();
+    let copied: Vec<f32>;
+    let values = match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(values)), Some((from, to))) => &values[from..to],
+        _ => {
+            copied = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+            &copied
+        }
+    };
+    // Not ended early within a chunk, so that it vectorises.
+    if !values.chunks(4096).all(|chunk| chunk.iter().fold(true, |all, z| all & z.is_finite())) {
         return Err(ModelError::input("generate", "the logits are not finite"));
     }
-    Ok(rows)
+    Ok(body(values))
 }
 
 /// The first index of the largest value among those that are not banned.
 fn argmax(row: &[f32], banned: &[u32]) -> u32 {
+    let (chunks, rest) = row.as_chunks::<16>();
+    let mut largest = [f32::NEG_INFINITY; 16];
+    for chunk in chunks {
+        for (max, &z) in largest.iter_mut().zip(chunk) {
+            *max = if z > *max { z } else { *max };
+        }
+    }
+    let max = largest.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+    let first = row.iter().position(|&z| z == max).unwrap_or(0) as u32;
+    if !banned.contains(&first) {
+        return first;
+    }
     let allowed = row.iter().enumerate().filter(|(i, _)| !banned.contains(&(*i as u32)));
     allowed.fold((0, f32::NEG_INFINITY), |best, (i, &z)| if z > best.1 { (i, z) } else { best }).0 as u32
 }
@@ -145,14 +167,16 @@ fn greedy(
             logits = decoding.step(&last)?;
         }
         on_step(&logits);
-        for (i, row) in logit_rows(&logits, shape)?.iter().enumerate() {
-            // A sequence that has ended goes on with padding until the last one ends.
-            last[i] = if ended[i] { config.tokens.pad } else { argmax(row, config.banned(n_generated)) };
-            if !ended[i] {
-                sequences[i].push(last[i]);
-                ended[i] = config.tokens.eos.contains(&last[i]);
+        read_logits(&logits, shape, |logits| {
+            for (i, row) in logits.chunks_exact(shape[1]).enumerate() {
+                // A sequence that has ended goes on with padding until the last one ends.
+                last[i] = if ended[i] { config.tokens.pad } else { argmax(row, config.banned(n_generated)) };
+                if !ended[i] {
+                    sequences[i].push(last[i]);
+                    ended[i] = config.tokens.eos.contains(&last[i]);
+                }
             }
-        }
+        })?;
         if ended.iter().all(|&e| e) {
             break;
         }
@@ -193,14 +217,19 @@ fn beam(
     let mut samples: Vec<Beams> = (0..batch).map(|_| Beams::new(k)).collect();
     for step in 1..=config.max_new_tokens {
         on_step(&logits);
-        let rows = logit_rows(&logits, [batch * k, vocab])?;
         let mut origin: Vec<u32> = (0..(batch * k) as u32).collect();
-        for (b, sample) in samples.iter_mut().enumerate().filter(|(_, s)| !s.done) {
-            let from = sample.advance(&rows[b * k..(b + 1) * k], step, config);
-            for (slot, beam) in from.into_iter().enumerate() {
-                origin[b * k + slot] = (b * k + beam) as u32;
-            }
-        }
+        read_logits(&logits, [batch * k, vocab], |logits| {
+            let rows = samples.par_iter_mut().zip(logits.par_chunks_exact(k * vocab));
+            rows.zip(origin.par_chunks_exact_mut(k)).filter(|((sample, _), _)| !sample.done).for_each(
+                |((sample, logits), origin)| {
+                    let rows: Vec<&[f32]> = logits.chunks_exact(vocab).collect();
+                    let first = origin[0];
+                    for (origin, beam) in origin.iter_mut().zip(sample.advance(&rows, step, config)) {
+                        *origin = first + beam as u32;
+                    }
+                },
+            );
+        })?;
         if step == config.max_new_tokens || samples.iter().all(|s| s.done) {
             break;
         }
@@ -224,7 +253,7 @@ impl Beams {
     }
 
     /// One step; returns which beam each new running beam continues.
-    fn advance(&mut self, rows: &[Vec<f32>], step: usize, config: &GenerationConfig) -> Vec<usize> {
+    fn advance(&mut self, rows: &[&[f32]], step: usize, config: &GenerationConfig) -> Vec<usize> {
         let k = config.num_beams;
         let last = step == config.max_new_tokens;
         let ends = |c: &Candidate| last || config.tokens.eos.contains(&c.token);
@@ -268,7 +297,7 @@ impl Beams {
 
     /// The `n` best continuations, best first; of equals the one of the lower beam and token. Banned tokens are left out after
     /// normalising, as transformers does.
-    fn best(&self, rows: &[Vec<f32>], n: usize, banned: &[u32]) -> Vec<Candidate> {
+    fn best(&self, rows: &[&[f32]], n: usize, banned: &[u32]) -> Vec<Candidate> {
         let mut best: Vec<Candidate> = Vec::with_capacity(n + 1);
         for (beam, row) in rows.iter().enumerate() {
             let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -307,7 +336,7 @@ mod tests {
         let config = GenerationConfig { min_new_tokens: 2, ..config(2, 5) };
         let mut beams = Beams::new(2);
         let row = log(&[0.1, 0.6, 0.2, 0.06, 0.04]);
-        beams.advance(&[row.clone(), row], 1, &config);
+        beams.advance(&[&row, &row], 1, &config);
         assert!(beams.finished.is_empty());
         assert_eq!(beams.running.iter().map(|b| b.1.clone()).collect::<Vec<_>>(), [[2], [0]]);
         assert!((beams.running[0].0 - 0.2f32.ln()).abs() < 1e-6, "not renormalised: {}", beams.running[0].0);
@@ -320,7 +349,7 @@ mod tests {
         let mut beams = Beams::new(2);
         beams.running = vec![(0.0, vec![3]), (-0.1, vec![4])];
         let row = log(&[0.02, 0.47, 0.47, 0.02, 0.02]);
-        let from = beams.advance(&[row.clone(), row], 2, &config);
+        let from = beams.advance(&[&row, &row], 2, &config);
         assert_eq!((beams.running.len(), from.len()), (2, 2));
         assert!(beams.running.iter().all(|(_, ids)| ![1, 2].contains(ids.last().unwrap())));
     }
@@ -337,7 +366,7 @@ mod tests {
             ];
             beams.running = vec![(-1.6, vec![3]), (-1.7, vec![4])];
             let row = log(&[0.9, 1e-6, 0.05, 0.03, 0.02]);
-            beams.advance(&[row.clone(), row], 2, &config);
+            beams.advance(&[&row, &row], 2, &config);
             (beams.open, beams.done)
         };
         assert_eq!(run(EarlyStopping::Always), (false, true));

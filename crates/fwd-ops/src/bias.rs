@@ -62,6 +62,17 @@ impl AttentionBias {
         Ok(Self { position: cast(&self.position)?, keys: cast(&self.keys)?, causal: self.causal })
     }
 
+    /// What is said of the first `n_keys` keys: a step of generation knows as many of those for which the bias was made.
+    ///
+    /// # Errors
+    /// An error of candle if it is for fewer keys.
+    pub fn first_keys(&self, n_keys: usize) -> Result<Self> {
+        let first = |t: &Option<Tensor>, dim: usize| -> Result<Option<Tensor>> {
+            Ok(t.as_ref().map(|t| t.narrow(dim, 0, n_keys)?.contiguous()).transpose()?)
+        };
+        Ok(Self { position: first(&self.position, 2)?, keys: first(&self.keys, 1)?, causal: self.causal })
+    }
+
     /// The position bias, if it gets a gradient.
     pub(crate) fn trained(&self) -> Option<&Tensor> {
         self.position.as_ref().filter(|p| p.track_op())

@@ -358,7 +358,8 @@ impl Kernel<1> for Forward {
     fn cpu<E: Elem>(&self, [x]: [View<'_, E>; 1]) -> candle_core::Result<(Vec<E>, Shape)> {
         let m = x.data.len() / self.0.n_in;
         let mut y = vec![E::zero(); m * self.0.n_out];
-        self.0.read().values()?.as_ref().forward(x.data, m, &mut y, Accum::Replace, Threads::Pool);
+        let threads = Threads::for_rows(m);
+        self.0.read().values()?.as_ref().forward(x.data, m, &mut y, Accum::Replace, threads);
         Ok((y, with_last_dim(x.dims, self.0.n_out)))
     }
 

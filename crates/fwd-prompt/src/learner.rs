@@ -11,7 +11,7 @@ use crate::config::{Allocation, Config, KeyInit, Rejection};
 use crate::error::PromptError;
 use crate::ledger::Interference;
 use crate::model::{FrozenModel, LossGradient, PromptBatch, Queries};
-use crate::pool::{PromptPool, Selection, slot};
+use crate::pool::{BATCH, PromptPool, Selection, slot};
 use crate::prompts::{KIND, Prompts, TrainingInfo, initial_values};
 use fwd_continual::{
     Batch, Change, ContinualError, Curriculum, Event, Failure, Gradients, Learner, NotFinite, Place,
@@ -174,18 +174,16 @@ impl<M: FrozenModel> PromptLearner<M> {
         Ok(())
     }
 
-    /// The pool with the prompts of a task, and the first of those that it trains. `length` is the root mean square length of the
-    /// task's embeddings.
+    /// The new prompts of a task. `length` is the root mean square length of the task's embeddings.
     fn open_prompts(
         &self,
         samples: &[M::Features],
         task: &TaskAt<'_>,
         length: f64,
-    ) -> Result<(PromptPool, usize), Failure> {
+    ) -> Result<PromptPool, Failure> {
         let (config, dims) = (self.config(), self.model.dims());
-        let mut pool = self.prompts.pool.clone();
-        let n_opened = config.pool.allocation.n_opened(pool.len());
-        let first = if self.shares_parameters() { 0 } else { pool.len() };
+        let mut opened = PromptPool::new(dims, config.pool.prompt_len, config.pool.top_k);
+        let n_opened = config.pool.allocation.n_opened(self.prompts.pool.len());
         let indices = [task.number() as u64, 0];
         let order = permutation(&mut stream(config.seed, "key samples", indices), samples.len());
         let values = initial_values(config, dims.model, task.number(), n_opened, length);
@@ -201,9 +199,9 @@ impl<M: FrozenModel> PromptLearner<M> {
                     queries_of(&self.model, &samples[sample], sample)?
                 }
             };
-            pool.push(&key.image, &key.text, slot(&values, i, pool.prompt_size()))?;
+            opened.push(&key.image, &key.text, slot(&values, i, opened.prompt_size()))?;
         }
-        Ok((pool, first))
+        Ok(opened)
     }
 
     /// The score from which on a sample is near enough to the prompts that a task has trained.
@@ -211,12 +209,15 @@ impl<M: FrozenModel> PromptLearner<M> {
         let Rejection::BelowQuantile(q) = self.config().pool.rejection else {
             return Ok(f32::NEG_INFINITY);
         };
-        let best = |(i, sample)| {
-            let queries = queries_of(&self.model, sample, i)?;
-            let scores = self.prompts.pool.select_among(&queries, trained.clone())?.scores;
-            Ok(scores.first().copied().unwrap_or(f32::NEG_INFINITY))
-        };
-        let mut best = samples.iter().enumerate().map(best).collect::<Result<Vec<f32>, Failure>>()?;
+        let mut best = Vec::with_capacity(samples.len());
+        for (batch, samples) in samples.chunks(BATCH).enumerate() {
+            let queries = samples.iter().enumerate();
+            let queries = queries.map(|(i, sample)| queries_of(&self.model, sample, batch * BATCH + i));
+            let queries = queries.collect::<Result<Vec<_>, Failure>>()?;
+            for Selection { scores, .. } in self.prompts.pool.select_all_among(&queries, trained.clone())? {
+                best.push(scores.first().copied().unwrap_or(f32::NEG_INFINITY));
+            }
+        }
         best.sort_by(f32::total_cmp);
         let at = (best.len().saturating_sub(1) as f64 * q) as usize;
         Ok(best.get(at).copied().unwrap_or(f32::NEG_INFINITY))
@@ -269,10 +270,11 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
             queries_of(&self.model, sample, i)?;
         }
         let length = (gram.trace() / gram.n_rows().max(1) as f64).sqrt();
-        let (pool, first) = self.open_prompts(samples, task, length)?;
+        let opened = self.open_prompts(samples, task, length)?;
         self.add_subspace(&gram, task, report)?;
-        self.prompts.owners.resize(pool.len(), task.number());
-        self.prompts.pool = pool;
+        let first = if self.shares_parameters() { 0 } else { self.prompts.pool.len() };
+        self.prompts.pool.append(opened);
+        self.prompts.owners.resize(self.prompts.pool.len(), task.number());
         let training = self.training(first, task.number());
         if training.projection.is_zero() {
             report.tell(Event::Note { task: task.name.to_owned(), note: PromptNote::NothingAllowed });
@@ -295,12 +297,10 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
         let (config, pool) = (self.config(), &self.prompts.pool);
         let trained = training.first..pool.len();
         let mut queries = Vec::with_capacity(batch.len());
-        let mut selections = Vec::with_capacity(batch.len());
         for &(i, sample) in &batch.new {
-            let query = queries_of(&self.model, sample, i)?;
-            selections.push(config.pool.selection.select(pool, &query, &trained)?);
-            queries.push(query);
+            queries.push(queries_of(&self.model, sample, i)?);
         }
+        let mut selections = config.pool.selection.select(pool, &queries, &trained)?;
         // An old sample selects its prompts as at inference, however far it is; of these, the trained ones learn from it.
         for &(stored, sample) in &batch.old {
             // The place of a failure is one of the task that is learnt, so an older sample is named in the text.
@@ -308,10 +308,9 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
                 let what = format!("sample {} of task {}, which is rehearsed", stored.sample, stored.task);
                 Failure::from(Rehearsed { what, source: e.source })
             };
-            let query = queries_of(&self.model, sample, stored.sample).map_err(named)?;
-            selections.push(pool.select_among(&query, 0..pool.len())?);
-            queries.push(query);
+            queries.push(queries_of(&self.model, sample, stored.sample).map_err(named)?);
         }
+        selections.extend(pool.select_all_among(&queries[batch.new.len()..], 0..pool.len())?);
         let samples: Vec<&M::Features> = batch.samples().collect();
         let prompts = pool.gather_with(&selections, &training.change, training.first)?;
         let result = loss_gradient(&self.model, &samples, &prompts)?;

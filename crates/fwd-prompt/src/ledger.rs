@@ -8,7 +8,7 @@
 //! | `fwd-strict` | only the pre-trained subspace and the task's own | δ = 0, c = 1 on V_0 and V_t |
 //! | `fwd-weighted` | as `fwd`, the pre-trained part scaled by α | as `fwd`, c = α − 1 on V_0 |
 
-use fwd_linalg::{Basis, Gram, LinalgError, Projection, SubspaceConfig, residual_subspace, share_within};
+use fwd_linalg::{Basis, Gram, LinalgError, Projection, SubspaceConfig, residual_subspace, shares_within};
 use serde::{Deserialize, Serialize};
 
 /// What of a prompt's update is kept.
@@ -131,7 +131,7 @@ impl SubspaceLedger {
         for entry in &ledger.entries {
             all.extend(&entry.basis)?;
         }
-        Basis::from_orthonormal(dim, all.vectors().to_vec())?;
+        Basis::from_orthonormal(dim, all.into_vectors())?;
         Ok(ledger)
     }
 
@@ -214,13 +214,15 @@ impl SubspaceLedger {
         now: usize,
         change: &[f32],
     ) -> Result<Vec<Interference>, LinalgError> {
-        let older = self.entries.iter().take(now).enumerate();
-        older
-            .map(|(of, entry)| {
-                let leakage = share_within(change, &entry.basis)?;
-                Ok(Interference { task: entry.task.clone(), leakage, forbidden: rule.forbids(of, now) })
-            })
-            .collect()
+        let older = &self.entries[..now.min(self.entries.len())];
+        let bases: Vec<&Basis> = older.iter().map(|entry| &entry.basis).collect();
+        let shares = shares_within(change, self.dim, &bases)?;
+        let found = older.iter().zip(shares).enumerate().map(|(of, (entry, leakage))| Interference {
+            task: entry.task.clone(),
+            leakage,
+            forbidden: rule.forbids(of, now),
+        });
+        Ok(found.collect())
     }
 }
 

@@ -9,7 +9,11 @@
 
 use crate::error::{PromptError, Result};
 use crate::model::{Dims, PromptBatch, Queries};
+use fwd_linalg::{LinalgError, cosines, dot};
 use std::ops::Range;
+
+/// Samples that are scored at a time.
+pub(crate) const BATCH: usize = 256;
 
 /// A pool of prompts. It is empty before the first task and grows as tasks open their prompts.
 ///
@@ -78,6 +82,15 @@ impl PromptPool {
         Ok(())
     }
 
+    /// Appends the prompts of another pool of the same widths.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.image_keys.extend(other.image_keys);
+        self.text_keys.extend(other.text_keys);
+        self.prompts.extend(other.prompts);
+        self.thresholds.extend(other.thresholds);
+        self.n_prompts += other.n_prompts;
+    }
+
     /// The widths of keys and prompts.
     pub fn dims(&self) -> Dims {
         self.dims
@@ -124,9 +137,18 @@ impl PromptPool {
     /// # Errors
     /// [`PromptError::Shape`] if a query has another width than the keys.
     pub fn select(&self, queries: &Queries<'_>) -> Result<Selection> {
-        let scored = self.scored(queries, 0..self.n_prompts)?;
-        let is_near = scored.iter().any(|&(j, score)| score >= self.thresholds[j]);
-        Ok(if is_near { self.best(scored) } else { Selection::default() })
+        Ok(self.select_all(std::slice::from_ref(queries))?.pop().unwrap_or_default())
+    }
+
+    /// [`Self::select`] of many samples: one product of queries and keys. What a sample gets does not depend on the others.
+    ///
+    /// # Errors
+    /// As [`Self::select`].
+    pub fn select_all(&self, queries: &[Queries<'_>]) -> Result<Vec<Selection>> {
+        self.each_scored(queries, 0..self.n_prompts, |scores| {
+            let is_near = scores.iter().zip(&self.thresholds).any(|(score, threshold)| score >= threshold);
+            if is_near { self.best(scores, 0) } else { Selection::default() }
+        })
     }
 
     /// The K best prompts of a part of the pool, however far the sample is.
@@ -134,20 +156,49 @@ impl PromptPool {
     /// # Errors
     /// As [`Self::select`].
     pub fn select_among(&self, queries: &Queries<'_>, among: Range<usize>) -> Result<Selection> {
-        Ok(self.best(self.scored(queries, among)?))
+        let all = self.select_all_among(std::slice::from_ref(queries), among)?;
+        Ok(all.into_iter().next().unwrap_or_default())
     }
 
-    fn scored(&self, queries: &Queries<'_>, among: Range<usize>) -> Result<Vec<(usize, f32)>> {
-        self.check(queries, &among)?;
-        Ok(among.map(|j| (j, self.score(queries, j))).collect())
+    /// [`Self::select_among`] of many samples: one product of queries and keys.
+    ///
+    /// # Errors
+    /// As [`Self::select`].
+    pub fn select_all_among(&self, queries: &[Queries<'_>], among: Range<usize>) -> Result<Vec<Selection>> {
+        let first = among.start;
+        self.each_scored(queries, among, |scores| self.best(scores, first))
     }
 
-    fn best(&self, mut scored: Vec<(usize, f32)>) -> Selection {
-        // Stable, so equal scores stay in the order of their indices.
-        scored.sort_by(|a, b| b.1.total_cmp(&a.1));
-        scored.truncate(self.top_k);
-        let (prompts, scores) = scored.into_iter().unzip();
-        Selection { prompts, scores }
+    /// What `of` makes of each sample's scores of a part of the pool. No more than [`BATCH`] samples are scored at a time.
+    fn each_scored<T>(
+        &self,
+        queries: &[Queries<'_>],
+        among: Range<usize>,
+        mut of: impl FnMut(&[f32]) -> T,
+    ) -> Result<Vec<T>> {
+        let mut out = Vec::with_capacity(queries.len());
+        for batch in queries.chunks(BATCH) {
+            let [image, text] = self.terms(batch, among.clone())?;
+            let sums: Vec<f32> = image.iter().zip(&text).map(|(image, text)| (image + text) as f32).collect();
+            match among.len() {
+                0 => out.extend(batch.iter().map(|_| of(&[]))),
+                m => out.extend(sums.chunks_exact(m).map(&mut of)),
+            }
+        }
+        Ok(out)
+    }
+
+    /// The K best of the prompts from `first` on, which have these scores.
+    fn best(&self, scores: &[f32], first: usize) -> Selection {
+        let by = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        if self.top_k < order.len() {
+            order.select_nth_unstable_by(self.top_k, by);
+            order.truncate(self.top_k);
+        }
+        order.sort_unstable_by(by);
+        let scores = order.iter().map(|&j| scores[j]).collect();
+        Selection { prompts: order.into_iter().map(|j| first + j).collect(), scores }
     }
 
     /// The two terms of the score of every prompt j, `[cos(q_img, k_img[j]), cos(q_txt, k_txt[j])]`.
@@ -155,8 +206,8 @@ impl PromptPool {
     /// # Errors
     /// As [`Self::select`].
     pub fn similarities(&self, queries: &Queries<'_>) -> Result<Vec<[f64; 2]>> {
-        self.check(queries, &(0..self.n_prompts))?;
-        Ok((0..self.n_prompts).map(|j| self.terms(queries, j)).collect())
+        let [image, text] = self.terms(std::slice::from_ref(queries), 0..self.n_prompts)?;
+        Ok(image.into_iter().zip(text).map(|(image, text)| [image, text]).collect())
     }
 
     fn check(&self, queries: &Queries<'_>, among: &Range<usize>) -> Result<()> {
@@ -172,15 +223,21 @@ impl PromptPool {
         Ok(())
     }
 
-    fn score(&self, queries: &Queries<'_>, j: usize) -> f32 {
-        let [image, text] = self.terms(queries, j);
-        (image + text) as f32
-    }
-
-    fn terms(&self, queries: &Queries<'_>, j: usize) -> [f64; 2] {
-        let image = cosine(&queries.image, slot(&self.image_keys, j, self.dims.image_query));
-        let text = cosine(&queries.text, slot(&self.text_keys, j, self.dims.text_query));
-        [image, text]
+    /// The two terms of the scores, `(samples, prompts)` each.
+    fn terms(&self, queries: &[Queries<'_>], among: Range<usize>) -> Result<[Vec<f64>; 2]> {
+        queries.iter().try_for_each(|queries| self.check(queries, &among))?;
+        let shape = (queries.len(), among.len());
+        let of = |queries: Vec<f32>, keys: &[f32], dim: usize| {
+            let keys = &keys[among.start * dim..among.end * dim];
+            let unfit = |e: LinalgError| PromptError::Shape { op: "PromptPool::select", what: e.to_string() };
+            cosines(&queries, keys, shape, dim).map_err(unfit)
+        };
+        let image = queries.iter().flat_map(|queries| &*queries.image).copied().collect();
+        let text = queries.iter().flat_map(|queries| &*queries.text).copied().collect();
+        Ok([
+            of(image, &self.image_keys, self.dims.image_query)?,
+            of(text, &self.text_keys, self.dims.text_query)?,
+        ])
     }
 
     /// The prompt tokens of a batch of selections, which may differ in length.
@@ -252,10 +309,6 @@ impl PromptPool {
 /// Piece `i` of vectors of one length.
 pub(crate) fn slot(vectors: &[f32], i: usize, len: usize) -> &[f32] {
     &vectors[i * len..(i + 1) * len]
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
 
 /// The cosine between two vectors; 0 if one has no length.
@@ -348,7 +401,10 @@ mod tests {
     fn the_key_gradient_is_that_of_finite_differences() {
         let (pool, queries) = (pool(5, 2), queries(7));
         let select = |pool: &PromptPool, fixed: &[Selection]| -> Vec<Selection> {
-            let score = |query: &Queries<'_>, j: usize| pool.score(query, j);
+            let score = |query: &Queries<'_>, j: usize| {
+                let [image, text] = pool.similarities(query).unwrap()[j];
+                (image + text) as f32
+            };
             fixed
                 .iter()
                 .zip(&queries)

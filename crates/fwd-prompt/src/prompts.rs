@@ -1,12 +1,14 @@
 //! What a run with prompts has computed: the pool, the subspaces of its tasks, and how far tasks interfered.
 
-use crate::config::Config;
-use crate::ledger::{Entry, Interference, SubspaceLedger};
+use crate::config::{Allocation, Config};
+use crate::ledger::{Entry, Interference, Rule, SubspaceLedger};
 use crate::model::Dims;
 use crate::pool::{PromptPool, slot};
 use fwd_continual::{ContinualError, SavedState, Section, SectionError, normal, stream};
 use fwd_linalg::Basis;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 /// The kind of learner that writes this state.
@@ -82,27 +84,46 @@ impl Prompts {
         })
     }
 
+    /// Writes everything. Each task has tensors `task.T.…` of its own, which are sealed when it is learnt: what it leaves behind never
+    /// changes again, but for prompts that all tasks share.
     pub(crate) fn write(&self, section: &mut Section, training: Option<TrainingInfo>) {
         let Dims { model: d, image_query: dv, text_query: dt } = self.pool.dims();
-        let (m, len) = (self.pool.len(), self.pool.prompt_len());
-        section.put_f32("pool.image_keys", &[m, dv], &self.pool.image_keys);
-        section.put_f32("pool.text_keys", &[m, dt], &self.pool.text_keys);
-        section.put_f32("pool.prompts", &[m, len, d], &self.pool.prompts);
-        section.put_f32("pool.thresholds", &[m], &self.pool.thresholds);
+        let len = self.pool.prompt_len();
+        let put_prompts = |section: &mut Section, t: usize, of: Range<usize>| {
+            let part = |values: &[f32], width: usize| values[of.start * width..of.end * width].to_vec();
+            let name = |what: &str| format!("task.{t}.{what}");
+            section.put_f32(&name("image_keys"), &[of.len(), dv], &part(&self.pool.image_keys, dv));
+            section.put_f32(&name("text_keys"), &[of.len(), dt], &part(&self.pool.text_keys, dt));
+            section.put_f32(&name("prompts"), &[of.len(), len, d], &part(&self.pool.prompts, len * d));
+            section.put_f32(&name("thresholds"), &[of.len()], &part(&self.pool.thresholds, 1));
+        };
+        let owners = runs(&self.owners);
+        let shares_prompts = matches!(self.config.pool.allocation, Allocation::Shared(_));
+        let n_learnt = self.ledger.entries().len().saturating_sub(usize::from(training.is_some()));
         for (t, entry) in self.ledger.entries().iter().enumerate() {
-            section.put_f32(&format!("ledger.{t}.basis"), &[entry.basis.len(), d], entry.basis.vectors());
-            let n = entry.eigenvalues.len();
-            section.put_f64(&format!("ledger.{t}.eigenvalues"), &[n], &entry.eigenvalues);
+            let of = owners.get(&t).filter(|_| !shares_prompts);
+            let put = |section: &mut Section| {
+                put_entry(section, t, entry, self.interference_of(t));
+                of.into_iter().for_each(|of| put_prompts(section, t, of.clone()));
+            };
+            if t < n_learnt { section.seal(&format!("task.{t}"), put) } else { put(section) }
+        }
+        if shares_prompts {
+            owners.iter().for_each(|(&t, of)| put_prompts(section, t, of.clone()));
         }
         section.set_info(&Info {
             config: self.config.clone(),
             dims: self.pool.dims(),
-            n_prompts: m,
-            owners: self.owners.clone(),
+            owners: owners.into_iter().map(|(t, of)| (t, of.len())).collect(),
             ledger: self.ledger.entries().iter().map(EntryInfo::of).collect(),
-            interference: self.interference.clone(),
+            n_learnt: self.interference.len(),
             training,
         });
+    }
+
+    /// What the change of task `t` (from 1) did, once it is learnt.
+    fn interference_of(&self, t: usize) -> Option<&[Interference]> {
+        self.interference.get(t.checked_sub(1)?).map(Vec::as_slice)
     }
 
     /// What is told of a training in a section that [`Self::write`] wrote.
@@ -112,38 +133,90 @@ impl Prompts {
 
     /// What [`Self::write`] wrote.
     pub(crate) fn read(section: &Section) -> Result<Self, SectionError> {
-        let Info { config, dims, n_prompts: m, owners, ledger, interference, .. } = section.info()?;
+        let Info { config, dims, owners: of_tasks, ledger, n_learnt, .. } = section.info()?;
         let text = |error: &dyn std::fmt::Display| SectionError(error.to_string());
         let Dims { model: d, image_query: dv, text_query: dt } = dims;
         let len = config.pool.prompt_len;
         let mut pool = PromptPool::new(dims, len, config.pool.top_k);
-        let image_keys = section.f32("pool.image_keys", &[m, dv])?;
-        let text_keys = section.f32("pool.text_keys", &[m, dt])?;
-        let prompts = section.f32("pool.prompts", &[m, len, d])?;
-        for j in 0..m {
-            pool.push(slot(&image_keys, j, dv), slot(&text_keys, j, dt), slot(&prompts, j, len * d))
-                .map_err(|e| text(&e))?;
+        let mut owners = Vec::new();
+        for (t, m) in of_tasks {
+            let name = |what: &str| format!("task.{t}.{what}");
+            let image_keys = section.f32(&name("image_keys"), &[m, dv])?;
+            let text_keys = section.f32(&name("text_keys"), &[m, dt])?;
+            let prompts = section.f32(&name("prompts"), &[m, len, d])?;
+            for j in 0..m {
+                pool.push(slot(&image_keys, j, dv), slot(&text_keys, j, dt), slot(&prompts, j, len * d))
+                    .map_err(|e| text(&e))?;
+            }
+            owners.resize(pool.len(), t);
+            let first = pool.len() - m;
+            pool.thresholds[first..].copy_from_slice(&section.f32(&name("thresholds"), &[m])?);
         }
-        pool.thresholds = section.f32("pool.thresholds", &[m])?;
-        if owners.len() != m {
-            return Err(SectionError(format!("owners are {}, prompts {m}", owners.len())));
-        }
-        let mut entries = Vec::new();
-        for (t, info) in ledger.into_iter().enumerate() {
-            let basis = section.f32(&format!("ledger.{t}.basis"), &[info.rank, d])?;
-            entries.push(Entry {
-                basis: Basis::from_orthonormal(d, basis).map_err(|e| text(&e))?,
-                eigenvalues: section.f64(&format!("ledger.{t}.eigenvalues"), &[d])?,
-                task: info.task,
-                n_rows: info.n_rows,
-                energy: info.energy,
-                captured_before: info.captured_before,
-                captured: info.captured,
-            });
-        }
+        let entries = ledger.into_iter().enumerate().map(|(t, info)| read_entry(section, t, d, info));
+        let entries = entries.collect::<Result<Vec<_>, _>>()?;
+        let interference = (1..=n_learnt).map(|t| read_interference(section, t, config.rule, &entries));
+        let interference = interference.collect::<Result<_, _>>()?;
         let ledger = SubspaceLedger::from_entries(d, entries).map_err(|e| text(&e))?;
         Ok(Self { config, pool, ledger, owners, interference })
     }
+}
+
+/// The prompts of each task: where they stand in the pool, by the task that opened them.
+fn runs(owners: &[usize]) -> BTreeMap<usize, Range<usize>> {
+    let mut start = 0;
+    let run = |of: &[usize]| {
+        let range = start..start + of.len();
+        start = range.end;
+        (of[0], range)
+    };
+    owners.chunk_by(|a, b| a == b).map(run).collect()
+}
+
+/// Writes what the ledger has of task `t`, and of the interference the numbers alone: names and rule are known.
+fn put_entry(section: &mut Section, t: usize, entry: &Entry, interference: Option<&[Interference]>) {
+    let name = |what: &str| format!("task.{t}.{what}");
+    section.put_f32(&name("basis"), &[entry.basis.len(), entry.basis.dim()], entry.basis.vectors());
+    // Directions that older tasks hold have the eigenvalue 0, and so have those without energy.
+    let n = entry.eigenvalues.iter().rposition(|x| *x != 0.0).map_or(0, |last| last + 1);
+    section.put_f64(&name("eigenvalues"), &[n], &entry.eigenvalues[..n]);
+    if let Some(interference) = interference {
+        let leakage: Vec<f64> = interference.iter().map(|with| with.leakage).collect();
+        section.put_f64(&name("leakage"), &[leakage.len()], &leakage);
+    }
+}
+
+fn read_entry(section: &Section, t: usize, dim: usize, info: EntryInfo) -> Result<Entry, SectionError> {
+    let name = |what: &str| format!("task.{t}.{what}");
+    let basis = section.f32(&name("basis"), &[info.rank, dim])?;
+    let mut eigenvalues = section.f64(&name("eigenvalues"), &[section.length(&name("eigenvalues"), dim)?])?;
+    eigenvalues.resize(dim, 0.0);
+    Ok(Entry {
+        basis: Basis::from_orthonormal(dim, basis).map_err(|e| SectionError(e.to_string()))?,
+        eigenvalues,
+        task: info.task,
+        n_rows: info.n_rows,
+        energy: info.energy,
+        captured_before: info.captured_before,
+        captured: info.captured,
+    })
+}
+
+/// What the change of the learnt task `t` did; nothing for a task without samples.
+fn read_interference(
+    section: &Section,
+    t: usize,
+    rule: Rule,
+    entries: &[Entry],
+) -> Result<Vec<Interference>, SectionError> {
+    let name = format!("task.{t}.leakage");
+    let leakage = section.f64(&name, &[section.length(&name, t.min(entries.len()))?])?;
+    let with = leakage.into_iter().zip(entries).enumerate();
+    let with = with.map(|(of, (leakage, entry))| Interference {
+        task: entry.task.clone(),
+        leakage,
+        forbidden: rule.forbids(of, t),
+    });
+    Ok(with.collect())
 }
 
 /// The values of `n` new prompts of task `task` (from 1), whose embeddings have the root mean square length `length`.
@@ -158,10 +231,11 @@ pub(crate) fn initial_values(config: &Config, dim: usize, task: usize, n: usize,
 struct Info {
     config: Config,
     dims: Dims,
-    n_prompts: usize,
-    owners: Vec<usize>,
+    /// Tasks with prompts, and how many.
+    owners: Vec<(usize, usize)>,
     ledger: Vec<EntryInfo>,
-    interference: Vec<Vec<Interference>>,
+    /// How many tasks are learnt.
+    n_learnt: usize,
     training: Option<TrainingInfo>,
 }
 

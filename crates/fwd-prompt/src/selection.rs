@@ -38,15 +38,15 @@ impl TrainingSelection {
         *self == Self::default()
     }
 
-    /// The prompts of a sample of the current task.
+    /// The prompts of each of some samples of the current task.
     pub(crate) fn select(
         self,
         pool: &PromptPool,
-        queries: &Queries<'_>,
+        queries: &[Queries<'_>],
         trained: &Range<usize>,
-    ) -> Result<Selection> {
+    ) -> Result<Vec<Selection>> {
         match self {
-            Self::OwnPrompts => pool.select_among(queries, trained.clone()),
+            Self::OwnPrompts => pool.select_all_among(queries, trained.clone()),
             Self::ModalPrompt => ModalPrompt::select(pool, queries, trained),
         }
     }
@@ -69,16 +69,20 @@ struct ModalPrompt;
 
 impl ModalPrompt {
     /// All of the task's own prompts, and the best of the older ones up to K, in descending score.
-    fn select(pool: &PromptPool, queries: &Queries<'_>, trained: &Range<usize>) -> Result<Selection> {
-        let own = pool.select_among(queries, trained.clone())?;
-        let older = pool.select_among(queries, 0..trained.start)?;
-        let n_older = pool.top_k().saturating_sub(own.prompts.len());
+    fn select(pool: &PromptPool, queries: &[Queries<'_>], trained: &Range<usize>) -> Result<Vec<Selection>> {
+        let own = pool.select_all_among(queries, trained.clone())?;
+        let older = pool.select_all_among(queries, 0..trained.start)?;
+        Ok(own.into_iter().zip(older).map(|(own, older)| Self::merged(pool.top_k(), own, older)).collect())
+    }
+
+    fn merged(top_k: usize, own: Selection, older: Selection) -> Selection {
+        let n_older = top_k.saturating_sub(own.prompts.len());
         let pairs = |s: Selection| s.prompts.into_iter().zip(s.scores);
         let mut all: Vec<(usize, f32)> = pairs(older).take(n_older).chain(pairs(own)).collect();
         // Stable and in the order of indices for equal scores, as at inference.
         all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         let (prompts, scores) = all.into_iter().unzip();
-        Ok(Selection { prompts, scores })
+        Selection { prompts, scores }
     }
 
     /// The task's own prompt only: it alone is drawn to the task's queries.
@@ -105,6 +109,10 @@ mod tests {
         pool
     }
 
+    fn select(pool: &PromptPool, queries: &Queries<'_>, trained: Range<usize>) -> Selection {
+        ModalPrompt::select(pool, std::slice::from_ref(queries), &trained).unwrap().remove(0)
+    }
+
     #[test]
     fn both_modalities_guide_the_selection_and_the_own_prompt_is_always_there() {
         let pool = pool(2);
@@ -112,7 +120,7 @@ mod tests {
             image: image.to_vec().into(),
             text: text.to_vec().into(),
         };
-        let chosen = |q: &Queries<'_>| ModalPrompt::select(&pool, q, &(3..4)).unwrap().prompts;
+        let chosen = |q: &Queries<'_>| select(&pool, q, 3..4).prompts;
         // Task 3 is learnt. The image points to task 0 and a little to 1, the text more strongly to 1 than to 0.
         let both = queries([0.8, 0.6, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]);
         assert_eq!(chosen(&both), [1, 3]);
@@ -121,16 +129,16 @@ mod tests {
         // At inference the best two, whichever task they are of.
         assert_eq!(pool.select(&both).unwrap().prompts, [1, 0]);
         // The first task has no older ones, and with K = 1 there is no transfer.
-        assert_eq!(ModalPrompt::select(&pool, &both, &(0..1)).unwrap().prompts, [0]);
+        assert_eq!(select(&pool, &both, 0..1).prompts, [0]);
         let alone = self::pool(1);
-        assert_eq!(ModalPrompt::select(&alone, &both, &(3..4)).unwrap().prompts, [3]);
+        assert_eq!(select(&alone, &both, 3..4).prompts, [3]);
     }
 
     #[test]
     fn only_the_own_key_learns_and_with_the_whole_weight() {
         let pool = pool(3);
         let query = Queries { image: vec![0.5, 0.4, 0.3, 0.2].into(), text: vec![0.1, 0.2, 0.3, 0.4].into() };
-        let chosen = [ModalPrompt::select(&pool, &query, &(2..3)).unwrap()];
+        let chosen = [select(&pool, &query, 2..3)];
         assert_eq!(chosen[0].prompts.len(), 3);
         let keyed = ModalPrompt::keyed(&chosen, &(2..3));
         assert_eq!(keyed[0].prompts, [2]);

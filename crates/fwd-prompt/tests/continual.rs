@@ -319,6 +319,60 @@ fn impossible_configurations_are_refused_by_name() {
     assert_eq!(serde_json::from_str::<Config>(&written).unwrap(), config(Rule::FwdWeighted(0.5)));
 }
 
+/// What a run of many tasks writes for each of them does not grow with those before.
+#[test]
+fn a_task_is_saved_by_what_is_new_of_it() {
+    let (data, dir) = (Data::new(9), tempfile::tempdir().unwrap());
+    let config = Config { save_every: 2, ..config(Rule::Fwd) };
+    let (mut seen, mut learnt): (BTreeMap<String, Vec<u8>>, Vec<Vec<String>>) = Default::default();
+    let (state, _) = run(&data, &config, Some(dir.path()), &mut |event| {
+        match event {
+            Event::Saved { .. } => {
+                let tensors = files(dir.path()).into_iter().filter(|(name, _)| name.ends_with("safetensors"));
+                let tensors: BTreeMap<_, _> = tensors.collect();
+                let new = tensors.keys().filter(|name| !seen.contains_key(*name)).cloned();
+                learnt.last_mut().into_iter().for_each(|all| all.extend(new.clone()));
+                // What is sealed stays: only what may still change goes when a newer one has come.
+                let gone = seen.iter().filter(|(name, _)| !tensors.contains_key(*name));
+                assert!(
+                    gone.into_iter().all(|(name, _)| !name.contains("task.") && !name.contains("scores."))
+                );
+                assert!(seen.iter().all(|(name, bytes)| tensors.get(name).is_none_or(|now| now == bytes)));
+                seen = tensors;
+            }
+            Event::Examined { done: 1, .. } => learnt.push(Vec::new()),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    });
+    assert_eq!(learnt.len(), 10);
+    // Pre-training, and each task: one file each of its own and of its row of scores; the rest is the steps' own.
+    let sealed = |task: usize, name: &str| {
+        let names = learnt[task].iter().filter(|file| file.contains(name));
+        names.map(|file| seen[file].len()).collect::<Vec<_>>()
+    };
+    let rank = |task: usize| state.ledger().entries()[task].basis.len();
+    for task in 2..10 {
+        let ([own], [row]) = (&sealed(task, "task.")[..], &sealed(task, "scores.")[..]) else {
+            panic!("{:?}", learnt[task])
+        };
+        assert_eq!(*row, sealed(1, "scores.")[0]);
+        // A number for the leakage into each older subspace, one for each element of the basis and each eigenvalue, and the numbers of
+        // both in the file's header.
+        let size_of = |task: usize| 8 * task + 4 * DIM * rank(task) + 8 * DIM;
+        let slack = 64 + 8 * DIM;
+        assert!(
+            *own <= sealed(1, "task.")[0] + size_of(task).saturating_sub(size_of(1)) + slack,
+            "{task}: {own}"
+        );
+        // Steps are saved while the task is learnt, scores nine times without a tensor.
+        let steps =
+            learnt[task].iter().filter(|name| name.starts_with("state-learner-") && !name.contains("task."));
+        assert_eq!(steps.count() + 2, learnt[task].len(), "{:?}", learnt[task]);
+    }
+    assert_eq!(resume(&Toy::new(), data.curriculum(), &config, dir.path()).unwrap().stage(), Stage::Done);
+}
+
 #[test]
 fn a_damaged_or_foreign_state_is_refused() {
     let (model, data, dir) = (Toy::new(), Data::new(2), tempfile::tempdir().unwrap());
@@ -329,7 +383,8 @@ fn a_damaged_or_foreign_state_is_refused() {
         if n == 70 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     let good = files(dir.path());
-    assert_eq!(good.len(), 2, "{:?}", good.keys());
+    // The manifest, what may still change, the subspace of pre-training, and the row of scores before training.
+    assert_eq!(good.len(), 4, "{:?}", good.keys());
     let refusal = |config: &Config, data: &Data| {
         resume(&model, data.curriculum(), config, dir.path()).err().map(|e| chain(&e))
     };

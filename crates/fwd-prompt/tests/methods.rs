@@ -430,7 +430,7 @@ fn only_a_run_with_a_method_saves_its_memory() {
         serde_json::from_str::<serde_json::Value>(&text).unwrap()
     };
     let plain = manifest(&shared(MethodConfig::Plain));
-    assert_eq!(plain["version"], 4);
+    assert_eq!(plain["version"], 5);
     let config = &plain["sections"]["learner"]["config"];
     assert!(
         config.is_object() && config.get("method").is_none() && config["pool"].get("selection").is_none()
@@ -439,7 +439,7 @@ fn only_a_run_with_a_method_saves_its_memory() {
     assert_eq!(tensors(), 0);
     fs::remove_dir_all(dir.path()).unwrap();
     let ewc = manifest(&shared(MethodConfig::Ewc(EWC)));
-    assert_eq!((&ewc["version"], &ewc["sections"]["loop"]["method"][0]), (&4.into(), &"ewc".into()));
+    assert_eq!((&ewc["version"], &ewc["sections"]["loop"]["method"][0]), (&5.into(), &"ewc".into()));
     assert_eq!(tensors(), 1);
     // Six prompts of three tokens.
     let saved = SavedState::load(dir.path()).unwrap();

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::io::Write;
 use std::path::Path;
 
 /// Writes a temporary file beside `path`, flushes it to the disk, renames it, and flushes the folder. What processes that were
@@ -11,8 +12,19 @@ use std::path::Path;
 /// # Errors
 /// An error of the system, naming the file; an older file is still whole then.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomically_with(path, |file| file.write_all(bytes))
+}
+
+/// [`write_atomically`] of what `fill` writes, which need never be in memory as a whole.
+///
+/// # Errors
+/// As [`write_atomically`], and those of `fill`.
+pub fn write_atomically_with(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
     path.parent().into_iter().for_each(fwd_files::sweep);
-    fwd_files::write_atomically(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+    fwd_files::write_atomically_with(path, fill).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Writes a value as JSON, with a line end.

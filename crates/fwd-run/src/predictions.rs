@@ -5,14 +5,15 @@
 //! `prompt` is the question, `text` the answer that was given, `score` is that of the task's metric, 0…1 (0…10 for CIDEr-D, which is
 //! one of all captions together).
 
-use crate::files::write_atomically;
+use crate::files::write_atomically_with;
 use crate::model::Backbone;
 use crate::observer::{Observer, check};
 use crate::samples::Exam;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use fwd_data::bench::Metric;
 use fwd_prompt::PromptPool;
 use serde::{Deserialize, Serialize};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 /// How answers are generated.
@@ -52,7 +53,7 @@ pub struct Prediction<'a> {
 pub fn scored<'a>(exam: &'a Exam<'_>, texts: Vec<String>) -> Result<Vec<Prediction<'a>>> {
     let answers: Vec<Vec<&str>> =
         exam.cases.iter().map(|case| case.record.answers.iter().map(String::as_str).collect()).collect();
-    let texts: Vec<String> = texts.iter().map(|text| text.trim().to_owned()).collect();
+    let texts: Vec<String> = texts.into_iter().map(trimmed).collect();
     let scores = fwd_eval::score_all(exam.task.metric, &texts, &answers);
     let scores = scores.with_context(|| format!("task `{}`", exam.task.name))?;
     let predictions = exam.cases.iter().zip(texts).zip(scores).map(|((case, text), score)| {
@@ -60,6 +61,11 @@ pub fn scored<'a>(exam: &'a Exam<'_>, texts: Vec<String>) -> Result<Vec<Predicti
         Prediction::new(asked, text, "fwd-prompt", (&case.record.answers, score))
     });
     Ok(predictions.collect())
+}
+
+/// A text without spaces at its ends; most have none.
+fn trimmed(text: String) -> String {
+    if text.trim().len() == text.len() { text } else { text.trim().to_owned() }
 }
 
 impl<'a> Prediction<'a> {
@@ -126,12 +132,13 @@ pub fn corpus_percent(metric: Metric, texts: &[&str], answers: &[Vec<&str>]) -> 
 /// # Errors
 /// If the file cannot be written.
 pub fn write(path: &Path, predictions: &[Prediction<'_>]) -> Result<()> {
-    let mut lines = Vec::new();
-    for prediction in predictions {
-        serde_json::to_writer(&mut lines, prediction)?;
-        lines.push(b'\n');
-    }
-    write_atomically(path, &lines)
+    write_atomically_with(path, |file| {
+        for prediction in predictions {
+            serde_json::to_writer(&mut *file, prediction)?;
+            file.write_all(b"\n")?;
+        }
+        Ok(())
+    })
 }
 
 /// An answer of a file that [`write()`] wrote.
@@ -154,14 +161,35 @@ pub struct Answered {
 /// # Errors
 /// If the file is missing, larger than 4 GiB, or damaged; the message names the line.
 pub fn read(path: &Path) -> Result<Vec<Answered>> {
+    let mut all = Vec::new();
+    read_each(path, |answered| {
+        all.push(answered);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// Reads a file that [`write()`] wrote line by line, so that no more of it is in memory than `see` keeps.
+///
+/// # Errors
+/// As [`read`], and those of `see`.
+pub(crate) fn read_each(path: &Path, mut see: impl FnMut(Answered) -> Result<()>) -> Result<()> {
     const MAX_BYTES: u64 = 4 << 30;
-    let file = fwd_files::read_to_string(path, MAX_BYTES)
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    let line = |(i, line): (usize, &str)| -> Result<Answered> {
-        serde_json::from_str(line)
-            .with_context(|| format!("{}, line {}, is damaged; delete the file", path.display(), i + 1))
-    };
-    file.lines().enumerate().map(line).collect()
+    let failed = || format!("cannot read {}", path.display());
+    let file = fwd_files::open(path).with_context(failed)?;
+    let n_bytes = file.metadata().with_context(failed)?.len();
+    ensure!(n_bytes <= MAX_BYTES, "{}: the file has {n_bytes} bytes, more than {MAX_BYTES}", failed());
+    let (mut file, mut line) = (BufReader::new(file), Vec::new());
+    for number in 1.. {
+        line.clear();
+        if file.read_until(b'\n', &mut line).with_context(failed)? == 0 {
+            break;
+        }
+        let answered = serde_json::from_slice(&line)
+            .with_context(|| format!("{}, line {number}, is damaged; delete the file", path.display()))?;
+        see(answered)?;
+    }
+    Ok(())
 }
 
 /// The figure in percent of a file that [`write()`] wrote; the same number as [`percent`] gave for it.
@@ -177,9 +205,14 @@ pub fn read_percent(metric: Metric, path: &Path) -> Result<f64> {
 /// # Errors
 /// As [`read_percent`].
 pub(crate) fn read_figure(metric: Metric, path: &Path) -> Result<(f64, usize)> {
-    let lines = read(path)?;
-    let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+    // Neither ids nor questions are scored.
+    let mut lines = Vec::new();
+    read_each(path, |Answered { text, answers, .. }| {
+        lines.push((text, answers));
+        Ok(())
+    })?;
+    let texts: Vec<&str> = lines.iter().map(|(text, _)| text.as_str()).collect();
     let answers: Vec<Vec<&str>> =
-        lines.iter().map(|line| line.answers.iter().map(String::as_str).collect()).collect();
+        lines.iter().map(|(_, answers)| answers.iter().map(String::as_str).collect()).collect();
     Ok((corpus_percent(metric, &texts, &answers)?, lines.len()))
 }

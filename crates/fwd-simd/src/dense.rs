@@ -2,13 +2,11 @@
 
 use crate::buffer::Buffer;
 use crate::element::PANEL;
-use crate::kernel::{Dense, Tile, blocks, dense};
+use crate::kernel::{DEPTH, Dense, Tile, blocks, dense};
 use crate::level::Cpu;
 use faer::{Accum, MatMut, MatRef};
 
-/// Steps of depth that are taken at once: a packed part of a panel stays in the second-level cache with the packed rows.
-const DEPTH: usize = 512;
-/// Rows whose packed parts stay there as well.
+/// Rows whose packed parts of the depth stay in the second-level cache.
 const ROWS: usize = 252;
 /// A right factor with its columns side by side is read in place up to this many elements …
 const MAX_IN_PLACE: usize = 1 << 14;
@@ -76,7 +74,8 @@ impl Product<'_> {
         let n_steps = (m.min(ROWS) * depth.min(DEPTH)).div_ceil(PANEL);
         let mut memory = Memory {
             rows: (!lhs_in_place).then(|| Buffer::new(n_steps)),
-            panel: (!rhs_in_place).then(|| Buffer::new(depth.min(DEPTH))),
+            panel: (!rhs_in_place)
+                .then(|| Buffer::new((depth.min(DEPTH) * self.panel_width(n, lhs_in_place)).div_ceil(PANEL))),
         };
         for first_row in (0..m).step_by(ROWS) {
             let n_rows = ROWS.min(m - first_row);
@@ -93,6 +92,11 @@ impl Product<'_> {
                 }
             }
         }
+    }
+
+    /// Columns that are packed at once: all if there are few.
+    fn panel_width(&self, n: usize, lhs_in_place: bool) -> usize {
+        if lhs_in_place { self.dense.width(n) } else { PANEL }
     }
 
     /// A group of rows times a part of the depth.
@@ -122,15 +126,16 @@ impl Product<'_> {
             }
             rows.as_ptr()
         });
-        let width = if rows.is_none() && memory.panel.is_none() { n } else { PANEL };
+        let width = self.panel_width(n, rows.is_none());
         for first in (0..n).step_by(width) {
             let n = width.min(n - first);
             let rhs = rhs.subcols(first, n);
             let (b, b_step) = match &mut memory.panel {
                 Some(panel) => {
+                    let panel = &mut panel.elements_mut()[..depth * width];
                     // SAFETY: the level is that of a `Cpu`.
-                    unsafe { (self.dense.pack_panel)(rhs.transpose(), &mut panel[..depth]) };
-                    (panel.as_ptr().cast(), PANEL as isize)
+                    unsafe { (self.dense.pack_columns)(rhs.transpose(), width, panel) };
+                    (panel.as_ptr(), width as isize)
                 }
                 None => (rhs.as_ptr(), rhs.row_stride()),
             };

@@ -26,7 +26,8 @@ pub(crate) fn run(folder: &Path) -> Result<Reader> {
     Ok(Reader::new(seeds, move |input| {
         folder.damage(input)?;
         if input.is_repaired && input.file.ends_with(".safetensors") {
-            let manifest = super::state::of_tensors(&manifest, &input.bytes)?;
+            let name = input.file.trim_start_matches("state/");
+            let manifest = super::state::of_tensors(&manifest, name, &input.bytes)?;
             fs::write(folder.path().join("state/state.json"), manifest)?;
         } else if input.file != "state/state.json" {
             fs::write(folder.path().join("state/state.json"), &manifest)?;

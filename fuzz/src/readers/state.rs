@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use fwd_continual::{SavedState, TaskInfo};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -16,18 +17,23 @@ const MANIFEST: &str = "state.json";
 struct Manifest {
     version: Value,
     sections: Value,
-    tensors: Value,
-    crc32: Value,
+    tensors: BTreeMap<String, TensorFile>,
     checksum: u32,
 }
 
-/// Both files of a saved state.
+#[derive(Serialize, Deserialize)]
+struct TensorFile {
+    file: String,
+    crc32: u32,
+}
+
+/// The files of a saved state.
 pub(crate) fn state(folder: &Path) -> Result<Reader> {
     let mut state = SavedState::default();
     let section = state.section_mut("learner");
     section.set_info(&json!({ "tasks": [{ "name": "a", "n": 3 }], "rate": 0.25 }));
     section.put_f32("prompts", &[2, 3], &[0.5; 6]);
-    section.put_f64("sums", &[2], &[1.0, -2.0]);
+    section.seal("task.1", |section| section.put_f64("sums", &[2], &[1.0, -2.0]));
     let method = state.section_mut("method");
     method.set_info(&json!(null));
     method.put_u64("stored", &[2, 2], &[1, 0, 1, 2]);
@@ -45,7 +51,7 @@ pub(crate) fn state(folder: &Path) -> Result<Reader> {
         if input.file != MANIFEST {
             // The manifest knows the tensors' checksum.
             let manifest = match input.is_repaired {
-                true => of_tensors(&manifest, &input.bytes)?,
+                true => of_tensors(&manifest, &input.file, &input.bytes)?,
                 false => manifest.clone(),
             };
             fs::write(folder.path().join(MANIFEST), manifest)?;
@@ -64,10 +70,13 @@ pub(super) fn seal(bytes: &mut Vec<u8>) {
     }
 }
 
-/// A manifest with the checksum of these tensors.
-pub(super) fn of_tensors(manifest: &[u8], tensors: &[u8]) -> Result<Vec<u8>> {
-    let manifest: Manifest = serde_json::from_slice(manifest)?;
-    sealed(Manifest { crc32: crc32fast::hash(tensors).into(), ..manifest })
+/// A manifest with the checksum of these tensors in the file of this name.
+pub(super) fn of_tensors(manifest: &[u8], name: &str, tensors: &[u8]) -> Result<Vec<u8>> {
+    let mut manifest: Manifest = serde_json::from_slice(manifest)?;
+    for part in manifest.tensors.values_mut().filter(|part| part.file == name) {
+        part.crc32 = crc32fast::hash(tensors);
+    }
+    sealed(manifest)
 }
 
 fn sealed(mut manifest: Manifest) -> Result<Vec<u8>> {

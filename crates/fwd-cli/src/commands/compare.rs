@@ -14,7 +14,7 @@ use std::process::ExitCode;
 /// # Errors
 /// Runs that cannot be compared (see [`Comparison::read`] and [`ComparisonTable::new`]); a file that cannot be written.
 pub(super) fn command(args: &CompareArgs, common: &Common) -> Result<ExitCode> {
-    let table = ComparisonTable::new(Comparison::read(&args.runs, args.pool_orders)?, args.against)?;
+    let table = ComparisonTable::new(Comparison::read(&args.runs, args.pool_orders)?, args.against.clone())?;
     let format = if common.json { Format::Json } else { args.format };
     let text = match format {
         Format::Table => text_table(&table),
@@ -34,7 +34,7 @@ pub(super) fn command(args: &CompareArgs, common: &Common) -> Result<ExitCode> {
 
 fn header(table: &ComparisonTable) -> Vec<String> {
     let head = match table.against() {
-        Some(method) => format!("less {method}"),
+        Some(against) => format!("less {against}"),
         None => "method".to_owned(),
     };
     let measures = table.measures().iter().map(|m| m.head.to_owned());
@@ -156,7 +156,7 @@ fn as_json(table: &ComparisonTable) -> Result<Value> {
     });
     let first = table.comparison().first()?;
     Ok(json!({
-        "less": table.against(),
+        "less": table.against().map(ToString::to_string),
         "confidence": CONFIDENCE,
         "split": first.metrics.split,
         "data_hash": first.manifest.run.data_hash,

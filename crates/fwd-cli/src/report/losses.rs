@@ -2,12 +2,14 @@
 
 use super::chart::{Axis, Chart, Lines, Point, Scale, Series};
 use super::html::{Block, Figure, Section, Table};
-use super::shared::{numbered, slug};
+use super::shared::{numbered, slug, spread};
 use anyhow::Result;
 use fwd_run::comparison::Comparison;
 use fwd_run::run::{LossPoint, read_losses};
 use std::path::Path;
 
+/// Curves of a figure.
+const CURVES: usize = 12;
 /// Points of a curve: each is the mean over as many steps as it takes.
 const POINTS: usize = 60;
 
@@ -39,7 +41,12 @@ pub(super) fn figure(dir: &Path, name: &str, id: &str) -> Result<Option<Figure>>
     let tasks = read_losses(dir)?;
     let Some(longest) = tasks.iter().map(Vec::len).max() else { return Ok(None) };
     let width = longest.div_ceil(POINTS).max(1);
-    let series = tasks.iter().enumerate().map(|(number, points)| Series {
+    let shown = spread(tasks.len(), CURVES);
+    let cut = match tasks.len() - shown.len() {
+        0 => String::new(),
+        _ => format!(" {} of the {} tasks are drawn, spread over the sequence.", shown.len(), tasks.len()),
+    };
+    let series = shown.into_iter().map(|place| (place, &tasks[place])).map(|(number, points)| Series {
         name: points.first().map(|point| point.task.clone()).unwrap_or_default(),
         number,
         points: points.chunks(width).filter_map(middle).collect(),
@@ -54,11 +61,11 @@ pub(super) fn figure(dir: &Path, name: &str, id: &str) -> Result<Option<Figure>>
         title: format!("Loss: {name}"),
         text: format!(
             "A line for each task, over the task's own training steps. {each}; the loss is the mean cross entropy over the labels of a \
-             step's samples, before the step."
+             step's samples, before the step.{cut}"
         ),
         alt: format!(
             "Loss of {name}: a line for each of {} tasks; the numbers are in the table below.",
-            tasks.len()
+            tasks.len().min(CURVES)
         ),
         numbers: numbers(&tasks, name),
         chart: Chart::Lines(Lines {

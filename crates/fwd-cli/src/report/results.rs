@@ -1,8 +1,11 @@
 //! The sections that runs alone are enough for: measures, the course of the sequence, score matrices, cost, and the runs themselves.
 
 use super::chart::{Axis, Chart, DotRow, Dots, Heat, Lines, Point, Scale, Series, group_digits};
+use super::heat;
 use super::html::{Block, Figure, Section, Table};
-use super::shared::{MATRIX_LEGEND, left_out, machine, minus, numbered, over_table, run_head, slug};
+use super::shared::{
+    MATRIX_LEGEND, left_out, machine, minus, numbered, over_table, run_head, score_table, slug,
+};
 use crate::table;
 use anyhow::Result;
 use fwd_run::comparison::{Comparison, FinishedRun, Form, Group, MEASURES, Measure, Summary};
@@ -201,23 +204,17 @@ fn matrix(number: usize, group: &Group, top: f64) -> Figure {
         (0..n_columns).map(|j| if j < tasks.len() { (j + 1).to_string() } else { "pre".to_owned() });
     let full = tasks.iter().enumerate().map(|(j, task)| format!("{} {task}", j + 1));
     let full = full.chain(std::iter::once("pre-training".to_owned())).take(n_columns);
-    let numbers = Table {
-        caption: format!("Scores of {name}, mean over {} seed(s), in points", group.runs.len()),
-        head: std::iter::once("after".to_owned()).chain(full).collect(),
-        rows: rows
-            .iter()
-            .zip(&scores)
-            .map(|(name, row)| {
-                std::iter::once(name.clone()).chain(row.iter().map(|v| format!("{v:.1}"))).collect()
-            })
-            .collect(),
-    };
+    let caption = format!("Scores of {name}, mean over {} seed(s), in points", group.runs.len());
+    let numbers = score_table(caption, (&rows, &full.collect::<Vec<_>>()), |row, column| {
+        scores[row].get(column).map(|score| format!("{score:.1}"))
+    });
+    let note = heat::note(rows.len(), n_columns);
     Figure {
         id: format!("scores-{}-{}", number + 1, slug(&name)),
         title: name.clone(),
         text: match group.runs.len() {
-            1 => format!("One seed. {MATRIX_LEGEND}"),
-            n => format!("Mean over {n} seeds. {MATRIX_LEGEND}"),
+            1 => format!("One seed. {MATRIX_LEGEND}{note}"),
+            n => format!("Mean over {n} seeds. {MATRIX_LEGEND}{note}"),
         },
         alt: format!(
             "Score matrix of {name}: {} moments by {n_columns} columns; the numbers are in the table below.",

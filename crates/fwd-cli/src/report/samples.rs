@@ -2,7 +2,7 @@
 
 use super::html::{Block, Sample, SampleAnswer, Section};
 use super::picture::Picture;
-use super::shared::{minus, numbered};
+use super::shared::{MOST_TASKS, minus, numbered, spread};
 use anyhow::Result;
 use fwd_data::bench::{Benchmark, Metric};
 use fwd_run::comparison::{Change, Comparison, Example, Given, benchmark_of, examples};
@@ -80,9 +80,12 @@ pub(super) fn of_groups(comparison: &Comparison, pictures: &Pictures) -> Result<
 /// A damaged file of answers.
 pub(super) fn section(runs: &[Run<'_>], pictures: &Pictures) -> Result<Section> {
     let mut blocks = Vec::new();
-    let mut n_without = 0;
+    let (mut n_without, mut n_tasks_without) = (0, 0);
     for run in runs {
-        for (place, (task, metric)) in run.tasks.iter().enumerate() {
+        let shown = spread(run.tasks.len(), MOST_TASKS);
+        n_tasks_without = n_tasks_without.max(run.tasks.len() - shown.len());
+        for place in shown {
+            let (task, metric) = &run.tasks[place];
             let found = examples(run.dir, (place, task, *metric), (run.tasks.len(), run.is_sequence), EACH)?;
             if found.is_empty() {
                 continue;
@@ -103,6 +106,11 @@ pub(super) fn section(runs: &[Run<'_>], pictures: &Pictures) -> Result<Section> 
              right, ✗ wrong: an answer counts as right from half of the full score on. Captions are neither; they have their score in percent. \
              Where a method ran under several seeds, the samples are those of its first run."
         );
+        if n_tasks_without > 0 {
+            text += &format!(
+                " Of so many tasks {MOST_TASKS} are shown, spread over the sequence; {n_tasks_without} are left out."
+            );
+        }
         match &pictures.0 {
             Err(reason) => text += &format!(" Without pictures: {}.", reason.trim_end_matches('.')),
             Ok(_) if n_without > 0 => {

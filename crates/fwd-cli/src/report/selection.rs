@@ -187,7 +187,7 @@ fn heat(
         ),
         id: text.id,
         title: text.title,
-        text: text.text,
+        text: text.text + &super::heat::note(rows.len(), columns.len()),
         chart: Chart::Heat(Heat {
             rows: numbered_rows.collect(),
             columns: short.collect(),

@@ -11,6 +11,9 @@ pub(super) const MATRIX_LEGEND: &str = "Rows are moments, columns are tasks by t
     pre-training tasks. A frame marks the task that was learnt last: left of it stand older tasks, which may be forgotten, right of it \
     tasks that are still to come.";
 
+/// Tasks that are shown one by one; of more, some are, spread over the sequence.
+pub(super) const MOST_TASKS: usize = 24;
+
 /// Records that were left out and are listed.
 const LISTED: usize = 20;
 
@@ -61,6 +64,12 @@ pub(super) fn numbered(comparison: &Comparison) -> impl Iterator<Item = (usize, 
 /// The points of lines as a table: a row for each line.
 pub(super) fn over_table(caption: &str, name: &str, series: &[Series]) -> Table {
     let places = series.first().map(|s| s.points.iter().map(|p| p.x).collect::<Vec<_>>()).unwrap_or_default();
+    let n_places = places.len();
+    let places: Vec<f64> = spread(n_places, MOST_TASKS).into_iter().map(|at| places[at]).collect();
+    let caption = match n_places > places.len() {
+        true => format!("{caption} ({} of {n_places} moments)", places.len()),
+        false => caption.to_owned(),
+    };
     let head = std::iter::once(name.to_owned()).chain(places.iter().map(|x| format!("after {x}")));
     let rows = series.iter().map(|series| {
         let cells = places.iter().map(|x| match series.points.iter().find(|p| p.x == *x) {
@@ -70,7 +79,42 @@ pub(super) fn over_table(caption: &str, name: &str, series: &[Series]) -> Table 
         });
         std::iter::once(series.name.clone()).chain(cells).collect()
     });
-    Table { caption: caption.to_owned(), head: head.collect(), rows: rows.collect() }
+    Table { caption, head: head.collect(), rows: rows.collect() }
+}
+
+/// A score matrix as a table: a row for each moment, a column for each task, none where there is no score. Of many, some are shown.
+pub(super) fn score_table(
+    caption: String,
+    (rows, columns): (&[String], &[String]),
+    cell: impl Fn(usize, usize) -> Option<String>,
+) -> Table {
+    let [shown_rows, shown_columns] = [rows, columns].map(|names| spread(names.len(), MOST_TASKS));
+    let is_cut = shown_rows.len() < rows.len() || shown_columns.len() < columns.len();
+    let cut = format!(
+        "{caption} ({} of {} moments, {} of {} columns; metrics.csv of the run has all)",
+        shown_rows.len(),
+        rows.len(),
+        shown_columns.len(),
+        columns.len()
+    );
+    let names = shown_columns.iter().map(|&column| columns[column].clone());
+    let line = |&row: &usize| {
+        let cells = shown_columns.iter().map(|&column| cell(row, column));
+        // A row that ends earlier than others has shorter lines, as it has where nothing is cut.
+        let cells = cells.map_while(|cell| cell);
+        std::iter::once(rows[row].clone()).chain(cells).collect()
+    };
+    Table {
+        caption: if is_cut { cut } else { caption },
+        head: std::iter::once("after".to_owned()).chain(names).collect(),
+        rows: shown_rows.iter().map(line).collect(),
+    }
+}
+
+/// At most so many of the numbers below `n`, spread evenly from the first to the last.
+pub(super) fn spread(n: usize, at_most: usize) -> Vec<usize> {
+    let n_shown = n.min(at_most);
+    (0..n_shown).map(|i| i * n.saturating_sub(1) / n_shown.saturating_sub(1).max(1)).collect()
 }
 
 /// A number with a true minus sign.
@@ -94,6 +138,16 @@ mod tests {
     fn names_of_files_are_plain() {
         assert_eq!(slug("fwd (order 2, pool.prompt_len 8)"), "fwd-order-2-pool-prompt-len-8");
         assert_eq!(slug("<a>/../b"), "a-b");
+    }
+
+    #[test]
+    fn many_are_shown_from_the_first_to_the_last() {
+        assert_eq!([spread(0, 3), spread(1, 3), spread(3, 3)], [vec![], vec![0], vec![0, 1, 2]]);
+        assert_eq!((spread(200, 3), spread(5, 1)), (vec![0, 99, 199], vec![0]));
+        let points = (0..=200).map(|t| Point::single(f64::from(t), 1.0)).collect();
+        let table = over_table("c", "method", &[Series { name: "a".to_owned(), number: 0, points }]);
+        assert_eq!((table.head.len(), &*table.head[24]), (25, "after 200"));
+        assert_eq!(table.caption, "c (24 of 201 moments)");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::chart::{Chart, Heat};
 use super::html::{Block, Figure, Heading, Section, Table};
 use super::samples::{self, Pictures};
-use super::{losses, shared};
+use super::{heat, losses, shared};
 use anyhow::Result;
 use fwd_run::comparison::UnfinishedRun;
 
@@ -112,21 +112,19 @@ fn matrix(run: &UnfinishedRun) -> Section {
         (0..n_columns).map(|j| if j < tasks.len() { (j + 1).to_string() } else { "pre".to_owned() });
     let cells: Vec<Vec<Option<f64>>> =
         rows.iter().map(|row| (0..n_columns).map(|j| row.get(j).copied()).collect()).collect();
-    let text = |value: &Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.1}"));
-    let numbers = Table {
-        caption: "Scores so far, in points".to_owned(),
-        head: std::iter::once("after".to_owned()).chain(full).collect(),
-        rows: names
-            .iter()
-            .zip(&cells)
-            .map(|(name, row)| std::iter::once(name.clone()).chain(row.iter().map(text)).collect())
-            .collect(),
-    };
+    let caption = "Scores so far, in points".to_owned();
+    let numbers = shared::score_table(caption, (&names, &full.collect::<Vec<_>>()), |row, column| {
+        Some(cells[row][column].map_or("–".to_owned(), |value| format!("{value:.1}")))
+    });
     let top = (cells.iter().flatten().flatten().fold(10.0, |a: f64, b| a.max(*b)) / 10.0).ceil() * 10.0;
     let figure = Figure {
         id: "scores-so-far".to_owned(),
         title: "Score matrix so far".to_owned(),
-        text: format!("{} Empty cells are not scored yet.", shared::MATRIX_LEGEND),
+        text: format!(
+            "{} Empty cells are not scored yet.{}",
+            shared::MATRIX_LEGEND,
+            heat::note(rows.len(), n_columns)
+        ),
         alt: format!(
             "Score matrix so far: {} moments by {n_columns} columns; the numbers are in the table below.",
             rows.len()

@@ -286,8 +286,13 @@ impl LanguageModel for CausalLm {
 struct Written<'a> {
     model: &'a CausalLm,
     caches: Vec<KvCache>,
-    /// `(rows, tokens so far)`.
-    mask: Tensor,
+    /// Tokens of each row so far, padding included.
+    n_tokens: usize,
+    /// `(rows, tokens of the input)`, if there is padding among them.
+    mask: Option<Tensor>,
+    /// Hides padding from `room` tokens, of which those to come are real.
+    bias: AttentionBias,
+    room: usize,
     /// The position of each row's next token.
     next: Vec<i64>,
     /// The rows that are over, whose tokens need no position of their own.
@@ -302,18 +307,26 @@ impl<'a> Written<'a> {
         // The shortest row can go on for longest.
         let shortest = next.iter().copied().min().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
         let n_new = max_new_tokens.min(model.max_tokens.saturating_sub(shortest));
-        let room = read.mask.dim(1)? + n_new;
+        let n_input = read.mask.dim(1)?;
+        let room = n_input + n_new;
         let caches = model.layers.iter().map(|_| KvCache::with_capacity(room)).collect();
         let over = vec![false; next.len()];
-        let mut written = Self { model, caches, mask: read.mask.clone(), next, over };
+        let mask = (shortest < n_input).then(|| read.mask.clone());
+        let bias = hide_padding(mask.as_ref(), room)?;
+        let mut written = Self { model, caches, n_tokens: 0, mask, bias, room, next, over };
         let logits = in_pool(|| written.read(&read.embeds, &read.positions()?))?;
         Ok((written, logits))
     }
 
-    /// Logits behind the last of these tokens, which the mask knows already.
+    /// Logits behind the last of these tokens.
     fn read(&mut self, embeds: &Tensor, positions: &Tensor) -> Result<Tensor> {
         let (mut x, placed) = self.model.place(embeds, positions, &mut Tap::none())?;
-        let bias = AttentionBias::none().with_padding_mask(&self.mask)?.causal();
+        self.n_tokens += embeds.dim(1)?;
+        if self.n_tokens > self.room {
+            self.room = 2 * self.n_tokens;
+            self.bias = hide_padding(self.mask.as_ref(), self.room)?;
+        }
+        let bias = self.bias.first_keys(self.n_tokens)?;
         for (layer, cache) in self.model.layers.iter().zip(&mut self.caches) {
             x = match &placed {
                 Placed::Added => layer.attention.step(&x, cache, &bias)?,
@@ -326,6 +339,15 @@ impl<'a> Written<'a> {
     }
 }
 
+/// The bias of `room` tokens, of which the first are masked and those behind them real.
+fn hide_padding(mask: Option<&Tensor>, room: usize) -> Result<AttentionBias> {
+    let bias = AttentionBias::none().causal();
+    let Some(mask) = mask else { return Ok(bias) };
+    let (rows, n) = mask.dims2()?;
+    let ones = Tensor::ones((rows, room - n), mask.dtype(), mask.device())?;
+    Ok(bias.with_padding_mask(&Tensor::cat(&[mask, &ones], 1)?)?)
+}
+
 impl Decoding for Written<'_> {
     fn step(&mut self, ids: &[u32]) -> Result<Tensor> {
         let rows = self.next.len();
@@ -334,8 +356,6 @@ impl Decoding for Written<'_> {
         }
         let words = self.model.embed(&Tensor::from_slice(ids, (rows, 1), &Device::Cpu)?)?;
         let positions = Tensor::from_slice(&self.next, (rows, 1), &Device::Cpu)?;
-        let ones = Tensor::ones((rows, 1), DType::F32, self.mask.device())?;
-        self.mask = Tensor::cat(&[&self.mask, &ones], 1)?;
         let last = self.model.max_tokens as i64 - 1;
         for (next, is_over) in self.next.iter_mut().zip(&self.over) {
             *next = if *is_over { (*next + 1).min(last) } else { *next + 1 };
@@ -363,9 +383,13 @@ impl Decoding for Written<'_> {
             let what = format!("there are {} sequences, rows {rows:?} are asked for", self.next.len());
             return Err(ModelError::input("reorder", what));
         };
-        let index = Tensor::from_slice(rows, rows.len(), self.mask.device())?;
+        let index = Tensor::from_slice(rows, rows.len(), &Device::Cpu)?;
         self.caches.iter_mut().try_for_each(|cache| cache.select(&index))?;
-        self.mask = self.mask.index_select(&index, 0)?;
+        if let Some(mask) = &self.mask {
+            let mask = mask.index_select(&index.to_device(mask.device())?, 0)?;
+            self.bias = hide_padding(Some(&mask), self.room)?;
+            self.mask = Some(mask);
+        }
         self.next = next;
         self.over = rows.iter().map(|&row| self.over[row as usize]).collect();
         Ok(())

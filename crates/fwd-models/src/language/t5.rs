@@ -70,6 +70,9 @@ struct T5Decoding<'a> {
     n_seen: usize,
     /// For each block its own keys and values, and those of the encoder `(rows, input tokens, 2·n_heads·d_kv)`.
     blocks: Vec<(KvCache, Tensor)>,
+    /// `(n_heads, 1, room)`: what a query at the last of `room` positions adds to the scores of the keys up to it. A query in front of it
+    /// adds the end of that, as only distances count.
+    positions: Tensor,
     /// Of the encoder, `(rows, input tokens)`.
     mask: Tensor,
     bias: AttentionBias,
@@ -121,7 +124,7 @@ impl T5 {
     fn run_encoder(&self, input: &LanguageInput, tap: &mut Tap<'_>) -> Result<Encoded> {
         let Assembled { embeds, mask } = input.concatenated()?;
         let (_, n, _) = embeds.dims3()?;
-        let bias = self.encoder.position_bias(0, n, n)?.with_padding_mask(&mask)?;
+        let bias = self.encoder.position_bias(n, n)?.with_padding_mask(&mask)?;
         tap.see("t5.inputs_embeds", &embeds);
         let mut x = embeds;
         for (i, block) in self.encoder.blocks.iter().enumerate() {
@@ -143,7 +146,7 @@ impl T5 {
 
     fn run_decoder(&self, encoded: &Encoded, decoder_ids: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor> {
         let (_, n) = decoder_ids.dims2()?;
-        let self_bias = self.decoder.position_bias(0, n, n)?.causal();
+        let self_bias = self.decoder.position_bias(n, n)?.causal();
         let cross_bias = AttentionBias::none().with_padding_mask(&encoded.mask)?;
         tap.see("t5.decoder_input_ids", decoder_ids);
         let mut x = self.embed(decoder_ids)?;
@@ -245,12 +248,25 @@ impl<'a> T5Decoding<'a> {
     fn new(model: &'a T5, encoded: &Encoded, max_new_tokens: usize) -> Result<Self> {
         let bias = AttentionBias::none().with_padding_mask(&encoded.mask)?;
         let states = encoded.states.detach();
+        let room = max_new_tokens.clamp(1, ROOM);
         let mut blocks = Vec::with_capacity(model.decoder.blocks.len());
         for block in &model.decoder.blocks {
             let Some((_, key_value)) = &block.cross else { continue };
-            blocks.push((KvCache::with_capacity(max_new_tokens.min(ROOM)), key_value.forward(&states)?));
+            let key_value = key_value.forward(&states)?.detach();
+            blocks.push((KvCache::with_capacity(room), key_value));
         }
-        Ok(Self { model, n_seen: 0, blocks, mask: encoded.mask.clone(), bias })
+        let positions = model.decoder.positions_before(room)?;
+        Ok(Self { model, n_seen: 0, blocks, positions, mask: encoded.mask.clone(), bias })
+    }
+
+    /// The bias of the next token over itself and those before it.
+    fn next_bias(&mut self) -> Result<AttentionBias> {
+        let n = self.n_seen + 1;
+        if n > self.positions.dim(2)? {
+            self.positions = self.model.decoder.positions_before(2 * n)?;
+        }
+        let position = self.positions.narrow(2, self.positions.dim(2)? - n, n)?;
+        Ok(AttentionBias::none().with_position(&position)?)
     }
 }
 
@@ -258,7 +274,7 @@ impl Decoding for T5Decoding<'_> {
     fn step(&mut self, ids: &[u32]) -> Result<Tensor> {
         let decoder = &self.model.decoder;
         let mut x = self.model.embed(&Tensor::from_slice(ids, (ids.len(), 1), &Device::Cpu)?)?;
-        let self_bias = decoder.position_bias(self.n_seen, 1, self.n_seen + 1)?;
+        let self_bias = self.next_bias()?;
         for (block, (cache, key_value)) in decoder.blocks.iter().zip(&mut self.blocks) {
             x = block.attention.step(&x, cache, &self_bias)?;
             if let Some((cross, _)) = &block.cross {
@@ -271,7 +287,7 @@ impl Decoding for T5Decoding<'_> {
     }
 
     fn reorder(&mut self, rows: &[u32]) -> Result<()> {
-        let rows = Tensor::from_slice(rows, rows.len(), self.mask.device())?;
+        let rows = Tensor::from_slice(rows, rows.len(), &Device::Cpu)?;
         // The encoder's side is the same for all sequences of a sample.
         for (cache, _) in &mut self.blocks {
             cache.select(&rows)?;
@@ -282,9 +298,10 @@ impl Decoding for T5Decoding<'_> {
     fn repeat(&mut self, n: usize) -> Result<()> {
         let rows: Vec<u32> =
             (0..self.mask.dim(0)? as u32).flat_map(|row| std::iter::repeat_n(row, n)).collect();
-        let rows = Tensor::from_slice(&rows, rows.len(), self.mask.device())?;
-        for (cache, key_value) in &mut self.blocks {
-            cache.select(&rows)?;
+        let rows = Tensor::from_slice(&rows, rows.len(), &Device::Cpu)?;
+        self.blocks.iter_mut().try_for_each(|(cache, _)| cache.select(&rows))?;
+        let rows = rows.to_device(self.mask.device())?;
+        for (_, key_value) in &mut self.blocks {
             *key_value = key_value.index_select(&rows, 0)?;
         }
         self.mask = self.mask.index_select(&rows, 0)?;
@@ -308,11 +325,20 @@ impl Stack {
         Ok(Self { direction, position_table, max_distance, blocks, final_norm })
     }
 
-    fn position_bias(&self, first_query: usize, n_query: usize, n_key: usize) -> Result<AttentionBias> {
+    /// `(n_heads, n_query, n_key)`.
+    fn positions(&self, first_query: usize, n_query: usize, n_key: usize) -> Result<Tensor> {
         let n_buckets = self.position_table.dim(0)?;
         let buckets = buckets(first_query, n_query, n_key, self.direction, n_buckets, self.max_distance);
-        let bias = position_bias(&self.position_table, &buckets, n_query, n_key)?;
-        Ok(AttentionBias::none().with_position(&bias)?)
+        Ok(position_bias(&self.position_table, &buckets, n_query, n_key)?)
+    }
+
+    fn position_bias(&self, n_query: usize, n_key: usize) -> Result<AttentionBias> {
+        Ok(AttentionBias::none().with_position(&self.positions(0, n_query, n_key)?)?)
+    }
+
+    /// Of the last of `n` tokens over all of them, without a gradient.
+    fn positions_before(&self, n: usize) -> Result<Tensor> {
+        Ok(self.positions(n - 1, 1, n)?.detach())
     }
 }
 

@@ -84,7 +84,9 @@ impl<'a> Scope<'a> {
     pub(crate) fn embedding(&mut self, name: &str, n: usize, d: usize) -> Result<fwd_ops::Embedding> {
         let weight = match self.weight(name, [n, d])? {
             // The same elements in the order that products want, so that a head which is this table needs no copy.
-            Weight::Matrix(matrix) if matrix.format() == Format::Bf16 => matrix.packed(self.compute())?.into(),
+            Weight::Matrix(matrix) if matrix.format() == Format::Bf16 => {
+                matrix.packed(self.compute())?.into()
+            }
             weight => weight,
         };
         Ok(fwd_ops::Embedding::new(weight)?)

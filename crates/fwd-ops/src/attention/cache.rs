@@ -1,7 +1,8 @@
 //! The keys and values that a self-attention has seen during generation.
 
 use crate::error::{OpError, Result};
-use candle_core::Tensor;
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Tensor};
 
 /// The keys and values that a self-attention has seen so far during generation, in memory that is there before they come: a step
 /// writes its own and copies nothing. If there are more tokens than expected, the memory doubles.
@@ -9,6 +10,8 @@ use candle_core::Tensor;
 pub struct KvCache {
     /// `(batch, capacity, 2·n_kv_heads·d_head)`, rows `[k ; v]`, of which the first `n` tokens are written.
     memory: Option<Tensor>,
+    /// Of the same shape: where [`Self::select`] puts the entries that it keeps. The two change places then.
+    spare: Option<Tensor>,
     n: usize,
     capacity: usize,
 }
@@ -16,7 +19,7 @@ pub struct KvCache {
 impl KvCache {
     /// A cache with memory for so many tokens of each sequence, which the first step takes.
     pub fn with_capacity(tokens: usize) -> Self {
-        Self { memory: None, n: 0, capacity: tokens }
+        Self { capacity: tokens, ..Self::default() }
     }
 
     /// Tokens of each sequence that it holds.
@@ -29,42 +32,83 @@ impl KvCache {
         self.n == 0
     }
 
-    /// Keeps the batch entries `rows`, in that order (beam search).
+    /// Keeps the batch entries `rows` (u32), in that order (beam search). Copies the tokens that are written, and nothing if the entries
+    /// stay what they are.
     ///
     /// # Errors
-    /// An error of candle if a row does not exist.
+    /// [`OpError::IdOutOfRange`] for an entry that does not exist.
     pub fn select(&mut self, rows: &Tensor) -> Result<()> {
-        if let Some(memory) = &self.memory {
-            self.memory = Some(memory.index_select(rows, 0)?);
+        let Some(memory) = &self.memory else { return Ok(()) };
+        let (batch, capacity, width) = memory.dims3()?;
+        let ids = rows.to_vec1::<u32>()?;
+        if let Some(position) = ids.iter().position(|&id| id as usize >= batch) {
+            let id = ids[position].into();
+            return Err(OpError::IdOutOfRange { op: "key-value cache", id, position, limit: batch });
         }
+        if ids.len() == batch && ids.iter().zip(0..).all(|(&id, i)| id == i) {
+            return Ok(());
+        }
+        if !memory.device().is_cpu() {
+            self.memory = Some(memory.index_select(&rows.to_device(memory.device())?, 0)?);
+            return Ok(());
+        }
+        let shape = (ids.len(), capacity, width);
+        let kept = match self.spare.take() {
+            Some(spare) if spare.dims() == [shape.0, shape.1, shape.2] => spare,
+            _ => Tensor::zeros(shape, memory.dtype(), memory.device())?,
+        };
+        kept.inplace_op2(memory, &Select { ids, n: self.n })?;
+        self.spare = self.memory.replace(kept);
         Ok(())
     }
 
-    /// Adds the keys and values of new tokens, `(batch, t_new, width)`; gives those of all tokens, `(batch, t, width)`, as a view.
-    pub(super) fn push(&mut self, new: &Tensor) -> Result<Tensor> {
-        let (batch, t_new, width) = new.dims3()?;
+    /// Makes room for new tokens `(batch, t_new, width)`; gives the memory `(batch, capacity, width)`, to write them from token
+    /// [`Self::len`] on and to say so with [`Self::advance`].
+    pub(super) fn reserve(
+        &mut self,
+        [batch, t_new, width]: [usize; 3],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor> {
         let n = self.n + t_new;
         if let Some(memory) = &self.memory
-            && (memory.dims()[0], memory.dims()[2]) != (batch, width)
+            && (memory.dims()[0], memory.dims()[2], memory.dtype()) != (batch, width, dtype)
         {
-            let what = format!("keys and values {:?} for a cache of {:?}", new.shape(), memory.shape());
+            let what = format!(
+                "keys and values {:?} in {dtype:?} for a cache of {:?} in {:?}",
+                [batch, t_new, width],
+                memory.shape(),
+                memory.dtype()
+            );
             return Err(OpError::shape("key-value cache", what));
         }
         let memory = match self.memory.take() {
             Some(memory) if n <= memory.dims()[1] => memory,
             old => {
                 self.capacity = self.capacity.max(n).max(2 * self.n);
-                let grown = Tensor::zeros((batch, self.capacity, width), new.dtype(), new.device())?;
+                let grown = Tensor::zeros((batch, self.capacity, width), dtype, device)?;
                 if let Some(old) = old.filter(|_| self.n > 0) {
                     write(&grown, &old.narrow(1, 0, self.n)?, 0)?;
                 }
                 grown
             }
         };
+        self.memory = Some(memory.clone());
+        Ok(memory)
+    }
+
+    /// Counts new tokens in that were written.
+    pub(super) fn advance(&mut self, t_new: usize) {
+        self.n += t_new;
+    }
+
+    /// Adds the keys and values of new tokens, `(batch, t_new, width)`; gives those of all tokens, `(batch, t, width)`, as a view.
+    pub(super) fn push(&mut self, new: &Tensor) -> Result<Tensor> {
+        let (batch, t_new, width) = new.dims3()?;
+        let memory = self.reserve([batch, t_new, width], new.dtype(), new.device())?;
         write(&memory, new, self.n)?;
-        let all = memory.narrow(1, 0, n)?;
-        (self.memory, self.n) = (Some(memory), n);
-        Ok(all)
+        self.advance(t_new);
+        Ok(memory.narrow(1, 0, self.n)?)
     }
 }
 
@@ -74,6 +118,46 @@ fn write(memory: &Tensor, tokens: &Tensor, at: usize) -> Result<()> {
     #[allow(clippy::disallowed_methods)]
     memory.slice_set(&tokens.contiguous()?, 1, at)?;
     Ok(())
+}
+
+/// Copies the first `n` tokens of the entries `ids` of one memory to another one.
+struct Select {
+    ids: Vec<u32>,
+    n: usize,
+}
+
+impl Select {
+    fn copy<T: Copy>(&self, to: &mut [T], from: &[T], [_, capacity, width]: [usize; 3]) {
+        let (row, n) = (capacity * width, self.n * width);
+        if n == 0 {
+            return;
+        }
+        for (to, &id) in to.chunks_exact_mut(row).zip(&self.ids) {
+            to[..n].copy_from_slice(&from[id as usize * row..][..n]);
+        }
+    }
+}
+
+impl InplaceOp2 for Select {
+    fn name(&self) -> &'static str {
+        "key_value_select"
+    }
+
+    fn cpu_fwd(
+        &self,
+        to: &mut CpuStorage,
+        layout: &Layout,
+        from: &CpuStorage,
+        _: &Layout,
+    ) -> candle_core::Result<()> {
+        let dims = layout.shape().dims3()?.into();
+        match (to, from) {
+            (CpuStorage::F32(to), CpuStorage::F32(from)) => self.copy(to, from, dims),
+            (CpuStorage::F64(to), CpuStorage::F64(from)) => self.copy(to, from, dims),
+            (_, from) => candle_core::bail!("a key-value cache in {:?}", from.dtype()),
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -94,14 +94,14 @@ struct FusedAttention {
 
 /// The parameters of the sublayer in one element type.
 #[derive(Clone, Copy)]
-struct Parts<'a, E> {
-    pre: NormRef<'a, E>,
-    projection: LinearRef<'a, E>,
-    output: LinearRef<'a, E>,
-    post: NormRef<'a, E>,
-    rotary: Option<RotaryRef<'a, E>>,
-    scale: f64,
-    shape: HeadShape,
+pub(super) struct Parts<'a, E> {
+    pub(super) pre: NormRef<'a, E>,
+    pub(super) projection: LinearRef<'a, E>,
+    pub(super) output: LinearRef<'a, E>,
+    pub(super) post: NormRef<'a, E>,
+    pub(super) rotary: Option<RotaryRef<'a, E>>,
+    pub(super) scale: f64,
+    pub(super) shape: HeadShape,
 }
 
 /// One task's share of the buffers of a forward pass.
@@ -152,20 +152,7 @@ impl<E: Elem> Parts<'_, E> {
         let Block { first_entry, x, y, projected, probs, sum } = block;
         let (d, shape) = (self.projection.n_in, self.shape);
         let (m, per_entry) = (x.len() / d, shape.t_q * shape.width());
-        let normed;
-        let input = if self.pre.is_identity() {
-            x
-        } else {
-            let mut buffer = Scratch::new(x.len());
-            simd(
-                #[inline(always)]
-                || norm_rows(self.pre, x, d, &mut buffer),
-            );
-            normed = buffer;
-            &normed
-        };
-        self.projection.forward(input, m, projected, Accum::Replace, threads);
-        self.turn(first_entry, projected, false);
+        self.project(first_entry, x, projected, threads);
         let projected = &*projected;
         let mut context = Scratch::new(m * shape.width());
         let one_entry = |i: usize, probs: &mut [E], context: &mut [E], threads: Threads| {
@@ -194,6 +181,25 @@ impl<E: Elem> Parts<'_, E> {
                 || norm_rows_in_place(self.post, y, d),
             );
         }
+    }
+
+    /// The projection of the normalised rows of whole entries, its queries and keys turned by their positions if they have any.
+    pub(super) fn project(&self, first_entry: usize, x: &[E], projected: &mut [E], threads: Threads) {
+        let d = self.projection.n_in;
+        let normed;
+        let input = if self.pre.is_identity() {
+            x
+        } else {
+            let mut buffer = Scratch::new(x.len());
+            simd(
+                #[inline(always)]
+                || norm_rows(self.pre, x, d, &mut buffer),
+            );
+            normed = buffer;
+            &normed
+        };
+        self.projection.forward(input, x.len() / d, projected, Accum::Replace, threads);
+        self.turn(first_entry, projected, false);
     }
 
     /// Turns the queries and keys of whole entries by their rotary positions, if there are any, or their gradients back.
@@ -300,7 +306,7 @@ struct SavedRef<'a, E> {
 macro_rules! with_parts {
     ($weights:expr, $rotary:expr, $shape:expr, $E:ty, $parts:ident => $body:expr) => {{
         let weights = &*$weights;
-        let rotary = $rotary.as_ref().map(Rotary::read);
+        let rotary = $rotary.as_ref().map(|rotary| rotary.read());
         let rotary = rotary.as_ref().map(|read| read.values::<$E>()).transpose()?;
         let read =
             (weights.pre.read(), weights.projection.read(), weights.output.read(), weights.post.read());
@@ -318,6 +324,8 @@ macro_rules! with_parts {
         $body
     }};
 }
+
+pub(super) use with_parts;
 
 impl FusedAttention {
     fn new(

@@ -6,10 +6,12 @@
 //! | `weights.rs`, `sublayer.rs` | [`AttentionSublayer`]: norm, projections, attention and residual sum |
 //! | `cache.rs` | [`KvCache`]: the keys and values of generation |
 //! | `fused.rs` | the kernel that computes a frozen sublayer as one operation on the CPU |
+//! | `step.rs` | the same for a step of generation, which adds to the cache |
 
 mod cache;
 mod dot_product;
 mod fused;
+mod step;
 mod sublayer;
 mod weights;
 

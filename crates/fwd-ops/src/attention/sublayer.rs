@@ -9,6 +9,7 @@
 use super::cache::KvCache;
 use super::dot_product::{attention, attention_of_packed, attention_of_paired};
 use super::fused::{self, Sizes};
+use super::step;
 use super::weights::AttentionWeights;
 use crate::bias::AttentionBias;
 use crate::cpu::attention::HeadShape;
@@ -56,10 +57,8 @@ impl AttentionSublayer {
     }
 
     fn self_attention(&self, x: &Tensor, bias: &AttentionBias, rotary: Option<&Rotary>) -> Result<Tensor> {
-        let sizes = self.sizes(x, None, bias)?;
-        if let Some(rotary) = rotary {
-            rotary.check("attention_sublayer", sizes.batch, sizes.shape.t_q, sizes.shape.d_head)?;
-        }
+        let sizes = self.sizes(x, None, 0, bias)?;
+        self.check_rotary(rotary, sizes)?;
         if on_gpu(x) || self.is_trained(bias) {
             let qkv = self.project(x, rotary)?;
             let context = attention_of_packed(&qkv, sizes.shape, self.0.scale, bias)?;
@@ -76,11 +75,14 @@ impl AttentionSublayer {
     /// # Errors
     /// [`OpError::Shape`] if an argument does not fit, or the projection is one of queries, keys and values.
     pub fn forward_cross(&self, x: &Tensor, key_value: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
-        let sizes = self.sizes(x, Some(key_value), bias)?;
+        let sizes = self.sizes(x, Some(key_value), 0, bias)?;
         if on_gpu(x) || self.is_trained(bias) {
             let (weights, q) = (&*self.0, self.project(x, None)?);
             let context = attention_of_paired(&q, key_value, weights.n_heads, weights.scale, bias)?;
             return self.finish(x, &context);
+        }
+        if sizes.shape.t_q == 1 && sizes.batch > 0 && !x.track_op() && !key_value.track_op() {
+            return step::cross_attention(&self.0, sizes, bias, x, key_value);
         }
         fused::cross_attention(&self.0, sizes, bias, x, key_value)
     }
@@ -118,16 +120,24 @@ impl AttentionSublayer {
         bias: &AttentionBias,
         rotary: Option<&Rotary>,
     ) -> Result<Tensor> {
+        let sizes = self.sizes(x, None, cache.len(), bias)?;
+        self.check_rotary(rotary, sizes)?;
+        let x = x.detach();
+        if !on_gpu(&x) && !self.is_trained(bias) && x.elem_count() > 0 {
+            return step::self_attention(&self.0, sizes, bias, rotary, &x, cache);
+        }
         let weights = &*self.0;
         let (width, kv_width) = (weights.output.n_in(), weights.kv_width());
-        self.check_projection(width + 2 * kv_width)?;
-        let x = x.detach();
         let projected = self.project(&x, rotary)?;
         let all = cache.push(&projected.narrow(2, width, 2 * kv_width)?)?;
         let (q, k, v) =
             (projected.narrow(2, 0, width)?, all.narrow(2, 0, kv_width)?, all.narrow(2, kv_width, kv_width)?);
         let context = attention(&q, &k, &v, weights.n_heads, weights.scale, bias)?;
         self.finish(&x, &context)
+    }
+
+    fn check_rotary(&self, rotary: Option<&Rotary>, Sizes { batch, shape }: Sizes) -> Result<()> {
+        rotary.map_or(Ok(()), |rotary| rotary.check("attention_sublayer", batch, shape.t_q, shape.d_head))
     }
 
     /// The sublayer up to its queries (and keys and values), turned by their positions if they have any, from single operations.
@@ -169,7 +179,14 @@ impl AttentionSublayer {
         Err(OpError::shape("attention_sublayer", format!("the projection has {n_out} rows, {n_rows} needed")))
     }
 
-    fn sizes(&self, x: &Tensor, key_value: Option<&Tensor>, bias: &AttentionBias) -> Result<Sizes> {
+    /// The sizes of an attention of `x` over itself, behind `n_before` tokens of a cache, or over given keys and values.
+    fn sizes(
+        &self,
+        x: &Tensor,
+        key_value: Option<&Tensor>,
+        n_before: usize,
+        bias: &AttentionBias,
+    ) -> Result<Sizes> {
         let weights = &*self.0;
         let (width, kv_width) = (weights.output.n_in(), weights.kv_width());
         let (batch, t_q, _) = x.dims3().map_err(|_| {
@@ -178,7 +195,7 @@ impl AttentionSublayer {
         check_last_dim("attention_sublayer", x, weights.projection.n_in())?;
         self.check_projection(if key_value.is_some() { width } else { width + 2 * kv_width })?;
         let t_k = match key_value {
-            None => t_q,
+            None => n_before + t_q,
             Some(kv) => match kv.dims() {
                 &[b, t_k, w] if b == batch && t_k > 0 && w == 2 * kv_width => t_k,
                 dims => {

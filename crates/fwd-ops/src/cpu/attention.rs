@@ -121,7 +121,7 @@ fn for_each_head<E: Elem>(
                 body(head, out.as_mut().subcols_mut(head * shape.d_head, shape.d_head), probs);
             }
         }
-        Threads::Pool => out
+        Threads::Pool | Threads::Team => out
             .par_col_chunks_mut(shape.d_head)
             .zip(probs.par_chunks_exact_mut(tile))
             .enumerate()
@@ -172,10 +172,12 @@ pub(crate) fn attend<E: Elem>(
     });
 }
 
+/// The widest head that one query attends to without matrix products.
 const MAX_STACK_HEAD: usize = 256;
 
+/// Attention of one query by one head, which is added to `out (d_head)`; leaves the probabilities in `probs (t_k)`.
 #[inline(always)]
-fn attend_one<E: Elem>(
+pub(crate) fn attend_one<E: Elem>(
     shape: HeadShape,
     terms: &ScoreTerms<'_, E>,
     head: usize,

@@ -55,6 +55,11 @@ impl<E: Elem> FeedForwardRef<'_, E> {
             }));
         };
         let m = hidden.len() / n_in;
+        if threads == Threads::Team {
+            return fwd_simd::fork_chunks(out, n_out, usize::MAX, |first, out| {
+                one(&hidden[first * n_in..][..out.len() / n_out * n_in], out);
+            });
+        }
         if threads.count() == 1 || m < 2 * threads.count() {
             return one(hidden, out);
         }
@@ -148,9 +153,9 @@ impl<E: Elem> FeedForwardRef<'_, E> {
             let mut hidden = Scratch::new(x.len() / d * wide);
             self.forward_block(x, y, &mut hidden, None, threads);
         };
-        if m < 16 * rayon::current_num_threads() {
+        if Threads::for_rows(m) == Threads::Team {
             // Too few rows to share out (decoding): the products share the weight instead.
-            without_saving(x, &mut y, Threads::Pool);
+            without_saving(x, &mut y, Threads::Team);
         } else {
             x.par_chunks(step * d)
                 .zip(y.par_chunks_mut(step * d))

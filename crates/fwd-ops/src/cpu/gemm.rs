@@ -12,14 +12,23 @@ pub(crate) const MIN_PARALLEL_WORK: usize = 100_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Threads {
     One,
+    /// Those of rayon.
     Pool,
+    /// Those of [`fwd_simd::fork`]: for the sections of few rows, which take microseconds and follow each other.
+    Team,
 }
 
 impl Threads {
+    /// For the sections of so many rows of activations, outside of any task.
+    pub(crate) fn for_rows(n_rows: usize) -> Self {
+        if n_rows < 16 * rayon::current_num_threads() { Self::Team } else { Self::Pool }
+    }
+
     pub(crate) fn count(self) -> usize {
         match self {
             Self::One => 1,
             Self::Pool => rayon::current_num_threads(),
+            Self::Team => fwd_simd::members(),
         }
     }
 }
@@ -52,7 +61,13 @@ pub(crate) fn gemm<E: Elem>(
     if tasks == 1 || m * n * k < MIN_PARALLEL_WORK {
         return E::gemm(dst, accum, lhs, rhs, E::one());
     }
-    if m >= 16 * tasks {
+    if threads == Threads::Team {
+        // Runs of whole cache lines.
+        fwd_simd::fork_columns(dst, 16, tasks, |first, dst| {
+            let rhs = rhs.subcols(first, dst.ncols());
+            E::gemm(dst, accum, lhs, rhs, E::one());
+        });
+    } else if m >= 16 * tasks {
         let step = m.div_ceil(tasks);
         dst.par_row_chunks_mut(step)
             .zip(lhs.par_row_chunks(step))

@@ -27,33 +27,53 @@ pub(crate) fn forward<T: Element, E: Elem>(
     let (m, tasks) = (y.nrows(), threads.count());
     let one_task = |x: MatRef<'_, f32>, y: MatMut<'_, f32>| {
         let x = Lhs::<T>::pack(Cpu::current(), x, 1.0);
-        for_each_panel(parts, y, |panel, y| multiply(Cpu::current(), &x, 0, panel, y, accum));
+        for_each_panel(parts, 0, y, |panel, y| multiply(Cpu::current(), &x, 0, panel, y, accum));
     };
     if tasks == 1 || m * y.ncols() * x.ncols() < MIN_PARALLEL_WORK {
         one_task(x, y);
+    } else if threads == Threads::Team {
+        forward_team(parts, &Lhs::<T>::pack(Cpu::current(), x, 1.0), y, accum);
     } else if m >= 16 * tasks {
         y.par_row_partition_mut(tasks).zip(x.par_row_partition(tasks)).for_each(|(y, x)| one_task(x, y));
     } else {
         let x = Lhs::<T>::pack(Cpu::current(), x, 1.0);
         let mut jobs = Vec::with_capacity(y.ncols().div_ceil(PANEL) + parts.len());
-        for_each_panel(parts, y.as_mut(), |panel, y| jobs.push((panel, y)));
+        for_each_panel(parts, 0, y.as_mut(), |panel, y| jobs.push((panel, y)));
         jobs.into_par_iter().for_each(|(panel, y)| multiply(Cpu::current(), &x, 0, panel, y, accum));
     }
 }
 
-/// Calls `body` with each panel and the columns of `y` that it gives.
+/// [`forward`] of packed rows: one section of the team, or one for each part where parts end within a panel.
+fn forward_team<T: Element>(parts: &[&Panels<T>], x: &Lhs<T>, y: MatMut<'_, f32>, accum: Accum) {
+    let Some((last, others)) = parts.split_last() else { return };
+    if others.iter().all(|part| part.n_rows().is_multiple_of(PANEL)) {
+        return fwd_simd::fork_columns(y, PANEL, usize::MAX, |from, y| {
+            for_each_panel(parts, from, y, |panel, y| multiply(Cpu::current(), x, 0, panel, y, accum));
+        });
+    }
+    let (of_others, of_last) = y.split_at_col_mut(others.iter().map(|part| part.n_rows()).sum());
+    forward_team(others, x, of_others, accum);
+    forward_team(&[*last], x, of_last, accum);
+}
+
+/// Calls `body` with each panel and the columns of `y` that it gives; `y` begins with column `from` of the product, where a panel begins.
 fn for_each_panel<'a, 'y, T: Element, E>(
     parts: &[&'a Panels<T>],
+    from: usize,
     y: MatMut<'y, E>,
     mut body: impl FnMut(&'a [T::Step], MatMut<'y, E>),
 ) {
-    let mut rest = y;
+    let (mut rest, mut from) = (y, from);
     for part in parts {
-        for i in 0..part.n_panels() {
+        for i in (from / PANEL).min(part.n_panels())..part.n_panels() {
+            if rest.ncols() == 0 {
+                return;
+            }
             let (columns, other) = rest.split_at_col_mut(PANEL.min(part.n_rows() - i * PANEL));
             rest = other;
             body(part.panel(i), columns);
         }
+        from = from.saturating_sub(part.n_rows());
     }
 }
 

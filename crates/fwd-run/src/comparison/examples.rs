@@ -1,7 +1,7 @@
 //! Samples that show what a run has learnt and forgotten: the answers before training, after the sample's own task and at the end, of
 //! the samples where they differ most.
 
-use crate::predictions::{Answered, read};
+use crate::predictions::{Answered, read, read_each};
 use crate::run::{Manifest, RunPaths};
 use anyhow::{Result, ensure};
 use fwd_data::bench::{Benchmark, Metric};
@@ -80,34 +80,42 @@ pub fn examples(
     let Some(after) = file(own) else { return Ok(Vec::new()) };
     let last = if is_sequence { (own + 1..=n_tasks).rev().find_map(file) } else { None };
     let after = read(&after)?;
-    let other = |path: Option<PathBuf>| -> Result<Option<Vec<Answered>>> {
+    // Of the other files no more than answers and scores are kept.
+    let other = |path: Option<PathBuf>| -> Result<Option<Vec<Given>>> {
         let Some(path) = path else { return Ok(None) };
-        let answers = read(&path)?;
-        let is_same = answers.len() == after.len()
-            && answers
-                .iter()
-                .zip(&after)
-                .all(|(a, b)| (&a.question_id, &a.prompt) == (&b.question_id, &b.prompt));
+        let (mut answers, mut is_same) = (Vec::with_capacity(after.len()), true);
+        read_each(&path, |answer| {
+            let here = after.get(answers.len());
+            is_same &=
+                here.is_some_and(|a| (&a.question_id, &a.prompt) == (&answer.question_id, &answer.prompt));
+            answers.push(given(&answer, metric));
+            Ok(())
+        })?;
+        is_same &= answers.len() == after.len();
         ensure!(is_same, "{} answers other samples than the other files of its task", path.display());
         Ok(Some(answers))
     };
     let (before, end) = (other(file(0))?, other(last)?);
-    let all = after.iter().enumerate().map(|(i, answer)| {
-        let of = |answers: &Option<Vec<Answered>>| answers.as_ref().map(|all| given(&all[i], metric));
-        let (before, after, end) = (of(&before), given(answer, metric), of(&end));
-        let change = change(before.as_ref(), &after, end.as_ref());
-        let Answered { question_id, prompt, answers, .. } = answer.clone();
-        Example { number: i, question_id, question: prompt, answers, before, after, end, change }
+    let example = |number: usize| {
+        let of = |answers: &Option<Vec<Given>>| answers.as_ref().map(|all| all[number].clone());
+        let (before, own, end) = (of(&before), given(&after[number], metric), of(&end));
+        let change = change(before.as_ref(), &own, end.as_ref());
+        let Answered { question_id, prompt, answers, .. } = after[number].clone();
+        Example { number, question_id, question: prompt, answers, before, after: own, end, change }
+    };
+    let all = (0..after.len()).map(|number| {
+        let example = example(number);
+        (number, example.change, size(&example))
     });
-    let all: Vec<Example> = all.collect();
+    let all: Vec<(usize, Change, f64)> = all.collect();
     let mut chosen = Vec::new();
     for kind in [Change::Forgotten, Change::Learnt, Change::GainedLater] {
-        let mut of_kind: Vec<&Example> = all.iter().filter(|example| example.change == kind).collect();
-        of_kind.sort_by(|a, b| size(b).total_cmp(&size(a)));
-        chosen.extend(of_kind.into_iter().take(n).cloned());
+        let mut of_kind: Vec<_> = all.iter().filter(|(_, change, _)| *change == kind).collect();
+        of_kind.sort_by(|a, b| b.2.total_cmp(&a.2));
+        chosen.extend(of_kind.into_iter().take(n).map(|&(number, ..)| example(number)));
     }
     if chosen.is_empty() {
-        chosen.extend(all.into_iter().take(n));
+        chosen.extend((0..after.len()).take(n).map(example));
     }
     Ok(chosen)
 }

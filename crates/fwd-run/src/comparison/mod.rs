@@ -14,5 +14,5 @@ pub use finished_run::FinishedRun;
 pub use grouping::{Comparison, Group};
 pub use measures::{Form, MEASURES, Measure};
 pub use summary::{CONFIDENCE, Summary};
-pub use table::ComparisonTable;
+pub use table::{Against, ComparisonTable};
 pub use unfinished::UnfinishedRun;

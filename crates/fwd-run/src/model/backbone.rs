@@ -196,8 +196,9 @@ impl Backbone {
     /// # Errors
     /// Those of the model; prompts of another width.
     pub fn answer(&self, batch: &[&Sample], pool: &PromptPool, max_new_tokens: usize) -> Result<Vec<Answer>> {
-        let select = |sample: &&Sample| Ok(pool.select(&self.model.queries(sample)?)?);
-        let selections = batch.iter().map(select).collect::<Result<Vec<_>>>()?;
+        let queries =
+            batch.iter().map(|sample| Ok(self.model.queries(sample)?)).collect::<Result<Vec<_>>>()?;
+        let selections = pool.select_all(&queries)?;
         let config = GenerationConfig::greedy(max_new_tokens, self.model.special_tokens().clone());
         let hypotheses = fwd_models::answer(&*self.model, batch, &pool.gather(&selections)?, &config)?;
         let answers = hypotheses.into_iter().zip(selections).map(|(hypothesis, selection)| {

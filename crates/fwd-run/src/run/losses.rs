@@ -46,7 +46,8 @@ pub fn read_losses(dir: &Path) -> Result<Vec<Vec<LossPoint>>> {
     for (i, line) in whole.lines().enumerate() {
         let point: LossPoint = serde_json::from_str(line)
             .with_context(|| format!("{}, line {}, is damaged; delete the file", path.display(), i + 1))?;
-        let place = tasks.iter().position(|(name, _)| *name == point.task).unwrap_or(tasks.len());
+        // Steps of a task follow one another, so the last one is found first.
+        let place = tasks.iter().rposition(|(name, _)| *name == point.task).unwrap_or(tasks.len());
         if place == tasks.len() {
             tasks.push((point.task.clone(), BTreeMap::new()));
         }

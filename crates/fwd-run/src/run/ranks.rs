@@ -90,60 +90,63 @@ pub fn read_ranks(run: &Path) -> Result<Vec<RankStage>> {
     Ok(stages)
 }
 
-/// The rows of one task at one stage.
-pub(super) struct TaskRows {
-    /// Visual and instruction tokens.
-    pub(super) grams: TaskGram,
-    /// The same and the prompts in front.
-    pub(super) prompted: Option<Gram>,
-    /// How many samples they are of.
-    pub(super) n_samples: usize,
+/// The ranks at one stage while tasks are added, of which no more than the sums of their Gram matrices are kept: memory does not grow with
+/// the number of tasks.
+#[derive(Default)]
+pub(super) struct StageRanks {
+    all: Vec<(Rows, Gram)>,
+    of_tasks: Vec<Rank>,
 }
 
-/// The ranks at one stage.
-///
-/// # Errors
-/// Those of the decompositions, naming the task.
-pub(super) fn stage(
-    after: usize,
-    learnt: Option<&str>,
-    tasks: &[TaskRows],
-    observer: &dyn Observer,
-) -> Result<RankStage> {
-    let dim = tasks.first().map_or(0, |task| task.grams.image.dim());
-    let mut ranks = Vec::new();
-    let mut all: Vec<(Rows, Gram)> = Vec::new();
-    for task in tasks {
-        let (name, both) = (&task.grams.task, task.grams.both()?);
-        let parts = [
-            (Rows::Image, Some(&task.grams.image)),
-            (Rows::Text, Some(&task.grams.text)),
-            (Rows::Both, Some(&both)),
-            (Rows::Prompted, task.prompted.as_ref()),
-        ];
-        for (rows, gram) in parts.into_iter().filter_map(|(rows, gram)| Some((rows, gram?))) {
-            match all.iter_mut().find(|(of, _)| *of == rows) {
-                Some((_, sum)) => sum.merge(gram)?,
-                None => all.push((rows, gram.clone())),
-            }
-            if matches!(rows, Rows::Both | Rows::Prompted) {
-                check(observer)?;
-                ranks.push(rank(Some(name), rows, gram)?);
-            }
-        }
+impl StageRanks {
+    /// Adds the visual and instruction tokens of a task, apart and together.
+    ///
+    /// # Errors
+    /// Those of the decompositions, naming the task.
+    pub(super) fn add_tokens(&mut self, grams: &TaskGram) -> Result<()> {
+        self.merge(Rows::Image, &grams.image)?;
+        self.merge(Rows::Text, &grams.text)?;
+        self.add(&grams.task, Rows::Both, &grams.both()?)
     }
-    let together = all.iter().map(|(rows, gram)| rank(None, *rows, gram));
-    let mut all_ranks = together.collect::<Result<Vec<_>>>()?;
-    all_ranks.extend(ranks);
-    let n_samples = tasks.iter().map(|task| task.n_samples).sum();
-    Ok(RankStage {
-        after,
-        learnt: learnt.map(str::to_owned),
-        dim,
-        n_samples,
-        energies: ENERGIES,
-        ranks: all_ranks,
-    })
+
+    /// Adds rows of a task whose own rank is wanted.
+    ///
+    /// # Errors
+    /// Those of the decomposition, naming the task.
+    pub(super) fn add(&mut self, task: &str, rows: Rows, gram: &Gram) -> Result<()> {
+        self.merge(rows, gram)?;
+        self.of_tasks.push(rank(Some(task), rows, gram)?);
+        Ok(())
+    }
+
+    fn merge(&mut self, rows: Rows, gram: &Gram) -> Result<()> {
+        match self.all.iter_mut().find(|(of, _)| *of == rows) {
+            Some((_, sum)) => sum.merge(gram)?,
+            None => self.all.push((rows, gram.clone())),
+        }
+        Ok(())
+    }
+
+    /// The ranks of all tasks together, then those of each task.
+    ///
+    /// # Errors
+    /// Those of the decompositions.
+    pub(super) fn ranks(self) -> Result<Vec<Rank>> {
+        let together = self.all.iter().map(|(rows, gram)| rank(None, *rows, gram));
+        let mut ranks = together.collect::<Result<Vec<_>>>()?;
+        ranks.extend(self.of_tasks);
+        Ok(ranks)
+    }
+}
+
+/// Ranks of tokens and of what prompts make of them, those of a task beside each other and those of all tasks together first.
+fn interleaved(tokens: &[Rank], prompted: Vec<Rank>) -> Vec<Rank> {
+    let mut all = Vec::with_capacity(tokens.len() + prompted.len());
+    for rank in prompted {
+        all.extend(tokens.iter().filter(|of_tokens| of_tokens.task == rank.task).cloned());
+        all.push(rank);
+    }
+    all
 }
 
 fn rank(task: Option<&str>, rows: Rows, gram: &Gram) -> Result<Rank> {
@@ -159,8 +162,8 @@ pub(super) struct Prompted<'a> {
     model: &'a Model,
     observer: &'a dyn Observer,
     tasks: Vec<(&'a str, Vec<&'a Sample>)>,
-    /// Made when they are needed first; they stay.
-    grams: Vec<TaskGram>,
+    /// The ranks of the tokens, which no prompt changes: found once.
+    of_tokens: Vec<Rank>,
 }
 
 impl<'a> Prompted<'a> {
@@ -172,13 +175,8 @@ impl<'a> Prompted<'a> {
         tasks: impl Iterator<Item = (&'a str, &'a [Sample])>,
     ) -> Self {
         let some = |all: &'a [Sample]| spread(all.len(), SAMPLES).map(|i| &all[i]).collect();
-        Self {
-            run,
-            model,
-            observer,
-            tasks: tasks.map(|(name, all)| (name, some(all))).collect(),
-            grams: Vec::new(),
-        }
+        let tasks = tasks.map(|(name, all)| (name, some(all))).collect();
+        Self { run, model, observer, tasks, of_tokens: Vec::new() }
     }
 
     /// Writes the ranks after so many tasks, unless they are there.
@@ -190,22 +188,33 @@ impl<'a> Prompted<'a> {
         if path.exists() {
             return Ok(());
         }
-        if self.grams.is_empty() {
-            let gram = |(name, some): &(&str, Vec<&Sample>)| {
-                Ok(TaskGram::accumulate(self.model, name, some.iter().copied())?)
-            };
-            self.grams = self.tasks.iter().map(gram).collect::<Result<_>>()?;
-        }
-        let mut tasks = Vec::new();
-        for ((_, some), grams) in self.tasks.iter().zip(&self.grams) {
-            let mut prompted = grams.both()?;
-            for sample in some {
-                prompted.push(&pool.gather(&[pool.select(&self.model.queries(sample)?)?])?.values)?;
+        let is_first = self.of_tokens.is_empty();
+        let (mut of_tokens, mut of_prompted) = (StageRanks::default(), StageRanks::default());
+        for (name, some) in &self.tasks {
+            check(self.observer)?;
+            let grams = TaskGram::accumulate(self.model, name, some.iter().copied())?;
+            if is_first {
+                of_tokens.add_tokens(&grams)?;
             }
-            tasks.push(TaskRows { grams: grams.clone(), prompted: Some(prompted), n_samples: some.len() });
+            let mut prompted = grams.both()?;
+            let queries = some.iter().map(|sample| Ok(self.model.queries(sample)?));
+            for selection in pool.select_all(&queries.collect::<Result<Vec<_>>>()?)? {
+                prompted.push(&pool.gather(&[selection])?.values)?;
+            }
+            of_prompted.add(name, Rows::Prompted, &prompted)?;
         }
-        let learnt = after.checked_sub(1).and_then(|t| self.tasks.get(t)).map(|(name, _)| *name);
-        write_json(&path, &stage(after, learnt, &tasks, self.observer)?)
+        if is_first {
+            self.of_tokens = of_tokens.ranks()?;
+        }
+        let stage = RankStage {
+            after,
+            learnt: after.checked_sub(1).and_then(|t| self.tasks.get(t)).map(|(name, _)| (*name).to_owned()),
+            dim: if self.tasks.is_empty() { 0 } else { self.model.prompt_dims().model },
+            n_samples: self.tasks.iter().map(|(_, some)| some.len()).sum(),
+            energies: ENERGIES,
+            ranks: interleaved(&self.of_tokens, of_prompted.ranks()?),
+        };
+        write_json(&path, &stage)
     }
 }
 
@@ -231,7 +240,7 @@ impl Bridged<'_> {
         if path.exists() {
             return Ok(());
         }
-        let mut tasks = Vec::new();
+        let (mut ranks, mut n_samples) = (StageRanks::default(), 0);
         for Exam { task, .. } in self.exams {
             let records: Vec<&Record> = task.split(Split::Train).collect();
             let records: Vec<&Record> = spread(records.len(), SAMPLES).map(|i| records[i]).collect();
@@ -241,18 +250,20 @@ impl Bridged<'_> {
                 let batch = Batch::new(self.backbone.reader(), self.images, None, records)?;
                 samples.extend(batch.features(model)?.samples(&batch.labels)?);
             }
-            let grams = TaskGram::accumulate(model, &task.name, &samples)?;
-            tasks.push(TaskRows { grams, prompted: None, n_samples: samples.len() });
+            check(self.observer)?;
+            ranks.add_tokens(&TaskGram::accumulate(model, &task.name, &samples)?)?;
+            n_samples += samples.len();
         }
-        let learnt = after.checked_sub(1).and_then(|t| self.exams.get(t)).map(|exam| &*exam.task.name);
-        write_json(&path, &stage(after, learnt, &tasks, self.observer)?)
+        let learnt = after.checked_sub(1).and_then(|t| self.exams.get(t)).map(|exam| exam.task.name.clone());
+        let dim = if self.exams.is_empty() { 0 } else { model.prompt_dims().model };
+        let ranks = ranks.ranks()?;
+        write_json(&path, &RankStage { after, learnt, dim, n_samples, energies: ENERGIES, ranks })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observer::Silent;
 
     /// Rows along axes of R^4.
     fn gram(axes: &[usize]) -> Gram {
@@ -265,14 +276,24 @@ mod tests {
 
     #[test]
     fn tasks_are_counted_alone_and_together() {
-        let rows = |task: &str, image: &[usize], text: &[usize]| TaskRows {
-            grams: TaskGram { task: task.to_owned(), image: gram(image), text: gram(text) },
-            prompted: Some(gram(&[image, text, &[3]].concat())),
-            n_samples: image.len(),
-        };
-        let tasks = [rows("a", &[0, 0], &[2]), rows("b", &[0, 1], &[2])];
-        let first = stage(1, Some("a"), &tasks, &Silent).unwrap();
-        assert_eq!((first.after, first.learnt.as_deref(), first.dim, first.n_samples), (1, Some("a"), 4, 4));
+        let (mut tokens, mut prompted) = (StageRanks::default(), StageRanks::default());
+        for (task, image, text) in [("a", [0, 0], [2]), ("b", [0, 1], [2])] {
+            tokens
+                .add_tokens(&TaskGram { task: task.to_owned(), image: gram(&image), text: gram(&text) })
+                .unwrap();
+            let all = [&image[..], &text[..], &[3]].concat();
+            prompted.add(task, Rows::Prompted, &gram(&all)).unwrap();
+            // One sum for each kind of rows, however many tasks.
+            assert_eq!((tokens.all.len(), prompted.all.len()), (3, 1));
+        }
+        let ranks = interleaved(&tokens.ranks().unwrap(), prompted.ranks().unwrap());
+        let order: Vec<_> = ranks.iter().map(|rank| (rank.task.as_deref(), rank.rows)).collect();
+        use Rows::{Both, Image, Prompted as WithPrompts, Text};
+        let together = [Image, Text, Both, WithPrompts].map(|rows| (None, rows));
+        let apart = ["a", "b"].into_iter().flat_map(|task| [(Some(task), Both), (Some(task), WithPrompts)]);
+        assert!(order.iter().copied().eq(together.into_iter().chain(apart)), "{order:?}");
+        let first =
+            RankStage { after: 1, learnt: Some("a".into()), dim: 4, n_samples: 4, energies: ENERGIES, ranks };
         let of = |task: Option<&str>, rows| {
             let rank = first.ranks.iter().find(|r| r.task.as_deref() == task && r.rows == rows);
             rank.map(|r| (r.n_rows, r.ranks[2]))

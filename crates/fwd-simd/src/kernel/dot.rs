@@ -21,16 +21,24 @@ type Step = <bf16 as Element>::Step;
 const TILE: usize = 16;
 
 pub(super) fn kernel() -> Kernel<bf16> {
-    Kernel { max_rows: 14, max_steps: 512, pack_rows, pack_panel, turn, block }
+    Kernel { max_rows: 12, max_steps: 512, pack_rows, pack_panel, turn, block }
 }
 
-/// [`DEPTH`] values as [`TILE`] pairs.
+/// Up to [`DEPTH`] values of a row, from column `from`, as [`TILE`] pairs; zeros follow the last column.
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn pairs(x: &[f32; DEPTH], alpha: f32) -> __m512i {
+fn pairs(x: MatRef<'_, f32>, row: usize, from: usize, alpha: f32) -> __m512i {
+    let whole: [f32; DEPTH];
+    let address = if x.col_stride() == 1 && from + DEPTH <= x.ncols() {
+        std::ptr::from_ref(&x[(row, from)])
+    } else {
+        whole = read(x, row, from);
+        whole.as_ptr()
+    };
     let alpha = _mm512_set1_ps(alpha);
-    // SAFETY: the array holds 32 values, and both types are 64 bytes without an invalid pattern.
+    // SAFETY: 32 values lie side by side at the address, in the row or in the array. The types of pairs are 64 bytes without an invalid
+    // pattern.
     unsafe {
-        let (low, high) = (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16)));
+        let (low, high) = (_mm512_loadu_ps(address), _mm512_loadu_ps(address.add(16)));
         let rounded = _mm512_cvtne2ps_pbh(_mm512_mul_ps(high, alpha), _mm512_mul_ps(low, alpha));
         std::mem::transmute::<__m512bh, __m512i>(rounded)
     }
@@ -47,7 +55,7 @@ fn pack_rows(x: MatRef<'_, f32>, alpha: f32, out: &mut [bf16]) {
     for (tile, out) in out.chunks_exact_mut(m * DEPTH).enumerate() {
         let mut rows = [_mm512_setzero_si512(); TILE];
         for (i, row) in rows[..m].iter_mut().enumerate() {
-            *row = pairs(&read(x, i, tile * DEPTH), alpha);
+            *row = pairs(x, i, tile * DEPTH, alpha);
         }
         for (step, out) in turn_dwords(rows).into_iter().zip(out.chunks_exact_mut(2 * m)) {
             // SAFETY: the mask writes `m` dwords, which is the length of the chunk.
@@ -64,7 +72,7 @@ fn pack_rows(x: MatRef<'_, f32>, alpha: f32, out: &mut [bf16]) {
 pub(super) fn pack_tiles(x: MatRef<'_, f32>, alpha: f32, out: &mut [bf16]) {
     for (tile, out) in out.chunks_exact_mut(x.nrows() * DEPTH).enumerate() {
         for (i, out) in out.chunks_exact_mut(DEPTH).enumerate() {
-            let row = pairs(&read(x, i, tile * DEPTH), alpha);
+            let row = pairs(x, i, tile * DEPTH, alpha);
             // SAFETY: the chunk has 64 bytes.
             unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), row) };
         }
@@ -79,7 +87,7 @@ pub(super) fn pack_panel(rows: MatRef<'_, f32>, out: &mut [Step]) {
         for (half, first) in [0, PANEL / 2].into_iter().enumerate() {
             let mut pairs_of_rows = [_mm512_setzero_si512(); TILE];
             for (row, i) in pairs_of_rows.iter_mut().zip(first..rows.nrows()) {
-                *row = pairs(&read(rows, i, tile * DEPTH), 1.0);
+                *row = pairs(rows, i, tile * DEPTH, 1.0);
             }
             for (step, out) in turn_dwords(pairs_of_rows).into_iter().zip(&mut *out) {
                 // SAFETY: half a step has 64 bytes.
@@ -172,8 +180,6 @@ unsafe fn block(block: Block<'_, bf16>) {
             10 => rows::<10, 1>(block),
             11 => rows::<11, 1>(block),
             12 => rows::<12, 1>(block),
-            13 => rows::<13, 1>(block),
-            14 => rows::<14, 1>(block),
             m => unreachable!("a block of {m} rows"),
         }
     }
@@ -195,8 +201,6 @@ unsafe fn rows<const M: usize, const U: usize>(block: Block<'_, bf16>) {
             // SAFETY: the steps are whole tiles, so `U` of them are left, and there are `M` pairs of `a` for each step of `b`.
             unsafe {
                 let columns = [_mm512_load_si512(b.cast()), _mm512_load_si512(b.cast::<__m512i>().add(1))];
-                _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(AHEAD));
-                _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(AHEAD + 64));
                 for sums in sums {
                     let pair = bh(_mm512_set1_epi32(a.cast::<i32>().read_unaligned()));
                     sums[0] = _mm512_dpbf16_ps(sums[0], pair, bh(columns[0]));
@@ -226,12 +230,8 @@ unsafe fn rows<const M: usize, const U: usize>(block: Block<'_, bf16>) {
     }
 }
 
-/// Bytes by which a panel is fetched ahead of its use.
-const AHEAD: usize = 2048;
-
 #[inline(always)]
 fn bh(pairs: __m512i) -> __m512bh {
     // SAFETY: both are 64 bytes without an invalid pattern.
     unsafe { std::mem::transmute(pairs) }
 }
-

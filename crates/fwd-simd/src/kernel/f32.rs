@@ -6,6 +6,12 @@ use super::{Block, blocks};
 use crate::element::{PANEL, Step};
 use faer::MatRef;
 
+/// Steps that are taken at once: 32 KiB of a panel, or 16 KiB of half of it, which a first-level cache holds.
+pub(crate) const DEPTH: usize = 256;
+
+/// How far ahead the right factor is asked for when few rows pass over it: 4 KiB, as far as memory is away at full speed.
+const AHEAD: isize = 32;
+
 /// A block of rows times some columns in f32, operands in place: `c = alpha·a·b`, or `c += …`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tile {
@@ -35,7 +41,8 @@ pub(crate) struct Dense {
     /// The kernels for `a_step == 1`. They have fewer rows, because each takes a pointer.
     pub(super) along: [&'static [TileFn]; 4],
     pub(crate) pack_rows: unsafe fn(MatRef<'_, f32>, f32, &mut [f32]),
-    pub(crate) pack_panel: unsafe fn(MatRef<'_, f32>, &mut [Step<f32, 32>]),
+    /// Packs rows as columns `0 ..` of a matrix with this width, which is filled up with zeros.
+    pub(crate) pack_columns: unsafe fn(MatRef<'_, f32>, usize, &mut [f32]),
 }
 
 pub(super) type TileFn = unsafe fn(&Tile);
@@ -57,6 +64,11 @@ impl Dense {
         let n_vectors = (1..=wanted).rev().min_by_key(|&n_vectors| cost(n_vectors)).unwrap_or(1);
         // SAFETY: the caller says what this one needs.
         unsafe { self.passes(m, n_vectors, kernels, tile) }
+    }
+
+    /// The width of a packed matrix with this many columns: whole registers.
+    pub(crate) fn width(&self, n: usize) -> usize {
+        n.next_multiple_of(self.lanes)
     }
 
     /// Rows of the tallest packed block.
@@ -135,6 +147,11 @@ pub(super) unsafe fn tile<V: Vector, const M: usize, const NV: usize, const ALON
                 let left = V::splat(if ALONG { *rows[i].add(k) } else { *a.add(i) });
                 for j in 0..NV {
                     sums[i][j] = left.mul_add(right[j], sums[i][j]);
+                }
+            }
+            if M <= 4 {
+                for j in (0..NV * V::LANES).step_by(16) {
+                    V::prefetch(b.wrapping_offset(AHEAD * tile.b_step).wrapping_add(j));
                 }
             }
             b = b.wrapping_offset(tile.b_step);
@@ -231,6 +248,14 @@ pub(super) unsafe fn pack_panel<V: Vector>(rows: MatRef<'_, f32>, out: &mut [Ste
     assert_eq!(out.len(), rows.ncols(), "a panel of another size");
     // SAFETY: a step has `PANEL` elements, and there is one for each column.
     unsafe { columns::<V>(rows, 1.0, out.as_mut_ptr().cast(), PANEL, PANEL) }
+}
+
+/// Column `k` of the rows at `out[k·width ..][.. width]`.
+#[inline(always)]
+pub(super) unsafe fn pack_columns<V: Vector>(rows: MatRef<'_, f32>, width: usize, out: &mut [f32]) {
+    assert!(rows.nrows() <= width && out.len() == rows.ncols() * width, "a matrix of another size");
+    // SAFETY: `out` has `width` elements for each column.
+    unsafe { columns::<V>(rows, 1.0, out.as_mut_ptr(), width, width) }
 }
 
 /// Lane `j` of step `i` becomes lane `i` of step `j`.

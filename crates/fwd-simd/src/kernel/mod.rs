@@ -11,6 +11,7 @@ mod bf16;
 mod dot;
 mod f32;
 mod portable;
+mod product;
 mod vector;
 #[cfg(target_arch = "x86_64")]
 mod widened;
@@ -18,9 +19,10 @@ mod widened;
 use crate::element::sealed::Kernels;
 use crate::element::{Element, PANEL};
 use crate::level::{Cpu, Level};
-use crate::lhs::Lhs;
-pub(crate) use f32::{Dense, Tile};
-use faer::{Accum, MatMut, MatRef};
+use faer::MatRef;
+
+pub(crate) use f32::{DEPTH, Dense, Tile};
+pub use product::{multiply, multiply_panels};
 
 /// How an element type is multiplied at a level. The functions may be called where the processor has the level, which a [`Cpu`] proves.
 #[derive(Debug)]
@@ -98,68 +100,4 @@ pub(crate) fn blocks(n_rows: usize, max_rows: usize) -> impl Iterator<Item = (us
     let n_blocks = n_rows.div_ceil(max_rows);
     let (short, n_tall) = if n_blocks == 0 { (0, 0) } else { (n_rows / n_blocks, n_rows % n_blocks) };
     (0..n_blocks).map(move |i| (i * short + i.min(n_tall), short + usize::from(i < n_tall)))
-}
-
-/// `y = x·panel`, or `y += …`: the product of packed rows with the steps of a panel that starts at depth `from` of the rows.
-///
-/// The columns of `y` are those of the panel that are wanted; they must lie side by side in memory.
-///
-/// # Panics
-/// If the panel reaches beyond the depth of the rows, starts or ends within a tile, or `y` does not fit.
-#[allow(unsafe_code)]
-pub fn multiply<T: Element>(
-    cpu: Cpu,
-    x: &Lhs<T>,
-    from: usize,
-    panel: &[T::Step],
-    y: MatMut<'_, f32>,
-    accum: Accum,
-) {
-    let _ = cpu;
-    let all = T::steps(x.depth);
-    let first = from / T::DEPTH;
-    assert!(
-        from.is_multiple_of(T::steps(1) * T::DEPTH) && panel.len().is_multiple_of(T::steps(1)),
-        "a panel of whole tiles"
-    );
-    assert!(
-        first <= all && panel.len() <= all - first,
-        "the panel reaches beyond the depth of the rows"
-    );
-    assert!(
-        y.nrows() == x.n_rows && y.ncols() <= PANEL && (y.ncols() <= 1 || y.col_stride() == 1),
-        "a result of another shape"
-    );
-    let (n, c_stride, c) = (y.ncols(), y.row_stride(), y.as_ptr_mut());
-    if n == 0 || x.n_rows == 0 {
-        return;
-    }
-    let elements = x.elements();
-    let mut done = 0;
-    loop {
-        let n_steps = x.kernel.max_steps.min(panel.len() - done);
-        let b = &panel[done..][..n_steps];
-        for (row, m) in x.blocks() {
-            let at = (row * all + m * (first + done)) * T::DEPTH;
-            let a = &elements[at..][..m * n_steps * T::DEPTH];
-            // SAFETY: `row < n_rows`, so the pointer stays within `y`, whose rows and columns the block does not leave; nobody else has a
-            // reference to `y`. The kernel was made for a level that the processor has (`Cpu`).
-            unsafe {
-                let c = c.offset(row as isize * c_stride);
-                (x.kernel.block)(Block {
-                    m,
-                    n,
-                    a,
-                    b,
-                    c,
-                    c_stride,
-                    accumulate: accum == Accum::Add || done > 0,
-                });
-            }
-        }
-        done += n_steps;
-        if done >= panel.len() {
-            return;
-        }
-    }
 }

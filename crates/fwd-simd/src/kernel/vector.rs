@@ -21,6 +21,8 @@ pub(super) trait Vector: Copy {
     unsafe fn mul(self, by: Self) -> Self;
     /// `self·by + to`.
     unsafe fn mul_add(self, by: Self, to: Self) -> Self;
+    /// Asks for the cache line of an address, which need not be one of the operand.
+    unsafe fn prefetch(from: *const f32);
     /// Turns a square of `LANES` rows: `rows(i)` gives row `i`, and column `j` goes to `column(j, …)`.
     unsafe fn transpose(rows: impl Fn(usize) -> Self, column: impl FnMut(usize, Self));
 }
@@ -35,7 +37,7 @@ macro_rules! level {
     ) => {
         pub(super) const KERNEL: $crate::kernel::Kernel<f32> = $crate::kernel::Kernel {
             max_rows: [$($p2),*].len(),
-            max_steps: 512,
+            max_steps: $crate::kernel::f32::DEPTH,
             pack_rows,
             pack_panel,
             turn,
@@ -57,7 +59,7 @@ macro_rules! level {
                 &[$(tile::<$a4, 4, true>),*],
             ],
             pack_rows,
-            pack_panel,
+            pack_columns,
         };
 
         $(#[target_feature(enable = $feature)])?
@@ -76,6 +78,12 @@ macro_rules! level {
         unsafe fn pack_panel(rows: faer::MatRef<'_, f32>, out: &mut [$crate::element::Step<f32, 32>]) {
             // SAFETY: as above.
             unsafe { $crate::kernel::f32::pack_panel::<$vector>(rows, out) }
+        }
+
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn pack_columns(rows: faer::MatRef<'_, f32>, width: usize, out: &mut [f32]) {
+            // SAFETY: as above.
+            unsafe { $crate::kernel::f32::pack_columns::<$vector>(rows, width, out) }
         }
 
         $(#[target_feature(enable = $feature)])?

@@ -305,9 +305,14 @@ fn rows_as<E: Elem>(part: &StoredRows<'_>, first: usize, n: usize) -> Vec<E> {
 }
 
 /// Runs `body` for each tile, over the threads if the work is worth it.
-fn for_each<T: Send>(tiles: Vec<T>, work: usize, threads: Threads, body: impl Fn(T) + Sync + Send) {
+fn for_each<T: Send + Sync>(tiles: Vec<T>, work: usize, threads: Threads, body: impl Fn(T) + Sync + Send) {
     if threads.count() == 1 || work < MIN_PARALLEL_WORK {
         tiles.into_iter().for_each(body);
+    } else if threads == Threads::Team {
+        let mut tiles: Vec<_> = tiles.into_iter().map(Some).collect();
+        fwd_simd::fork_chunks(&mut tiles, 1, usize::MAX, |_, tiles| {
+            tiles.iter_mut().filter_map(Option::take).for_each(&body);
+        });
     } else {
         tiles.into_par_iter().for_each(body);
     }
