@@ -34,6 +34,9 @@ pub(crate) fn levels() -> Result<()> {
         list(others),
         list(&lacking)
     );
+    if lacking.contains(&"amx") {
+        eprintln!("the tests of fwd-simd run the tile instructions of amx in an emulator");
+    }
     Ok(())
 }
 

@@ -48,10 +48,14 @@ fn features(dir: &Path) -> Vec<[Vec<f64>; 4]> {
 /// A tensor of a run's state.
 fn tensor(place: &Place, run: &str, name: &str) -> (Vec<usize>, Vec<f64>) {
     let state = place.json(&format!("{run}/state/state.json"));
-    let bytes = fs::read(place.path(run).join("state").join(state["tensors"].as_str().unwrap())).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let view = tensors.tensor(&format!("learner/{name}")).unwrap();
-    (view.shape().to_vec(), floats(view.data()))
+    let files = state["tensors"].as_object().unwrap().values();
+    let files = files.map(|part| place.path(run).join("state").join(part["file"].as_str().unwrap()));
+    let found = files.map(|path| fs::read(path).unwrap()).find_map(|bytes| {
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let view = tensors.tensor(&format!("learner/{name}")).ok()?;
+        Some((view.shape().to_vec(), floats(view.data())))
+    });
+    found.unwrap()
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
