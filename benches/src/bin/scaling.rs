@@ -18,7 +18,7 @@ struct Args {
     /// The piece of work.
     #[arg(value_enum)]
     work: Work,
-    /// Tasks.
+    /// Tasks learnt so far, or in all.
     #[arg(long, default_value_t = 5)]
     tasks: usize,
     /// Prompts in the pool.

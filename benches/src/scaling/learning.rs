@@ -1,7 +1,7 @@
 //! Runs of the continual loop on features on disk, with a model whose gradient costs nothing.
 
 use super::rows::{OF_SAMPLE, RowFile};
-use super::{Cost, RANK, Size};
+use super::size::{Cost, RANK, Size};
 use anyhow::{Context, Result, ensure};
 use fwd_continual::{Column, Curriculum, Event, Moment, Task, TaskId};
 use fwd_prompt::{

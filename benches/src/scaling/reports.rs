@@ -1,6 +1,6 @@
 //! Answers on disk, and runs made of them.
 
-use super::{Cost, Size, least};
+use super::size::{Cost, Size, least};
 use anyhow::{Context, Result, bail};
 use fwd_continual::ScoreMatrix;
 use fwd_eval::Metric;

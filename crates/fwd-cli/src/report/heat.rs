@@ -18,8 +18,8 @@ const MAX_NAME: i32 = 170;
 const MAX_CELL: i32 = 76;
 /// Rows or columns that are drawn one by one.
 const MOST: usize = 50;
-/// Narrower cells hold no number.
-const MIN_NUMBER: i32 = 18;
+/// Cells of more columns are too narrow for numbers.
+const MOST_NUMBERS: usize = 20;
 /// The height of a line of text: names that would stand closer are left out.
 const LINE: i32 = 17;
 /// Steps of the scale of colours.
@@ -34,7 +34,7 @@ pub(super) fn height(chart: &Heat) -> i32 {
 /// What a reader must know of a picture of so many rows and columns beside what it shows; nothing where each cell has its number.
 pub(super) fn note(n_rows: usize, n_columns: usize) -> String {
     match block(n_rows, n_columns) {
-        1 if n_columns <= 16 => String::new(),
+        1 if n_columns <= MOST_NUMBERS => String::new(),
         1 => " There are too many columns for numbers and frames in the cells.".to_owned(),
         n => format!(
             " Each cell is the mean of up to {n} × {n} values; the first of its rows and columns is named."
@@ -82,7 +82,7 @@ impl Grid {
     fn of(chart: &Heat) -> Self {
         let left = room_for(chart.rows.iter().map(String::as_str), TEXT).min(MAX_NAME) + 18;
         let cell = ((WIDTH - left - 8) / chart.columns.len().max(1) as i32).clamp(1, MAX_CELL);
-        let has_numbers = cell >= MIN_NUMBER;
+        let has_numbers = chart.columns.len() <= MOST_NUMBERS;
         Self { left, cell, row: if has_numbers { ROW } else { cell.max(6) }, has_numbers }
     }
 }
@@ -177,8 +177,9 @@ mod tests {
         for n in [1, 8, 49] {
             assert_eq!(*condensed(&chart(n)), chart(n));
         }
-        assert_eq!((note(6, 5), note(17, 16)), (String::new(), String::new()));
-        assert!(note(18, 17).contains("numbers") && Grid::of(&chart(16)).has_numbers);
+        assert_eq!((note(6, 5), note(21, 20)), (String::new(), String::new()));
+        assert!(note(22, 21).contains("numbers") && !Grid::of(&chart(21)).has_numbers);
+        assert!(Grid::of(&chart(20)).has_numbers);
         assert_eq!(height(&chart(5)), HEAD + 6 * ROW + SCALE);
     }
 
