@@ -4,6 +4,7 @@
 //! rounding error is that of one block however long the stream; f64 rows are multiplied in f64. Blocks are cut by
 //! row number, not by call: how the rows are batched changes no bit of the result, nor does the number of threads.
 
+use crate::eigen::Real;
 use crate::error::{LinalgError, Result, ensure_finite, ensure_rows, ensure_shape};
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
@@ -72,8 +73,7 @@ pub struct Pending {
 
 /// The sum of the outer products `z zᵀ` of all rows seen, and their number.
 ///
-/// `C ∈ R^{d×d}` is kept in f64 (8·d² bytes) beside the f32 product of a block (4·d²) and at most one block of 2048 rows,
-/// of which there is a second copy while it is multiplied.
+/// `C ∈ R^{d×d}` is kept in f64 (8·d² bytes) beside at most one block of 2048 rows, of which there are copies while it is multiplied.
 ///
 /// # Examples
 /// ```
@@ -91,8 +91,6 @@ pub struct Gram {
     n_rows: u64,
     /// The matrix `C`, of which only the lower triangle is kept up to date.
     sum: Mat<f64>,
-    /// The product of one block, `(d, d)`; it has no elements before the first block.
-    product: Mat<f32>,
     pending: Pending,
     /// Whether all rows so far were f64.
     is_double: bool,
@@ -101,8 +99,7 @@ pub struct Gram {
 impl Gram {
     /// A stream that has seen no rows yet; its rows have `dim` elements.
     pub fn new(dim: usize) -> Self {
-        let (sum, product) = (Mat::zeros(dim, dim), Mat::new());
-        Self { dim, n_rows: 0, sum, product, pending: Pending::default(), is_double: true }
+        Self { dim, n_rows: 0, sum: Mat::zeros(dim, dim), pending: Pending::default(), is_double: true }
     }
 
     /// Length d of a row.
@@ -182,35 +179,25 @@ impl Gram {
     /// Multiplies the rows that wait and adds the product to the sum.
     fn settle(&mut self) {
         let mut pending = std::mem::take(&mut self.pending);
-        let dim = self.dim;
-        if !pending.single.is_empty() {
-            self.is_double = false;
-            if self.product.ncols() != dim {
-                self.product = Mat::zeros(dim, dim);
-            }
-            let z = MatRef::from_row_major_slice(&pending.single, pending.single.len() / dim, dim);
-            outer_single(self.product.as_mut(), z);
-            let product = &self.product;
-            self.sum.par_col_iter_mut().enumerate().with_min_len(16).for_each(|(j, sum)| {
-                // Both are column-major: these are slices, and the loop is vectorised.
-                if let (Some(sum), Some(product)) =
-                    (sum.try_as_col_major_mut(), product.col(j).try_as_col_major())
-                {
-                    let below = product.as_slice()[j..].iter();
-                    sum.as_slice_mut()[j..].iter_mut().zip(below).for_each(|(s, &x)| *s += f64::from(x));
-                }
-            });
-        }
-        if !pending.double.is_empty() {
-            let z = MatRef::from_row_major_slice(&pending.double, pending.double.len() / dim, dim);
-            let [lower, all] = [BlockStructure::TriangularLower, BlockStructure::Rectangular];
-            let sum = self.sum.as_mut();
-            triangular::matmul(sum, lower, Accum::Add, z.transpose(), all, z, all, 1.0, Par::rayon(0));
-        }
+        self.add_product(&pending);
         // The buffers are kept for the rows to come.
         pending.single.clear();
         pending.double.clear();
         self.pending = pending;
+    }
+
+    fn add_product(&mut self, Pending { single, double }: &Pending) {
+        let dim = self.dim;
+        if !single.is_empty() {
+            self.is_double = false;
+            add_single(self.sum.as_mut(), MatRef::from_row_major_slice(single, single.len() / dim, dim));
+        }
+        if !double.is_empty() {
+            let z = MatRef::from_row_major_slice(double, double.len() / dim, dim);
+            let [lower, all] = [BlockStructure::TriangularLower, BlockStructure::Rectangular];
+            let sum = self.sum.as_mut();
+            triangular::matmul(sum, lower, Accum::Add, z.transpose(), all, z, all, 1.0, Par::rayon(0));
+        }
     }
 
     /// Adds another stream of the same width: `C ← C + C'`, `N ← N + N'`.
@@ -273,12 +260,27 @@ impl Gram {
     }
 
     /// Calls `put(i, j, C[i][j])` for each entry of the lower triangle, i ≥ j.
-    pub(crate) fn each_lower(&self, mut put: impl FnMut(usize, usize, f64)) {
+    fn each_lower(&self, mut put: impl FnMut(usize, usize, f64)) {
         for (j, column) in self.settled().sum.col_iter().enumerate() {
             for (i, &x) in column.iter().enumerate().skip(j) {
                 put(i, j, x);
             }
         }
+    }
+
+    /// The lower triangle with each entry divided by `scale`, and whether all are finite; rows that wait are not in them.
+    pub(crate) fn scaled<E: Real>(&self, scale: f64) -> (Mat<E>, bool) {
+        let mut matrix = Mat::<E>::zeros(self.dim, self.dim);
+        let columns = matrix.par_col_iter_mut().zip(self.sum.par_col_iter()).enumerate();
+        let is_finite = columns.map(|(j, (out, sum))| {
+            let entries = out.iter_mut().zip(sum.iter()).skip(j);
+            entries.fold(true, |all, (out, &x)| {
+                *out = E::of(x / scale);
+                all & x.is_finite()
+            })
+        });
+        let is_finite = is_finite.reduce(|| true, |a, b| a & b);
+        (matrix, is_finite)
     }
 
     /// The entries of the lower triangle, column by column; rows that wait are not in them.
@@ -294,8 +296,8 @@ impl Gram {
         if self.n_pending() == 0 {
             return Cow::Borrowed(self);
         }
-        let mut settled = self.clone();
-        settled.settle();
+        let mut settled = Self { sum: self.sum.clone(), pending: Pending::default(), ..*self };
+        settled.add_product(&self.pending);
         Cow::Owned(settled)
     }
 
@@ -363,8 +365,8 @@ fn bytes8(bytes: &[u8]) -> [u8; 8] {
 /// Columns of the product that a thread takes at a time: more would compute more of the upper triangle, fewer would repack more often.
 const COLUMNS: usize = 4 * PANEL;
 
-/// The lower triangle of `ZᵀZ` in f32; some of the upper one is overwritten. Entry `(i, j)` is summed row by row, whoever computes it.
-fn outer_single(dst: MatMut<'_, f32>, z: MatRef<'_, f32>) {
+/// Adds the lower triangle of `ZᵀZ`, multiplied in f32. An entry is summed row by row, whichever thread computes it.
+fn add_single(sum: MatMut<'_, f64>, z: MatRef<'_, f32>) {
     let (cpu, n, zt) = (Cpu::current(), z.nrows(), z.transpose());
     let pack = |first: usize| {
         let mut panel = vec![<f32 as fwd_simd::Element>::ZERO; n];
@@ -373,11 +375,14 @@ fn outer_single(dst: MatMut<'_, f32>, z: MatRef<'_, f32>) {
     };
     let n_panels = zt.nrows().div_ceil(PANEL);
     let panels: Vec<_> = (0..n_panels).into_par_iter().map(|i| pack(i * PANEL)).collect();
-    // Column j of the lower triangle is row j of the upper one, whose entries lie side by side: those from j on.
-    dst.transpose_mut().par_row_chunks_mut(COLUMNS).enumerate().with_max_len(1).for_each(|(chunk, rows)| {
-        let first = chunk * COLUMNS;
-        let x = Lhs::<f32>::pack(cpu, zt.subrows(first, rows.nrows()), 1.0);
-        let (_, mut rest) = rows.split_at_col_mut(first);
+    let chunks = sum.par_col_chunks_mut(COLUMNS).enumerate().with_max_len(1);
+    chunks.for_each_init(Vec::new, |product, (chunk, mut sum)| {
+        let (first, columns) = (chunk * COLUMNS, sum.ncols());
+        let x = Lhs::<f32>::pack(cpu, zt.subrows(first, columns), 1.0);
+        let below = zt.nrows() - first;
+        product.resize(columns * below, 0.0);
+        // Row j of the product is column `first + j` of the triangle, from row `first` on.
+        let mut rest = MatMut::from_column_major_slice_mut(product, below, columns).transpose_mut();
         let mut wanted = Vec::new();
         for panel in &panels[first / PANEL..] {
             let width = PANEL.min(rest.ncols());
@@ -386,6 +391,13 @@ fn outer_single(dst: MatMut<'_, f32>, z: MatRef<'_, f32>) {
             rest = other;
         }
         multiply_panels(cpu, &x, &mut wanted, Accum::Replace);
+        for (j, product) in product.chunks_exact(below).enumerate() {
+            // Column-major: this is a slice, and the loop is vectorised.
+            if let Some(sum) = sum.as_mut().col_mut(j).try_as_col_major_mut() {
+                let sum = &mut sum.as_slice_mut()[first + j..];
+                sum.iter_mut().zip(&product[j..]).for_each(|(sum, &x)| *sum += f64::from(x));
+            }
+        }
     });
 }
 

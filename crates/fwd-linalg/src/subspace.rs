@@ -11,6 +11,7 @@ use crate::gram::Gram;
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, MatRef, Par};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// Orthonormal vectors of one length, kept in f32.
@@ -274,12 +275,7 @@ fn decompose<E: Real>(gram: &Gram, older: &Basis, config: &SubspaceConfig) -> Re
         return Ok(nothing(1.0));
     }
     // Scaled to trace 1, so that f32 neither overflows nor underflows.
-    let mut matrix = Mat::<E>::zeros(dim, dim);
-    let mut is_finite = true;
-    gram.each_lower(|i, j, x| {
-        is_finite &= x.is_finite();
-        matrix[(i, j)] = E::of(x / energy);
-    });
+    let (mut matrix, is_finite) = gram.scaled::<E>(energy);
     if !is_finite {
         return Err(LinalgError::Overflow { op });
     }
@@ -313,11 +309,11 @@ fn decompose<E: Real>(gram: &Gram, older: &Basis, config: &SubspaceConfig) -> Re
 /// The columns one after another in f32, each of length 1: in f32 the decomposition leaves them orthogonal to 6e-6, but up to 2e-5 too
 /// long or too short.
 fn unit_columns<E: Real>(vectors: MatRef<'_, E>) -> Vec<f32> {
-    let mut out = Vec::with_capacity(vectors.nrows() * vectors.ncols());
-    for column in vectors.col_iter() {
+    let mut out = vec![0.0; vectors.nrows() * vectors.ncols()];
+    out.par_chunks_mut(vectors.nrows().max(1)).zip(vectors.par_col_iter()).for_each(|(out, column)| {
         let length = column.iter().map(|&x| x.into().powi(2)).sum::<f64>().sqrt();
-        out.extend(column.iter().map(|&x| (x.into() / length) as f32));
-    }
+        out.iter_mut().zip(column.iter()).for_each(|(out, &x)| *out = (x.into() / length) as f32);
+    });
     out
 }
 

@@ -100,7 +100,7 @@ mod tests {
             assert_eq!(arrow(to, from, None).len(), 1);
             assert_eq!(arrow(to, from, Some("build")).len(), 1);
         }
-        assert_eq!(arrow("fwd-prompt", "fwd-data", None), ["fwd-prompt (layer 2) -> fwd-data (layer 2)"]);
+        assert_eq!(arrow("fwd-prompt", "fwd-data", None), ["fwd-prompt (layer 3) -> fwd-data (layer 3)"]);
         assert!(arrow("xtask", "fwd-cli", None).is_empty());
     }
 
