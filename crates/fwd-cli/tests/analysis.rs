@@ -45,17 +45,27 @@ fn features(dir: &Path) -> Vec<[Vec<f64>; 4]> {
     found
 }
 
-/// A tensor of a run's state.
-fn tensor(place: &Place, run: &str, name: &str) -> (Vec<usize>, Vec<f64>) {
+/// A tensor of a task, 0 for pre-training, in a run's state.
+fn tensor_of(place: &Place, run: &str, t: usize, name: &str) -> Option<(Vec<usize>, Vec<f64>)> {
     let state = place.json(&format!("{run}/state/state.json"));
     let files = state["tensors"].as_object().unwrap().values();
     let files = files.map(|part| place.path(run).join("state").join(part["file"].as_str().unwrap()));
-    let found = files.map(|path| fs::read(path).unwrap()).find_map(|bytes| {
+    files.map(|path| fs::read(path).unwrap()).find_map(|bytes| {
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        let view = tensors.tensor(&format!("learner/{name}")).ok()?;
+        let view = tensors.tensor(&format!("learner/task.{t}.{name}")).ok()?;
         Some((view.shape().to_vec(), floats(view.data())))
+    })
+}
+
+/// What the tasks of a run's state have of a tensor, one below the other.
+fn tensor(place: &Place, run: &str, name: &str) -> (Vec<usize>, Vec<f64>) {
+    let parts = (0..3).filter_map(|t| tensor_of(place, run, t, name));
+    let all = parts.reduce(|(mut shape, mut values), (more, others)| {
+        shape[0] += more[0];
+        values.extend(others);
+        (shape, values)
     });
-    found.unwrap()
+    all.unwrap()
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
@@ -219,8 +229,8 @@ fn selection_displacement_and_words_are_those_of_the_prompts() {
     assert_eq!(found, place.json("run/inspection.json"));
 
     // Who selects what: the same from the saved keys and the kept queries.
-    let (shape, image_keys) = tensor(&place, "run", "pool.image_keys");
-    let (_, text_keys) = tensor(&place, "run", "pool.text_keys");
+    let (shape, image_keys) = tensor(&place, "run", "image_keys");
+    let (_, text_keys) = tensor(&place, "run", "text_keys");
     let m = shape[0];
     let key = |keys: &[f64], j: usize| keys[j * keys.len() / m..(j + 1) * keys.len() / m].to_vec();
     let (mut best, mut selected) = (vec![0; m], vec![0; m]);
@@ -254,11 +264,10 @@ fn selection_displacement_and_words_are_those_of_the_prompts() {
     }
 
     // Where training moved the prompts: against a run whose prompts cannot move.
-    let (shape, after) = tensor(&place, "run", "pool.prompts");
-    let (_, before) = tensor(&place, "still", "pool.prompts");
+    let (shape, after) = tensor(&place, "run", "prompts");
+    let (_, before) = tensor(&place, "still", "prompts");
     let (size, dim) = (shape[1] * shape[2], shape[2]);
-    let bases: Vec<Vec<f64>> =
-        (0..3).map(|t| tensor(&place, "run", &format!("ledger.{t}.basis")).1).collect();
+    let bases: Vec<Vec<f64>> = (0..3).map(|t| tensor_of(&place, "run", t, "basis").unwrap().1).collect();
     for (j, prompt) in list(&found["prompts"]).iter().enumerate() {
         assert_eq!(prompt["task"], TASKS[j / 2]);
         let change: Vec<f64> = (j * size..(j + 1) * size).map(|i| after[i] - before[i]).collect();

@@ -201,10 +201,6 @@ unsafe fn rows<const M: usize>(block: Block<'_, bf16>) {
         let mut a = a.as_ptr().cast::<i32>();
         for step in b {
             let b = step.0.as_ptr().cast::<__m512i>();
-            if M <= 4 {
-                _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(AHEAD));
-                _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(AHEAD + 64));
-            }
             let columns = [bh(_mm512_load_si512(b)), bh(_mm512_load_si512(b.add(1)))];
             for sums in &mut sums {
                 let pair = bh(_mm512_set1_epi32(a.read_unaligned()));
@@ -219,9 +215,6 @@ unsafe fn rows<const M: usize>(block: Block<'_, bf16>) {
         }
     }
 }
-
-/// Bytes by which a panel is asked for ahead of its use when few rows pass over it.
-const AHEAD: usize = 4096;
 
 #[inline(always)]
 fn bh(pairs: __m512i) -> __m512bh {
