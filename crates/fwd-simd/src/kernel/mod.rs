@@ -16,8 +16,8 @@ mod vector;
 #[cfg(target_arch = "x86_64")]
 mod widened;
 
+use crate::element::Element;
 use crate::element::sealed::Kernels;
-use crate::element::{Element, PANEL};
 use crate::level::{Cpu, Level};
 use faer::MatRef;
 
@@ -33,9 +33,9 @@ pub struct Kernel<T: Element> {
     pub(crate) max_steps: usize,
     /// Packs the rows of a block, times alpha, into `rows · T::steps(depth) · DEPTH` elements of arbitrary content.
     pub(crate) pack_rows: unsafe fn(MatRef<'_, f32>, f32, &mut [T]),
-    /// Packs up to [`PANEL`] rows as a panel of `T::steps(depth)` steps of arbitrary content; what is missing becomes zero.
+    /// Packs up to [`PANEL`](crate::PANEL) rows as a panel of `T::steps(depth)` steps of arbitrary content; what is missing becomes zero.
     pub(crate) pack_panel: unsafe fn(MatRef<'_, f32>, &mut [T::Step]),
-    /// Turns a square of [`PANEL`] columns and [`PANEL`] of depth: both slices have `T::steps(PANEL)` steps.
+    /// Turns a square of [`PANEL`](crate::PANEL) columns and [`PANEL`](crate::PANEL) of depth: both slices have `T::steps(PANEL)` steps.
     pub(crate) turn: unsafe fn(&[T::Step], &mut [T::Step]),
     /// Multiplies a block with a panel.
     pub(crate) block: unsafe fn(Block<'_, T>),
@@ -54,7 +54,7 @@ impl<T: Element> Copy for Kernel<T> {}
 pub(crate) struct Block<'a, T: Element> {
     /// Rows.
     pub(crate) m: usize,
-    /// Columns that are wanted, at most [`PANEL`].
+    /// Columns that are wanted, at most [`PANEL`](crate::PANEL).
     pub(crate) n: usize,
     /// The packed rows for these steps: `m · DEPTH · b.len()` elements.
     pub(crate) a: &'a [T],
