@@ -6,11 +6,8 @@ use super::{Block, blocks};
 use crate::element::{PANEL, Step};
 use faer::MatRef;
 
-/// Steps that are taken at once: 32 KiB of a panel, or 16 KiB of half of it, which a first-level cache holds.
-pub(crate) const DEPTH: usize = 256;
-
-/// How far ahead the right factor is asked for when few rows pass over it: 4 KiB, as far as memory is away at full speed.
-const AHEAD: isize = 32;
+/// Steps that are taken at once: 64 KiB of a panel, which the second-level cache holds beside packed rows.
+pub(crate) const DEPTH: usize = 512;
 
 /// A block of rows times some columns in f32, operands in place: `c = alpha·a·b`, or `c += …`.
 #[derive(Debug, Clone, Copy)]
@@ -146,11 +143,6 @@ pub(super) unsafe fn tile<V: Vector, const M: usize, const NV: usize, const ALON
                 let left = V::splat(if ALONG { *rows[i].add(k) } else { *a.add(i) });
                 for (sum, &right) in sums.iter_mut().zip(&right) {
                     *sum = left.mul_add(right, *sum);
-                }
-            }
-            if M <= 4 {
-                for j in (0..NV * V::LANES).step_by(16) {
-                    V::prefetch(b.wrapping_offset(AHEAD * tile.b_step).wrapping_add(j));
                 }
             }
             b = b.wrapping_offset(tile.b_step);
