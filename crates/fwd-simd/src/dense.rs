@@ -13,7 +13,7 @@ const MAX_IN_PLACE: usize = 1 << 14;
 /// … or by up to this many rows, which repay no packing.
 const FEW_ROWS: usize = 16;
 /// A left factor is read in place for up to this many columns, which repay no packing.
-const FEW_COLUMNS: usize = 64;
+const FEW_COLUMNS: usize = 256;
 
 /// `dst = alpha·lhs·rhs`, or `dst += …`, in f32 on the calling thread, for operands with any strides. The columns of `dst` or its rows must
 /// lie side by side in memory.

@@ -6,8 +6,8 @@ use std::arch::x86_64::*;
 
 level! {
     __m256, "avx2,fma";
-    packed [1 2 3 4 5 6] [1 2 3 4 5 6] [1 2 3] [1 2 3];
-    along [1 2 3 4 5 6] [1 2 3 4 5 6] [1 2 3] [1 2 3];
+    packed [1 2 3 4 5 6 7 8 9 10 11 12] [1 2 3 4 5 6] [1 2 3] [1 2 3];
+    along [1 2 3 4 5 6 7 8] [1 2 3 4 5 6] [1 2 3] [1 2 3];
 }
 
 impl Vector for __m256 {
@@ -63,12 +63,6 @@ impl Vector for __m256 {
     unsafe fn mul_add(self, by: Self, to: Self) -> Self {
         // SAFETY: as in `mask`; FMA is enabled there as well.
         unsafe { _mm256_fmadd_ps(self, by, to) }
-    }
-
-    #[inline(always)]
-    unsafe fn prefetch(from: *const f32) {
-        // SAFETY: any address may be asked for.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }
 
     /// Pairs of rows, then pairs of pairs give 4×4 squares in order; then the halves change places.

@@ -61,12 +61,6 @@ impl Vector for __m512 {
         unsafe { _mm512_fmadd_ps(self, by, to) }
     }
 
-    #[inline(always)]
-    unsafe fn prefetch(from: *const f32) {
-        // SAFETY: any address may be asked for.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
-    }
-
     /// Pairs of rows, then pairs of pairs give 4×4 squares in order; then the 128-bit quarters change places.
     #[inline(always)]
     unsafe fn transpose(rows: impl Fn(usize) -> Self, mut column: impl FnMut(usize, Self)) {

@@ -6,11 +6,8 @@ use super::{Block, blocks};
 use crate::element::{PANEL, Step};
 use faer::MatRef;
 
-/// Steps that are taken at once: 32 KiB of a panel, or 16 KiB of half of it, which a first-level cache holds.
-pub(crate) const DEPTH: usize = 256;
-
-/// How far ahead the right factor is asked for when few rows pass over it: 4 KiB, as far as memory is away at full speed.
-const AHEAD: isize = 32;
+/// Steps that are taken at once: 64 KiB of a panel, which the second-level cache holds beside packed rows.
+pub(crate) const DEPTH: usize = 512;
 
 /// A block of rows times some columns in f32, operands in place: `c = alpha·a·b`, or `c += …`.
 #[derive(Debug, Clone, Copy)]
@@ -92,12 +89,11 @@ impl Dense {
     /// Columns in passes of `n_vectors` registers, and in each the rows in blocks of about equal height.
     #[inline(always)]
     unsafe fn passes(&self, m: usize, n_vectors: usize, kernels: &[&[TileFn]; 4], tile: Tile) {
-        let max_rows = kernels[n_vectors - 1].len();
         let mut from = 0;
         while from < tile.n {
             let n = (n_vectors * self.lanes).min(tile.n - from);
             let kernels = kernels[n.div_ceil(self.lanes) - 1];
-            for (first, rows) in blocks(m, max_rows) {
+            for (first, rows) in blocks(m, kernels.len()) {
                 // SAFETY: `first < m` and `from < n`, so the pointers stay within the operands.
                 unsafe {
                     let tile = Tile {
@@ -143,15 +139,10 @@ pub(super) unsafe fn tile<V: Vector, const M: usize, const NV: usize, const ALON
                 let from = b.add(j * V::LANES);
                 *right = if j + 1 < NV { V::load(from) } else { V::load_masked(from, mask) };
             }
-            for i in 0..M {
+            for (i, sums) in sums.iter_mut().enumerate() {
                 let left = V::splat(if ALONG { *rows[i].add(k) } else { *a.add(i) });
-                for j in 0..NV {
-                    sums[i][j] = left.mul_add(right[j], sums[i][j]);
-                }
-            }
-            if M <= 4 {
-                for j in (0..NV * V::LANES).step_by(16) {
-                    V::prefetch(b.wrapping_offset(AHEAD * tile.b_step).wrapping_add(j));
+                for (sum, &right) in sums.iter_mut().zip(&right) {
+                    *sum = left.mul_add(right, *sum);
                 }
             }
             b = b.wrapping_offset(tile.b_step);
@@ -210,13 +201,10 @@ unsafe fn columns<V: Vector>(x: MatRef<'_, f32>, alpha: f32, out: *mut f32, stri
                 for start in (0..depth).step_by(V::LANES) {
                     let width = (depth - start).min(V::LANES);
                     let mask = V::mask(width);
+                    let none = V::mask(0);
                     let row = |i: usize| {
-                        if i < here {
-                            let from = from.offset(i as isize * x.row_stride()).add(start);
-                            V::load_masked(from, mask).mul(scale)
-                        } else {
-                            V::splat(0.0)
-                        }
+                        let (i, mask) = if i < here { (i, mask) } else { (0, none) };
+                        V::load_masked(from.offset(i as isize * x.row_stride()).add(start), mask).mul(scale)
                     };
                     V::transpose(row, |j, column| {
                         if j < width {

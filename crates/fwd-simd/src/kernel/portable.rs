@@ -75,9 +75,6 @@ impl Vector for Quad {
     }
 
     #[inline(always)]
-    unsafe fn prefetch(_: *const f32) {}
-
-    #[inline(always)]
     unsafe fn transpose(rows: impl Fn(usize) -> Self, mut column: impl FnMut(usize, Self)) {
         let rows: [Self; 4] = std::array::from_fn(rows);
         for j in 0..4 {

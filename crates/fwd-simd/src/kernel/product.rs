@@ -7,7 +7,7 @@ use crate::lhs::Lhs;
 use faer::{Accum, MatMut};
 
 /// Bytes of packed rows that stay in the second-level cache beside a part of a panel.
-const ROW_BYTES: usize = 256 << 10;
+const ROW_BYTES: usize = 512 << 10;
 
 /// `y = x·panel`, or `y += …`: the product of packed rows with the steps of a panel that starts at depth `from` of the rows.
 ///

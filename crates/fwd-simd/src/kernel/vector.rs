@@ -21,8 +21,6 @@ pub(super) trait Vector: Copy {
     unsafe fn mul(self, by: Self) -> Self;
     /// `self·by + to`.
     unsafe fn mul_add(self, by: Self, to: Self) -> Self;
-    /// Asks for the cache line of an address, which need not be one of the operand.
-    unsafe fn prefetch(from: *const f32);
     /// Turns a square of `LANES` rows: `rows(i)` gives row `i`, and column `j` goes to `column(j, …)`.
     unsafe fn transpose(rows: impl Fn(usize) -> Self, column: impl FnMut(usize, Self));
 }
