@@ -160,7 +160,7 @@ fn product(cpu: Cpu, x: &Lhs<f32>, w: &Panels<f32>, y: MatMut<'_, f32>, accum: A
         panels.push((w.panel(i), columns));
         rest = other;
     }
-    multiply_panels(cpu, x, &mut panels, accum);
+    multiply_panels(cpu, x, 0, &mut panels, accum);
 }
 
 /// A mutable row-major view, built as the transpose of a column-major one: faer 0.24.4's own constructor swaps the strides.

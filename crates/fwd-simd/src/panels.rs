@@ -18,7 +18,7 @@ impl<T: Element> Panels<T> {
     /// Packs a matrix whose row `i` is written by `row(i, out)`, `n_cols` elements; over the threads of rayon.
     pub fn pack(cpu: Cpu, n_rows: usize, n_cols: usize, row: impl Fn(usize, &mut [f32]) + Sync) -> Self {
         let per_panel = T::steps(n_cols);
-        let mut steps = vec![T::ZERO; per_panel * n_rows.div_ceil(PANEL)];
+        let mut steps = zeros::<T>(per_panel * n_rows.div_ceil(PANEL));
         if per_panel > 0 {
             steps.par_chunks_mut(per_panel).enumerate().for_each_init(Vec::new, |rows, (panel, out)| {
                 let n = PANEL.min(n_rows - panel * PANEL);
@@ -134,4 +134,29 @@ pub fn pack_panel<T: Element>(cpu: Cpu, rows: MatRef<'_, f32>, out: &mut [T::Ste
     assert!(rows.nrows() <= PANEL && out.len() == T::steps(rows.ncols()), "a panel of another size");
     // SAFETY: the kernel belongs to the level of `cpu`, which the processor has.
     unsafe { (T::kernel(cpu).pack_panel)(rows, out) }
+}
+
+/// Zeros. On Linux, whole huge pages among them are asked for as such: a matrix that is read once a token then misses the address cache of the
+/// processor 512 times less often.
+fn zeros<T: Element>(n: usize) -> Vec<T::Step> {
+    let mut steps = Vec::with_capacity(n);
+    #[cfg(target_os = "linux")]
+    ask_for_huge_pages(steps.spare_capacity_mut());
+    steps.resize(n, T::ZERO);
+    steps
+}
+
+/// Asks for huge pages where the memory holds whole ones. It is advice: where the system does not follow it, nothing changes.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+fn ask_for_huge_pages<S>(memory: &mut [std::mem::MaybeUninit<S>]) {
+    const HUGE_PAGE: usize = 2 << 20;
+    let range = memory.as_mut_ptr_range();
+    let first = range.start.addr().next_multiple_of(HUGE_PAGE);
+    let end = range.end.addr() / HUGE_PAGE * HUGE_PAGE;
+    if first < end {
+        let start = range.start.cast::<std::ffi::c_void>().with_addr(first);
+        // SAFETY: the pages lie within memory that is ours alone, and this advice changes neither their content nor their mapping.
+        let _ = unsafe { rustix::mm::madvise(start, end - first, rustix::mm::Advice::LinuxHugepage) };
+    }
 }

@@ -150,6 +150,7 @@ fn products_of_nothing() {
         multiply_panels(
             cpu,
             &x,
+            0,
             &mut jobs(&packed(cpu, &[1.0; 5], 1, 5), rows_mut(&mut [], 0, 1)),
             Accum::Replace,
         );
@@ -198,6 +199,7 @@ fn nan_and_infinity_reach_their_row_and_column_and_no_others() {
             multiply_panels(
                 cpu,
                 &Lhs::<f32>::pack(cpu, lhs, 1.0),
+                0,
                 &mut jobs(&w, rows_mut(&mut y, m, n)),
                 Accum::Replace,
             );
@@ -219,9 +221,19 @@ fn a_row_gives_the_same_bits_alone_and_among_others() {
         multiply_panels(
             cpu,
             &Lhs::<f32>::pack(cpu, x, 0.5),
+            0,
             &mut jobs(&w, rows_mut(&mut want, m, n)),
             Accum::Add,
         );
+        // The depth in two runs of panels, cut where a part of the sum ends.
+        let mut y = start.clone();
+        let whole = Lhs::<f32>::pack(cpu, x, 0.5);
+        for (from, to) in [(0, 512), (512, k)] {
+            let mut jobs = jobs(&w, rows_mut(&mut y, m, n));
+            jobs.iter_mut().for_each(|(panel, _)| *panel = &panel[from..to]);
+            multiply_panels(cpu, &whole, from, &mut jobs, Accum::Add);
+        }
+        assert_eq!(y, want, "{cpu:?} in two runs");
         for height in [1, 2, 3, 5, 13, 14, 15, 97, 300] {
             let mut y = start.clone();
             for first in (0..m).step_by(height) {

@@ -28,7 +28,7 @@ impl<'a> Scope<'a> {
         Scope { prefix: self.prefix.clone(), weights: self.weights, full_precision: self.full_precision }
     }
 
-    /// This scope with all its parameters and products in f32.
+    /// This scope with all its parameters in f32, whatever type the source keeps matrices in.
     pub(crate) fn in_full_precision(self) -> Self {
         Self { full_precision: true, ..self }
     }
@@ -54,7 +54,7 @@ impl<'a> Scope<'a> {
 
     /// How frozen products are computed here.
     fn compute(&self) -> Compute {
-        if self.full_precision { Compute::F32 } else { self.weights.compute() }
+        self.weights.compute()
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {

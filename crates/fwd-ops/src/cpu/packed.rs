@@ -8,11 +8,13 @@ use super::Elem;
 use super::gemm::{MIN_PARALLEL_WORK, Threads, rows};
 use super::scratch::Scratch;
 use faer::{Accum, MatMut, MatRef};
-use fwd_simd::{Cpu, Element, Lhs, PANEL, Panels, multiply};
+use fwd_simd::{Cpu, Element, Lhs, PANEL, Panels, multiply, multiply_panels};
 use rayon::prelude::*;
 
-/// Steps of a turned panel at a time: 64 KiB, so that it is still in the second-level cache when it is multiplied.
+/// Steps of turned panels at a time, 64 KiB each.
 const TURNED_STEPS: usize = 512;
+/// Columns of the matrix that a thread turns at a time, at most: 1 MiB of turned panels.
+const TURNED_COLUMNS: usize = 16 * PANEL;
 
 /// `y = x·Wᵀ`, or `y += …`, for the rows of all parts, below each other.
 pub(crate) fn forward<T: Element, E: Elem>(
@@ -27,7 +29,9 @@ pub(crate) fn forward<T: Element, E: Elem>(
     let (m, tasks) = (y.nrows(), threads.count());
     let one_task = |x: MatRef<'_, f32>, y: MatMut<'_, f32>| {
         let x = Lhs::<T>::pack(Cpu::current(), x, 1.0);
-        for_each_panel(parts, 0, y, |panel, y| multiply(Cpu::current(), &x, 0, panel, y, accum));
+        let mut jobs = Vec::with_capacity(y.ncols().div_ceil(PANEL) + parts.len());
+        for_each_panel(parts, 0, y, |panel, y| jobs.push((panel, y)));
+        multiply_panels(Cpu::current(), &x, 0, &mut jobs, accum);
     };
     if tasks == 1 || m * y.ncols() * x.ncols() < MIN_PARALLEL_WORK {
         one_task(x, y);
@@ -97,44 +101,50 @@ pub(crate) fn backward<T: Element, E: Elem>(
             (*part, Lhs::<T>::pack(Cpu::current(), dy, 1.0))
         })
         .collect();
-    let new_panel = || vec![T::ZERO; TURNED_STEPS];
-    if threads.count() == 1 || work < MIN_PARALLEL_WORK {
-        let (mut rest, mut from, mut turned) = (dx, 0, new_panel());
+    let tasks = if work < MIN_PARALLEL_WORK { 1 } else { threads.count() };
+    let width = dx.ncols().div_ceil(tasks).next_multiple_of(PANEL).min(TURNED_COLUMNS);
+    if tasks == 1 {
+        let (mut rest, mut from) = (dx, 0);
         while rest.ncols() > 0 {
-            let (columns, other) = split_columns(rest);
-            rest = other;
-            let n = columns.ncols();
-            backward_columns(&packed, from, columns, accum, &mut turned);
-            from += n;
+            let n = width.min(rest.ncols());
+            let (columns, other) = rest.split_at_col_mut(n);
+            backward_columns(&packed, from, columns, accum);
+            (rest, from) = (other, from + n);
         }
     } else {
-        dx.par_col_chunks_mut(PANEL).enumerate().for_each_init(new_panel, |turned, (i, columns)| {
-            backward_columns(&packed, i * PANEL, columns, accum, turned);
-        });
+        let tasks = dx.par_col_chunks_mut(width).enumerate();
+        tasks.for_each(|(i, columns)| backward_columns(&packed, i * width, columns, accum));
     }
 }
 
-fn split_columns(dx: MatMut<'_, f32>) -> (MatMut<'_, f32>, MatMut<'_, f32>) {
-    let n = PANEL.min(dx.ncols());
-    dx.split_at_col_mut(n)
-}
-
-/// Columns `from ..` of `dx`, of which there are at most [`PANEL`].
+/// Columns `from ..` of `dx`, the first of a panel.
 fn backward_columns<T: Element>(
     packed: &[(&Panels<T>, Lhs<T>)],
     from: usize,
     mut dx: MatMut<'_, f32>,
     accum: Accum,
-    turned: &mut [T::Step],
 ) {
-    let mut accum = accum;
+    let (mut accum, n_columns) = (accum, dx.ncols());
+    let per_chunk = TURNED_STEPS * T::DEPTH;
+    let deepest = packed.iter().map(|(part, _)| part.n_rows().min(per_chunk)).max().unwrap_or(0);
+    let mut turned = vec![T::ZERO; T::steps(deepest) * n_columns.div_ceil(PANEL)];
     for (part, dy) in packed {
-        let per_chunk = TURNED_STEPS * T::DEPTH;
         for first in (0..part.n_rows()).step_by(per_chunk) {
             let depth = per_chunk.min(part.n_rows() - first);
-            let turned = &mut turned[..T::steps(depth)];
-            part.transposed_panel(Cpu::current(), from..from + dx.ncols(), first, depth, turned);
-            multiply(Cpu::current(), dy, first, turned, dx.as_mut(), accum);
+            let mut jobs = Vec::with_capacity(n_columns.div_ceil(PANEL));
+            let mut rest = dx.as_mut();
+            for (i, turned) in turned.chunks_mut(T::steps(depth)).enumerate() {
+                let n = PANEL.min(rest.ncols());
+                if n == 0 {
+                    break;
+                }
+                let (columns, other) = rest.split_at_col_mut(n);
+                rest = other;
+                let at = from + i * PANEL;
+                part.transposed_panel(Cpu::current(), at..at + n, first, depth, turned);
+                jobs.push((&*turned, columns));
+            }
+            multiply_panels(Cpu::current(), dy, first, &mut jobs, accum);
             accum = Accum::Add;
         }
     }

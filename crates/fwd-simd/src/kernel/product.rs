@@ -40,39 +40,37 @@ pub fn multiply<T: Element>(
     }
 }
 
-/// [`multiply`] with many panels over the whole depth, each with its columns of the result: what is to be multiplied with many rows is read
-/// in parts of the depth, which stay in cache for all panels.
+/// [`multiply`] with many panels of one depth, each with its columns of the result: what is to be multiplied with many rows is read in parts
+/// of the depth, which stay in cache for all panels.
 ///
 /// # Panics
-/// As [`multiply`].
+/// As [`multiply`], or if the panels differ in depth.
 pub fn multiply_panels<T: Element>(
     cpu: Cpu,
     x: &Lhs<T>,
+    from: usize,
     panels: &mut [(&[T::Step], MatMut<'_, f32>)],
     accum: Accum,
 ) {
-    let n_steps = T::steps(x.depth);
+    let n_steps = panels.first().map_or(0, |(panel, _)| panel.len());
+    assert!(panels.iter().all(|(panel, _)| panel.len() == n_steps), "panels of one depth");
     let step_bytes = size_of::<T>() * T::DEPTH;
     if x.n_rows * n_steps * step_bytes <= ROW_BYTES {
         for (panel, y) in panels {
-            multiply(cpu, x, 0, panel, y.as_mut(), accum);
+            multiply(cpu, x, from, panel, y.as_mut(), accum);
         }
         return;
     }
-    let whole = Part { x, from: 0, rows: (0, x.n_rows) };
-    for (panel, y) in &*panels {
-        assert_eq!(panel.len(), n_steps, "a panel of another depth");
-        whole.check(panel, y);
-    }
-    let max_steps = x.kernel.max_steps;
+    assert!(from.is_multiple_of(T::steps(1) * T::DEPTH), "panels that start within a tile");
+    let (first, max_steps) = (from / T::DEPTH, x.kernel.max_steps);
     // As many rows as stay in cache, but enough to repay reading the panels once more.
     let max_rows = (ROW_BYTES / (max_steps * step_bytes)).max(128);
     for rows in blocks(x.n_rows, max_rows) {
-        for from in (0..n_steps).step_by(max_steps) {
-            let part = Part { x, from, rows };
+        for done in (0..n_steps).step_by(max_steps) {
+            let part = Part { x, from: first + done, rows };
             for (panel, y) in &mut *panels {
-                let panel = &panel[from..][..max_steps.min(n_steps - from)];
-                part.multiply(panel, y.as_mut(), accum == Accum::Add || from > 0);
+                let panel = &panel[done..][..max_steps.min(n_steps - done)];
+                part.multiply(panel, y.as_mut(), accum == Accum::Add || done > 0);
             }
         }
     }
