@@ -4,7 +4,8 @@
 //! whole process only. The exponent p of `time ~ n^p` is fitted to the three largest sizes, where constant costs weigh least, and stands
 //! beside the one that the work must have.
 
-use crate::shell::{built, command, output, root, run};
+use crate::record::machine;
+use crate::shell::{built, command, output, run};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde_json::{Value, json};
@@ -52,7 +53,7 @@ const ROWS: [Row; 21] = [
     row("selection", "dim", DIMS, "--prompts 1000", 1.0, "the same product"),
     row("subspace", "samples", SAMPLES, "--dim 192", 1.0, "rows pass once"),
     row("subspace", "dim", DIMS, "", 3.0, "eigenvectors of a d × d matrix"),
-    row("ledger", "tasks", TASKS, "--dim 384", 0.0, "d directions at most, however many tasks"),
+    row("ledger", "tasks", TASKS, "--dim 1024", 0.0, "d directions at most, however many tasks"),
     row("projection", "tasks", TASKS, "", 1.0, "4·n·d·r, r ≤ d directions"),
     row("projection", "dim", DIMS, "", 1.0, "r is the same"),
     row("projection", "tokens", TOKENS, "", 1.0, "rows"),
@@ -212,22 +213,10 @@ pub(crate) fn scaling(args: &ScalingArgs) -> Result<()> {
     }
     print!("{table}");
     if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&json!({ "machine": machine(), "rows": all }))? + "\n";
-        std::fs::write(root().join(path), text)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        let text = serde_json::to_string_pretty(&json!({ "machine": machine(false)?, "rows": all }))? + "\n";
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
-}
-
-/// The processor by its name, where the system tells it.
-fn machine() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-    let name = text.lines().find_map(|line| line.strip_prefix("model name"))?;
-    Some(format!(
-        "{}, {} threads",
-        name.trim_start_matches([' ', '\t', ':']),
-        std::thread::available_parallelism().ok()?
-    ))
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub(crate) struct ComparisonArgs {
     #[arg(long, value_delimiter = ',')]
     methods: Option<Vec<String>>,
     /// Instead of the tables of results/: the five rules with each of these computes, and what the others are less the first one.
-    #[arg(long, value_delimiter = ',', num_args = 2.., conflicts_with = "methods")]
+    #[arg(long, value_delimiter = ',', conflicts_with = "methods")]
     computes: Option<Vec<String>>,
 }
 
@@ -90,6 +90,7 @@ pub(crate) fn comparison(args: &ComparisonArgs) -> Result<()> {
 
 /// The five rules under each compute, seeds and orders as in the comparison; the tables are `results/compute.*`.
 fn of_computes(args: &ComparisonArgs, program: &Path, out: &Path, computes: &[String]) -> Result<()> {
+    ensure!(computes.len() > 1, "--computes takes at least two, as f32,bf16");
     let mut runs = Vec::new();
     let mut commands = Vec::new();
     for seed in 0..args.seeds {

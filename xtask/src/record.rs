@@ -27,6 +27,10 @@ impl Record {
     /// If the file is no record, or was begun on another machine, at another level of instructions or with other settings.
     pub(crate) fn open(path: Option<&Path>, settings: Value) -> Result<Self> {
         let path = path.map(Path::to_path_buf);
+        let mut settings = settings;
+        // Figures of two builds must not be mixed.
+        settings["build"] =
+            output(&mut command("git", &["describe", "--always", "--dirty", "--abbrev=12"]))?.trim().into();
         let text = match &path {
             Some(path) if path.exists() => Some(
                 std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
@@ -111,13 +115,16 @@ impl Record {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// The median over the processes of a program, NaN if none has the row. `peak` is the most memory that it had, in MiB.
+    /// The median over the processes of a program, NaN if none has the row. `peak` is the most memory that it had, in MiB, of those processes
+    /// that ran all of its rows.
     pub(crate) fn median(&self, program: &str, row: &str) -> f64 {
+        let n_rows = |report: &Value| report["ms"].as_object().map_or(0, Map::len);
+        let reports = self.processes.get(program).into_iter().flatten();
+        let most = reports.clone().map(n_rows).max().unwrap_or(0);
         let figure = |report: &Value| match row {
-            "peak" => report["peak_rss_mib"].as_f64(),
+            "peak" => report["peak_rss_mib"].as_f64().filter(|_| n_rows(report) == most),
             _ => report["ms"][row]["median"].as_f64(),
         };
-        let reports = self.processes.get(program).into_iter().flatten();
         median(&reports.filter_map(figure).collect::<Vec<_>>())
     }
 
@@ -186,7 +193,7 @@ pub(crate) fn build(programs: &[&str]) -> Result<()> {
 }
 
 /// What is known of the machine; with `measured`, also what it can do at most.
-fn machine(measured: bool) -> Result<Value> {
+pub(crate) fn machine(measured: bool) -> Result<Value> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, key: &str| {
         let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default();

@@ -105,7 +105,7 @@ fn scaled(mut config: Value, scale: Scale, tiny: Value) -> Value {
     config
 }
 
-/// FlanT5-xl.
+/// The configuration of FlanT5-xl.
 fn t5(scale: Scale) -> Value {
     let config = json!({
         "model_type": "t5", "d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "num_decoder_layers": 24, "num_heads": 32,

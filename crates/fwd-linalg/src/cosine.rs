@@ -110,7 +110,7 @@ fn block(queries: &[f32], squares: &[f64], keys: &[f32], dim: usize, columns: &m
 #[inline(always)]
 fn scaled(product: f64, a: f64, b: f64) -> f64 {
     let scale = (a * b).sqrt();
-    if scale > 0.0 { product / scale } else { 0.0 }
+    if scale == 0.0 { 0.0 } else { product / scale }
 }
 
 #[inline(always)]

@@ -25,7 +25,7 @@ impl Embedding {
     /// # Errors
     /// [`OpError::Shape`] if a tensor has not two dimensions or one is 0, [`OpError::DType`] if it is not of a float type.
     pub fn new(weight: impl Into<Weight>) -> Result<Self> {
-        let weight = weight.into().as_matrix_if(&[DType::BF16, DType::F16])?;
+        let weight = weight.into().into_matrix_if(&[DType::BF16, DType::F16])?;
         if let Weight::Dense(table) = &weight {
             frozen_dtype("embedding", table)?;
         }

@@ -1,5 +1,7 @@
 //! A step of generation allocates its results and hardly anything else: working memory is handed on from step to step.
 
+#![allow(clippy::unwrap_used)] // A helper of a test may panic.
+
 use candle_core::{Device, Tensor};
 use fwd_ops::{
     Activation, AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights,

@@ -1,5 +1,7 @@
 //! Steps of generation: the same bytes for any number of threads, and the same values as without a cache.
 
+#![allow(clippy::unwrap_used)] // A helper of a test may panic.
+
 use candle_core::{DType, Device, Tensor};
 use fwd_ops::{
     Activation, AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights,

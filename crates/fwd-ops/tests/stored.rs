@@ -432,7 +432,7 @@ fn blocks_are_rounded_to_bf16_where_products_are_to_be_in_bf16() {
             within(&what, &ours(&x32), &reference_linear(&x64, &w, None), &bound);
             // In f64, factors are rounded alike; the gradient's bound is of the same form over the rows.
             let (got, want) = (gradients(&ours, &x32), gradients(&ours, std::slice::from_ref(&x)));
-            let dy = rounded(&gradients(&|y: &[Tensor]| y[0].clone(), &[ours(&[x.clone()])])[0]);
+            let dy = rounded(&gradients(&|y: &[Tensor]| y[0].clone(), &[ours(std::slice::from_ref(&x))])[0]);
             let bound = (size_of_product(&dy, &w.t().unwrap()) * (eps * (n_out as f64 + 2.0))).unwrap();
             within(&format!("{what}: gradient"), &got[0], &want[0], &bound);
             assert!(abs_max(&got[0]) > 0.0, "{what}: no gradient");

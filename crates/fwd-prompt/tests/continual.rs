@@ -352,9 +352,9 @@ fn a_task_is_saved_by_what_is_new_of_it() {
         names.map(|file| seen[file].len()).collect::<Vec<_>>()
     };
     let rank = |task: usize| state.ledger().entries()[task].basis.len();
-    for task in 2..10 {
+    for (task, files) in learnt.iter().enumerate().skip(2) {
         let ([own], [row]) = (&sealed(task, "task.")[..], &sealed(task, "scores.")[..]) else {
-            panic!("{:?}", learnt[task])
+            panic!("{files:?}")
         };
         assert_eq!(*row, sealed(1, "scores.")[0]);
         // A number for the leakage into each older subspace, one for each element of the basis and each eigenvalue, and the numbers of
@@ -366,9 +366,8 @@ fn a_task_is_saved_by_what_is_new_of_it() {
             "{task}: {own}"
         );
         // Steps are saved while the task is learnt, scores nine times without a tensor.
-        let steps =
-            learnt[task].iter().filter(|name| name.starts_with("state-learner-") && !name.contains("task."));
-        assert_eq!(steps.count() + 2, learnt[task].len(), "{:?}", learnt[task]);
+        let steps = files.iter().filter(|name| name.starts_with("state-learner-") && !name.contains("task."));
+        assert_eq!(steps.count() + 2, files.len(), "{files:?}");
     }
     assert_eq!(resume(&Toy::new(), data.curriculum(), &config, dir.path()).unwrap().stage(), Stage::Done);
 }

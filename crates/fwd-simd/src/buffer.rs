@@ -5,11 +5,11 @@ use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
 thread_local! {
-    static POOL_F32: RefCell<Vec<Vec<<f32 as Element>::Step>>> = const { RefCell::new(Vec::new()) };
+    static POOL: RefCell<Vec<Vec<<f32 as Element>::Step>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Larger buffers are not kept: a thread of a large machine would hold on to too much.
-const MAX_KEPT_BYTES: usize = 8 << 20;
+const MAX_KEPT_BYTES: usize = 16 << 20;
 
 /// 128-byte steps of arbitrary content, given back to the thread's pool when dropped.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct Buffer<T: Element> {
 
 impl<T: Element> Buffer<T> {
     pub(crate) fn new(n_steps: usize) -> Self {
-        let mut steps = POOL_F32.with(|pool| pool.borrow_mut().pop()).unwrap_or_default();
+        let mut steps = POOL.with(|pool| pool.borrow_mut().pop()).unwrap_or_default();
         if steps.len() < n_steps {
             steps = vec![<f32 as Element>::ZERO; n_steps];
         }
@@ -42,7 +42,7 @@ impl<T: Element> Drop for Buffer<T> {
     fn drop(&mut self) {
         let steps = std::mem::take(&mut self.steps);
         if (1..=MAX_KEPT_BYTES / size_of::<T::Step>()).contains(&steps.len()) {
-            POOL_F32.with(|pool| pool.borrow_mut().push(steps));
+            let _ = POOL.try_with(|pool| pool.borrow_mut().push(steps));
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::buffer::Buffer;
 use crate::element::PANEL;
-use crate::kernel::{DEPTH, Dense, Tile, blocks, dense};
+use crate::kernel::{DEPTH, Dense, Tile, dense};
 use crate::level::Cpu;
+use crate::split::blocks;
 use faer::{Accum, MatMut, MatRef};
 
 /// Rows whose packed parts of the depth stay in the second-level cache.

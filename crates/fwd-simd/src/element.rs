@@ -1,5 +1,6 @@
-//! The element types of packed operands.
+//! The element types of packed operands, and what a level does with them: its kernel.
 
+use faer::MatRef;
 use half::bf16;
 
 /// Columns of a result that one panel gives.
@@ -16,7 +17,7 @@ pub trait Element: Copy + Default + Send + Sync + std::fmt::Debug + sealed::Kern
     type Step: Copy + Send + Sync + std::fmt::Debug;
     /// Elements of depth in a step.
     const DEPTH: usize;
-    /// Zeros.
+    /// A step of zeros.
     const ZERO: Self::Step;
 
     /// The steps of a panel of this depth: whole tiles, the last ones filled up with zeros.
@@ -99,8 +100,50 @@ impl Element for bf16 {
     }
 }
 
+/// How an element type is multiplied at a level. The functions may be called where the processor has the level, which a [`Cpu`] proves.
+#[derive(Debug)]
+pub struct Kernel<T: Element> {
+    /// Rows of the tallest block.
+    pub(crate) max_rows: usize,
+    /// Steps that are taken at once, whole tiles: a part of a panel that stays in the second-level cache with the rows of a block.
+    pub(crate) max_steps: usize,
+    /// Packs the rows of a block, times alpha, into `rows · T::steps(depth) · DEPTH` elements of arbitrary content.
+    pub(crate) pack_rows: unsafe fn(MatRef<'_, f32>, f32, &mut [T]),
+    /// Packs up to [`PANEL`](crate::PANEL) rows as a panel of `T::steps(depth)` steps of arbitrary content; what is missing becomes zero.
+    pub(crate) pack_panel: unsafe fn(MatRef<'_, f32>, &mut [T::Step]),
+    /// Turns a square of [`PANEL`](crate::PANEL) columns and [`PANEL`](crate::PANEL) of depth: both slices have `T::steps(PANEL)` steps.
+    pub(crate) turn: unsafe fn(&[T::Step], &mut [T::Step]),
+    /// Multiplies a block with a panel.
+    pub(crate) block: unsafe fn(Block<'_, T>),
+}
+
+impl<T: Element> Clone for Kernel<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: Element> Copy for Kernel<T> {}
+
+/// A block of packed rows times some steps of a panel: `c (+)= a·b`.
+#[derive(Debug)]
+pub(crate) struct Block<'a, T: Element> {
+    /// Rows of the block.
+    pub(crate) m: usize,
+    /// Columns that are wanted, at most [`PANEL`](crate::PANEL).
+    pub(crate) n: usize,
+    /// The packed rows for these steps: `m · DEPTH · b.len()` elements.
+    pub(crate) a: &'a [T],
+    pub(crate) b: &'a [T::Step],
+    /// The first element of the result; its columns lie side by side, and its rows `c_stride` apart.
+    pub(crate) c: *mut f32,
+    pub(crate) c_stride: isize,
+    /// Whether to add to the result.
+    pub(crate) accumulate: bool,
+}
+
 pub(crate) mod sealed {
-    use crate::kernel::Kernel;
+    use super::{Element, Kernel};
     use crate::level::Cpu;
 
     /// The kernel of an element type at a level. Nobody else implements it.
@@ -108,6 +151,6 @@ pub(crate) mod sealed {
         #[doc(hidden)]
         fn kernel(cpu: Cpu) -> Kernel<Self>
         where
-            Self: crate::Element;
+            Self: Element;
     }
 }

@@ -126,14 +126,9 @@ impl Cpu {
         Level::ALL.into_iter().filter_map(|level| Self::at(level).ok())
     }
 
-    /// The level.
+    /// The level that this proves.
     pub fn level(self) -> Level {
         self.0
-    }
-
-    /// Whether `a·b + c` is one instruction; elsewhere `mul_add` is a slow function.
-    pub fn has_fused_multiply_add(self) -> bool {
-        self.0 >= Level::Avx2 || cfg!(target_arch = "aarch64")
     }
 }
 
@@ -169,7 +164,11 @@ fn has_tiles() -> bool {
         unsafe { _xgetbv(0) }
     }
 
-    if __cpuid(0).eax < 7 || __cpuid_count(7, 0).edx & TILES != TILES {
+    // Safe functions since Rust 1.93.
+    #[allow(unused_unsafe)]
+    // SAFETY: every x86-64 processor has the instruction, and the first leaf says whether there is a seventh.
+    let has_tiles = unsafe { __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & TILES == TILES };
+    if !has_tiles {
         return false;
     }
     // SAFETY: AVX-512 was detected before, for which the operating system must have enabled `xgetbv`.

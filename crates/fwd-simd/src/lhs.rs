@@ -1,9 +1,9 @@
 //! Activations, packed for one product.
 
 use crate::buffer::Buffer;
-use crate::element::Element;
-use crate::kernel::{Kernel, blocks};
+use crate::element::{Element, Kernel};
 use crate::level::Cpu;
+use crate::split::blocks;
 use faer::MatRef;
 
 /// The left factor `x (m, depth)` of a product, in the order in which the kernel of its level reads it.
@@ -19,11 +19,15 @@ pub struct Lhs<T: Element> {
 
 impl<T: Element> Lhs<T> {
     /// Packs `alpha·x` for products at a level, in working memory of the thread.
+    ///
+    /// # Panics
+    /// If the packed rows are larger than memory can be.
     #[allow(unsafe_code)]
     pub fn pack(cpu: Cpu, x: MatRef<'_, f32>, alpha: f32) -> Self {
         let kernel = T::kernel(cpu);
         let (n_rows, depth) = (x.nrows(), x.ncols());
-        let n_elements = T::steps(depth) * T::DEPTH * n_rows;
+        let n_elements =
+            (T::steps(depth) * T::DEPTH).checked_mul(n_rows).expect("packed rows that memory can hold");
         let per_step = size_of::<T::Step>() / size_of::<T>();
         let mut data = Buffer::new(n_elements.div_ceil(per_step));
         let elements = data.elements_mut();
@@ -36,12 +40,12 @@ impl<T: Element> Lhs<T> {
         Self { kernel, n_rows, depth, data }
     }
 
-    /// Rows.
+    /// Rows of the product.
     pub fn n_rows(&self) -> usize {
         self.n_rows
     }
 
-    /// Columns.
+    /// Columns of the activations: the depth of the product.
     pub fn depth(&self) -> usize {
         self.depth
     }

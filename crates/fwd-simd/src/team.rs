@@ -14,7 +14,7 @@ use faer::prelude::IntoConst;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::{null_mut, without_provenance_mut};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, TryLockError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -33,8 +33,10 @@ struct Job<'a> {
 impl Job<'_> {
     fn run(&self, share: usize) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.body)(share))) {
-            if let Ok(mut first) = self.panic.lock() {
-                first.get_or_insert(panic);
+            // What is not kept is forgotten: its destructor might panic too.
+            match self.panic.try_lock() {
+                Ok(mut first) if first.is_none() => *first = Some(panic),
+                _ => std::mem::forget(panic),
             }
         }
     }
@@ -75,8 +77,11 @@ impl Seat {
         let mut idle_since = Instant::now();
         loop {
             for _ in 0..LOOKS {
-                let job = self.state.load(Ordering::Relaxed);
-                if job != idle() && self.change(job, at_work()) {
+                let seen = self.state.load(Ordering::Relaxed);
+                if seen != idle()
+                    && let Ok(job) =
+                        self.state.compare_exchange(seen, at_work(), Ordering::Acquire, Ordering::Relaxed)
+                {
                     // SAFETY: the state was a job and not a mark, for only this thread sets the marks. Its caller waits in `fork` until
                     // the state is no longer `at_work`, so the job and what it borrows live until the store below.
                     unsafe { &*job }.run(share);
@@ -100,10 +105,10 @@ impl Seat {
 
     /// Hands the thread a job; it must have finished the one before.
     fn offer(&self, job: *mut Job<'static>) {
-        if self.state.swap(job, Ordering::AcqRel) == asleep() {
-            if let Some(thread) = self.thread.get() {
-                thread.unpark();
-            }
+        if self.state.swap(job, Ordering::AcqRel) == asleep()
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
         }
     }
 
@@ -130,7 +135,8 @@ pub fn members() -> usize {
 
 /// Runs `body(0) … body(n - 1)`, each once, side by side if the team is free, and returns when all have ended.
 ///
-/// For sections of microseconds that follow each other closely. Long ones belong to rayon, whose threads can help each other.
+/// For sections of microseconds that follow each other closely. Long ones belong to rayon, whose threads can help each other. A share must
+/// neither wait for another one, which may come after it on the same thread, nor hand work to rayon, whose threads may be those that wait here.
 ///
 /// # Panics
 /// With the first panic of a share, after all shares have ended.
@@ -142,11 +148,16 @@ pub fn fork(n: usize, body: impl Fn(usize) + Sync) {
         Err(TryLockError::WouldBlock) => None,
     };
     let Some(mut team) = team else { return (0..n).for_each(body) };
-    while team.len() < n - 1 {
-        let Some(seat) = Seat::with_thread(team.len() + 1) else { break };
-        team.push(seat);
+    // Threads for as many shares as run side by side; where the system gives none, it is not asked again.
+    let wanted = members().min(n).saturating_sub(1);
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+    while team.len() < wanted && !REFUSED.load(Ordering::Relaxed) {
+        match Seat::with_thread(team.len() + 1) {
+            Some(seat) => team.push(seat),
+            None => REFUSED.store(true, Ordering::Relaxed),
+        }
     }
-    let seats = &team[..team.len().min(n - 1)];
+    let seats = &team[..team.len().min(wanted)];
     let job = Job { body: &body, panic: Mutex::new(None) };
     let address = std::ptr::from_ref(&job).cast::<Job<'static>>().cast_mut();
     seats.iter().for_each(|seat| seat.offer(address));

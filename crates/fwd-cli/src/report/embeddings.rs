@@ -11,6 +11,7 @@ use fwd_run::analysis::EmbeddingAnalysis;
 use fwd_run::comparison::{Comparison, Group, Summary};
 use fwd_run::run::{Rank, RankStage, Rows, read_ranks};
 use fwd_run::samples::PRETRAINING;
+use std::collections::HashMap;
 
 /// The energy whose ranks are drawn.
 const ENERGY: f64 = 0.95;
@@ -203,14 +204,15 @@ fn overlaps(analysis: &EmbeddingAnalysis, (modality, id, words): (Modality, &str
         return None;
     }
     let names: Vec<&String> = analysis.tasks.iter().map(|task| &task.name).collect();
-    let overlap = |a: &String, b: &String| {
-        let halves = analysis.halves.iter().filter(|pair| pair.modality == modality);
-        let mut all = pairs.iter().copied().chain(halves);
-        all.find(|pair| (&pair.a == a && &pair.b == b) || (&pair.a == b && &pair.b == a))
-            .map(|pair| pair.overlap)
-    };
+    let halves = analysis.halves.iter().filter(|pair| pair.modality == modality);
+    let overlaps: HashMap<(&String, &String), f64> = pairs
+        .iter()
+        .copied()
+        .chain(halves)
+        .flat_map(|pair| [((&pair.a, &pair.b), pair.overlap), ((&pair.b, &pair.a), pair.overlap)])
+        .collect();
     let cells: Vec<Vec<Option<f64>>> =
-        names.iter().map(|a| names.iter().map(|b| overlap(a, b)).collect()).collect();
+        names.iter().map(|&a| names.iter().map(|&b| overlaps.get(&(a, b)).copied()).collect()).collect();
     let largest = pairs.iter().flat_map(|pair| pair.ranks).max().unwrap_or(0);
     let rows = names.iter().enumerate().map(|(i, name)| format!("{} {name}", i + 1)).collect::<Vec<_>>();
     let title = format!("Overlap of tasks, {words}");
@@ -231,8 +233,9 @@ fn overlaps(analysis: &EmbeddingAnalysis, (modality, id, words): (Modality, &str
         title,
         text: format!(
             "How much the subspaces of two tasks share; on the diagonal, framed, two halves of one task's samples, which is as much as can be \
-             expected. At random: up to {:.2}.",
-            largest as f64 / analysis.dim.max(1) as f64
+             expected. At random: up to {:.2}.{}",
+            largest as f64 / analysis.dim.max(1) as f64,
+            super::heat::note(names.len(), names.len())
         ),
         alt: format!(
             "Overlap of {0} tasks with each other, {0} by {0} cells; the numbers are in the table below.",

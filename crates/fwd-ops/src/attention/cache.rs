@@ -82,12 +82,12 @@ impl KvCache {
             );
             return Err(OpError::shape("key-value cache", what));
         }
-        let memory = match self.memory.take() {
-            Some(memory) if n <= memory.dims()[1] => memory,
+        let memory = match &self.memory {
+            Some(memory) if n <= memory.dims()[1] => memory.clone(),
             old => {
                 self.capacity = self.capacity.max(n).max(2 * self.n);
                 let grown = Tensor::zeros((batch, self.capacity, width), dtype, device)?;
-                if let Some(old) = old.filter(|_| self.n > 0) {
+                if let Some(old) = old.as_ref().filter(|_| self.n > 0) {
                     write(&grown, &old.narrow(1, 0, self.n)?, 0)?;
                 }
                 grown

@@ -164,12 +164,18 @@ fn finish<E: Elem>(
     } else {
         let mut probs = Scratch::new(batch * shape.n_probs());
         let inner = if batch < rayon::current_num_threads() { Threads::Pool } else { Threads::One };
-        let entries =
-            probs.par_chunks_mut(shape.n_probs()).zip(context.par_chunks_mut(shape.t_q * shape.width()));
-        entries.enumerate().for_each(|(entry, (probs, context))| {
+        let one_entry = |entry: usize, probs: &mut [E], context: &mut [E], threads: Threads| {
             let context = rows_mut(context, shape.t_q, shape.width(), shape.width());
-            attend(shape, &terms(entry), qkv(entry), probs, context, inner);
-        });
+            attend(shape, &terms(entry), qkv(entry), probs, context, threads);
+        };
+        let (per_entry, n_probs) = (shape.t_q * shape.width(), shape.n_probs());
+        if batch * n_probs * shape.d_head < MIN_PARALLEL_WORK {
+            let entries = probs.chunks_mut(n_probs).zip(context.chunks_mut(per_entry));
+            entries.enumerate().for_each(|(i, (probs, context))| one_entry(i, probs, context, Threads::One));
+        } else {
+            let entries = probs.par_chunks_mut(n_probs).zip(context.par_chunks_mut(per_entry));
+            entries.enumerate().for_each(|(i, (probs, context))| one_entry(i, probs, context, inner));
+        }
     }
     parts.output.forward(&context, m, y, Accum::Add, Threads::for_rows(m));
     simd(

@@ -27,7 +27,7 @@ pub(crate) enum WeightRef<'a, E> {
 pub(crate) enum Run<'a> {
     /// As they are stored.
     Stored(Vec<StoredRows<'a>>),
-    /// Packed.
+    /// Panels of f32.
     F32(Vec<&'a Panels<f32>>),
     /// Packed and rounded.
     Bf16(Vec<&'a Panels<bf16>>),

@@ -2,7 +2,7 @@
 //!
 //! The activations are packed (and rounded, for panels of bf16) once a product. Forward, a thread takes rows of the activations, or
 //! panels where there are few rows. Backward it takes columns of the matrix: it turns what they have in each panel, once, for all
-//! rows. Each element of a result is summed in an order that does not depend on the number of threads.
+//! rows that it is given. Each element of a result is summed in an order that does not depend on the number of threads.
 
 use super::Elem;
 use super::gemm::{MIN_PARALLEL_WORK, Threads, rows};

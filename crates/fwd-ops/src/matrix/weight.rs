@@ -33,7 +33,7 @@ impl Weight {
     }
 
     /// Frozen tensors of some types on the CPU become a matrix.
-    pub(crate) fn as_matrix_if(self, dtypes: &[DType]) -> Result<Self> {
+    pub(crate) fn into_matrix_if(self, dtypes: &[DType]) -> Result<Self> {
         match self {
             Self::Dense(tensor)
                 if tensor.device().is_cpu() && !tensor.track_op() && dtypes.contains(&tensor.dtype()) =>

@@ -6,7 +6,7 @@ use super::measures::{Form, MEASURES, Measure};
 use super::summary::Summary;
 use crate::choice::Choice;
 use crate::method::Method;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -142,6 +142,27 @@ impl ComparisonTable {
             }
         }
         ensure!(!of_runs.is_empty(), "none of the runs is of {}", against.named());
+        let mut lonely = None;
+        for run in comparison
+            .groups
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| !groups.contains(i))
+            .flat_map(|(_, g)| &g.runs)
+        {
+            if of_runs.contains_key(&against.pairing(run)?) {
+                lonely = None;
+                break;
+            }
+            lonely = lonely.or(Some(run));
+        }
+        if let Some(run) = lonely {
+            bail!(
+                "no run of {} is like {} in everything else (seed, order of the tasks, other settings)",
+                against.named(),
+                run.dir.display()
+            );
+        }
         let measures = measures.into_iter().map(|m| Measure { form: Form::Difference, ..m }).collect();
         Ok(Self { comparison, measures, against: Some(Base { against, of_runs, groups }) })
     }

@@ -123,7 +123,13 @@ impl Drop for RunDir<'_> {
 fn change_of_level(kept: &mut Manifest, now: &Manifest) -> Option<String> {
     let now = now.machine.levels.last()?;
     // None is known of a run from before levels were written down.
-    let before = kept.machine.levels.last().filter(|before| *before != now)?;
+    let Some(before) = kept.machine.levels.last() else {
+        kept.machine.levels.push(now.clone());
+        return None;
+    };
+    if before == now {
+        return None;
+    }
     let remedy = match before.parse::<Level>().ok().and_then(|level| Cpu::at(level).ok()) {
         Some(cpu) => format!("FWD_CPU={} stays at the former", cpu.level()),
         None => "this processor does not have the former".to_owned(),

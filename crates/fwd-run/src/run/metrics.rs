@@ -175,8 +175,8 @@ impl RunMetrics {
     /// The score of each task learnt alone, by name, from a run of the method `independent`.
     ///
     /// # Errors
-    /// If the run is not finished, of another method, or of another split, or if its scores are not those of its answers.
-    pub fn read_alone(dir: &Path, split: Split) -> Result<BTreeMap<String, f64>> {
+    /// If the run is not finished, of another method, split or compute, or if its scores are not those of its answers.
+    pub fn read_alone(dir: &Path, split: Split, compute: Compute) -> Result<BTreeMap<String, f64>> {
         let metrics = Self::read(dir)?;
         metrics.check_answers(dir)?;
         let dir = dir.display();
@@ -190,6 +190,11 @@ impl RunMetrics {
             "{dir} scored `{}`, this run scores `{}`",
             metrics.split,
             split.name()
+        );
+        ensure!(
+            metrics.compute == compute,
+            "{dir} was computed in {}, this run is in {compute}: begin one of `independent` with --compute {compute}",
+            metrics.compute
         );
         let row = metrics.scores.get(1).with_context(|| format!("{dir} has no scores after training"))?;
         Ok(metrics.tasks.iter().map(|t| t.name.clone()).zip(row.iter().copied()).collect())
@@ -274,9 +279,11 @@ mod tests {
         assert!(csv.contains("score,1,b,24\n") && csv.contains("score,2,pre-training,48\n"), "{csv}");
         assert!(csv.contains("measure,,leakage,0.0000001\n"), "{csv}");
         independent().write(dir.path()).unwrap();
-        let alone = RunMetrics::read_alone(dir.path(), Split::Test).unwrap();
+        let alone = RunMetrics::read_alone(dir.path(), Split::Test, Compute::F32).unwrap();
         assert_eq!(alone.get("b"), Some(&24.0));
-        assert!(RunMetrics::read_alone(dir.path(), Split::Val).is_err());
+        assert!(RunMetrics::read_alone(dir.path(), Split::Val, Compute::F32).is_err());
+        let error = RunMetrics::read_alone(dir.path(), Split::Test, Compute::Bf16).unwrap_err().to_string();
+        assert!(error.contains("computed in f32, this run is in bf16"), "{error}");
     }
 
     fn independent() -> RunMetrics {
@@ -325,7 +332,7 @@ mod tests {
         };
         std::fs::create_dir_all(answers.parent().unwrap()).unwrap();
         std::fs::write(&answers, line("yes") + &line("no")).unwrap();
-        let error = RunMetrics::read_alone(dir.path(), Split::Test).unwrap_err().to_string();
+        let error = RunMetrics::read_alone(dir.path(), Split::Test, Compute::F32).unwrap_err().to_string();
         assert!(error.contains("`scores[1][1]`: 24, but") && error.contains("b.jsonl give 50"), "{error}");
         std::fs::write(&answers, line("yes")).unwrap();
         let error = metrics.check_answers(dir.path()).unwrap_err().to_string();

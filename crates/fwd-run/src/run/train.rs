@@ -147,8 +147,8 @@ fn resolve(session: &Session, mut config: RunConfig) -> Result<Resolved<'_>> {
     config.tasks = tasks.iter().map(|task| task.name.clone()).collect();
     config.order = Order::Given; // The list above has it.
     config.check_memory(session.backbone.model.prompt_dims(), memory::available())?;
-    let alone =
-        config.paths.alone.as_ref().map(|dir| RunMetrics::read_alone(dir, config.split)).transpose()?;
+    let alone = config.paths.alone.as_ref();
+    let alone = alone.map(|dir| RunMetrics::read_alone(dir, config.split, config.compute)).transpose()?;
     Ok(Resolved { config, tasks, alone })
 }
 

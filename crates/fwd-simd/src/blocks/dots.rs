@@ -82,6 +82,7 @@ fn padded_block<const BYTES: usize>(row: &[u8], n_blocks: usize, n: usize) -> [u
 /// # Panics
 /// If the lengths do not fit together.
 pub fn products(cpu: Cpu, format: Format, rows: &[u8], x: &[f32], n_cols: usize, out: &mut [f32]) {
+    assert!(n_cols > 0 && x.len().is_multiple_of(n_cols), "rows of activations of {n_cols} columns");
     let m = x.len() / n_cols;
     let n_rows = check(format, rows, n_cols, m, out);
     for (first, n) in at_once(m) {

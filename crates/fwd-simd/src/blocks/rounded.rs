@@ -18,7 +18,7 @@ pub(super) struct Group {
     pub(super) sum: f32,
     /// `−Σ q` of each half.
     pub(super) negated_sums: [i32; 2],
-    /// `−Σ q`.
+    /// The negative sum of the integers, `−Σ q`.
     pub(super) negated_sum: i32,
 }
 
@@ -56,12 +56,12 @@ impl Rounded {
         );
     }
 
-    /// Columns.
+    /// Columns of the activations.
     pub fn n_cols(&self) -> usize {
         self.n_cols
     }
 
-    /// Rows.
+    /// Rows of activations.
     pub fn n_rows(&self) -> usize {
         self.groups.len() * GROUP / self.n_cols.max(1)
     }

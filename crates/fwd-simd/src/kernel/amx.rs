@@ -9,8 +9,8 @@
 //! them: nothing of their state outlives a call. The configuration takes about 200 cycles, hence the long runs of steps.
 #![allow(unsafe_code)]
 
-use super::{Block, Kernel, dot};
-use crate::element::PANEL;
+use super::dot;
+use crate::element::{Block, Kernel, PANEL};
 use half::bf16;
 use std::arch::asm;
 

@@ -1,7 +1,8 @@
 //! f32 in AVX2: 6 rows × 2 registers are 12 of the 16 registers.
 #![allow(unsafe_code)]
 
-use super::vector::{Vector, level};
+use super::f32::level;
+use super::vector::Vector;
 use std::arch::x86_64::*;
 
 level! {
@@ -83,6 +84,7 @@ impl Vector for __m256 {
                     _mm256_shuffle_ps::<0xee>(high01, high23),
                 ];
             }
+            #[allow(clippy::needless_range_loop)] // A column of four rows of registers.
             for c in 0..4 {
                 column(c, _mm256_permute2f128_ps::<0x20>(quads[0][c], quads[1][c]));
                 column(4 + c, _mm256_permute2f128_ps::<0x31>(quads[0][c], quads[1][c]));

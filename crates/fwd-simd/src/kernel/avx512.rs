@@ -1,7 +1,8 @@
 //! f32 in AVX-512: 14 rows × 2 registers of a panel are 28 of the 32 registers.
 #![allow(unsafe_code)]
 
-use super::vector::{Vector, level};
+use super::f32::level;
+use super::vector::Vector;
 use std::arch::x86_64::*;
 
 level! {
@@ -79,6 +80,7 @@ impl Vector for __m512 {
                     _mm512_shuffle_ps::<0xee>(high01, high23),
                 ];
             }
+            #[allow(clippy::needless_range_loop)] // A column of four rows of registers.
             for c in 0..4 {
                 let [a, b, d, e] = [quads[0][c], quads[1][c], quads[2][c], quads[3][c]];
                 let (ab_even, ab_odd) =

@@ -1,29 +1,8 @@
-//! Products of bf16: which kernel each level has, and what they have in common.
+//! What the bf16 kernels of x86-64 have in common.
 //!
 //! A pair of bf16 that follow each other in depth is one dword, the earlier one in its lower half.
 
-use super::{Kernel, portable};
-use crate::level::Cpu;
-#[cfg(target_arch = "x86_64")]
-use crate::level::Level;
 use faer::MatRef;
-use half::bf16;
-
-#[cfg(target_arch = "x86_64")]
-pub(super) fn kernel(cpu: Cpu) -> Kernel<bf16> {
-    match cpu.level() {
-        Level::Portable => portable::kernel(),
-        Level::Avx2 => super::widened::avx2(),
-        Level::Avx512 => super::widened::avx512(),
-        Level::Bf16 => super::dot::kernel(),
-        Level::Amx => super::amx::kernel(),
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-pub(super) fn kernel(_: Cpu) -> Kernel<bf16> {
-    portable::kernel()
-}
 
 /// Elements of depth that are packed at once: those of a tile.
 pub(super) const DEPTH: usize = 32;

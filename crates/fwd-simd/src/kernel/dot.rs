@@ -10,8 +10,7 @@
 
 use super::bf16::{DEPTH, read};
 use super::vector::Vector;
-use super::{Block, Kernel};
-use crate::element::{Element, PANEL};
+use crate::element::{Block, Element, Kernel, PANEL};
 use core::arch::x86_64::*;
 use faer::MatRef;
 use half::bf16;
@@ -30,7 +29,8 @@ pub(super) fn kernel() -> Kernel<bf16> {
 fn pairs(x: MatRef<'_, f32>, row: usize, from: usize, alpha: f32) -> __m512 {
     let whole: [f32; DEPTH];
     let address = if x.col_stride() == 1 && from + DEPTH <= x.ncols() {
-        std::ptr::from_ref(&x[(row, from)])
+        assert!(row < x.nrows());
+        x.as_ptr().wrapping_offset(row as isize * x.row_stride() + from as isize)
     } else {
         whole = read(x, row, from);
         whole.as_ptr()
@@ -90,6 +90,9 @@ pub(super) fn pack_tiles(x: MatRef<'_, f32>, alpha: f32, out: &mut [bf16]) {
 /// The processor has AVX-512 BF16.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn pack_panel(rows: MatRef<'_, f32>, out: &mut [Step]) {
+    if rows.nrows() == PANEL && rows.row_stride() == 1 {
+        return pack_columns(rows, out);
+    }
     for (tile, out) in out.chunks_exact_mut(TILE).enumerate() {
         for (half, first) in [0, PANEL / 2].into_iter().enumerate() {
             let mut pairs_of_rows = [_mm512_setzero_ps(); TILE];
@@ -105,6 +108,32 @@ pub(super) fn pack_panel(rows: MatRef<'_, f32>, out: &mut [Step]) {
                         _mm512_storeu_ps(out.cast(), rows);
                     },
                 );
+            }
+        }
+    }
+}
+
+/// [`pack_panel`] of whole panels whose columns lie in memory as they are: two of them make a step.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn pack_columns(rows: MatRef<'_, f32>, out: &mut [Step]) {
+    let interleave: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
+    // SAFETY: the array has 64 bytes.
+    let interleave = unsafe { _mm512_loadu_si512(interleave.as_ptr().cast()) };
+    let column = |depth: usize, half: usize| {
+        if depth >= rows.ncols() {
+            return _mm512_setzero_ps();
+        }
+        let address = rows.as_ptr().wrapping_offset(depth as isize * rows.col_stride() + 16 * half as isize);
+        // SAFETY: a column holds 32 values side by side.
+        unsafe { _mm512_loadu_ps(address) }
+    };
+    for (step, out) in out.iter_mut().enumerate() {
+        for (half, out) in out.0.chunks_exact_mut(DEPTH).enumerate() {
+            let both = _mm512_cvtne2ps_pbh(column(2 * step + 1, half), column(2 * step, half));
+            // SAFETY: both types are 64 bytes without an invalid pattern, and half a step has as many.
+            unsafe {
+                let both = std::mem::transmute::<__m512bh, __m512i>(both);
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), _mm512_permutexvar_epi16(interleave, both));
             }
         }
     }

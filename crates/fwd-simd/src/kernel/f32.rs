@@ -2,8 +2,8 @@
 #![allow(unsafe_code)]
 
 use super::vector::Vector;
-use super::{Block, blocks};
-use crate::element::{PANEL, Step};
+use crate::element::{Block, PANEL, Step};
+use crate::split::blocks;
 use faer::MatRef;
 
 /// Steps that are taken at once: 64 KiB of a panel, which the second-level cache holds beside packed rows.
@@ -263,3 +263,76 @@ pub(super) unsafe fn turn<V: Vector>(from: &[Step<f32, 32>], to: &mut [Step<f32,
         }
     }
 }
+
+/// The functions of a level: from its register, the instructions to enable, and the heights of blocks that there are kernels for, with
+/// columns in one, two, three and four registers; `packed` has the rows of the left factor side by side, `along` its depth.
+macro_rules! level {
+    (
+        $vector:ty $(, $feature:literal)?;
+        packed [$($p1:literal)*] [$($p2:literal)*] [$($p3:literal)*] [$($p4:literal)*];
+        along [$($a1:literal)*] [$($a2:literal)*] [$($a3:literal)*] [$($a4:literal)*];
+    ) => {
+        pub(super) const KERNEL: $crate::element::Kernel<f32> = $crate::element::Kernel {
+            max_rows: [$($p2),*].len(),
+            max_steps: $crate::kernel::f32::DEPTH,
+            pack_rows,
+            pack_panel,
+            turn,
+            block,
+        };
+
+        pub(super) static DENSE: $crate::kernel::f32::Dense = $crate::kernel::f32::Dense {
+            lanes: <$vector as $crate::kernel::vector::Vector>::LANES,
+            packed: [
+                &[$(tile::<$p1, 1, false>),*],
+                &[$(tile::<$p2, 2, false>),*],
+                &[$(tile::<$p3, 3, false>),*],
+                &[$(tile::<$p4, 4, false>),*],
+            ],
+            along: [
+                &[$(tile::<$a1, 1, true>),*],
+                &[$(tile::<$a2, 2, true>),*],
+                &[$(tile::<$a3, 3, true>),*],
+                &[$(tile::<$a4, 4, true>),*],
+            ],
+            pack_rows,
+            pack_columns,
+        };
+
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn tile<const M: usize, const NV: usize, const ALONG: bool>(tile: &$crate::kernel::f32::Tile) {
+            // SAFETY: the caller says what this one needs; so in the functions below.
+            unsafe { $crate::kernel::f32::tile::<$vector, M, NV, ALONG>(tile) }
+        }
+
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn pack_rows(x: faer::MatRef<'_, f32>, alpha: f32, out: &mut [f32]) {
+            // SAFETY: as above.
+            unsafe { $crate::kernel::f32::pack_rows::<$vector>(x, alpha, out) }
+        }
+
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn pack_panel(rows: faer::MatRef<'_, f32>, out: &mut [$crate::element::Step<f32, 32>]) {
+            // SAFETY: as above.
+            unsafe { $crate::kernel::f32::pack_panel::<$vector>(rows, out) }
+        }
+
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn pack_columns(rows: faer::MatRef<'_, f32>, width: usize, out: &mut [f32]) {
+            // SAFETY: as above.
+            unsafe { $crate::kernel::f32::pack_columns::<$vector>(rows, width, out) }
+        }
+
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn turn(from: &[$crate::element::Step<f32, 32>], to: &mut [$crate::element::Step<f32, 32>]) {
+            // SAFETY: as above.
+            unsafe { $crate::kernel::f32::turn::<$vector>(from, to) }
+        }
+
+        unsafe fn block(block: $crate::element::Block<'_, f32>) {
+            // SAFETY: as above.
+            unsafe { $crate::kernel::f32::block(&DENSE, block) }
+        }
+    };
+}
+pub(super) use level;

@@ -1,9 +1,9 @@
 //! Plain loops over arrays, for every processor.
 #![allow(unsafe_code)]
 
-use super::vector::{Vector, level};
-use super::{Block, Kernel};
-use crate::element::{Element, PANEL};
+use super::f32::level;
+use super::vector::Vector;
+use crate::element::{Block, Element, Kernel, PANEL};
 use faer::MatRef;
 
 /// Four elements, as many as the vector registers of the baselines hold (SSE2, NEON).

@@ -4,8 +4,7 @@
 
 use super::bf16::{DEPTH, read};
 use super::vector::Vector;
-use super::{Block, Kernel};
-use crate::element::{Element, PANEL};
+use crate::element::{Block, Element, Kernel, PANEL};
 use core::arch::x86_64::*;
 use faer::MatRef;
 use half::bf16;

@@ -3,7 +3,7 @@
 
 use super::super::GROUP;
 use super::super::rounded::Group;
-use super::{Codes, Floats, Int8};
+use super::traits::{Codes, Floats, Int8};
 
 /// Partial sums of a dot product in f32.
 const LANES: usize = 8;

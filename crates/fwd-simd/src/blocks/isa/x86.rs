@@ -6,7 +6,7 @@
 
 use super::super::GROUP;
 use super::super::rounded::Group;
-use super::{Codes, Floats, FloatsWork, Int8, Int8Work};
+use super::traits::{Codes, Floats, FloatsWork, Int8, Int8Work};
 use crate::level::{Cpu, Level};
 use std::arch::x86_64::*;
 use std::marker::PhantomData;

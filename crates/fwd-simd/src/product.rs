@@ -1,9 +1,9 @@
 //! Products of packed rows with panels, in the order that keeps both in cache.
 
-use super::{Block, blocks};
-use crate::element::{Element, PANEL};
+use crate::element::{Block, Element, PANEL};
 use crate::level::Cpu;
 use crate::lhs::Lhs;
+use crate::split::blocks;
 use faer::{Accum, MatMut};
 
 /// Bytes of packed rows that stay in the second-level cache beside a part of a panel.
