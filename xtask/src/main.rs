@@ -38,6 +38,8 @@ enum Args {
     Package,
     /// The program in an archive for machines without Rust, in target/dist.
     Dist,
+    /// How large the program is with full optimisation, beside its embedded data; fails above 25 MB.
+    Size,
     /// Runs `demo --quick` from another folder while the source tree is hidden.
     Travel,
     /// Kills the program's commands at random moments, starts them again, and compares what they write with what undisturbed ones do.
@@ -86,6 +88,7 @@ fn main() -> Result<()> {
         Args::Tidy => tidy::run(),
         Args::Package => package::run(),
         Args::Dist => dist::dist(),
+        Args::Size => dist::size(),
         Args::Travel => dist::travel(),
         Args::Kills(args) => kills::kills(&args),
         Args::Fuzz(args) => fuzz::fuzz(&args),
