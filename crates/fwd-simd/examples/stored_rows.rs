@@ -64,7 +64,7 @@ fn main() {
         let row_bytes = format.row_bytes(N_COLS);
         let n_rows = (mib << 20) / row_bytes / 128 * 128;
         // Random codes; zero where scales lie, which costs the same as any number.
-        let mut bytes: Vec<u8> = (0..n_rows * row_bytes).map(|i| (i * 37 >> 3) as u8 & 0x3f).collect();
+        let mut bytes: Vec<u8> = (0..n_rows * row_bytes).map(|i| ((i * 37) >> 3) as u8 & 0x3f).collect();
         for block in bytes.chunks_exact_mut(format.block_bytes()) {
             format.scale_places().iter().for_each(|&at| block[at + 1] = 0x2c);
         }
