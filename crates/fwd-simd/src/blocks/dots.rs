@@ -89,9 +89,9 @@ pub fn products(cpu: Cpu, format: Format, rows: &[u8], x: &[f32], n_cols: usize,
         let x = &x[first * n_cols..][..n * n_cols];
         let rows = Rows { bytes: rows, n_rows, n_cols, m, first };
         match n {
-            1 => for_format!(format, dots[1, 2](cpu, rows, x, out)),
-            2 => for_format!(format, dots[2, 1](cpu, rows, x, out)),
-            _ => for_format!(format, dots[4, 1](cpu, rows, x, out)),
+            1 => for_format!(format, dots[1](cpu, rows, x, out)),
+            2 => for_format!(format, dots[2](cpu, rows, x, out)),
+            _ => for_format!(format, dots[4](cpu, rows, x, out)),
         }
     }
 }
@@ -112,9 +112,9 @@ pub fn rounded_products(cpu: Cpu, format: Format, rows: &[u8], x: &Rounded, out:
         let rows = Rows { bytes: rows, n_rows, n_cols, m, first };
         let other = || -> () { panic!("products in 8 bits are for blocks of integers, not for {format}") };
         match n {
-            1 => for_integer_format!(format, int8_dots[1, 2](cpu, rows, x, out), else other()),
-            2 => for_integer_format!(format, int8_dots[2, 1](cpu, rows, x, out), else other()),
-            _ => for_integer_format!(format, int8_dots[4, 1](cpu, rows, x, out), else other()),
+            1 => for_integer_format!(format, int8_dots[1](cpu, rows, x, out), else other()),
+            2 => for_integer_format!(format, int8_dots[2](cpu, rows, x, out), else other()),
+            _ => for_integer_format!(format, int8_dots[4](cpu, rows, x, out), else other()),
         }
     }
 }
@@ -156,171 +156,150 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// Some of the rows, of which the last one is repeated where there are no more.
+    /// The rows, one after the other: several at a time would be as many streams of memory, each too short to be fetched ahead.
     #[inline(always)]
-    fn at<const R: usize>(&self, first: usize) -> [&'a [u8]; R] {
-        let n_bytes = self.bytes.len() / self.n_rows;
-        std::array::from_fn(|i| &self.bytes[(first + i).min(self.n_rows - 1) * n_bytes..][..n_bytes])
+    fn each(&self) -> impl Iterator<Item = (usize, &'a [u8])> {
+        let n_bytes = self.bytes.len() / self.n_rows.max(1);
+        self.bytes.chunks_exact(n_bytes.max(1)).enumerate()
     }
 
-    /// Where a row's products go.
+    /// Writes a row's products to their place.
     #[inline(always)]
-    fn put<const R: usize, const M: usize>(&self, first: usize, products: [[f32; M]; R], out: &mut [f32]) {
-        for (row, products) in (first..self.n_rows).zip(products) {
-            out[row * self.m + self.first..][..M].copy_from_slice(&products);
-        }
+    fn put<const M: usize>(&self, row: usize, products: [f32; M], out: &mut [f32]) {
+        out[row * self.m + self.first..][..M].copy_from_slice(&products);
     }
 }
 
-fn dots<B: Block<BYTES>, const BYTES: usize, const M: usize, const R: usize>(
+fn dots<B: Block<BYTES>, const BYTES: usize, const M: usize>(
     cpu: Cpu,
     rows: Rows<'_>,
     x: &[f32],
     out: &mut [f32],
 ) {
-    run_floats(cpu, Dots::<B, BYTES, M, R> { rows, x, out, format: std::marker::PhantomData });
+    run_floats(cpu, Dots::<B, BYTES, M> { rows, x, out, format: std::marker::PhantomData });
 }
 
-/// Products with `M` rows of activations, `R` stored rows at a time: enough sums that do not wait for each other.
-struct Dots<'a, B, const BYTES: usize, const M: usize, const R: usize> {
+/// Products with `M` rows of activations.
+struct Dots<'a, B, const BYTES: usize, const M: usize> {
     rows: Rows<'a>,
     x: &'a [f32],
     out: &'a mut [f32],
     format: std::marker::PhantomData<B>,
 }
 
-impl<B: Block<BYTES>, const BYTES: usize, const M: usize, const R: usize> FloatsWork
-    for Dots<'_, B, BYTES, M, R>
-{
+impl<B: Block<BYTES>, const BYTES: usize, const M: usize> FloatsWork for Dots<'_, B, BYTES, M> {
     #[inline(always)]
     fn run<I: Floats>(self, isa: I) {
         let n_cols = self.rows.n_cols;
         let x: [&[f32]; M] = std::array::from_fn(|i| &self.x[i * n_cols..][..n_cols]);
-        for first in (0..self.rows.n_rows).step_by(R) {
-            let products = dot::<B, BYTES, M, R, I>(isa, self.rows.at(first), &x);
-            self.rows.put(first, products, self.out);
+        for (i, row) in self.rows.each() {
+            let products = dot::<B, BYTES, M, I>(isa, row, &x);
+            self.rows.put(i, products, self.out);
         }
     }
 }
 
 #[inline(always)]
-fn dot<B: Block<BYTES>, const BYTES: usize, const M: usize, const R: usize, I: Floats>(
+fn dot<B: Block<BYTES>, const BYTES: usize, const M: usize, I: Floats>(
     isa: I,
-    rows: [&[u8]; R],
+    row: &[u8],
     x: &[&[f32]; M],
-) -> [[f32; M]; R] {
-    let mut sums = [[isa.zero(); M]; R];
-    let mut offsets = [[isa.zero(); M]; R];
+) -> [f32; M] {
+    let mut sums = [isa.zero(); M];
+    let mut offsets = [isa.zero(); M];
     let n_blocks = x[0].len() / (GROUP * B::GROUPS);
-    let blocks = rows.map(|row| &row.as_chunks::<BYTES>().0[..n_blocks]);
     let groups = x.map(|x| &x.as_chunks::<GROUP>().0[..n_blocks * B::GROUPS]);
-    for i in 0..n_blocks {
-        for r in 0..R {
-            let block = &blocks[r][i];
-            let scales = B::scales(isa, block);
-            for j in 0..B::GROUPS {
-                let q = B::numbers(isa, block, j);
-                let (scale, offset) = B::affine(&scales, j);
-                for m in 0..M {
-                    let x = &groups[m][i * B::GROUPS + j];
-                    sums[r][m] = isa.add(sums[r][m], q, x, scale, B::TWO_SCALES);
-                    if B::HAS_OFFSET {
-                        offsets[r][m] = isa.add_sum(offsets[r][m], x, offset);
-                    }
+    for (i, block) in row.as_chunks::<BYTES>().0[..n_blocks].iter().enumerate() {
+        let scales = B::scales(isa, block);
+        for j in 0..B::GROUPS {
+            let q = B::numbers(isa, block, j);
+            let (scale, offset) = B::affine(&scales, j);
+            for m in 0..M {
+                let x = &groups[m][i * B::GROUPS + j];
+                sums[m] = isa.add(sums[m], q, x, scale, B::TWO_SCALES);
+                if B::HAS_OFFSET {
+                    offsets[m] = isa.add_sum(offsets[m], x, offset);
                 }
             }
         }
     }
     let tail = x[0].len() % GROUP;
     if tail > 0 {
-        for r in 0..R {
-            let block = padded_block::<BYTES>(rows[r], n_blocks, tail);
-            let q = B::numbers(isa, &block, 0);
-            let (scale, _) = B::affine(&B::scales(isa, &block), 0);
-            for m in 0..M {
-                let mut end = [0f32; GROUP];
-                end[..tail].copy_from_slice(&x[m][n_blocks * GROUP..]);
-                sums[r][m] = isa.add(sums[r][m], q, &end, scale, false);
-            }
+        let block = padded_block::<BYTES>(row, n_blocks, tail);
+        let q = B::numbers(isa, &block, 0);
+        let (scale, _) = B::affine(&B::scales(isa, &block), 0);
+        for m in 0..M {
+            let mut end = [0f32; GROUP];
+            end[..tail].copy_from_slice(&x[m][n_blocks * GROUP..]);
+            sums[m] = isa.add(sums[m], q, &end, scale, false);
         }
     }
-    let mut products = [[0f32; M]; R];
-    for r in 0..R {
-        for m in 0..M {
-            products[r][m] = isa.total(sums[r][m]);
-            if B::HAS_OFFSET {
-                products[r][m] += isa.total(offsets[r][m]);
-            }
+    let mut products = [0f32; M];
+    for m in 0..M {
+        products[m] = isa.total(sums[m]);
+        if B::HAS_OFFSET {
+            products[m] += isa.total(offsets[m]);
         }
     }
     products
 }
 
-fn int8_dots<B: IntegerBlock<BYTES>, const BYTES: usize, const M: usize, const R: usize>(
+fn int8_dots<B: IntegerBlock<BYTES>, const BYTES: usize, const M: usize>(
     cpu: Cpu,
     rows: Rows<'_>,
     x: &[Group],
     out: &mut [f32],
 ) {
-    run_int8(cpu, Int8Dots::<B, BYTES, M, R> { rows, x, out, format: std::marker::PhantomData });
+    run_int8(cpu, Int8Dots::<B, BYTES, M> { rows, x, out, format: std::marker::PhantomData });
 }
 
 /// [`Dots`] with activations of 8 bits.
-struct Int8Dots<'a, B, const BYTES: usize, const M: usize, const R: usize> {
+struct Int8Dots<'a, B, const BYTES: usize, const M: usize> {
     rows: Rows<'a>,
     x: &'a [Group],
     out: &'a mut [f32],
     format: std::marker::PhantomData<B>,
 }
 
-impl<B: IntegerBlock<BYTES>, const BYTES: usize, const M: usize, const R: usize> Int8Work
-    for Int8Dots<'_, B, BYTES, M, R>
-{
+impl<B: IntegerBlock<BYTES>, const BYTES: usize, const M: usize> Int8Work for Int8Dots<'_, B, BYTES, M> {
     #[inline(always)]
     fn run<I: Int8>(self, isa: I) {
         let n_groups = self.rows.n_cols / GROUP;
         let x: [&[Group]; M] = std::array::from_fn(|i| &self.x[i * n_groups..][..n_groups]);
-        for first in (0..self.rows.n_rows).step_by(R) {
-            let products = int8_dot::<B, BYTES, M, R, I>(isa, self.rows.at(first), &x);
-            self.rows.put(first, products, self.out);
+        for (i, row) in self.rows.each() {
+            let products = int8_dot::<B, BYTES, M, I>(isa, row, &x);
+            self.rows.put(i, products, self.out);
         }
     }
 }
 
 #[inline(always)]
-fn int8_dot<B: IntegerBlock<BYTES>, const BYTES: usize, const M: usize, const R: usize, I: Int8>(
+fn int8_dot<B: IntegerBlock<BYTES>, const BYTES: usize, const M: usize, I: Int8>(
     isa: I,
-    rows: [&[u8]; R],
+    row: &[u8],
     x: &[&[Group]; M],
-) -> [[f32; M]; R] {
-    let mut sums = [[isa.zero(); M]; R];
-    let mut offsets = [[0f32; M]; R];
+) -> [f32; M] {
+    let mut sums = [isa.zero(); M];
+    let mut products = [0f32; M];
     let n_blocks = x[0].len() / B::GROUPS;
-    let blocks = rows.map(|row| &row.as_chunks::<BYTES>().0[..n_blocks]);
     let groups = x.map(|x| &x[..n_blocks * B::GROUPS]);
-    for i in 0..n_blocks {
-        for r in 0..R {
-            let block = &blocks[r][i];
-            let scales = B::scales(isa, block);
-            for j in 0..B::GROUPS {
-                let codes = B::codes(isa, block, j);
-                let (scale, offset) = B::affine(&scales, j);
-                for m in 0..M {
-                    let x = &groups[m][i * B::GROUPS + j];
-                    let scale = scale.map(|scale| scale * x.scale);
-                    sums[r][m] = isa.add(sums[r][m], codes, B::MIDDLE, x, scale, B::TWO_SCALES);
-                    if B::HAS_OFFSET {
-                        offsets[r][m] += offset * x.sum;
-                    }
+    for (i, block) in row.as_chunks::<BYTES>().0[..n_blocks].iter().enumerate() {
+        let scales = B::scales(isa, block);
+        for j in 0..B::GROUPS {
+            let codes = B::codes(isa, block, j);
+            let (scale, offset) = B::affine(&scales, j);
+            for m in 0..M {
+                let x = &groups[m][i * B::GROUPS + j];
+                let scale = scale.map(|scale| scale * x.scale);
+                sums[m] = isa.add(sums[m], codes, B::MIDDLE, x, scale, B::TWO_SCALES);
+                if B::HAS_OFFSET {
+                    products[m] += offset * x.sum;
                 }
             }
         }
     }
-    let mut products = offsets;
-    for r in 0..R {
-        for m in 0..M {
-            products[r][m] += isa.total(sums[r][m]);
-        }
+    for m in 0..M {
+        products[m] += isa.total(sums[m]);
     }
     products
 }
