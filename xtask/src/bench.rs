@@ -1,7 +1,7 @@
 //! `cargo xtask bench algebra` and `bench data`: the timings of `fwd-benches`' programs, alone or turn about with PyTorch.
 
 use crate::record::{Record, build, settle};
-use crate::shell::{built, command, output, root};
+use crate::shell::{benchmark, command, output, root};
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -75,8 +75,7 @@ pub(crate) fn algebra(args: &AlgebraArgs) -> Result<()> {
     let python = args.torch.as_ref().map(|python| python.to_string_lossy().into_owned());
     for round in 0..args.rounds {
         eprintln!("round {} of {}", round + 1, args.rounds);
-        let program = built("algebra").to_string_lossy().into_owned();
-        turn(&mut record, OURS, &parts, round, command(&program, &list))?;
+        turn(&mut record, OURS, &parts, round, benchmark("algebra", &list))?;
         let Some(python) = &python else { continue };
         turn(&mut record, PYTHON, &parts, round, command(python, &["benches/algebra_torch.py"]).args(list))?;
         if round == 0 && parts.contains(&"subspace") {
@@ -109,13 +108,12 @@ pub(crate) fn data(args: &DataArgs) -> Result<()> {
     ensure!(args.rounds > 0 && args.iters > 0, "--rounds and --iters must be at least 1");
     build(&["data"])?;
     let mut record = Record::open(args.json.as_deref(), json!({ "command": "data", "iters": args.iters }))?;
-    let program = built("data").to_string_lossy().into_owned();
     let folder = root().join("target/bench-data").to_string_lossy().into_owned();
     let iters = args.iters.to_string();
     let list = ["--data", &folder, "--iters", &iters];
     for round in 0..args.rounds {
         eprintln!("round {} of {}", round + 1, args.rounds);
-        turn(&mut record, OURS, &[], round, command(&program, &list))?;
+        turn(&mut record, OURS, &[], round, benchmark("data", &list))?;
         if let Some(python) = &args.torch {
             let mut script = command(&python.to_string_lossy(), &["benches/data_torch.py"]);
             turn(&mut record, PYTHON, &[], round, script.args(list))?;

@@ -3,7 +3,7 @@
 use crate::bench::{turn, verdict};
 use crate::model_jobs::{Goal, JOBS, Job, Must, Part, Peer};
 use crate::record::{Record, build};
-use crate::shell::{built, command, root, run};
+use crate::shell::{benchmark, built, command, root, run};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -139,11 +139,8 @@ fn shape(job: &Job, args: &ModelsArgs) -> Vec<String> {
 }
 
 fn run_ours(job: &Job, compute: &str, dir: &Path, args: &ModelsArgs) -> Command {
-    let mut program =
-        command(&built("models").to_string_lossy(), &["--dtype", job.dtype, "--compute", compute]);
+    let mut program = benchmark("models", &["--dtype", job.dtype, "--compute", compute]);
     program.arg("--model").arg(dir).args(shape(job, args));
-    // candle keeps a thread pool of its own beside rayon's, and it spins: on few cores both then wait for each other.
-    program.env("CANDLE_NUM_THREADS", "1").env("RUST_MIN_STACK", "33554432");
     program
 }
 

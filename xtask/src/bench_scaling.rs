@@ -5,7 +5,7 @@
 //! beside the one that the work must have.
 
 use crate::record::machine;
-use crate::shell::{built, command, output, run};
+use crate::shell::{benchmark, built, command, output, run};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde_json::{Value, json};
@@ -124,8 +124,7 @@ impl Row {
         }
         let mut best: Option<Point> = None;
         for _ in 0..rounds {
-            let report: Value =
-                serde_json::from_str(&output(&mut command(&built("scaling").to_string_lossy(), &list))?)?;
+            let report: Value = serde_json::from_str(&output(&mut benchmark("scaling", &list))?)?;
             let seconds = report["seconds"].as_f64().context("the benchmark printed no time")?;
             let (bytes, peak_mib) = (report["bytes"].as_f64(), report["peak_mib"].as_f64());
             if best.is_none_or(|best| seconds < best.seconds) {

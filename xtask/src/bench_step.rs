@@ -3,7 +3,7 @@
 
 use crate::bench::{turn, verdict};
 use crate::record::{Record, build, settle};
-use crate::shell::{built, command, output};
+use crate::shell::{benchmark, command, output};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -118,8 +118,8 @@ fn run_round(record: &mut Record, args: &StepArgs, size: &str, compute: &str, ro
     let (mine, theirs): (Vec<&str>, Vec<&str>) = all.map(|row| (row.names().0, row.names().1)).unzip();
     let iters = args.iters.to_string();
     let rows = mine.join(",");
-    let mut program = command(
-        &built("step").to_string_lossy(),
+    let program = benchmark(
+        "step",
         &[
             "--config",
             size,
@@ -134,8 +134,6 @@ fn run_round(record: &mut Record, args: &StepArgs, size: &str, compute: &str, ro
             &rows,
         ],
     );
-    // candle keeps a thread pool of its own beside rayon's, and it spins: on few cores both then wait for each other.
-    program.env("CANDLE_NUM_THREADS", "1");
     turn(record, &ours(size, compute), &mine, round, program)?;
     let Some(python) = &args.torch else { return Ok(()) };
     for attention in ATTENTION {

@@ -25,6 +25,15 @@ fn target() -> PathBuf {
     root().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
+/// A program of the benchmarks, in the environment that `fwd-prompt` gives itself: without candle's own thread pool, which spins, and
+/// with an allocator that keeps the memory of one step for the next.
+pub(crate) fn benchmark(name: &str, args: &[&str]) -> Command {
+    let mut program = command(&built(name).to_string_lossy(), args);
+    program.env("CANDLE_NUM_THREADS", "1").env("MIMALLOC_PURGE_DELAY", "10000");
+    program.env("RUST_MIN_STACK", "33554432");
+    program
+}
+
 /// A command in the root of the workspace.
 pub(crate) fn command(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program);

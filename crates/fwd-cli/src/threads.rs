@@ -3,8 +3,12 @@
 use anyhow::{Context, Result, anyhow};
 use std::process::Command;
 
-/// The variable that sizes candle's own thread pool, which spins beside rayon's and takes its time.
-const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
+/// Variables that libraries read when the process starts, and what the program wants them to be.
+///
+/// candle has a thread pool of its own, which spins beside rayon's and takes its time. The allocator gives memory back to the system
+/// that was not used for this many milliseconds; as little as it waits by itself (10) has a step clear anew the pages that the
+/// one before gave back.
+const ENVIRONMENT: [(&str, &str); 2] = [("CANDLE_NUM_THREADS", "1"), ("MIMALLOC_PURGE_DELAY", "10000")];
 
 /// candle's backward walk recurses over the graph.
 const STACK: usize = 64 << 20;
@@ -16,16 +20,18 @@ const POOL_STACK: usize = 16 << 20;
 const TOO_LITTLE: &str =
     "cannot start threads: the system allows too little memory or too few of them (ulimit -v, ulimit -u)";
 
-/// Starts the program again with the environment it needs, in this process' place, unless it is there already.
+/// Starts the program again with the environment it needs, in this process' place, unless all of it is set already.
 ///
 /// The environment of a running process cannot be changed safely. If the restart fails, the program goes on and is only slower.
 pub(crate) fn restart_with_environment() {
-    if std::env::var_os(CANDLE_THREADS).is_some() {
+    let missing: Vec<_> =
+        ENVIRONMENT.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
+    if missing.is_empty() {
         return;
     }
     let Ok(program) = std::env::current_exe() else { return };
     let mut again = Command::new(program);
-    again.args(std::env::args_os().skip(1)).env(CANDLE_THREADS, "1");
+    again.args(std::env::args_os().skip(1)).envs(missing);
     replace(&mut again);
 }
 

@@ -14,7 +14,12 @@ fn two_runs_of_one_seed_write_the_same_metrics() {
     let table = succeed(&mut place.train("a", &["--seed", "3"]));
     assert!(table.contains("colours") && table.contains("pre-training") && table.contains("fwd"), "{table}");
     // Another process, without kept features, started without cargo's environment.
-    succeed(place.train("b", &["--seed", "3", "--cache", "other"]).env_remove("CANDLE_NUM_THREADS"));
+    succeed(
+        place
+            .train("b", &["--seed", "3", "--cache", "other"])
+            .env_remove("CANDLE_NUM_THREADS")
+            .env_remove("MIMALLOC_PURGE_DELAY"),
+    );
     // From the features of the first.
     succeed(&mut place.train("c", &["--seed", "3"]));
     assert_eq!(place.metrics_bytes("a"), place.metrics_bytes("b"));
