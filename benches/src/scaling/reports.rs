@@ -79,7 +79,13 @@ fn write_run(dir: &Path, size: &Size) -> Result<()> {
     let mut config = RunConfig::default();
     (config.tasks, config.method) = (names.clone(), Method::Sequential);
     let (method, seed, split) = (config.method, config.seed, config.split.name().to_owned());
-    let run = Identity { config, data_hash: "0".to_owned(), backbone_hash: "0".to_owned(), alone: None };
+    let run = Identity {
+        config,
+        data_hash: "0".to_owned(),
+        backbone_hash: "0".to_owned(),
+        alone: None,
+        library: None,
+    };
     let manifest = Manifest {
         version: 1,
         run,

@@ -307,6 +307,10 @@ pub(crate) struct TrainArgs {
     /// A finished run of the method `independent`, for the plasticity form of forward transfer.
     #[arg(long, value_name = "RUN")]
     pub(crate) alone: Option<PathBuf>,
+    /// A run with prompts of its own for each task, as of pre-training: new prompts begin with those that suit a task best (`pool.start`,
+    /// which this sets to `library` if it is `normal`).
+    #[arg(long, value_name = "RUN")]
+    pub(crate) library: Option<PathBuf>,
     /// The split that is scored.
     #[arg(long, value_parser = PossibleValuesParser::new(["val", "test"]))]
     pub(crate) split: Option<String>,

@@ -127,6 +127,49 @@ fn every_method_runs_and_the_plasticity_is_against_tasks_alone() {
 }
 
 #[test]
+fn new_prompts_begin_with_those_of_another_run() {
+    let place = Place::new();
+    let few = ["--steps", "4", "--set", "pretraining_samples=4"];
+    let train = |name: &str, more: &[&str]| place.train(name, &[&few[..], more].concat());
+    succeed(&mut train("alone", &["--method", "independent", "--set", "training_samples=5"]));
+    succeed(&mut train("shared", &["--method", "l2p"]));
+    succeed(&mut train("with", &["--library", "alone"]));
+    succeed(&mut train("nearest", &["--library", "alone", "--set", "pool.start=nearest"]));
+    let manifest: Value =
+        serde_json::from_slice(&fs::read(place.path("with/manifest.json")).unwrap()).unwrap();
+    assert_eq!(manifest["run"]["config"]["pool"]["start"], "library");
+    assert_eq!(manifest["run"]["library"].as_str().unwrap().len(), 16);
+    let log = fs::read_to_string(place.path("with/log.txt")).unwrap();
+    assert!(log.contains("prompts of colours begin with"), "{log}");
+    for name in ["with", "nearest"] {
+        let found = succeed(&mut place.program(&["inspect", name, "--json"]));
+        let found: Value = serde_json::from_str(&found).unwrap();
+        let starts = found["starts"].as_array().unwrap();
+        assert_eq!(starts.len(), 2);
+        for start in starts {
+            let scores = start["scores"].as_array().unwrap();
+            assert_eq!((scores[0][0].as_str(), scores[1][0].as_str()), (Some("colours"), Some("corners")));
+            // Each of the two tasks stands in the library itself, and nothing is nearer to its samples than its own keys.
+            if name == "nearest" {
+                assert_eq!(start["from"], start["task"], "{found}");
+            }
+        }
+        let text = succeed(&mut place.program(&["inspect", name]));
+        assert!(text.contains("began with"), "{text}");
+    }
+    let text = succeed(&mut place.program(&["inspect", "alone", "--task", "colours"]));
+    assert!(!text.contains("began with"), "{text}");
+
+    let refused = fail(&mut train("x", &["--set", "pool.start=library"]));
+    assert!(refused.contains("--library RUN"), "{refused}");
+    let refused = fail(&mut train("x", &["--library", "shared"]));
+    assert!(refused.contains("shared") && refused.contains("share their prompts"), "{refused}");
+    let refused = fail(&mut train("x", &["--set", "training_samples=0"]));
+    assert!(refused.contains("training_samples is 0"), "{refused}");
+    assert!(!place.path("x").exists());
+}
+
+#[test]
 fn a_question_is_answered_with_and_without_a_run() {
     let place = Place::new();
     succeed(&mut place.train("run", &[]));

@@ -33,17 +33,10 @@ impl FrozenModel for dyn MultimodalModel + '_ {
         if let Some(n_tokens) = prompts.uniform_length() {
             return loss_gradient(self, batch, prompts, n_tokens);
         }
-        // The loss is a mean over label tokens, so each group counts by its own.
-        let n_labels = |samples: &[&Sample]| {
-            samples.iter().flat_map(|s| &s.labels).filter(|&&id| id != IGNORE_INDEX).count() as f64
-        };
-        let all = n_labels(batch);
         let mut loss = 0.0;
         let mut gradients = vec![Vec::new(); batch.len()];
-        for PromptGroup { samples, prompts } in prompts.groups() {
+        for (PromptGroup { samples, prompts }, group, share) in groups(batch, prompts) {
             let n_tokens = prompts.lengths[0];
-            let group: Vec<&Sample> = samples.iter().map(|&i| batch[i]).collect();
-            let share = n_labels(&group) / all;
             let of_group = loss_gradient(self, &group, &prompts, n_tokens)?;
             loss += share * of_group.loss;
             let rows = of_group.gradient.chunks_exact((n_tokens * prompts.dim).max(1));
@@ -53,6 +46,43 @@ impl FrozenModel for dyn MultimodalModel + '_ {
         }
         Ok(LossGradient { loss, gradient: gradients.concat() })
     }
+
+    fn loss(&self, batch: &[&Sample], prompts: &PromptBatch) -> Result<f64> {
+        check(batch, prompts)?;
+        let mut loss = 0.0;
+        for (PromptGroup { prompts, .. }, group, share) in groups(batch, prompts) {
+            let mut input = self.input(&group)?;
+            if let Some(prompt) = tensor(&prompts, self.device())? {
+                input = input.with_prompt(&prompt)?;
+            }
+            loss += share * f64::from(loss_of(self, &group, &input)?.to_scalar::<f32>()?);
+        }
+        Ok(loss)
+    }
+}
+
+/// The samples of each number of prompt tokens, with their share of the loss: that is a mean over label tokens, so each group counts by
+/// its own.
+fn groups<'s>(
+    batch: &[&'s Sample],
+    prompts: &PromptBatch,
+) -> impl Iterator<Item = (PromptGroup, Vec<&'s Sample>, f64)> {
+    let n_labels = |samples: &[&Sample]| {
+        samples.iter().flat_map(|s| &s.labels).filter(|&&id| id != IGNORE_INDEX).count() as f64
+    };
+    let all = n_labels(batch);
+    prompts.groups().into_iter().map(move |group| {
+        let samples: Vec<&Sample> = group.samples.iter().map(|&i| batch[i]).collect();
+        let share = n_labels(&samples) / all;
+        (group, samples, share)
+    })
+}
+
+/// The loss of a batch whose input is ready.
+fn loss_of(model: &(dyn MultimodalModel + '_), batch: &[&Sample], input: &LanguageInput) -> Result<Tensor> {
+    let labels: Vec<&[i64]> = batch.iter().map(|s| &s.labels[..]).collect();
+    let labels = padded(&labels, IGNORE_INDEX, &Device::Cpu)?;
+    Ok(model.language().score(input, &labels, &mut Tap::none())?.loss)
 }
 
 /// What every model does as a [`MultimodalModel`].
@@ -76,6 +106,10 @@ macro_rules! frozen_model {
 
             fn loss_gradient(&self, batch: &[&Sample], prompts: &PromptBatch) -> Result<LossGradient> {
                 (self as &dyn MultimodalModel).loss_gradient(batch, prompts)
+            }
+
+            fn loss(&self, batch: &[&Sample], prompts: &PromptBatch) -> Result<f64> {
+                (self as &dyn MultimodalModel).loss(batch, prompts)
             }
         }
     )*};
@@ -140,18 +174,13 @@ fn loss_gradient(
     prompts: &PromptBatch,
     n_tokens: usize,
 ) -> Result<LossGradient> {
-    let labels: Vec<&[i64]> = batch.iter().map(|s| &s.labels[..]).collect();
-    let labels = padded(&labels, IGNORE_INDEX, &Device::Cpu)?;
-    let score = |input: &LanguageInput| -> Result<Tensor> {
-        Ok(model.language().score(input, &labels, &mut Tap::none())?.loss)
-    };
     let input = model.input(batch)?;
     if n_tokens == 0 {
-        let loss = f64::from(score(&input)?.to_scalar::<f32>()?);
+        let loss = f64::from(loss_of(model, batch, &input)?.to_scalar::<f32>()?);
         return Ok(LossGradient { loss, gradient: Vec::new() });
     }
     let prompt = Var::from_slice(&prompts.values, (batch.len(), n_tokens, prompts.dim), model.device())?;
-    let loss = score(&input.with_prompt(&prompt)?)?;
+    let loss = loss_of(model, batch, &input.with_prompt(&prompt)?)?;
     let gradient = fwd_ops::backward(&loss, &[("prompt", &prompt)])?;
     Ok(LossGradient {
         loss: f64::from(loss.to_scalar::<f32>()?),

@@ -136,6 +136,8 @@ fn samples_with_and_without_prompts_in_one_call_are_what_they_are_alone() {
     let prompts = PromptBatch { values: values.clone(), lengths: lengths.to_vec(), dim: d };
     let batch: Vec<&Sample> = samples.iter().collect();
     let together = model.loss_gradient(&batch, &prompts).unwrap();
+    let without_gradient = model.loss(&batch, &prompts).unwrap();
+    assert!((without_gradient - together.loss).abs() <= 1e-6 * together.loss, "{without_gradient}");
     let all: usize = samples.iter().map(|s| s.labels.len()).sum();
     let config = GenerationConfig::greedy(6, model.special_tokens().clone());
     let answers = answer(&model, &batch, &prompts, &config).unwrap();

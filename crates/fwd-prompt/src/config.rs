@@ -42,6 +42,9 @@ pub struct PoolConfig {
     pub top_k: usize,
     /// New prompts are normal with this standard deviation, in units of the root mean square of the task's embeddings.
     pub prompt_scale: f32,
+    /// What a task's new prompts begin with.
+    #[serde(skip_serializing_if = "Start::is_default")]
+    pub start: Start,
     /// What new keys are.
     pub key_init: KeyInit,
     /// Which samples take no prompts at inference.
@@ -97,6 +100,29 @@ pub enum KeyInit {
     Normal,
 }
 
+/// What the tokens of a task's new prompts are before training. All but [`Self::Normal`] are ours, not the paper's.
+///
+/// The tokens of a block of the library are taken one after another. If the task has more tokens, the rest are normal; if it has fewer, the
+/// rest are left out. Keys begin as [`KeyInit`] says in all cases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// Normal numbers ([`PoolConfig::prompt_scale`]).
+    #[default]
+    Normal,
+    /// The block of the [`Library`](crate::Library) whose keys are nearest to the queries of at most 64 training samples of the task.
+    Nearest,
+    /// The block of the [`Library`](crate::Library) with the least loss on at most 64 training samples of the task, or normal numbers
+    /// if these have a lower one.
+    Library,
+}
+
+impl Start {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 impl Default for PoolConfig {
     fn default() -> Self {
         Self {
@@ -104,6 +130,7 @@ impl Default for PoolConfig {
             prompt_len: 4,
             top_k: 4,
             prompt_scale: 1.0,
+            start: Start::default(),
             key_init: KeyInit::default(),
             rejection: Rejection::default(),
             selection: TrainingSelection::default(),

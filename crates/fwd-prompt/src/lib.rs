@@ -14,7 +14,8 @@
 //!
 //! **2. The pool.** The task opens prompts ([`PromptPool`]): its own under [`Allocation::Partitioned`], or all of them
 //! if it is the first under [`Allocation::Shared`]. A sample selects the K prompts whose image key and text key are nearest to its
-//! queries: `s[j] = cos(q_img, k_img[j]) + cos(q_txt, k_txt[j])`. At inference it selects among all prompts, or takes none if it is
+//! queries: `s[j] = cos(q_img, k_img[j]) + cos(q_txt, k_txt[j])`. New prompts are normal numbers, or begin with the best of a
+//! [`Library`] of prompts that were tuned on other tasks ([`Start`]). At inference it selects among all prompts, or takes none if it is
 //! further from each task than that task's own samples ([`Rejection`]): what was not learnt here is left to the model as it is.
 //!
 //! **3. A training step.** The model returns the loss of a batch and its gradient with respect to the prompt tokens. The gradient is
@@ -43,18 +44,22 @@ mod config;
 mod error;
 mod learner;
 mod ledger;
+mod library;
 mod model;
 mod pool;
 mod prompts;
 mod selection;
 
-pub use config::{Allocation, Config, KeyInit, PoolConfig, Rejection, SubspaceOptions, TrainingConfig};
+pub use config::{
+    Allocation, Config, KeyInit, PoolConfig, Rejection, Start, SubspaceOptions, TrainingConfig,
+};
 pub use error::{PromptError, Result};
 pub use fwd_continual as continual;
 pub use fwd_linalg as linalg;
 pub use learner::{PromptLearner, PromptNote, PromptTrainer, PromptTraining, resume, trainer};
 pub use ledger::{Entry, Interference, Rule, SubspaceLedger};
+pub use library::Library;
 pub use model::{Dims, Embeddings, FrozenModel, LossGradient, PromptBatch, PromptGroup, Queries};
 pub use pool::{PromptPool, Selection};
-pub use prompts::Prompts;
+pub use prompts::{Prompts, Started};
 pub use selection::TrainingSelection;

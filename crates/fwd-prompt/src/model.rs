@@ -140,6 +140,14 @@ pub trait FrozenModel {
         batch: &[&Self::Features],
         prompts: &PromptBatch,
     ) -> Result<LossGradient, Self::Error>;
+
+    /// The loss of [`Self::loss_gradient`] alone, which a model may find without a backward pass.
+    ///
+    /// # Errors
+    /// The model's own.
+    fn loss(&self, batch: &[&Self::Features], prompts: &PromptBatch) -> Result<f64, Self::Error> {
+        Ok(self.loss_gradient(batch, prompts)?.loss)
+    }
 }
 
 macro_rules! through_pointers {
@@ -166,6 +174,10 @@ macro_rules! through_pointers {
                 prompts: &PromptBatch,
             ) -> Result<LossGradient, Self::Error> {
                 (**self).loss_gradient(batch, prompts)
+            }
+
+            fn loss(&self, batch: &[&Self::Features], prompts: &PromptBatch) -> Result<f64, Self::Error> {
+                (**self).loss(batch, prompts)
             }
         }
     )+};

@@ -82,6 +82,11 @@ impl PromptPool {
         Ok(())
     }
 
+    /// A pool of the same sizes without prompts.
+    pub(crate) fn emptied(&self) -> Self {
+        Self::new(self.dims, self.prompt_len, self.top_k)
+    }
+
     /// Appends the prompts of another pool of the same widths.
     pub(crate) fn append(&mut self, other: Self) {
         self.image_keys.extend(other.image_keys);

@@ -23,6 +23,20 @@ pub struct Prompts {
     /// For each prompt of the pool, the task that opened it, from 1.
     pub(crate) owners: Vec<usize>,
     pub(crate) interference: Vec<Vec<Interference>>,
+    /// By the number of the task (from 1), what its prompts began with, if not with normal numbers alone.
+    pub(crate) started: BTreeMap<usize, Started>,
+}
+
+/// What the prompts of a task began with ([`Start`](crate::Start)).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Started {
+    /// The task of the library whose prompts were taken; none if normal numbers had a lower loss than all of them.
+    pub block: Option<String>,
+    /// For each task of the library, the mean loss with its prompts on some samples of the new task, or how near their keys are to the
+    /// queries of these samples; which of the two, [`Start`](crate::Start) says.
+    pub scores: Vec<(String, f64)>,
+    /// The tokens of all new prompts of the task, `(n, d)` row-major.
+    pub tokens: Vec<f32>,
 }
 
 impl Prompts {
@@ -30,7 +44,8 @@ impl Prompts {
     pub fn new(config: Config, dims: Dims) -> Self {
         let pool = PromptPool::new(dims, config.pool.prompt_len, config.pool.top_k);
         let ledger = SubspaceLedger::new(dims.model);
-        Self { config, pool, ledger, owners: Vec::new(), interference: Vec::new() }
+        let (owners, interference, started) = Default::default();
+        Self { config, pool, ledger, owners, interference, started }
     }
 
     /// The configuration of the run.
@@ -59,11 +74,19 @@ impl Prompts {
         &self.owners
     }
 
-    /// The prompts as they were before any training, `(M·L_p, d)` row-major, drawn anew from their random streams.
+    /// What the prompts of task `t` (from 1) began with; none if with normal numbers and without a look at a library.
+    pub fn started(&self, t: usize) -> Option<&Started> {
+        self.started.get(&t)
+    }
+
+    /// The prompts as they were before any training, `(M·L_p, d)` row-major: those of a library, or drawn anew from their random streams.
     pub fn initial_prompts(&self) -> Vec<f32> {
         let draw = |of_task: &[usize]| {
             let entry = of_task.first().and_then(|&t| Some((t, self.ledger.entries().get(t)?)));
             entry.map(|(t, entry)| {
+                if let Some(started) = self.started.get(&t) {
+                    return started.tokens.clone();
+                }
                 let length = (entry.energy / entry.n_rows.max(1) as f64).sqrt();
                 initial_values(&self.config, self.ledger.dim(), t, of_task.len(), length)
             })
@@ -104,6 +127,13 @@ impl Prompts {
             let of = owners.get(&t).filter(|_| !shares_prompts);
             let put = |section: &mut Section| {
                 put_entry(section, t, entry, self.interference_of(t));
+                if let Some(started) = self.started.get(&t) {
+                    section.put_f32(
+                        &format!("task.{t}.start"),
+                        &[started.tokens.len() / d, d],
+                        &started.tokens,
+                    );
+                }
                 of.into_iter().for_each(|of| put_prompts(section, t, of.clone()));
             };
             if t < n_learnt { section.seal(&format!("task.{t}"), put) } else { put(section) }
@@ -117,6 +147,7 @@ impl Prompts {
             owners: owners.into_iter().map(|(t, of)| (t, of.len())).collect(),
             ledger: self.ledger.entries().iter().map(EntryInfo::of).collect(),
             n_learnt: self.interference.len(),
+            started: self.started.iter().map(|(&t, started)| (t, StartedInfo::of(started))).collect(),
             training,
         });
     }
@@ -133,7 +164,7 @@ impl Prompts {
 
     /// What [`Self::write`] wrote.
     pub(crate) fn read(section: &Section) -> Result<Self, SectionError> {
-        let Info { config, dims, owners: of_tasks, ledger, n_learnt, .. } = section.info()?;
+        let Info { config, dims, owners: of_tasks, ledger, n_learnt, started, .. } = section.info()?;
         let text = |error: &dyn std::fmt::Display| SectionError(error.to_string());
         let Dims { model: d, image_query: dv, text_query: dt } = dims;
         let len = config.pool.prompt_len;
@@ -152,17 +183,23 @@ impl Prompts {
             let first = pool.len() - m;
             pool.thresholds[first..].copy_from_slice(&section.f32(&name("thresholds"), &[m])?);
         }
+        let started = started.into_iter().map(|(t, StartedInfo { block, scores })| {
+            let n_tokens = owners.iter().filter(|&&owner| owner == t).count() * len;
+            let tokens = section.f32(&format!("task.{t}.start"), &[n_tokens, d])?;
+            Ok((t, Started { block, scores, tokens }))
+        });
+        let started = started.collect::<Result<_, SectionError>>()?;
         let entries = ledger.into_iter().enumerate().map(|(t, info)| read_entry(section, t, d, info));
         let entries = entries.collect::<Result<Vec<_>, _>>()?;
         let interference = (1..=n_learnt).map(|t| read_interference(section, t, config.rule, &entries));
         let interference = interference.collect::<Result<_, _>>()?;
         let ledger = SubspaceLedger::from_entries(d, entries).map_err(|e| text(&e))?;
-        Ok(Self { config, pool, ledger, owners, interference })
+        Ok(Self { config, pool, ledger, owners, interference, started })
     }
 }
 
 /// The prompts of each task: where they stand in the pool, by the task that opened them.
-fn runs(owners: &[usize]) -> BTreeMap<usize, Range<usize>> {
+pub(crate) fn runs(owners: &[usize]) -> BTreeMap<usize, Range<usize>> {
     let mut start = 0;
     let run = |of: &[usize]| {
         let range = start..start + of.len();
@@ -236,7 +273,23 @@ struct Info {
     ledger: Vec<EntryInfo>,
     /// How many tasks are learnt.
     n_learnt: usize,
+    /// Tasks whose prompts a library was looked at for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    started: BTreeMap<usize, StartedInfo>,
     training: Option<TrainingInfo>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StartedInfo {
+    block: Option<String>,
+    scores: Vec<(String, f64)>,
+}
+
+impl StartedInfo {
+    fn of(started: &Started) -> Self {
+        Self { block: started.block.clone(), scores: started.scores.clone() }
+    }
 }
 
 #[derive(Serialize, Deserialize)]

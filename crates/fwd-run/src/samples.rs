@@ -83,7 +83,7 @@ impl<'a> Samples<'a> {
         pretraining: &[&'a BenchTask],
         config: &RunConfig,
     ) -> Result<Self> {
-        let n_train = if config.method.trains() { usize::MAX } else { 0 };
+        let n_train = if config.method.trains() { config.training_samples.unwrap_or(usize::MAX) } else { 0 };
         let share = config.pretraining_samples.div_ceil(pretraining.len().max(1));
         let is_pretraining_used = config.method.needs_pretraining() && share > 0;
         let pretraining = if is_pretraining_used { pretraining } else { &[] };

@@ -66,6 +66,9 @@ fn render(inspection: &Inspection) -> String {
         let _ = writeln!(out, "{text}");
     }
     let _ = writeln!(out, "{}", capacity(inspection));
+    if let Some(text) = starts(inspection) {
+        let _ = writeln!(out, "{text}");
+    }
     let _ = writeln!(out, "{}", prompts(inspection));
     out.push_str(&in_words(inspection));
     out
@@ -151,6 +154,25 @@ fn capacity(inspection: &Inspection) -> String {
         "Directions of the embedding space that belong to tasks, and the share of each task's energy that they hold.\n\n{}",
         table::render(&rows)
     )
+}
+
+/// What the prompts of each task began with; none if no library was looked at.
+fn starts(inspection: &Inspection) -> Option<String> {
+    let first = inspection.starts.first()?;
+    let mut header = cells(["task", "began with"]);
+    header.extend(first.scores.iter().map(|(task, _)| task.clone()));
+    let mut rows = vec![header];
+    for start in &inspection.starts {
+        let mut row =
+            vec![start.task.clone(), start.from.clone().unwrap_or_else(|| "normal numbers".to_owned())];
+        row.extend(start.scores.iter().map(|(_, score)| format!("{score:.3}")));
+        rows.push(row);
+    }
+    Some(format!(
+        "What each task's prompts began with, and how each block of the library suited its samples (`pool.start`: loss, or how near the \
+         keys are).\n\n{}",
+        table::render(&rows)
+    ))
 }
 
 fn prompts(inspection: &Inspection) -> String {

@@ -5,6 +5,7 @@ use crate::args::{Common, TrainArgs};
 use crate::terminal::Terminal;
 use crate::{output, progress, table};
 use anyhow::Result;
+use fwd_prompt::Start;
 use fwd_run::config::parse_split;
 use fwd_run::run::{directory_below, refuse_finished, train};
 use fwd_run::{RunConfig, Session, SessionOptions};
@@ -102,6 +103,10 @@ fn apply(args: &TrainArgs, config: &mut RunConfig) -> Result<()> {
     replace_path(&mut config.paths.bench, args.bench.as_ref());
     replace_path(&mut config.paths.cache, args.cache.as_ref());
     replace_path(&mut config.paths.alone, args.alone.as_ref());
+    replace_path(&mut config.paths.library, args.library.as_ref());
+    if args.library.is_some() && config.pool.start == Start::Normal {
+        config.pool.start = Start::Library;
+    }
     Ok(())
 }
 

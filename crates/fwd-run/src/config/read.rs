@@ -35,6 +35,7 @@ fields![
     template,
     skip_bad,
     limits,
+    training_samples,
     pretraining_samples,
     retention_samples,
     max_new_tokens,

@@ -59,6 +59,9 @@ pub struct RunConfig {
     pub skip_bad: bool,
     /// How long instructions and answers may be, and what becomes of longer ones.
     pub limits: TextLimits,
+    /// Training samples of each task, at most, spread evenly over those that it has; none: all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training_samples: Option<usize>,
     /// Samples of all pre-training tasks together, of which their subspace is made.
     pub pretraining_samples: usize,
     /// Samples of each pre-training task that are scored, to see what is left of it.
@@ -109,6 +112,8 @@ pub struct Paths {
     pub cache: Option<PathBuf>,
     /// A finished run of the method `independent`.
     pub alone: Option<PathBuf>,
+    /// A run with prompts of its own for each task, with which new prompts may begin (`pool.start`).
+    pub library: Option<PathBuf>,
 }
 
 /// In which order the tasks are learnt.
@@ -148,6 +153,7 @@ impl Default for RunConfig {
             template: None,
             skip_bad: false,
             limits: TextLimits::default(),
+            training_samples: None,
             pretraining_samples: 512,
             retention_samples: 25,
             max_new_tokens: 24,
@@ -230,6 +236,7 @@ impl RunConfig {
     pub fn check(&self) -> Result<()> {
         ensure!(self.split != Split::Train, "split is `train`: score `val` or `test`");
         for (key, value) in [
+            ("training_samples", self.training_samples.unwrap_or(usize::MAX)),
             ("retention_samples", self.retention_samples),
             ("max_new_tokens", self.max_new_tokens),
             ("eval_batch", self.eval_batch),

@@ -34,8 +34,22 @@ pub struct Inspection {
     pub similarity: Vec<Vec<f64>>,
     /// Every prompt of the pool, in its order.
     pub prompts: Vec<PromptFindings>,
+    /// Tasks whose prompts a library of prompts was looked at for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub starts: Vec<StartFindings>,
     /// What of the embedding space is taken.
     pub capacity: Capacity,
+}
+
+/// What the new prompts of a task began with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StartFindings {
+    /// The task that opened the prompts.
+    pub task: String,
+    /// The task of the library whose prompts they began with; none if normal numbers had a lower loss.
+    pub from: Option<String>,
+    /// For each task of the library, the mean loss with its prompts, or how near their keys were, as `pool.start` says.
+    pub scores: Vec<(String, f64)>,
 }
 
 /// What the samples of one task select.

@@ -6,8 +6,8 @@ mod prompts;
 mod selection;
 
 pub use findings::{
-    Capacity, Confusion, INSPECTION, Inspection, KeyShares, Neighbour, PromptFindings, SubspaceFindings,
-    TaskSelection, TokenFindings,
+    Capacity, Confusion, INSPECTION, Inspection, KeyShares, Neighbour, PromptFindings, StartFindings,
+    SubspaceFindings, TaskSelection, TokenFindings,
 };
 
 use crate::config::RunConfig;
@@ -19,7 +19,7 @@ use crate::samples::{PRETRAINING, exam};
 use crate::session::Session;
 use anyhow::{Result, ensure};
 use fwd_data::bench::{BenchTask, Split};
-use fwd_prompt::{Allocation, FrozenModel, PromptPool, Prompts, Queries, SubspaceLedger};
+use fwd_prompt::{Allocation, FrozenModel, PromptPool, Prompts, Queries, Started, SubspaceLedger};
 
 /// What an inspection looks at.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +80,7 @@ pub fn inspect(
         similarity: selection::similarity(&selection),
         selection,
         prompts: prompts::findings(&session.backbone, prompts, options.n_nearest)?,
+        starts: starts(prompts),
         capacity: capacity(prompts.ledger()),
     })
 }
@@ -116,6 +117,16 @@ fn selections(
         rows.push(selection::of_task(pool, PRETRAINING, &queries, groups)?);
     }
     Ok(rows)
+}
+
+fn starts(prompts: &Prompts) -> Vec<StartFindings> {
+    let entries = prompts.ledger().entries().iter().enumerate();
+    let starts = entries.filter_map(|(t, entry)| Some((entry, prompts.started(t)?)));
+    let findings = starts.map(|(entry, Started { block, scores, .. })| {
+        let (task, from, scores) = (entry.task.clone(), block.clone(), scores.clone());
+        StartFindings { task, from, scores }
+    });
+    findings.collect()
 }
 
 fn capacity(ledger: &SubspaceLedger) -> Capacity {

@@ -8,10 +8,12 @@ use crate::limits::CutTexts;
 use crate::session::Session;
 use anyhow::{Context, Result, ensure};
 use fwd_data::task::Skipped;
+use fwd_prompt::Library;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The version of the file's layout that this crate writes and reads.
@@ -55,6 +57,18 @@ pub struct Identity {
     pub backbone_hash: String,
     /// b_j by task, for the plasticity form of forward transfer.
     pub alone: Option<BTreeMap<String, f64>>,
+    /// Of the library that new prompts may begin with ([`Library::digest`](fwd_prompt::Library::digest)), in 16 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub library: Option<String>,
+}
+
+/// What a run takes from other runs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known {
+    /// The scores of tasks learnt alone.
+    pub(crate) alone: Option<BTreeMap<String, f64>>,
+    /// Prompts that new ones may begin with.
+    pub(crate) library: Option<Arc<Library>>,
 }
 
 /// The machine that a run began on.
@@ -75,14 +89,15 @@ pub struct Machine {
 
 impl Manifest {
     /// That of a run that begins now.
-    pub fn new(session: &Session, config: RunConfig, alone: Option<BTreeMap<String, f64>>) -> Self {
+    pub(crate) fn new(session: &Session, config: RunConfig, known: &Known) -> Self {
         Self {
             version: VERSION,
             run: Identity {
                 config,
                 data_hash: session.bench.hash().to_string(),
                 backbone_hash: session.backbone.hash.clone(),
-                alone,
+                alone: known.alone.clone(),
+                library: known.library.as_ref().map(|library| format!("{:016x}", library.digest())),
             },
             backbone_dir: session.backbone.dir.clone(),
             bench_dir: session.bench_dir.clone(),

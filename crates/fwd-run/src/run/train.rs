@@ -7,34 +7,38 @@
 use super::directory::RunDir;
 use super::finetune::{BridgeLearner, image_features};
 use super::losses::LossLog;
-use super::manifest::Manifest;
+use super::manifest::{Known, Manifest};
 use super::metrics::{Measures, RunMetrics, TaskInfo};
 use super::paths::RunPaths;
 use super::ranks::{Bridged, Prompted};
+use super::saved::SavedRun;
 use super::timing::Timing;
 use super::watch::{Ahead, Remark, Watch};
 use crate::config::{Order, RunConfig};
 use crate::error::boxed;
 use crate::memory;
+use crate::method::Method as RunMethod;
 use crate::model::{Model, Sample};
 use crate::observer::{Interrupted, Observer};
 use crate::plan::Plan;
 use crate::predictions::{self, Generation, Prediction};
-use crate::samples::{Exam, Samples};
+use crate::samples::{Exam, Samples, spread};
 use crate::session::Session;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use fwd_continual::{
     Column, Curriculum, Event, Learner, Method, MethodConfig, Moment, PRETRAINING, SavedState, Schedule,
     Stage, Status, Task, TaskId, Trainer,
 };
 use fwd_data::bench::{BenchTask, Record, Split};
 use fwd_data::task::OnBad;
-use fwd_prompt::{Config, Interference, PromptLearner, PromptPool, Rule};
+use fwd_prompt::{
+    Allocation, Config, Interference, Library, PromptLearner, PromptPool, Prompts, Rule, Start,
+};
 use std::cell::RefCell;
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Runs one method into one directory, or goes on with an unfinished run there.
@@ -49,8 +53,8 @@ pub fn train(
     observer: &dyn Observer,
 ) -> Result<RunMetrics> {
     let began = Instant::now();
-    let Resolved { config, tasks, alone } = resolve(session, config)?;
-    let alone_scores = match &alone {
+    let Resolved { config, tasks, known } = resolve(session, config)?;
+    let alone_scores = match &known.alone {
         Some(all) => {
             let score = |name| {
                 all.get(name).copied().with_context(|| format!("--alone has no score of task `{name}`"))
@@ -59,7 +63,7 @@ pub fn train(
         }
         None => None,
     };
-    let directory = RunDir::open(out, &Manifest::new(session, config.clone(), alone), observer)?;
+    let directory = RunDir::open(out, &Manifest::new(session, config.clone(), &known), observer)?;
     let run = directory.paths();
     tracing::info!(
         "{} {}, seed {}: {}",
@@ -74,7 +78,9 @@ pub fn train(
     let samples = Samples::prepare(&store, &tasks, &session.bench.pretraining(), &config)?;
     let timing = RefCell::new(Timing { frozen: began.elapsed().as_secs_f64(), ..Timing::default() });
     let plan = config.method.plan(&config, tasks.len());
-    let runner = Runner { session, config: &config, run, samples: &samples, timing: &timing, observer };
+    let library = known.library;
+    let runner =
+        Runner { session, config: &config, run, samples: &samples, library, timing: &timing, observer };
     let outcome = runner.carry_out(&plan, alone_scores.as_deref());
     let timing = Timing { total: began.elapsed().as_secs_f64(), ..*timing.borrow() };
     let outcome = match outcome {
@@ -114,9 +120,9 @@ pub fn train(
 /// # Errors
 /// As [`train`] for a configuration that cannot be.
 pub fn directory_below(root: &Path, session: &Session, config: &RunConfig) -> Result<PathBuf> {
-    let Resolved { config, alone, .. } = resolve(session, config.clone())?;
+    let Resolved { config, known, .. } = resolve(session, config.clone())?;
     let name = format!("{}-seed-{}", config.method, config.seed);
-    let manifest = Manifest::new(session, config, alone);
+    let manifest = Manifest::new(session, config, &known);
     let numbered = (2..).map(|n| root.join(format!("{name}-{n}")));
     let mut candidates = std::iter::once(root.join(&name)).chain(numbered);
     let is_ours = |dir: &PathBuf| {
@@ -131,8 +137,7 @@ pub fn directory_below(root: &Path, session: &Session, config: &RunConfig) -> Re
 struct Resolved<'s> {
     config: RunConfig,
     tasks: Vec<&'s BenchTask>,
-    /// The scores of tasks learnt alone.
-    alone: Option<BTreeMap<String, f64>>,
+    known: Known,
 }
 
 fn resolve(session: &Session, mut config: RunConfig) -> Result<Resolved<'_>> {
@@ -149,7 +154,35 @@ fn resolve(session: &Session, mut config: RunConfig) -> Result<Resolved<'_>> {
     config.check_memory(session.backbone.model.prompt_dims(), memory::available())?;
     let alone = config.paths.alone.as_ref();
     let alone = alone.map(|dir| RunMetrics::read_alone(dir, config.split, config.compute)).transpose()?;
-    Ok(Resolved { config, tasks, alone })
+    let library = match config.pool.start {
+        Start::Normal => None,
+        _ => Some(Arc::new(library(session, config.paths.library.as_deref())?)),
+    };
+    Ok(Resolved { config, tasks, known: Known { alone, library } })
+}
+
+/// The prompts of another run that those of a run may begin with.
+fn library(session: &Session, run: Option<&Path>) -> Result<Library> {
+    let dir = run.context(
+        "pool.start asks for a library of prompts: name a run with prompts of its own for each task with --library RUN",
+    )?;
+    let run = SavedRun::read(dir)?;
+    let backbone = &session.backbone;
+    run.check_backbone(&backbone.hash, &backbone.dir)?;
+    let (model, of_run) = (&*backbone.model, &run.manifest().run.config);
+    let prompts = match of_run.method {
+        RunMethod::Independent => {
+            of_run.tasks.iter().map(|task| run.prompts(model, Some(task))).collect::<Result<Vec<_>>>()?
+        }
+        _ => vec![run.prompts(model, None)?],
+    };
+    let is_shared = |prompts: &Prompts| matches!(prompts.config().pool.allocation, Allocation::Shared(_));
+    ensure!(
+        !prompts.iter().any(is_shared),
+        "{}: its tasks share their prompts; a library needs some of each task's own",
+        dir.display()
+    );
+    Library::of(&prompts).with_context(|| dir.display().to_string())
 }
 
 /// What a plan ends in: the parts of [`RunMetrics`] that depend on it.
@@ -169,6 +202,7 @@ struct Runner<'a> {
     config: &'a RunConfig,
     run: &'a RunPaths,
     samples: &'a Samples<'a>,
+    library: Option<Arc<Library>>,
     timing: &'a RefCell<Timing>,
     observer: &'a dyn Observer,
 }
@@ -295,7 +329,11 @@ impl<'a> Runner<'a> {
         let images = image_features(backbone, &session.bench, exams, &cache, observer)?;
         let learner =
             BridgeLearner::new(backbone, &images, config.finetune, config.training.max_grad_norm, observer)?;
-        let train = exams.iter().map(|exam| exam.task.split(Split::Train).collect::<Vec<&Record>>());
+        let train = exams.iter().map(|exam| {
+            let all: Vec<&Record> = exam.task.split(Split::Train).collect();
+            let chosen = spread(all.len(), config.training_samples.unwrap_or(usize::MAX));
+            chosen.map(|i| all[i]).collect::<Vec<&Record>>()
+        });
         let tasks = exams.iter().zip(train);
         let tasks = tasks.map(|(exam, train)| Task { name: exam.task.name.clone(), train }).collect();
         let batch = config.eval_batch;
@@ -335,7 +373,10 @@ impl<'a> Runner<'a> {
     }
 
     fn prompts(&self, config: &Config, task: Option<&str>) -> Result<Course<Prompter<'a>>> {
-        let learner = PromptLearner::new(&*self.session.backbone.model, config.clone())?;
+        let mut learner = PromptLearner::new(&*self.session.backbone.model, config.clone())?;
+        if let Some(library) = &self.library {
+            learner = learner.with_library(Arc::clone(library))?;
+        }
         let (method, plan) = (config.method.build(), config.plan());
         Ok(Course { learner, method, plan, task: task.map(str::to_owned) })
     }

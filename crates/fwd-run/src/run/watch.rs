@@ -24,6 +24,13 @@ impl Remark for PromptNote {
             Self::CapacityExhausted => {
                 tracing::warn!("after {task} no direction is left: later tasks get no subspace of their own");
             }
+            Self::Started { block, scores } => {
+                let scores: Vec<String> =
+                    scores.iter().map(|(task, score)| format!("{task} {score:.3}")).collect();
+                let from =
+                    block.as_ref().map_or("normal numbers".to_owned(), |block| format!("those of {block}"));
+                tracing::info!("prompts of {task} begin with {from}; library: {}", scores.join(", "));
+            }
             Self::NothingAllowed => {
                 tracing::warn!("the rule leaves nothing to change for {task}; only its keys learn");
             }
