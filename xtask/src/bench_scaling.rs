@@ -4,13 +4,13 @@
 //! whole process only. The exponent p of `time ~ n^p` is fitted to the three largest sizes, where constant costs weigh least, and stands
 //! beside the one that the work must have.
 
-use crate::record::machine;
+use crate::record::{machine, write};
 use crate::shell::{benchmark, built, command, output, run};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub(crate) struct ScalingArgs {
@@ -23,7 +23,7 @@ pub(crate) struct ScalingArgs {
     /// Only the rows of this piece of work.
     #[arg(long)]
     work: Option<String>,
-    /// A file for all figures, as JSON.
+    /// A file for all figures, as JSON; a command that was stopped goes on from it.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -106,10 +106,44 @@ struct Point {
     peak_mib: Option<f64>,
 }
 
+impl Point {
+    fn read(figures: &Value) -> Option<Self> {
+        Some(Self {
+            size: usize::try_from(figures["size"].as_u64()?).ok()?,
+            seconds: figures["seconds"].as_f64()?,
+            bytes: figures["bytes"].as_f64(),
+            peak_mib: figures["peak_mib"].as_f64(),
+        })
+    }
+}
+
 impl Row {
     /// The sizes that are measured; a quick run leaves the two largest out.
     fn sizes(&self, is_quick: bool) -> &'static [usize] {
         if is_quick { &self.sizes[..self.sizes.len() - 2] } else { self.sizes }
+    }
+
+    /// Whether figures are of this row.
+    fn is(&self, figures: &Value) -> bool {
+        [("work", self.work), ("axis", self.axis), ("fixed", self.fixed)]
+            .into_iter()
+            .all(|(key, own)| figures[key] == own)
+    }
+
+    /// The points of figures that are of this row and these sizes.
+    fn known(&self, figures: &Value, sizes: &[usize]) -> Option<Vec<Point>> {
+        let points: Vec<Point> = figures["points"].as_array()?.iter().filter_map(Point::read).collect();
+        (self.is(figures) && points.iter().map(|p| p.size).eq(sizes.iter().copied())).then_some(points)
+    }
+
+    fn figures(&self, points: &[Point]) -> Value {
+        let figures = points.iter().map(
+            |p| json!({ "size": p.size, "seconds": p.seconds, "bytes": p.bytes, "peak_mib": p.peak_mib }),
+        );
+        json!({
+            "work": self.work, "axis": self.axis, "fixed": self.fixed, "expected": self.expected,
+            "exponent": exponent(points), "points": figures.collect::<Vec<_>>(),
+        })
     }
 
     fn point(&self, size: usize, rounds: usize) -> Result<Point> {
@@ -194,28 +228,48 @@ pub(crate) fn scaling(args: &ScalingArgs) -> Result<()> {
     let mut table = String::from(
         "| work | grows with | time | exponent | expected | KiB written | peak MiB | why |\n|---|---|---|---|---|---|---|---|\n",
     );
-    let mut all = Vec::new();
+    let machine = machine(false)?;
+    let mut all = match &args.json {
+        Some(path) => known(path, &machine)?,
+        None => Vec::new(),
+    };
     for row in rows {
-        let mut points = Vec::new();
-        for &size in row.sizes(args.quick) {
-            eprintln!("{} {} {size}", row.work, row.axis);
-            points.push(row.point(size, args.rounds)?);
-        }
+        let sizes = row.sizes(args.quick);
+        let points = match all.iter().find_map(|known| row.known(known, sizes)) {
+            Some(points) => points,
+            None => {
+                let mut points = Vec::new();
+                for &size in sizes {
+                    eprintln!("{} {} {size}", row.work, row.axis);
+                    points.push(row.point(size, args.rounds)?);
+                }
+                all.retain(|known| !row.is(known));
+                all.push(row.figures(&points));
+                if let Some(path) = &args.json {
+                    write(path, &json!({ "machine": machine, "rows": all }))?;
+                }
+                points
+            }
+        };
         table += &row.line(&points)?;
-        let figures = points.iter().map(
-            |p| json!({ "size": p.size, "seconds": p.seconds, "bytes": p.bytes, "peak_mib": p.peak_mib }),
-        );
-        all.push(json!({
-            "work": row.work, "axis": row.axis, "fixed": row.fixed, "expected": row.expected,
-            "exponent": exponent(&points), "points": figures.collect::<Vec<_>>(),
-        }));
     }
     print!("{table}");
-    if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&json!({ "machine": machine(false)?, "rows": all }))? + "\n";
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
     Ok(())
+}
+
+/// The rows that a file already has.
+fn known(path: &Path, machine: &Value) -> Result<Vec<Value>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let mut file: Value = serde_json::from_str(&std::fs::read_to_string(path)?)
+        .with_context(|| format!("{} is damaged; delete it", path.display()))?;
+    ensure!(
+        file["machine"] == *machine,
+        "{} has figures of another machine; name another file with --json",
+        path.display()
+    );
+    Ok(file["rows"].as_array_mut().map(std::mem::take).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ pub(crate) fn comparison(args: &ComparisonArgs) -> Result<()> {
     let methods = args.methods.clone().unwrap_or_else(|| METHODS.map(str::to_owned).to_vec());
     let name = |method: &str, seed: u64| format!("{method}-{seed}");
     let one = |method: &str, seed: u64| {
-        let mut command = train(&program, &out, &name(method, seed), method, seed);
+        let mut command = train_into(&program, &out, &name(method, seed), method, seed);
         if method != "independent" {
             command.arg("--alone").arg(out.join(name("independent", seed)));
         }
@@ -96,7 +96,7 @@ fn of_computes(args: &ComparisonArgs, program: &Path, out: &Path, computes: &[St
     for seed in 0..args.seeds {
         for (method, compute) in RULES.iter().flat_map(|method| computes.iter().map(move |c| (method, c))) {
             let name = format!("{method}-{seed}-{compute}");
-            let mut train = train(program, out, &name, method, seed);
+            let mut train = train_into(program, out, &name, method, seed);
             train.args(["--compute", compute]);
             commands.push((out.join(&name), train));
             runs.push(name);
@@ -118,24 +118,30 @@ fn of_computes(args: &ComparisonArgs, program: &Path, out: &Path, computes: &[St
 }
 
 /// The command of one run. It has one thread: two threads that wait for each other do less than two runs.
-fn train(program: &Path, out: &Path, name: &str, method: &str, seed: u64) -> Command {
+pub(crate) fn train(program: &Path, method: &str, seed: u64) -> Command {
     let mut train = Command::new(program);
     train.args(["train", "--quiet", "--method", method, "--seed", &seed.to_string()]);
-    train.args(["--order", if seed.is_multiple_of(2) { "given" } else { "reversed" }]);
-    train.arg("--out").arg(out.join(name)).arg("--cache").arg(out.join("cache"));
     train.env("RAYON_NUM_THREADS", "1");
     train
 }
 
+/// [`train`] into a folder of the comparison, in the order of its seed.
+fn train_into(program: &Path, out: &Path, name: &str, method: &str, seed: u64) -> Command {
+    let mut train = train(program, method, seed);
+    train.args(["--order", if seed.is_multiple_of(2) { "given" } else { "reversed" }]);
+    train.arg("--out").arg(out.join(name)).arg("--cache").arg(out.join("cache"));
+    train
+}
+
 /// A table of runs, which are names and not paths: where they lie is nothing to publish.
-fn compare(program: &Path, out: &Path, runs: &[String], args: &[&str], file: &Path) -> Result<()> {
+pub(crate) fn compare(program: &Path, out: &Path, runs: &[String], args: &[&str], file: &Path) -> Result<()> {
     let mut compare = Command::new(program);
     compare.current_dir(out).arg("compare").args(runs).args(args);
     run(compare.arg("--out").arg(file))
 }
 
 /// Runs commands in order, so many at a time; the first failure ends it after those that are under way.
-fn work_off(jobs: usize, commands: Vec<(PathBuf, Command)>) -> Result<()> {
+pub(crate) fn work_off(jobs: usize, commands: Vec<(PathBuf, Command)>) -> Result<()> {
     let total = commands.len();
     let queue = Mutex::new(commands.into_iter().enumerate());
     let next = || queue.lock().ok().and_then(|mut queue| queue.next());

@@ -21,6 +21,7 @@ mod package;
 mod random_checkpoint;
 mod record;
 mod shell;
+mod streams;
 mod tidy;
 mod workspace;
 
@@ -58,6 +59,8 @@ enum Args {
     Data(data::DataArgs),
     /// Runs the methods of results/ over several seeds and two orders of the tasks, and tables the result in results/.
     Comparison(comparison::ComparisonArgs),
+    /// Runs methods on streams of tasks with and without a library of prompts, and tables the results in results/streams/.
+    Streams(streams::StreamsArgs),
     /// Writes a Hugging Face directory with random weights of a published shape.
     #[command(disable_help_flag = true)]
     RandomCheckpoint(random_checkpoint::RandomCheckpointArgs),
@@ -98,6 +101,7 @@ fn main() -> Result<()> {
         Args::Bundle(args) => bundle::bundle(&args),
         Args::Data(args) => data::run(&args),
         Args::Comparison(args) => comparison::comparison(&args),
+        Args::Streams(args) => streams::streams(&args),
         Args::RandomCheckpoint(args) => random_checkpoint::random_checkpoint(&args),
         Args::Bench(Bench::Step(args)) => bench_step::step(&args),
         Args::Bench(Bench::Algebra(args)) => bench::algebra(&args),

@@ -108,11 +108,7 @@ impl Record {
         let file = json!({
             "machine": self.machine, "settings": self.settings, "processes": self.processes, "derived": self.derived
         });
-        // Complete under another name first: a stopped command leaves the old file or the new one.
-        let beside = path.with_extension("json.part");
-        std::fs::write(&beside, serde_json::to_string_pretty(&file)? + "\n")
-            .and_then(|()| std::fs::rename(&beside, path))
-            .with_context(|| format!("cannot write {}", path.display()))
+        write(path, &file)
     }
 
     /// The median over the processes of a program, NaN if none has the row. `peak` is the most memory that it had, in MiB, of those processes
@@ -190,6 +186,14 @@ pub(crate) fn build(programs: &[&str]) -> Result<()> {
         cargo.args(["--bin", program]);
     }
     run(&mut cargo)
+}
+
+/// Writes figures. They are complete under another name first: a stopped command leaves the old file or the new one.
+pub(crate) fn write(path: &Path, figures: &Value) -> Result<()> {
+    let beside = path.with_extension("json.part");
+    std::fs::write(&beside, serde_json::to_string_pretty(figures)? + "\n")
+        .and_then(|()| std::fs::rename(&beside, path))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// What is known of the machine; with `measured`, also what it can do at most.

@@ -46,7 +46,12 @@ fn config(size: &Size, steps: Option<usize>) -> Config {
     let per_task = (size.prompts / size.tasks).max(1);
     let allocation = Allocation::Partitioned(per_task);
     Config {
-        pool: PoolConfig { allocation, prompt_len: size.tokens, ..PoolConfig::default() },
+        pool: PoolConfig {
+            allocation,
+            prompt_len: size.tokens,
+            top_k: per_task.min(PoolConfig::default().top_k),
+            ..PoolConfig::default()
+        },
         subspace: SubspaceOptions { max_rank: Some(RANK), ..SubspaceOptions::default() },
         training: TrainingConfig { epochs: 1, steps, ..TrainingConfig::default() },
         ..Config::default()

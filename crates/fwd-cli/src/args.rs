@@ -126,6 +126,12 @@ pub(crate) struct ConvertArgs {
     /// Only these tasks, separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "TASK,…")]
     pub(crate) tasks: Option<Vec<String>>,
+    /// The pre-training tasks, and of the others these, which are learnt in this order.
+    #[arg(long, value_delimiter = ',', value_name = "TASK,…", conflicts_with = "tasks")]
+    pub(crate) sequence: Option<Vec<String>>,
+    /// Cut each task of the sequence into so many tasks with the same instructions and other answers.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "sequence")]
+    pub(crate) parts: usize,
     /// Leave out records that cannot be used, instead of refusing them.
     #[arg(long)]
     pub(crate) skip_bad: bool,
@@ -307,8 +313,8 @@ pub(crate) struct TrainArgs {
     /// A finished run of the method `independent`, for the plasticity form of forward transfer.
     #[arg(long, value_name = "RUN")]
     pub(crate) alone: Option<PathBuf>,
-    /// A run with prompts of its own for each task, as of pre-training: new prompts begin with those that suit a task best (`pool.start`,
-    /// which this sets to `library` if it is `normal`).
+    /// A run with prompts of its own for each task, as of pre-training: new prompts begin with those that suit a task best. Sets `pool.start`
+    /// to `library` where neither that nor `pool.fallback` says what the library is for.
     #[arg(long, value_name = "RUN")]
     pub(crate) library: Option<PathBuf>,
     /// The split that is scored.

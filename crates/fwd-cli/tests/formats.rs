@@ -41,6 +41,41 @@ fn a_folder_in_coins_layout_is_learnt_like_the_benchmark_it_was_made_from() {
     );
 }
 
+#[test]
+fn a_stream_of_tasks_in_parts_is_made_and_learnt_in_its_order() {
+    let place = Place::new();
+    let sequence = ["data", "convert", "bench", "split", "--to", "packed", "--sequence"];
+    let said = succeed(&mut place.program(&[&sequence[..], &["corners,colours", "--parts", "2"]].concat()));
+    assert!(said.contains("5 tasks"), "{said}");
+    let records = |bench: &str, task: &str| -> Vec<Value> {
+        let text = fs::read_to_string(place.path(bench).join(format!("tasks/{task}.jsonl"))).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    for task in TASKS {
+        let parts = [1, 2].map(|i| records("split", &format!("{task}-{i}")));
+        let answers = |part: &[Value]| -> Vec<String> {
+            part.iter().map(|r| r["answer"].as_str().unwrap().to_owned()).collect()
+        };
+        assert!(answers(&parts[0]).iter().all(|answer| !answers(&parts[1]).contains(answer)));
+        assert_eq!(parts.concat().len(), records("bench", task).len());
+    }
+    succeed(&mut place.train("run", &["--bench", "split", "--steps", "1"]));
+    let metrics = place.metrics("run");
+    let names = metrics["tasks"].as_array().unwrap().iter().map(|task| task["name"].as_str().unwrap());
+    assert_eq!(names.collect::<Vec<_>>(), ["corners-1", "colours-1", "corners-2", "colours-2"]);
+
+    for (given, expected) in [
+        (&["colours,corner"][..], "did you mean `corners`"),
+        (&["colours,colours"][..], "stands twice"),
+        (&["squares"][..], "pre-training"),
+        (&["colours", "--parts", "9"][..], "9 parts of"),
+    ] {
+        let refused = fail(&mut place.program(&[&sequence[..3], &["x"][..], &sequence[4..], given].concat()));
+        assert!(refused.contains(expected), "{refused}");
+    }
+    assert!(!place.path("x").exists());
+}
+
 /// The benchmark in CoIN's layout, in the folder `coin`, where the third training record of `corners` names an image that is not there; and
 /// these records.
 fn damaged() -> (Place, Value) {

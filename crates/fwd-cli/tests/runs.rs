@@ -135,8 +135,7 @@ fn new_prompts_begin_with_those_of_another_run() {
     succeed(&mut train("shared", &["--method", "l2p"]));
     succeed(&mut train("with", &["--library", "alone"]));
     succeed(&mut train("nearest", &["--library", "alone", "--set", "pool.start=nearest"]));
-    let manifest: Value =
-        serde_json::from_slice(&fs::read(place.path("with/manifest.json")).unwrap()).unwrap();
+    let manifest = place.json("with/manifest.json");
     assert_eq!(manifest["run"]["config"]["pool"]["start"], "library");
     assert_eq!(manifest["run"]["library"].as_str().unwrap().len(), 16);
     let log = fs::read_to_string(place.path("with/log.txt")).unwrap();
@@ -159,6 +158,15 @@ fn new_prompts_begin_with_those_of_another_run() {
     }
     let text = succeed(&mut place.program(&["inspect", "alone", "--task", "colours"]));
     assert!(!text.contains("began with"), "{text}");
+
+    // As a fallback the library is part of the run, and answers are given with it.
+    succeed(&mut train("fallback", &["--library", "alone", "--set", "pool.fallback=nearest"]));
+    let config = place.json("fallback/manifest.json")["run"]["config"].clone();
+    assert_eq!((config["pool"]["fallback"].as_str(), config["pool"].get("start")), (Some("nearest"), None));
+    succeed(&mut place.program(&["inspect", "fallback"]));
+    fs::rename(place.path("alone"), place.path("elsewhere")).unwrap();
+    succeed(&mut place.program(&["eval", "fallback"]));
+    fs::rename(place.path("elsewhere"), place.path("alone")).unwrap();
 
     let refused = fail(&mut train("x", &["--set", "pool.start=library"]));
     assert!(refused.contains("--library RUN"), "{refused}");

@@ -10,6 +10,7 @@ mod hash;
 mod index;
 mod pack;
 mod record;
+mod stream;
 
 pub use benchmark::Benchmark;
 pub use check::{CheckReport, Overlap, check};

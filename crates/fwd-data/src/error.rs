@@ -122,6 +122,14 @@ pub enum DataError {
         /// The task with the most similar name, if one is similar.
         suggestion: Option<String>,
     },
+    /// A stream of tasks that cannot be made.
+    #[error("task `{}`: {}", shown(task), note(what))]
+    Stream {
+        /// The name of the task.
+        task: String,
+        /// Why it cannot be part of the stream.
+        what: String,
+    },
     /// The benchmark has no image of this key.
     #[error("no pack of the benchmark holds the image `{}`; keys read `folder/name`", shown(key))]
     UnknownImage {

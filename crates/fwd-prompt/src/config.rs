@@ -49,6 +49,9 @@ pub struct PoolConfig {
     pub key_init: KeyInit,
     /// Which samples take no prompts at inference.
     pub rejection: Rejection,
+    /// What a sample is given at inference that no learnt task is for.
+    #[serde(skip_serializing_if = "Fallback::is_default")]
+    pub fallback: Fallback,
     /// Which prompts a sample has in front of it while its task is learnt.
     #[serde(skip_serializing_if = "TrainingSelection::is_default")]
     pub selection: TrainingSelection,
@@ -87,6 +90,29 @@ pub enum Rejection {
     /// learnt, measured by the score of the best prompt; 0: further than all of them. A prompt that several tasks trained has the
     /// lowest of their bounds.
     BelowQuantile(f64),
+}
+
+/// What a sample takes at inference that is further from every task's prompts than [`Rejection`] allows. All but [`Self::Nothing`] are ours,
+/// not the paper's, and need a [`Library`](crate::Library).
+///
+/// The model as it is before the first task begins takes nothing of a library: what its scores gain on a task before that is learnt
+/// ([`ScoreMatrix::forward_transfer`](fwd_continual::ScoreMatrix::forward_transfer)) is then what older tasks and the library did for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fallback {
+    /// No prompts.
+    #[default]
+    Nothing,
+    /// The prompts of the library's task that the best of them belongs to, however far it is.
+    Nearest,
+    /// The same, but no prompts if the sample is further from every task of the library than that task's own rejection allowed.
+    Claimed,
+}
+
+impl Fallback {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What the keys of new prompts are before training.
@@ -133,6 +159,7 @@ impl Default for PoolConfig {
             start: Start::default(),
             key_init: KeyInit::default(),
             rejection: Rejection::default(),
+            fallback: Fallback::default(),
             selection: TrainingSelection::default(),
         }
     }

@@ -7,13 +7,13 @@
 //! end_task            P ← P + ΔP; interference; rejection thresholds
 //! ```
 
-use crate::config::{Allocation, Config, KeyInit, Rejection, Start};
+use crate::config::{Allocation, Config, KeyInit, Rejection};
 use crate::error::PromptError;
 use crate::ledger::Interference;
 use crate::library::Library;
 use crate::model::{FrozenModel, LossGradient, PromptBatch, Queries};
 use crate::pool::{BATCH, PromptPool, Selection, slot};
-use crate::prompts::{KIND, Prompts, Started, TrainingInfo, initial_values};
+use crate::prompts::{KIND, Prompts, TrainingInfo, initial_values};
 use fwd_continual::{
     Batch, Change, ContinualError, Curriculum, Event, Failure, Gradients, Learner, NotFinite, Place,
     Reporter, Section, SectionError, StepReport, TaskAt, Trainer, normal, permutation, stream,
@@ -28,13 +28,10 @@ use std::time::Instant;
 /// Prompts in front of a frozen model, and everything that was learnt with them.
 #[derive(Debug, Clone)]
 pub struct PromptLearner<M> {
-    model: M,
-    prompts: Prompts,
-    library: Option<Arc<Library>>,
+    pub(crate) model: M,
+    pub(crate) prompts: Prompts,
+    pub(crate) library: Option<Arc<Library>>,
 }
-
-/// Training samples that a library is tried on, at most.
-const TRIED: usize = 64;
 
 /// The training of prompts with the model `M` on samples that `D` lends.
 pub type PromptTrainer<M, D> = Trainer<PromptLearner<M>, D>;
@@ -131,7 +128,8 @@ impl<M: FrozenModel> PromptLearner<M> {
         Ok(Self { model, prompts: Prompts::new(config, dims), library: None })
     }
 
-    /// With prompts that those of a task may begin with. They are only looked at if [`PoolConfig::start`](crate::PoolConfig::start) says so.
+    /// With prompts of other tasks. They are only used if [`PoolConfig::start`](crate::PoolConfig::start) or
+    /// [`PoolConfig::fallback`](crate::PoolConfig::fallback) says so.
     ///
     /// # Errors
     /// [`ContinualError::Config`] if they were learnt with a model of other widths.
@@ -155,7 +153,7 @@ impl<M: FrozenModel> PromptLearner<M> {
         &self.prompts
     }
 
-    fn config(&self) -> &Config {
+    pub(crate) fn config(&self) -> &Config {
         &self.prompts.config
     }
 
@@ -231,66 +229,6 @@ impl<M: FrozenModel> PromptLearner<M> {
         Ok(opened)
     }
 
-    /// What the new prompts of a task begin with instead of the normal numbers that they hold, if a library is to be looked at.
-    fn started(
-        &self,
-        samples: &[M::Features],
-        task: &TaskAt<'_>,
-        opened: &PromptPool,
-    ) -> Result<Option<Started>, Failure> {
-        let (config, size) = (self.config(), opened.prompts().len());
-        if config.pool.start == Start::Normal || size == 0 {
-            return Ok(None);
-        }
-        let missing =
-            || PromptError::Config("pool.start asks for a library of prompts, and there is none".to_owned());
-        let library = self.library.as_deref().ok_or_else(missing)?;
-        let mut tried =
-            permutation(&mut stream(config.seed, "start samples", [task.number() as u64, 0]), samples.len());
-        tried.truncate(TRIED);
-        let mut starts: Vec<Vec<f32>> = library
-            .tokens()
-            .map(|block| {
-                let n = block.len().min(size);
-                [&block[..n], &opened.prompts()[n..]].concat()
-            })
-            .collect();
-        let (scores, chosen) = if config.pool.start == Start::Nearest {
-            let queries = tried.iter().map(|&i| queries_of(&self.model, &samples[i], i));
-            let scores = library.nearness(&queries.collect::<Result<Vec<_>, Failure>>()?)?;
-            let best = (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(b.cmp(&a)));
-            (scores, best)
-        } else {
-            let loss = |tokens: &[f32]| self.mean_loss(samples, &tried, tokens);
-            let scores = starts.iter().map(|start| loss(start)).collect::<Result<Vec<_>, Failure>>()?;
-            let best = (0..scores.len()).min_by(|&a, &b| scores[a].total_cmp(&scores[b]));
-            let normal = loss(opened.prompts())?;
-            let best = best.filter(|&best| scores[best] <= normal);
-            (scores, best)
-        };
-        let block = chosen.and_then(|chosen| library.tasks().nth(chosen)).map(str::to_owned);
-        let tokens = chosen.map_or_else(|| opened.prompts().to_vec(), |chosen| starts.swap_remove(chosen));
-        let scores = library.tasks().map(str::to_owned).zip(scores).collect();
-        Ok(Some(Started { block, scores, tokens }))
-    }
-
-    /// The mean loss of some samples that all have the same tokens in front of them.
-    fn mean_loss(&self, samples: &[M::Features], chosen: &[usize], tokens: &[f32]) -> Result<f64, Failure> {
-        let dim = self.model.dims().model;
-        let mut sum = 0.0;
-        for batch in chosen.chunks(self.config().training.batch_size) {
-            let samples: Vec<&M::Features> = batch.iter().map(|&i| &samples[i]).collect();
-            let lengths = vec![tokens.len() / dim; batch.len()];
-            let prompts = PromptBatch { values: tokens.repeat(batch.len()), lengths, dim };
-            let loss = self.model.loss(&samples, &prompts)?;
-            if !loss.is_finite() {
-                return Err(NotFinite("the loss behind prompts of the library").into());
-            }
-            sum += loss * batch.len() as f64;
-        }
-        Ok(sum / chosen.len().max(1) as f64)
-    }
-
     /// The score from which on a sample is near enough to the prompts that a task has trained.
     fn threshold(&self, samples: &[M::Features], trained: Range<usize>) -> Result<f32, Failure> {
         let Rejection::BelowQuantile(q) = self.config().pool.rejection else {
@@ -328,7 +266,8 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
             "prompts": training.prompts, "keys": training.keys, "key_weight": training.key_weight,
             "max_grad_norm": training.max_grad_norm, "dims": self.model.dims(),
         });
-        if let Some(library) = self.library.as_ref().filter(|_| !pool.start.is_default()) {
+        let is_library_used = !pool.start.is_default() || !pool.fallback.is_default();
+        if let Some(library) = self.library.as_ref().filter(|_| is_library_used) {
             identity["library"] = format!("{:016x}", library.digest()).into();
         }
         identity
@@ -363,7 +302,11 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
         let length = (gram.trace() / gram.n_rows().max(1) as f64).sqrt();
         let mut opened = self.open_prompts(samples, task, length)?;
         let started = self.started(samples, task, &opened)?;
+        let guests = self.guests()?;
         self.add_subspace(&gram, task, report)?;
+        if self.prompts.pool.guests().is_none() {
+            self.prompts.pool.set_guests(guests);
+        }
         if let Some(started) = started {
             opened.prompts.copy_from_slice(&started.tokens);
             let (block, scores) = (started.block.clone(), started.scores.clone());
@@ -583,7 +526,7 @@ struct Rehearsed {
 }
 
 /// The queries of a sample, which must be finite: they become keys, and choose prompts.
-fn queries_of<'s, M: FrozenModel>(
+pub(crate) fn queries_of<'s, M: FrozenModel>(
     model: &'s M,
     features: &'s M::Features,
     sample: usize,

@@ -49,9 +49,10 @@ mod model;
 mod pool;
 mod prompts;
 mod selection;
+mod start;
 
 pub use config::{
-    Allocation, Config, KeyInit, PoolConfig, Rejection, Start, SubspaceOptions, TrainingConfig,
+    Allocation, Config, Fallback, KeyInit, PoolConfig, Rejection, Start, SubspaceOptions, TrainingConfig,
 };
 pub use error::{PromptError, Result};
 pub use fwd_continual as continual;

@@ -4,13 +4,15 @@
 //! that was learnt elsewhere, as a pre-training task of the model, need not find it anew: of all blocks of prompts in the library, its own
 //! prompts take on the values of that which suits its samples best ([`Start`](crate::Start)), and are trained from there.
 
+use crate::config::Fallback;
 use crate::error::{PromptError, Result};
 use crate::model::{Dims, Queries};
-use crate::pool::PromptPool;
+use crate::pool::{Guests, PromptPool};
 use crate::prompts::{Prompts, runs};
 use fwd_continual::ContinualError;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The prompts of finished runs, block by block: one for each task that opened prompts of its own.
 ///
@@ -89,6 +91,27 @@ impl Library {
         self.blocks.iter().map(of_block).collect()
     }
 
+    /// These prompts for samples that no learnt task is for.
+    pub(crate) fn guests(&self, fallback: Fallback) -> Option<Arc<Guests>> {
+        let takes_all = match fallback {
+            Fallback::Nothing => return None,
+            Fallback::Nearest => true,
+            Fallback::Claimed => false,
+        };
+        Some(Arc::new(Guests { pool: self.pool.clone(), tasks: self.blocks.clone(), takes_all }))
+    }
+
+    /// Whether prompts of these sizes can stand beside those of the library.
+    pub(crate) fn check_guests(&self, prompt_len: usize) -> Result<()> {
+        if self.pool.prompt_len() == prompt_len {
+            return Ok(());
+        }
+        Err(PromptError::Config(format!(
+            "pool.fallback gives samples prompts of the library, which have {} tokens; pool.prompt_len is {prompt_len}, must be the same",
+            self.pool.prompt_len()
+        )))
+    }
+
     /// A number that differs where names or values do: FNV-1a of all of them.
     pub fn digest(&self) -> u64 {
         let names = self
@@ -96,7 +119,8 @@ impl Library {
             .iter()
             .flat_map(|(task, of)| task.bytes().chain(of.clone().flat_map(|i| (i as u64).to_le_bytes())));
         let pool = &self.pool;
-        let values = [&pool.prompts, &pool.image_keys, &pool.text_keys].into_iter().flatten();
+        let values =
+            [&pool.prompts, &pool.image_keys, &pool.text_keys, &pool.thresholds].into_iter().flatten();
         names
             .chain(values.flat_map(|value| value.to_le_bytes()))
             .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))

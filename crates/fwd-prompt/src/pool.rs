@@ -11,6 +11,7 @@ use crate::error::{PromptError, Result};
 use crate::model::{Dims, PromptBatch, Queries};
 use fwd_linalg::{LinalgError, cosines, dot};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Samples that are scored at a time.
 pub(crate) const BATCH: usize = 256;
@@ -41,12 +42,46 @@ pub struct PromptPool {
     /// For each prompt, the score from which on a sample is near enough to it to take prompts.
     pub(crate) thresholds: Vec<f32>,
     n_prompts: usize,
+    guests: Option<Arc<Guests>>,
+}
+
+/// Prompts of other tasks, for samples that nothing in a pool is for. Their indices follow those of the pool.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Guests {
+    pub(crate) pool: PromptPool,
+    /// The tasks, and where the prompts of each stand.
+    pub(crate) tasks: Vec<(String, Range<usize>)>,
+    /// Whether a sample that is too far from all of these takes some as well.
+    pub(crate) takes_all: bool,
+}
+
+impl Guests {
+    /// For each sample, the prompts of the task that the best of all belongs to.
+    fn select(&self, queries: &[Queries<'_>], first: usize) -> Result<Vec<Selection>> {
+        let pool = &self.pool;
+        let chosen = pool.each_scored(queries, 0..pool.n_prompts, |scores| {
+            let is_near = scores.iter().zip(&pool.thresholds).any(|(score, threshold)| score >= threshold);
+            let best = (0..scores.len()).reduce(|a, b| if scores[b] > scores[a] { b } else { a });
+            let task =
+                best.and_then(|best| self.tasks.iter().map(|(_, of)| of).find(|of| of.contains(&best)));
+            match task.filter(|_| is_near || self.takes_all) {
+                Some(of) => pool.best(&scores[of.clone()], of.start),
+                None => Selection::default(),
+            }
+        });
+        let from_pool = |Selection { prompts, scores }| Selection {
+            prompts: prompts.into_iter().map(|j| first + j).collect(),
+            scores,
+        };
+        Ok(chosen?.into_iter().map(from_pool).collect())
+    }
 }
 
 /// The prompts of one sample.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Selection {
-    /// Indices into the pool, best first; none in an empty pool, and for a sample that nothing in the pool is for.
+    /// Indices into the pool, best first; none in an empty pool, and for a sample that nothing in the pool is for. An index of
+    /// [`PromptPool::len`] or more is that of a prompt of the library ([`Fallback`](crate::Fallback)).
     pub prompts: Vec<usize>,
     /// Their scores, in [−2, 2].
     pub scores: Vec<f32>,
@@ -56,7 +91,8 @@ impl PromptPool {
     /// No prompts yet; each will have `prompt_len` tokens, and a sample takes `top_k` of them (fewer while there are fewer).
     pub fn new(dims: Dims, prompt_len: usize, top_k: usize) -> Self {
         let (image_keys, text_keys, prompts, thresholds) = Default::default();
-        Self { dims, prompt_len, top_k, image_keys, text_keys, prompts, thresholds, n_prompts: 0 }
+        let (n_prompts, guests) = (0, None);
+        Self { dims, prompt_len, top_k, image_keys, text_keys, prompts, thresholds, n_prompts, guests }
     }
 
     /// Appends a prompt with its keys. Its rejection threshold starts at −∞: every sample may select it ([`Self::select`]).
@@ -94,6 +130,15 @@ impl PromptPool {
         self.prompts.extend(other.prompts);
         self.thresholds.extend(other.thresholds);
         self.n_prompts += other.n_prompts;
+    }
+
+    /// Prompts for samples that nothing in this pool is for; they have the same widths and the same length.
+    pub(crate) fn set_guests(&mut self, guests: Option<Arc<Guests>>) {
+        self.guests = guests;
+    }
+
+    pub(crate) fn guests(&self) -> Option<&Guests> {
+        self.guests.as_deref()
     }
 
     /// The widths of keys and prompts.
@@ -137,7 +182,8 @@ impl PromptPool {
     }
 
     /// The selection at inference: the K best prompts of the whole pool, or none if the sample is further from every prompt than
-    /// the samples that it was trained on ([`Rejection`](crate::Rejection)).
+    /// the samples that it was trained on ([`Rejection`](crate::Rejection)); then it may take prompts of a library instead
+    /// ([`Fallback`](crate::Fallback)).
     ///
     /// # Errors
     /// [`PromptError::Shape`] if a query has another width than the keys.
@@ -150,10 +196,19 @@ impl PromptPool {
     /// # Errors
     /// As [`Self::select`].
     pub fn select_all(&self, queries: &[Queries<'_>]) -> Result<Vec<Selection>> {
-        self.each_scored(queries, 0..self.n_prompts, |scores| {
+        let mut selections = self.each_scored(queries, 0..self.n_prompts, |scores| {
             let is_near = scores.iter().zip(&self.thresholds).any(|(score, threshold)| score >= threshold);
             if is_near { self.best(scores, 0) } else { Selection::default() }
-        })
+        })?;
+        if let Some(guests) = &self.guests {
+            let of_guests = |i: &usize| selections[*i].prompts.is_empty();
+            let rejected: Vec<usize> = (0..queries.len()).filter(of_guests).collect();
+            let their: Vec<Queries<'_>> = rejected.iter().map(|&i| queries[i].clone()).collect();
+            for (i, selection) in rejected.into_iter().zip(guests.select(&their, self.n_prompts)?) {
+                selections[i] = selection;
+            }
+        }
+        Ok(selections)
     }
 
     /// The K best prompts of a part of the pool, however far the sample is.
@@ -267,6 +322,13 @@ impl PromptPool {
         for selection in selections {
             lengths.push(selection.prompts.len() * self.prompt_len);
             for &j in &selection.prompts {
+                let guests = self.guests.as_ref().map(|guests| &guests.pool);
+                if let Some(guests) =
+                    guests.filter(|g| (self.n_prompts..self.n_prompts + g.len()).contains(&j))
+                {
+                    values.extend_from_slice(slot(&guests.prompts, j - self.n_prompts, size));
+                    continue;
+                }
                 if j >= self.n_prompts {
                     let what = format!("prompt {j} of {}", self.n_prompts);
                     return Err(PromptError::Shape { op: "PromptPool::gather", what });

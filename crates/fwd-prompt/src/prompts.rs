@@ -3,13 +3,14 @@
 use crate::config::{Allocation, Config};
 use crate::ledger::{Entry, Interference, Rule, SubspaceLedger};
 use crate::model::Dims;
-use crate::pool::{PromptPool, slot};
+use crate::pool::{Guests, PromptPool, slot};
 use fwd_continual::{ContinualError, SavedState, Section, SectionError, normal, stream};
 use fwd_linalg::Basis;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The kind of learner that writes this state.
 pub(crate) const KIND: &str = "prompts";
@@ -141,6 +142,16 @@ impl Prompts {
         if shares_prompts {
             owners.iter().for_each(|(&t, of)| put_prompts(section, t, of.clone()));
         }
+        if let Some(Guests { pool, .. }) = self.pool.guests() {
+            // They never change.
+            section.seal("library", |section| {
+                let m = pool.len();
+                section.put_f32("library.image_keys", &[m, dv], &pool.image_keys);
+                section.put_f32("library.text_keys", &[m, dt], &pool.text_keys);
+                section.put_f32("library.prompts", &[m, len, d], &pool.prompts);
+                section.put_f32("library.thresholds", &[m], &pool.thresholds);
+            });
+        }
         section.set_info(&Info {
             config: self.config.clone(),
             dims: self.pool.dims(),
@@ -148,6 +159,7 @@ impl Prompts {
             ledger: self.ledger.entries().iter().map(EntryInfo::of).collect(),
             n_learnt: self.interference.len(),
             started: self.started.iter().map(|(&t, started)| (t, StartedInfo::of(started))).collect(),
+            library: self.pool.guests().map(GuestsInfo::of),
             training,
         });
     }
@@ -164,14 +176,14 @@ impl Prompts {
 
     /// What [`Self::write`] wrote.
     pub(crate) fn read(section: &Section) -> Result<Self, SectionError> {
-        let Info { config, dims, owners: of_tasks, ledger, n_learnt, started, .. } = section.info()?;
+        let Info { config, dims, owners: of_tasks, ledger, n_learnt, started, library, .. } =
+            section.info()?;
         let text = |error: &dyn std::fmt::Display| SectionError(error.to_string());
         let Dims { model: d, image_query: dv, text_query: dt } = dims;
         let len = config.pool.prompt_len;
         let mut pool = PromptPool::new(dims, len, config.pool.top_k);
-        let mut owners = Vec::new();
-        for (t, m) in of_tasks {
-            let name = |what: &str| format!("task.{t}.{what}");
+        let read_prompts = |pool: &mut PromptPool, name: &str, m: usize| -> Result<(), SectionError> {
+            let name = |what: &str| format!("{name}.{what}");
             let image_keys = section.f32(&name("image_keys"), &[m, dv])?;
             let text_keys = section.f32(&name("text_keys"), &[m, dt])?;
             let prompts = section.f32(&name("prompts"), &[m, len, d])?;
@@ -179,9 +191,25 @@ impl Prompts {
                 pool.push(slot(&image_keys, j, dv), slot(&text_keys, j, dt), slot(&prompts, j, len * d))
                     .map_err(|e| text(&e))?;
             }
-            owners.resize(pool.len(), t);
             let first = pool.len() - m;
             pool.thresholds[first..].copy_from_slice(&section.f32(&name("thresholds"), &[m])?);
+            Ok(())
+        };
+        let mut owners = Vec::new();
+        for (t, m) in of_tasks {
+            read_prompts(&mut pool, &format!("task.{t}"), m)?;
+            owners.resize(pool.len(), t);
+        }
+        if let Some(GuestsInfo { tasks, top_k, takes_all }) = library {
+            let mut guests = Guests { pool: PromptPool::new(dims, len, top_k), tasks: Vec::new(), takes_all };
+            let mut end = 0usize;
+            for (task, m) in tasks {
+                let of = end..end.saturating_add(m);
+                end = of.end;
+                guests.tasks.push((task, of));
+            }
+            read_prompts(&mut guests.pool, "library", end)?;
+            pool.set_guests(Some(Arc::new(guests)));
         }
         let started = started.into_iter().map(|(t, StartedInfo { block, scores })| {
             let n_tokens = owners.iter().filter(|&&owner| owner == t).count() * len;
@@ -276,7 +304,26 @@ struct Info {
     /// Tasks whose prompts a library was looked at for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     started: BTreeMap<usize, StartedInfo>,
+    /// The prompts for samples that no learnt task is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    library: Option<GuestsInfo>,
     training: Option<TrainingInfo>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GuestsInfo {
+    /// The tasks of the library, and how many prompts each has.
+    tasks: Vec<(String, usize)>,
+    top_k: usize,
+    takes_all: bool,
+}
+
+impl GuestsInfo {
+    fn of(Guests { pool, tasks, takes_all }: &Guests) -> Self {
+        let tasks = tasks.iter().map(|(task, of)| (task.clone(), of.len())).collect();
+        Self { tasks, top_k: pool.top_k(), takes_all: *takes_all }
+    }
 }
 
 #[derive(Serialize, Deserialize)]

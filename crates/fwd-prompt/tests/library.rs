@@ -1,5 +1,7 @@
 //! Prompts that begin with those of a library: which block is taken, and that a run with one is as exact as any other.
 
+#![allow(clippy::unwrap_used)]
+
 mod toy;
 
 use fwd_prompt::continual::*;
@@ -244,4 +246,93 @@ fn a_missing_empty_or_foreign_library_is_refused() {
     let wide = PromptLearner::new(Wide, config).unwrap();
     let error = wide.with_library(library()).unwrap_err().to_string();
     assert!(error.contains("25") && error.contains("24"), "{error}");
+}
+
+#[test]
+fn samples_of_no_learnt_task_take_prompts_of_the_library() {
+    let mut trained = own_prompts(2);
+    (trained.training.epochs, trained.pool.rejection) = (5, Rejection::BelowQuantile(0.5));
+    let library = Arc::new(Library::of([&toy::finish(&Data::new(3), &trained).prompts]).unwrap());
+    let model = Toy::new();
+    // Learns task 7. The library knows tasks 1 to 3; its own samples of task 2, and strangers.
+    let data = Data { pretraining: samples(0, 30), tasks: vec![samples(7, 25)] };
+    let pool_with = |fallback: Fallback| {
+        let mut config = trained.clone();
+        // The queries of the toy's tasks are not far from each other.
+        (config.pool.fallback, config.pool.rejection) = (fallback, Rejection::BelowQuantile(0.9));
+        let dir = tempfile::tempdir().unwrap();
+        let (state, _) = run(&data, &config, &library, Some(dir.path()), &mut |_| ControlFlow::Continue(()));
+        assert_eq!(Prompts::load(dir.path()).unwrap(), state.prompts, "the library is saved");
+        state.pool().clone()
+    };
+    let [nothing, nearest, claimed] =
+        [Fallback::Nothing, Fallback::Nearest, Fallback::Claimed].map(pool_with);
+    let size = 3 * DIM;
+    let block = |i: usize| library.tokens().nth(i).unwrap();
+    let n_of = |pool: &PromptPool, samples: &[Sample]| -> Vec<usize> {
+        let mut counts = vec![0; 5];
+        for sample in samples {
+            let selection = pool.select(&model.queries(sample).unwrap()).unwrap();
+            let gathered = pool.gather(std::slice::from_ref(&selection)).unwrap();
+            let at = match selection.prompts.first() {
+                None => 4,
+                Some(&j) if j < pool.len() => 3,
+                // Both prompts of one task of the library, in the order of their scores.
+                Some(&j) => {
+                    let (task, first) = ((j - pool.len()) / 2, (j - pool.len()) % 2);
+                    assert_eq!(selection.prompts, [j, pool.len() + 2 * task + 1 - first]);
+                    let [a, b] = [first, 1 - first].map(|i| &block(task)[i * size..(i + 1) * size]);
+                    assert_eq!(gathered.values, [a, b].concat());
+                    task
+                }
+            };
+            counts[at] += 1;
+        }
+        counts
+    };
+    // As many of the own task's samples take its own prompts, whatever the fallback.
+    let own = [&nothing, &nearest, &claimed].map(|pool| n_of(pool, &data.tasks[0])[3]);
+    assert!(own[0] > 0 && own == [own[0]; 3], "{own:?}");
+    let known = samples(2, 25);
+    assert_eq!(n_of(&nothing, &known)[4], 25 - n_of(&nothing, &known)[3]);
+    let rejected = n_of(&nothing, &known)[4];
+    assert!(rejected > 15, "most are no samples of task 7");
+    // Most lie nearest to their own task. Half of the library's samples are within its bounds: 13 of these, and no more than all.
+    assert!(n_of(&nearest, &known)[1] > rejected / 2, "{:?}", n_of(&nearest, &known));
+    let n_claimed = rejected - n_of(&claimed, &known)[4];
+    assert!((13 - (25 - rejected)..=rejected).contains(&n_claimed), "{n_claimed} of {rejected}");
+    // Strangers: with `nearest` none is left without prompts, with `claimed` some are; who is claimed takes the same with both.
+    let strangers = samples(99, 40);
+    let [of_nothing, of_nearest, of_claimed] =
+        [&nothing, &nearest, &claimed].map(|pool| n_of(pool, &strangers));
+    assert_eq!(of_nearest[4], 0);
+    assert!(of_claimed[4] > 0 && of_claimed[4] < of_nothing[4], "{of_claimed:?} {of_nothing:?}");
+    assert_eq!([of_nearest[3], of_claimed[3]], [of_nothing[3]; 2]);
+    for sample in strangers.iter().chain(&known) {
+        let [by_nearest, by_claimed] =
+            [&nearest, &claimed].map(|pool| pool.select(&model.queries(sample).unwrap()).unwrap());
+        assert!(by_claimed == by_nearest || by_claimed == Selection::default());
+    }
+    // A prompt behind those of pool and library does not exist.
+    let beyond = Selection { prompts: vec![nearest.len() + 6], scores: vec![0.0] };
+    assert!(nearest.gather(&[beyond]).is_err());
+    assert!(nothing.gather(&[Selection { prompts: vec![nothing.len()], scores: vec![0.0] }]).is_err());
+}
+
+#[test]
+fn before_the_first_task_a_library_gives_nothing_and_prompts_must_be_as_long() {
+    let (library, data, model) = (library(), data(), Toy::new());
+    let mut config = own_prompts(2);
+    config.pool.fallback = Fallback::Nearest;
+    let learner = PromptLearner::new(&model, config.clone()).unwrap().with_library(library.clone()).unwrap();
+    let query = model.queries(&data.tasks[0][0]).unwrap();
+    assert_eq!(learner.prompts().pool().select(&query).unwrap(), Selection::default());
+
+    config.pool.prompt_len = 5;
+    let learner = PromptLearner::new(&model, config.clone()).unwrap().with_library(library).unwrap();
+    let mut trainer = Trainer::new(learner, config.method.build(), data.curriculum(), config.plan()).unwrap();
+    let mut evaluate = |_: &PromptLearner<&Toy>, _: Moment, _: Column| Ok::<_, toy::Broken>(1.0);
+    let error = trainer.run(None, &mut evaluate, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    let text = chain(&error);
+    assert!(text.contains("pool.fallback") && text.contains("3 tokens") && text.contains("is 5"), "{text}");
 }

@@ -68,6 +68,9 @@ pub(super) fn convert(args: &ConvertArgs, common: &Common) -> Result<ExitCode> {
         }
         bench.tasks.retain(|task| names.contains(&task.name));
     }
+    if let Some(sequence) = &args.sequence {
+        bench = bench.stream(sequence, args.parts)?;
+    }
     match args.to {
         Layout::Packed => convert_to::to_packed(&bench, &args.out)?,
         Layout::Coin => convert_to::to_llava(&bench, &args.out)?,

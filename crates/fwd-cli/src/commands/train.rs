@@ -5,7 +5,7 @@ use crate::args::{Common, TrainArgs};
 use crate::terminal::Terminal;
 use crate::{output, progress, table};
 use anyhow::Result;
-use fwd_prompt::Start;
+use fwd_prompt::{Fallback, Start};
 use fwd_run::config::parse_split;
 use fwd_run::run::{directory_below, refuse_finished, train};
 use fwd_run::{RunConfig, Session, SessionOptions};
@@ -104,7 +104,8 @@ fn apply(args: &TrainArgs, config: &mut RunConfig) -> Result<()> {
     replace_path(&mut config.paths.cache, args.cache.as_ref());
     replace_path(&mut config.paths.alone, args.alone.as_ref());
     replace_path(&mut config.paths.library, args.library.as_ref());
-    if args.library.is_some() && config.pool.start == Start::Normal {
+    let is_used = config.pool.start != Start::Normal || config.pool.fallback != Fallback::Nothing;
+    if args.library.is_some() && !is_used {
         config.pool.start = Start::Library;
     }
     Ok(())

@@ -21,7 +21,8 @@ pub(super) fn of_task(
     let (mut selected, mut best, mut rejected, mut keys) = (vec![0; m], vec![0; m], 0, KeyShares::default());
     for queries in queries {
         let (selection, terms) = (pool.select_among(queries, 0..m)?, pool.similarities(queries)?);
-        rejected += usize::from(pool.select(queries)?.prompts.is_empty());
+        // Prompts of a library have the indices behind those of the pool.
+        rejected += usize::from(pool.select(queries)?.prompts.first().is_none_or(|&j| j >= m));
         selection.prompts.iter().for_each(|&j| selected[j] += 1);
         let first = *selection.prompts.first().context("a pool without prompts")?;
         best[first] += 1;

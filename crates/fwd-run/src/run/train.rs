@@ -32,7 +32,7 @@ use fwd_continual::{
 use fwd_data::bench::{BenchTask, Record, Split};
 use fwd_data::task::OnBad;
 use fwd_prompt::{
-    Allocation, Config, Interference, Library, PromptLearner, PromptPool, Prompts, Rule, Start,
+    Allocation, Config, Fallback, Interference, Library, PromptLearner, PromptPool, Prompts, Rule, Start,
 };
 use std::cell::RefCell;
 use std::cmp::Ordering;
@@ -154,18 +154,19 @@ fn resolve(session: &Session, mut config: RunConfig) -> Result<Resolved<'_>> {
     config.check_memory(session.backbone.model.prompt_dims(), memory::available())?;
     let alone = config.paths.alone.as_ref();
     let alone = alone.map(|dir| RunMetrics::read_alone(dir, config.split, config.compute)).transpose()?;
-    let library = match config.pool.start {
-        Start::Normal => None,
-        _ => Some(Arc::new(library(session, config.paths.library.as_deref())?)),
+    let is_library_used = config.pool.start != Start::Normal || config.pool.fallback != Fallback::Nothing;
+    let library = match config.paths.library.as_deref() {
+        _ if !is_library_used => None,
+        Some(run) => Some(Arc::new(library(session, run)?)),
+        None => bail!(
+            "pool.start or pool.fallback asks for a library of prompts: name a run with prompts of its own for each task with --library RUN"
+        ),
     };
     Ok(Resolved { config, tasks, known: Known { alone, library } })
 }
 
 /// The prompts of another run that those of a run may begin with.
-fn library(session: &Session, run: Option<&Path>) -> Result<Library> {
-    let dir = run.context(
-        "pool.start asks for a library of prompts: name a run with prompts of its own for each task with --library RUN",
-    )?;
+fn library(session: &Session, dir: &Path) -> Result<Library> {
     let run = SavedRun::read(dir)?;
     let backbone = &session.backbone;
     run.check_backbone(&backbone.hash, &backbone.dir)?;

@@ -1,0 +1,195 @@
+//! `cargo xtask streams`: streams of tasks made from the embedded benchmark, the methods on each, and each of them with and without a
+//! library of prompts from the pre-training tasks.
+//!
+//! Every seed learns a stream in its order and in the reverse order. Runs are ordinary run directories, as those of the comparison.
+
+use crate::comparison::{compare, train, work_off};
+use crate::shell::{built, command, root, run};
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A stream of tasks.
+struct Stream {
+    name: &'static str,
+    /// The tasks in their order; none: the benchmark's own sequence.
+    sequence: &'static [&'static str],
+    /// Tasks that each of them is cut into, by its answers.
+    parts: usize,
+    /// Training samples of a task, at most.
+    samples: Option<usize>,
+}
+
+const fn few(name: &'static str, samples: usize) -> Stream {
+    Stream { name, sequence: &[], parts: 1, samples: Some(samples) }
+}
+
+const STREAMS: [Stream; 7] = [
+    Stream { name: "five", sequence: &[], parts: 1, samples: None },
+    Stream {
+        name: "ten",
+        sequence: &[
+            "fluent-group",
+            "art4apps",
+            "flags",
+            "posters",
+            "scenes-count",
+            "drawings",
+            "flags-continent",
+            "fluent-name",
+            "scenes-find",
+            "letters",
+        ],
+        parts: 1,
+        samples: None,
+    },
+    few("few-16", 16),
+    few("few-32", 32),
+    few("few-64", 64),
+    // The same instructions, other answers.
+    Stream { name: "classes", sequence: &["art4apps", "posters", "scenes-count"], parts: 2, samples: None },
+    Stream {
+        name: "long",
+        sequence: &["fluent-group", "art4apps", "flags", "posters", "letters"],
+        parts: 6,
+        samples: None,
+    },
+];
+
+/// What new prompts begin with, and what samples of no learnt task take.
+const STARTS: [(&str, &[&str]); 3] = [
+    ("plain", &[]),
+    ("library", &["pool.start=library"]),
+    ("library-fallback", &["pool.start=library", "pool.fallback=nearest"]),
+];
+
+#[derive(Debug, Args)]
+pub(crate) struct StreamsArgs {
+    /// Streams: five, ten, few-16, few-32, few-64, classes, long.
+    #[arg(long, value_delimiter = ',', default_value = "five")]
+    streams: Vec<String>,
+    /// The methods that learn each stream.
+    #[arg(long, value_delimiter = ',', default_value = "sequential,residual,fwd,l2p")]
+    methods: Vec<String>,
+    /// Folder of the runs.
+    #[arg(long, default_value = "runs/streams")]
+    out: PathBuf,
+    /// Number of seeds: 0, 1, …; each in both orders.
+    #[arg(long, default_value_t = 5)]
+    seeds: u64,
+    /// Runs at a time, each on one thread.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// How frozen products are computed.
+    #[arg(long, default_value = "f32")]
+    compute: String,
+    /// The split that is scored.
+    #[arg(long, default_value = "test")]
+    split: String,
+}
+
+pub(crate) fn streams(args: &StreamsArgs) -> Result<()> {
+    ensure!(args.seeds > 0 && args.jobs > 0, "--seeds and --jobs must be at least 1");
+    let known = |name: &String| STREAMS.iter().find(|stream| stream.name == name);
+    let unknown = |name: &String| format!("there is no stream `{name}`");
+    let streams: Vec<&Stream> =
+        args.streams.iter().map(|name| known(name).with_context(|| unknown(name))).collect::<Result<_>>()?;
+    run(&mut command("cargo", &["build", "--release", "--locked", "--quiet", "--package", "fwd-cli"]))?;
+    let here = Here { program: built("fwd-prompt"), out: root().join(&args.out), args };
+    let library = here.out.join("library");
+    work_off(1, vec![(library.clone(), here.library(&library))])?;
+    streams.into_iter().try_for_each(|stream| here.stream(stream, &library))
+}
+
+/// What all streams share.
+struct Here<'a> {
+    program: PathBuf,
+    out: PathBuf,
+    args: &'a StreamsArgs,
+}
+
+impl Here<'_> {
+    /// The library: prompts of each pre-training task alone. No downstream task is read for it.
+    fn library(&self, dir: &Path) -> Command {
+        let tasks = "caption,group,keywords,color,yes-no,attributes,words,counting";
+        let mut library = train(&self.program, "independent", 0);
+        library.args(["--tasks", tasks, "--set", "training_samples=400", "--split", "val"]);
+        library.args(["--compute", &self.args.compute]).arg("--out").arg(dir);
+        library.arg("--cache").arg(self.out.join("cache"));
+        library.env_remove("RAYON_NUM_THREADS");
+        library
+    }
+
+    /// The benchmark of a stream: the embedded one, or one that is made of it.
+    fn bench(&self, stream: &Stream) -> Result<Option<PathBuf>> {
+        if stream.sequence.is_empty() {
+            return Ok(None);
+        }
+        let dir = self.out.join(format!("bench-{}", stream.name));
+        if !dir.join("benchmark.json").exists() {
+            let mut convert = Command::new(&self.program);
+            convert.args(["data", "convert"]).arg(root().join("assets/bench")).arg(&dir);
+            convert.args(["--to", "packed", "--sequence", &stream.sequence.join(",")]);
+            run(convert.args(["--parts", &stream.parts.to_string()]))?;
+        }
+        Ok(Some(dir))
+    }
+
+    fn stream(&self, stream: &Stream, library: &Path) -> Result<()> {
+        let Self { program, args, .. } = self;
+        let (out, bench) = (self.out.join(stream.name), self.bench(stream)?);
+        let one = |name: String, method: &str, seed: u64, order: &str, more: &[&str]| {
+            let mut command = train(program, method, seed);
+            command.args(["--order", order, "--compute", &args.compute, "--split", &args.split]);
+            command.arg("--out").arg(out.join(&name)).arg("--cache").arg(self.out.join("cache"));
+            if let Some(bench) = &bench {
+                command.arg("--bench").arg(bench);
+            }
+            if let Some(samples) = stream.samples {
+                command.args(["--set", &format!("training_samples={samples}")]);
+            }
+            command.args(more.iter().flat_map(|setting| ["--set", setting]));
+            (name, command)
+        };
+        let alone = |seed: u64| format!("independent-{seed}");
+        let of_alone = (0..args.seeds).map(|seed| one(alone(seed), "independent", seed, "given", &[]));
+        self.work_off(&out, of_alone.collect())?;
+        let (mut runs, mut commands) = (Vec::new(), Vec::new());
+        for seed in 0..args.seeds {
+            for order in ["given", "reversed"] {
+                for (method, (start, settings)) in
+                    args.methods.iter().flat_map(|method| STARTS.iter().map(move |start| (method, start)))
+                {
+                    let name = format!("{method}-{start}-{seed}-{order}");
+                    let (name, mut command) = one(name, method, seed, order, settings);
+                    command.arg("--alone").arg(out.join(alone(seed)));
+                    if !settings.is_empty() {
+                        command.arg("--library").arg(library);
+                    }
+                    runs.push(name.clone());
+                    commands.push((name, command));
+                }
+            }
+        }
+        self.work_off(&out, commands)?;
+        let folder = root().join("results/streams");
+        let tables: [(&str, &[&str]); 5] = [
+            ("json", &["--format", "json"]),
+            ("txt", &[]),
+            ("start.txt", &["--against", "pool.start=none"]),
+            ("fallback.txt", &["--against", "pool.fallback=none"]),
+            ("rule.txt", &["--against", "sequential"]),
+        ];
+        for (name, table) in tables {
+            let arguments: Vec<&str> =
+                std::iter::once("--pool-orders").chain(table.iter().copied()).collect();
+            compare(program, &out, &runs, &arguments, &folder.join(format!("{}.{name}", stream.name)))?;
+        }
+        Ok(())
+    }
+
+    fn work_off(&self, out: &Path, commands: Vec<(String, Command)>) -> Result<()> {
+        work_off(self.args.jobs, commands.into_iter().map(|(name, run)| (out.join(name), run)).collect())
+    }
+}
