@@ -168,6 +168,10 @@ fn new_prompts_begin_with_those_of_another_run() {
     succeed(&mut place.program(&["eval", "fallback"]));
     fs::rename(place.path("elsewhere"), place.path("alone")).unwrap();
 
+    fs::rename(place.path("alone/metrics.json"), place.path("metrics.json")).unwrap();
+    let refused = fail(&mut train("x", &["--library", "alone"]));
+    assert!(refused.contains("alone: a library needs a finished run"), "{refused}");
+    fs::rename(place.path("metrics.json"), place.path("alone/metrics.json")).unwrap();
     let refused = fail(&mut train("x", &["--set", "pool.start=library"]));
     assert!(refused.contains("--library RUN"), "{refused}");
     let refused = fail(&mut train("x", &["--library", "shared"]));

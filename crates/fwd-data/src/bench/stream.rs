@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(ids(&parts[1]), ["3", "4", "5", "6", "8"]);
         assert_eq!([&*parts[0].name, &*parts[1].name], ["kinds-1", "kinds-2"]);
         assert_eq!((parts[1].title.as_str(), parts[1].order), ("Kinds, part 2 of 2", None));
-        assert_eq!(whole.parts(1).unwrap(), [whole.clone()]);
+        assert_eq!(whole.parts(1).unwrap(), std::slice::from_ref(&whole));
         assert_eq!(whole.parts(3).unwrap().len(), 3);
         for n in [0, 4] {
             let error = whole.parts(n).unwrap_err().to_string();

@@ -168,6 +168,11 @@ fn resolve(session: &Session, mut config: RunConfig) -> Result<Resolved<'_>> {
 /// The prompts of another run that those of a run may begin with.
 fn library(session: &Session, dir: &Path) -> Result<Library> {
     let run = SavedRun::read(dir)?;
+    ensure!(
+        run.paths().is_finished(),
+        "{}: a library needs a finished run; let this one go on to its end first",
+        dir.display()
+    );
     let backbone = &session.backbone;
     run.check_backbone(&backbone.hash, &backbone.dir)?;
     let (model, of_run) = (&*backbone.model, &run.manifest().run.config);
