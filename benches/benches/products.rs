@@ -85,7 +85,7 @@ fn forward(cpu: Cpu, w: &Panels<f32>, x: &[f32], y: &mut [f32]) {
         rest = other;
         jobs.push((w.panel(i), columns));
     }
-    multiply_panels(cpu, &x, 0, &mut jobs, Accum::Replace);
+    multiply_panels(&x, 0, &mut jobs, Accum::Replace);
 }
 
 fn packed(c: &mut Criterion) {

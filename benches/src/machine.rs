@@ -71,7 +71,7 @@ pub fn gflop_s<T: Element>() -> f64 {
             // The transpose of a column-major matrix, whose columns lie side by side.
             let mut y = Mat::<f32>::zeros(PANEL, ROWS);
             for _ in 0..PRODUCTS {
-                multiply(cpu, &x, 0, black_box(panels.panel(0)), y.as_mut().transpose_mut(), Accum::Replace);
+                multiply(&x, 0, black_box(panels.panel(0)), y.as_mut().transpose_mut(), Accum::Replace);
             }
             black_box(y);
         });

@@ -57,12 +57,25 @@ const STREAMS: [Stream; 7] = [
     },
 ];
 
-/// What new prompts begin with, and what samples of no learnt task take.
-const STARTS: [(&str, &[&str]); 3] = [
-    ("plain", &[]),
-    ("library", &["pool.start=library"]),
-    ("library-fallback", &["pool.start=library", "pool.fallback=nearest"]),
+/// What new prompts begin with, and what samples of no learnt task take: a name, the library, and settings.
+const STARTS: [(&str, Option<&Library>, &[&str]); 4] = [
+    ("plain", None, &[]),
+    ("library", Some(&WORDLESS), &["pool.start=library"]),
+    ("fallback", Some(&WORDLESS), &["pool.start=library", "pool.fallback=nearest"]),
+    ("own-words", Some(&OWN_WORDS), &["pool.start=library"]),
 ];
+
+/// Prompts of each pre-training task alone. No downstream task is read for it.
+struct Library {
+    name: &'static str,
+    /// What is asked of all records.
+    instruction: Option<&'static str>,
+}
+
+/// With one instruction for all tasks, so that the prompts alone say what is wanted.
+const WORDLESS: Library = Library { name: "library", instruction: Some("What is the answer?") };
+/// With the instructions of the tasks, as a control.
+const OWN_WORDS: Library = Library { name: "library-own-words", instruction: None };
 
 #[derive(Debug, Args)]
 pub(crate) struct StreamsArgs {
@@ -72,6 +85,9 @@ pub(crate) struct StreamsArgs {
     /// The methods that learn each stream.
     #[arg(long, value_delimiter = ',', default_value = "sequential,residual,fwd,l2p")]
     methods: Vec<String>,
+    /// What new prompts begin with and samples of no learnt task take: plain, library, fallback, own-words.
+    #[arg(long, value_delimiter = ',', default_value = "plain,library,fallback,own-words")]
+    starts: Vec<String>,
     /// Folder of the runs.
     #[arg(long, default_value = "runs/streams")]
     out: PathBuf,
@@ -97,9 +113,10 @@ pub(crate) fn streams(args: &StreamsArgs) -> Result<()> {
         args.streams.iter().map(|name| known(name).with_context(|| unknown(name))).collect::<Result<_>>()?;
     run(&mut command("cargo", &["build", "--release", "--locked", "--quiet", "--package", "fwd-cli"]))?;
     let here = Here { program: built("fwd-prompt"), out: root().join(&args.out), args };
-    let library = here.out.join("library");
-    work_off(1, vec![(library.clone(), here.library(&library))])?;
-    streams.into_iter().try_for_each(|stream| here.stream(stream, &library))
+    let libraries =
+        [WORDLESS, OWN_WORDS].map(|library| (here.out.join(library.name), here.library(&library)));
+    work_off(1, libraries.into())?;
+    streams.into_iter().try_for_each(|stream| here.stream(stream))
 }
 
 /// What all streams share.
@@ -110,15 +127,17 @@ struct Here<'a> {
 }
 
 impl Here<'_> {
-    /// The library: prompts of each pre-training task alone. No downstream task is read for it.
-    fn library(&self, dir: &Path) -> Command {
+    fn library(&self, library: &Library) -> Command {
         let tasks = "caption,group,keywords,color,yes-no,attributes,words,counting";
-        let mut library = train(&self.program, "independent", 0);
-        library.args(["--tasks", tasks, "--set", "training_samples=400", "--split", "val"]);
-        library.args(["--compute", &self.args.compute]).arg("--out").arg(dir);
-        library.arg("--cache").arg(self.out.join("cache"));
-        library.env_remove("RAYON_NUM_THREADS");
-        library
+        let mut command = train(&self.program, "independent", 0);
+        command.args(["--tasks", tasks, "--set", "training_samples=400", "--split", "val"]);
+        if let Some(text) = library.instruction {
+            command.args(["--set", &format!("instruction={text:?}")]);
+        }
+        command.args(["--compute", &self.args.compute]).arg("--out").arg(self.out.join(library.name));
+        command.arg("--cache").arg(self.out.join("cache"));
+        command.env_remove("RAYON_NUM_THREADS");
+        command
     }
 
     /// The benchmark of a stream: the embedded one, or one that is made of it.
@@ -136,7 +155,7 @@ impl Here<'_> {
         Ok(Some(dir))
     }
 
-    fn stream(&self, stream: &Stream, library: &Path) -> Result<()> {
+    fn stream(&self, stream: &Stream) -> Result<()> {
         let Self { program, args, .. } = self;
         let (out, bench) = (self.out.join(stream.name), self.bench(stream)?);
         let one = |name: String, method: &str, seed: u64, order: &str, more: &[&str]| {
@@ -158,14 +177,16 @@ impl Here<'_> {
         let (mut runs, mut commands) = (Vec::new(), Vec::new());
         for seed in 0..args.seeds {
             for order in ["given", "reversed"] {
-                for (method, (start, settings)) in
-                    args.methods.iter().flat_map(|method| STARTS.iter().map(move |start| (method, start)))
+                let starts =
+                    || STARTS.iter().filter(|(start, ..)| args.starts.iter().any(|name| name == start));
+                for (method, (start, library, settings)) in
+                    args.methods.iter().flat_map(|method| starts().map(move |start| (method, start)))
                 {
                     let name = format!("{method}-{start}-{seed}-{order}");
                     let (name, mut command) = one(name, method, seed, order, settings);
                     command.arg("--alone").arg(out.join(alone(seed)));
-                    if !settings.is_empty() {
-                        command.arg("--library").arg(library);
+                    if let Some(library) = library {
+                        command.arg("--library").arg(self.out.join(library.name));
                     }
                     runs.push(name.clone());
                     commands.push((name, command));
@@ -181,7 +202,14 @@ impl Here<'_> {
             ("fallback.txt", &["--against", "pool.fallback=none"]),
             ("rule.txt", &["--against", "sequential"]),
         ];
-        for (name, table) in tables {
+        let is_run = |name: &str, of: &[String]| of.iter().any(|known| known == name);
+        let is_compared = |name: &str| match name {
+            "rule.txt" => is_run("sequential", &args.methods),
+            "fallback.txt" => is_run("fallback", &args.starts),
+            "start.txt" => is_run("plain", &args.starts) && args.starts.len() > 1,
+            _ => true,
+        };
+        for (name, table) in tables.into_iter().filter(|(name, _)| is_compared(name)) {
             let arguments: Vec<&str> =
                 std::iter::once("--pool-orders").chain(table.iter().copied()).collect();
             compare(program, &out, &runs, &arguments, &folder.join(format!("{}.{name}", stream.name)))?;

@@ -390,7 +390,7 @@ fn add_single(sum: MatMut<'_, f64>, z: MatRef<'_, f32>) {
             wanted.push((panel.as_slice(), columns));
             rest = other;
         }
-        multiply_panels(cpu, &x, 0, &mut wanted, Accum::Replace);
+        multiply_panels(&x, 0, &mut wanted, Accum::Replace);
         for (j, product) in product.chunks_exact(below).enumerate() {
             // Column-major: this is a slice, and the loop is vectorised.
             if let Some(sum) = sum.as_mut().col_mut(j).try_as_col_major_mut() {

@@ -143,15 +143,15 @@ impl Projection {
         let (cpu, n, r) = (Cpu::current(), rows.len() / self.dim, self.rank());
         inner.resize(n * r, 0.0);
         let g = Lhs::<f32>::pack(cpu, MatRef::from_row_major_slice(rows, n, self.dim), 1.0);
-        product(cpu, &g, &self.vectors, rows_mut(inner, n, r), Accum::Replace);
+        product(&g, &self.vectors, rows_mut(inner, n, r), Accum::Replace);
         let inner = Lhs::<f32>::pack(cpu, MatRef::from_row_major_slice(inner, n, r), 1.0);
         let accum = if self.keeps_rest { Accum::Add } else { Accum::Replace };
-        product(cpu, &inner, &self.scaled, rows_mut(rows, n, self.dim), accum);
+        product(&inner, &self.scaled, rows_mut(rows, n, self.dim), accum);
     }
 }
 
 /// `y = x·Wᵀ`, or `y += …`.
-fn product(cpu: Cpu, x: &Lhs<f32>, w: &Panels<f32>, y: MatMut<'_, f32>, accum: Accum) {
+fn product(x: &Lhs<f32>, w: &Panels<f32>, y: MatMut<'_, f32>, accum: Accum) {
     let mut rest = y;
     let mut panels = Vec::with_capacity(w.n_panels());
     for i in 0..w.n_panels() {
@@ -160,7 +160,7 @@ fn product(cpu: Cpu, x: &Lhs<f32>, w: &Panels<f32>, y: MatMut<'_, f32>, accum: A
         panels.push((w.panel(i), columns));
         rest = other;
     }
-    multiply_panels(cpu, x, 0, &mut panels, accum);
+    multiply_panels(x, 0, &mut panels, accum);
 }
 
 /// A mutable row-major view, built as the transpose of a column-major one: faer 0.24.4's own constructor swaps the strides.

@@ -29,6 +29,8 @@ pub struct SessionOptions {
     pub compute: Compute,
     /// How prompts are written; none: as it suits the model ([`ModelOptions`]).
     pub template: Option<Template>,
+    /// What is asked of every record instead of its own instruction; none: its own.
+    pub instruction: Option<String>,
     /// What becomes of records that cannot be used.
     pub on_bad: OnBad,
     /// How long texts may be, and what becomes of longer ones.
@@ -50,6 +52,8 @@ pub struct Session {
     pub skipped: Skipped,
     /// Where the model computes.
     pub device: DeviceKind,
+    /// What is asked of every record of it instead of its own instruction.
+    pub instruction: Option<String>,
     /// What became of records that cannot be used.
     pub on_bad: OnBad,
     /// How long texts may be.
@@ -69,6 +73,7 @@ impl Default for SessionOptions {
             dtype: WeightDtype::F32,
             compute: Compute::F32,
             template: None,
+            instruction: None,
             on_bad: OnBad::Refuse,
             limits: TextLimits::default(),
             program: concat!("fwd-run ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -86,6 +91,10 @@ impl Session {
         let bench_dir = options.bench.clone().map_or_else(assets::benchmark, Ok)?;
         let bench_dir = bench_dir.canonicalize().unwrap_or(bench_dir);
         let Loaded { mut bench, mut skipped } = task::open(&bench_dir, options.on_bad)?;
+        if let Some(text) = &options.instruction {
+            let records = bench.tasks.iter_mut().flat_map(|task| &mut task.records);
+            records.for_each(|record| record.instruction.clone_from(text));
+        }
         let backbone = options.backbone.clone().map_or_else(assets::backbone, Ok)?;
         let &SessionOptions { dtype, compute, template, .. } = options;
         let how = ModelOptions { dtype, compute, template };
@@ -97,8 +106,9 @@ impl Session {
         tracing::info!("model {} ({})", backbone.dir.display(), backbone.hash);
         tracing::info!("benchmark {} ({})", bench_dir.display(), bench.hash());
         let &SessionOptions { device, on_bad, limits, .. } = options;
-        let program = options.program.clone();
-        let session = Self { backbone, bench, bench_dir, skipped, device, on_bad, limits, cut, program };
+        let (program, instruction) = (options.program.clone(), options.instruction.clone());
+        let session =
+            Self { backbone, bench, bench_dir, skipped, device, instruction, on_bad, limits, cut, program };
         const FEW: usize = 10;
         for reason in session.skipped.reasons.iter().take(FEW) {
             observer.note(&format!("left out: {reason}"));

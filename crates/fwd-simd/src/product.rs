@@ -1,7 +1,6 @@
 //! Products of packed rows with panels, in the order that keeps both in cache.
 
 use crate::element::{Block, Element, PANEL};
-use crate::level::Cpu;
 use crate::lhs::Lhs;
 use crate::split::blocks;
 use faer::{Accum, MatMut};
@@ -17,14 +16,12 @@ const ROW_BYTES: usize = 512 << 10;
 /// # Panics
 /// If the panel reaches beyond the depth of the rows, starts or ends within a tile, or `y` does not fit.
 pub fn multiply<T: Element>(
-    cpu: Cpu,
     x: &Lhs<T>,
     from: usize,
     panel: &[T::Step],
     mut y: MatMut<'_, f32>,
     accum: Accum,
 ) {
-    let _ = cpu;
     assert!(from.is_multiple_of(T::steps(1) * T::DEPTH), "a panel that starts within a tile");
     let part = Part { x, from: from / T::DEPTH, rows: (0, x.n_rows) };
     part.check(panel, &y);
@@ -46,7 +43,6 @@ pub fn multiply<T: Element>(
 /// # Panics
 /// As [`multiply`], or if the panels differ in depth.
 pub fn multiply_panels<T: Element>(
-    cpu: Cpu,
     x: &Lhs<T>,
     from: usize,
     panels: &mut [(&[T::Step], MatMut<'_, f32>)],
@@ -57,7 +53,7 @@ pub fn multiply_panels<T: Element>(
     let step_bytes = size_of::<T>() * T::DEPTH;
     if x.n_rows * n_steps * step_bytes <= ROW_BYTES {
         for (panel, y) in panels {
-            multiply(cpu, x, from, panel, y.as_mut(), accum);
+            multiply(x, from, panel, y.as_mut(), accum);
         }
         return;
     }

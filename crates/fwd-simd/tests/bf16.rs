@@ -81,7 +81,7 @@ fn product(
         let width = PANEL.min(n - panel * PANEL);
         let y = MatMut::from_column_major_slice_with_stride_mut(&mut *y, stride, m, stride).transpose_mut();
         let y = y.subcols_mut(panel * PANEL, width);
-        multiply(cpu, &lhs, 0, w.panel(panel), y, accum);
+        multiply(&lhs, 0, w.panel(panel), y, accum);
         assert_tiles_are_released();
     }
 }
@@ -301,15 +301,15 @@ fn a_part_of_the_depth_and_none() {
         let packed = pack(cpu, &w, n, k);
         let (first, last) = packed.panel(0).split_at(bf16::steps(part));
         let mut y = vec![f32::NAN; m * n];
-        multiply(cpu, &lhs, part, last, rows_mut(&mut y, m, n), Accum::Replace);
-        multiply(cpu, &lhs, 0, first, rows_mut(&mut y, m, n), Accum::Add);
-        multiply(cpu, &lhs, part, &[], rows_mut(&mut y, m, n), Accum::Add);
+        multiply(&lhs, part, last, rows_mut(&mut y, m, n), Accum::Replace);
+        multiply(&lhs, 0, first, rows_mut(&mut y, m, n), Accum::Add);
+        multiply(&lhs, part, &[], rows_mut(&mut y, m, n), Accum::Add);
         for (i, x) in x.chunks_exact(k).enumerate() {
             for (j, w) in w.chunks_exact(k).enumerate() {
                 check(cpu, y[i * n + j], x, w, "in parts");
             }
         }
-        multiply(cpu, &lhs, 0, &[], rows_mut(&mut y, m, n), Accum::Replace);
+        multiply(&lhs, 0, &[], rows_mut(&mut y, m, n), Accum::Replace);
         assert!(y.iter().all(|&y| y == 0.0), "{cpu:?}: a product of no depth");
     }
 }
@@ -332,8 +332,8 @@ fn the_bits_of_a_row_depend_neither_on_other_rows_nor_on_cuts_of_the_depth() {
         let (start, end) = packed.panel(0).split_at(bf16::steps(96));
         let mut parts = all.clone();
         let mut y = rows_mut(&mut parts, m, n).subcols_mut(0, PANEL);
-        multiply(cpu, &lhs, 0, start, y.as_mut(), Accum::Replace);
-        multiply(cpu, &lhs, 96, end, y.as_mut(), Accum::Add);
+        multiply(&lhs, 0, start, y.as_mut(), Accum::Replace);
+        multiply(&lhs, 96, end, y.as_mut(), Accum::Add);
         assert_eq!(parts, all, "{cpu:?}: in two parts");
     }
 }

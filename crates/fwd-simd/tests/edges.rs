@@ -144,11 +144,10 @@ fn products_of_nothing() {
         let no_columns = packed(cpu, &[], 3, 0);
         let x = Lhs::<f32>::pack(cpu, empty(2, 0), 1.0);
         y.fill(f32::NAN);
-        multiply(cpu, &x, 0, no_columns.panel(0), rows_mut(&mut y, 2, 3), Accum::Replace);
+        multiply(&x, 0, no_columns.panel(0), rows_mut(&mut y, 2, 3), Accum::Replace);
         assert_eq!(y, [0.0; 6]);
         let x = Lhs::<f32>::pack(cpu, empty(0, 5), 1.0);
         multiply_panels(
-            cpu,
             &x,
             0,
             &mut jobs(&packed(cpu, &[1.0; 5], 1, 5), rows_mut(&mut [], 0, 1)),
@@ -197,7 +196,6 @@ fn nan_and_infinity_reach_their_row_and_column_and_no_others() {
             y.fill(f32::NAN);
             let w = packed(cpu, &w, n, k);
             multiply_panels(
-                cpu,
                 &Lhs::<f32>::pack(cpu, lhs, 1.0),
                 0,
                 &mut jobs(&w, rows_mut(&mut y, m, n)),
@@ -219,7 +217,6 @@ fn a_row_gives_the_same_bits_alone_and_among_others() {
         let mut want = start.clone();
         let x = MatRef::from_row_major_slice(&x, m, k);
         multiply_panels(
-            cpu,
             &Lhs::<f32>::pack(cpu, x, 0.5),
             0,
             &mut jobs(&w, rows_mut(&mut want, m, n)),
@@ -231,7 +228,7 @@ fn a_row_gives_the_same_bits_alone_and_among_others() {
         for (from, to) in [(0, 512), (512, k)] {
             let mut jobs = jobs(&w, rows_mut(&mut y, m, n));
             jobs.iter_mut().for_each(|(panel, _)| *panel = &panel[from..to]);
-            multiply_panels(cpu, &whole, from, &mut jobs, Accum::Add);
+            multiply_panels(&whole, from, &mut jobs, Accum::Add);
         }
         assert_eq!(y, want, "{cpu:?} in two runs");
         for height in [1, 2, 3, 5, 13, 14, 15, 97, 300] {
@@ -242,7 +239,7 @@ fn a_row_gives_the_same_bits_alone_and_among_others() {
                 for panel in 0..w.n_panels() {
                     let y = rows_mut(&mut y, m, n).subrows_mut(first, here);
                     let y = y.subcols_mut(panel * PANEL, PANEL.min(n - panel * PANEL));
-                    multiply(cpu, &x, 0, w.panel(panel), y, Accum::Add);
+                    multiply(&x, 0, w.panel(panel), y, Accum::Add);
                 }
             }
             assert_eq!(y, want, "{cpu:?} in groups of {height}");

@@ -48,7 +48,7 @@ fn packed_products<T: Element>(cpu: Cpu) {
         let mut y = vec![f32::NAN; m * n];
         for panel in 0..packed.n_panels() {
             let cols = rows_mut(&mut y, m, n).subcols_mut(panel * PANEL, PANEL.min(n - panel * PANEL));
-            multiply(cpu, &lhs, 0, packed.panel(panel), cols, Accum::Replace);
+            multiply(&lhs, 0, packed.panel(panel), cols, Accum::Replace);
         }
         for i in 0..m {
             for j in 0..n {
@@ -63,7 +63,7 @@ fn packed_products<T: Element>(cpu: Cpu) {
             let width = PANEL.min(k - first);
             let mut panel = vec![T::ZERO; T::steps(n)];
             packed.transposed_panel(cpu, first..first + width, 0, n, &mut panel);
-            multiply(cpu, &lhs, 0, &panel, rows_mut(&mut dx, m, k).subcols_mut(first, width), Accum::Replace);
+            multiply(&lhs, 0, &panel, rows_mut(&mut dx, m, k).subcols_mut(first, width), Accum::Replace);
         }
         for i in 0..m {
             for j in 0..k {
@@ -131,8 +131,8 @@ fn a_part_of_the_depth_can_be_multiplied_alone() {
         let lhs = Lhs::<f32>::pack(cpu, MatRef::from_row_major_slice(&x, m, k), 1.0);
         let packed = Panels::<f32>::pack(cpu, n, k, |i, out| out.copy_from_slice(&w[i * k..][..k]));
         let mut y = vec![f32::NAN; m * n];
-        multiply(cpu, &lhs, half, &packed.panel(0)[half..], rows_mut(&mut y, m, n), Accum::Replace);
-        multiply(cpu, &lhs, 0, &packed.panel(0)[..half], rows_mut(&mut y, m, n), Accum::Add);
+        multiply(&lhs, half, &packed.panel(0)[half..], rows_mut(&mut y, m, n), Accum::Replace);
+        multiply(&lhs, 0, &packed.panel(0)[..half], rows_mut(&mut y, m, n), Accum::Add);
         for i in 0..m {
             for j in 0..n {
                 check(y[i * n + j], &x[i * k..][..k], &w[j * k..][..k], "in two parts");

@@ -31,6 +31,7 @@ pub(super) fn command(args: &TrainArgs, common: &Common) -> Result<ExitCode> {
         dtype: config.dtype,
         compute: config.compute,
         template: config.template,
+        instruction: config.instruction.clone(),
         on_bad: session::on_bad(config.skip_bad),
         limits: config.limits,
         ..session::options()

@@ -31,7 +31,7 @@ pub(crate) fn forward<T: Element, E: Elem>(
         let x = Lhs::<T>::pack(Cpu::current(), x, 1.0);
         let mut jobs = Vec::with_capacity(y.ncols().div_ceil(PANEL) + parts.len());
         for_each_panel(parts, 0, y, |panel, y| jobs.push((panel, y)));
-        multiply_panels(Cpu::current(), &x, 0, &mut jobs, accum);
+        multiply_panels(&x, 0, &mut jobs, accum);
     };
     if tasks == 1 || m * y.ncols() * x.ncols() < MIN_PARALLEL_WORK {
         one_task(x, y);
@@ -43,7 +43,7 @@ pub(crate) fn forward<T: Element, E: Elem>(
         let x = Lhs::<T>::pack(Cpu::current(), x, 1.0);
         let mut jobs = Vec::with_capacity(y.ncols().div_ceil(PANEL) + parts.len());
         for_each_panel(parts, 0, y.as_mut(), |panel, y| jobs.push((panel, y)));
-        jobs.into_par_iter().for_each(|(panel, y)| multiply(Cpu::current(), &x, 0, panel, y, accum));
+        jobs.into_par_iter().for_each(|(panel, y)| multiply(&x, 0, panel, y, accum));
     }
 }
 
@@ -52,7 +52,7 @@ fn forward_team<T: Element>(parts: &[&Panels<T>], x: &Lhs<T>, y: MatMut<'_, f32>
     let Some((last, others)) = parts.split_last() else { return };
     if others.iter().all(|part| part.n_rows().is_multiple_of(PANEL)) {
         return fwd_simd::fork_columns(y, PANEL, usize::MAX, |from, y| {
-            for_each_panel(parts, from, y, |panel, y| multiply(Cpu::current(), x, 0, panel, y, accum));
+            for_each_panel(parts, from, y, |panel, y| multiply(x, 0, panel, y, accum));
         });
     }
     let (of_others, of_last) = y.split_at_col_mut(others.iter().map(|part| part.n_rows()).sum());
@@ -144,7 +144,7 @@ fn backward_columns<T: Element>(
                 part.transposed_panel(Cpu::current(), at..at + n, first, depth, turned);
                 jobs.push((&*turned, columns));
             }
-            multiply_panels(Cpu::current(), dy, first, &mut jobs, accum);
+            multiply_panels(dy, first, &mut jobs, accum);
             accum = Accum::Add;
         }
     }

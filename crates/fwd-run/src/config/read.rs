@@ -33,6 +33,7 @@ fields![
     dtype,
     compute,
     template,
+    instruction,
     skip_bad,
     limits,
     training_samples,

@@ -55,6 +55,10 @@ pub struct RunConfig {
     /// `chat`, or leaves the key out, which means `plain`.
     #[serde(skip_serializing_if = "is_plain")]
     pub template: Option<Template>,
+    /// What is asked of every record instead of its own instruction; none: its own. Prompts that are tuned so must carry what a task
+    /// wants, because the text no longer says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instruction: Option<String>,
     /// Whether records that cannot be used are left out, instead of refused.
     pub skip_bad: bool,
     /// How long instructions and answers may be, and what becomes of longer ones.
@@ -151,6 +155,7 @@ impl Default for RunConfig {
             dtype: WeightDtype::default(),
             compute: Compute::default(),
             template: None,
+            instruction: None,
             skip_bad: false,
             limits: TextLimits::default(),
             training_samples: None,
@@ -243,6 +248,10 @@ impl RunConfig {
         ] {
             ensure!(value > 0, "{key} is 0, must be at least 1");
         }
+        ensure!(
+            self.instruction.as_ref().is_none_or(|text| !text.trim().is_empty()),
+            "instruction is empty: leave it out to ask what records say"
+        );
         self.limits.check()?;
         ensure!(
             Method::named(self.method.name()) == Some(self.method),

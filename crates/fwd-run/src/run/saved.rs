@@ -87,6 +87,7 @@ impl SavedRun {
             dtype: how.dtype,
             compute: how.compute,
             template: how.template,
+            instruction: manifest.run.config.instruction.clone(),
             limits: manifest.run.config.limits,
             on_bad: if manifest.run.config.skip_bad { OnBad::Skip } else { OnBad::Refuse },
             ..SessionOptions::default()

@@ -145,6 +145,7 @@ fn resolve(session: &Session, mut config: RunConfig) -> Result<Resolved<'_>> {
     // The manifest says what was done, whatever the configuration asks for.
     (config.device, config.skip_bad) = (session.device, session.on_bad == OnBad::Skip);
     config.limits = session.limits;
+    config.instruction.clone_from(&session.instruction);
     let backbone = &session.backbone;
     (config.dtype, config.compute) = (backbone.dtype, backbone.compute);
     config.template = Some(backbone.template());

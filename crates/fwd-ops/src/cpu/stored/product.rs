@@ -153,7 +153,7 @@ fn forward_tile<T: Element>(
         }
         let panel = &mut panel[..T::steps(width)];
         pack_panel::<T>(cpu, rows(tile, n_rows, width, width), panel);
-        multiply(cpu, x, from, panel, y.as_mut(), accum);
+        multiply(x, from, panel, y.as_mut(), accum);
         accum = Accum::Add;
     }
 }
@@ -231,7 +231,7 @@ fn backward_tile<T: Element>(
             let n = PANEL.min(width - at);
             let panel = &mut panel[..T::steps(n_rows)];
             pack_panel::<T>(cpu, columns.subcols(at, n).transpose(), panel);
-            multiply(cpu, dy, first, panel, dx.as_mut().subcols_mut(at, n), accum);
+            multiply(dy, first, panel, dx.as_mut().subcols_mut(at, n), accum);
         }
         accum = Accum::Add;
     }
