@@ -198,8 +198,8 @@ impl Here<'_> {
         let tables: [(&str, &[&str]); 5] = [
             ("json", &["--format", "json"]),
             ("txt", &[]),
-            ("start.txt", &["--against", "pool.start=none"]),
-            ("fallback.txt", &["--against", "pool.fallback=none"]),
+            ("start.txt", &["--against", "pool.start=normal"]),
+            ("fallback.txt", &["--against", "pool.fallback=nothing"]),
             ("rule.txt", &["--against", "sequential"]),
         ];
         let is_run = |name: &str, of: &[String]| of.iter().any(|known| known == name);

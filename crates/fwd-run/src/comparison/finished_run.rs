@@ -1,5 +1,6 @@
 //! A finished run, read from its directory.
 
+use crate::choice::Choice;
 use crate::method::Method;
 use crate::model::Template;
 use crate::run::{Manifest, RunMetrics, RunPaths, Timing};
@@ -64,8 +65,18 @@ impl FinishedRun {
         let config = serde_json::to_value(&self.manifest.run.config)?;
         let mut out = BTreeMap::new();
         flatten("", &config, &mut out);
-        // A manifest leaves it out of plain prompts.
-        out.entry("template".to_owned()).or_insert_with(|| Template::Plain.to_string());
+        // Manifests leave out what newer keys are by default.
+        let defaults =
+            [("template", Template::Plain.name()), ("pool.start", "normal"), ("pool.fallback", "nothing")];
+        for (key, default) in defaults {
+            let value = out.entry(key.to_owned()).or_insert_with(|| default.to_owned());
+            // Which library it was belongs to what it was used for.
+            if let Some(library) = self.manifest.run.library.as_deref().filter(|_| value != default)
+                && key.starts_with("pool.")
+            {
+                *value = format!("{value} {}", &library[..library.len().min(8)]);
+            }
+        }
         let is_read = |key: &str| {
             let section = key.split('.').next().unwrap_or_default();
             match section {
