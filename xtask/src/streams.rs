@@ -57,12 +57,19 @@ const STREAMS: [Stream; 7] = [
     },
 ];
 
-/// What new prompts begin with, and what samples of no learnt task take: a name, the library, and settings.
-const STARTS: [(&str, Option<&Library>, &[&str]); 4] = [
+/// How prompts begin and are selected: a name, the library, and settings.
+const VARIANTS: [(&str, Option<&Library>, &[&str]); 7] = [
     ("plain", None, &[]),
     ("library", Some(&WORDLESS), &["pool.start=library"]),
     ("fallback", Some(&WORDLESS), &["pool.start=library", "pool.fallback=nearest"]),
     ("own-words", Some(&OWN_WORDS), &["pool.start=library"]),
+    ("task", None, &["pool.inference=task"]),
+    ("task-library", Some(&WORDLESS), &["pool.inference=task", "pool.start=library"]),
+    (
+        "task-fallback",
+        Some(&WORDLESS),
+        &["pool.inference=task", "pool.start=library", "pool.fallback=nearest"],
+    ),
 ];
 
 /// Prompts of each pre-training task alone. No downstream task is read for it.
@@ -85,9 +92,9 @@ pub(crate) struct StreamsArgs {
     /// The methods that learn each stream.
     #[arg(long, value_delimiter = ',', default_value = "sequential,residual,fwd,l2p")]
     methods: Vec<String>,
-    /// What new prompts begin with and samples of no learnt task take: plain, library, fallback, own-words.
-    #[arg(long, value_delimiter = ',', default_value = "plain,library,fallback,own-words")]
-    starts: Vec<String>,
+    /// How prompts begin and are selected: plain, library, fallback, own-words, task, task-library, task-fallback.
+    #[arg(long, value_delimiter = ',', default_value = "plain,task,library,task-library,task-fallback")]
+    variants: Vec<String>,
     /// Folder of the runs.
     #[arg(long, default_value = "runs/streams")]
     out: PathBuf,
@@ -174,15 +181,15 @@ impl Here<'_> {
         let alone = |seed: u64| format!("independent-{seed}");
         let of_alone = (0..args.seeds).map(|seed| one(alone(seed), "independent", seed, "given", &[]));
         self.work_off(&out, of_alone.collect())?;
+        let is_chosen = |name: &str| args.variants.iter().any(|chosen| chosen == name);
+        let variants: Vec<_> = VARIANTS.iter().filter(|(name, ..)| is_chosen(name)).collect();
         let (mut runs, mut commands) = (Vec::new(), Vec::new());
         for seed in 0..args.seeds {
             for order in ["given", "reversed"] {
-                let starts =
-                    || STARTS.iter().filter(|(start, ..)| args.starts.iter().any(|name| name == start));
-                for (method, (start, library, settings)) in
-                    args.methods.iter().flat_map(|method| starts().map(move |start| (method, start)))
-                {
-                    let name = format!("{method}-{start}-{seed}-{order}");
+                let of_methods =
+                    args.methods.iter().flat_map(|method| variants.iter().map(move |v| (method, v)));
+                for (method, (variant, library, settings)) in of_methods {
+                    let name = format!("{method}-{variant}-{seed}-{order}");
                     let (name, mut command) = one(name, method, seed, order, settings);
                     command.arg("--alone").arg(out.join(alone(seed)));
                     if let Some(library) = library {
@@ -195,18 +202,20 @@ impl Here<'_> {
         }
         self.work_off(&out, commands)?;
         let folder = root().join("results/streams");
-        let tables: [(&str, &[&str]); 5] = [
+        let tables: [(&str, &[&str]); 6] = [
             ("json", &["--format", "json"]),
             ("txt", &[]),
             ("start.txt", &["--against", "pool.start=normal"]),
             ("fallback.txt", &["--against", "pool.fallback=nothing"]),
-            ("rule.txt", &["--against", "sequential"]),
+            ("inference.txt", &["--against", "pool.inference=prompts"]),
+            ("rule.txt", &["--against", "method=sequential"]),
         ];
-        let is_run = |name: &str, of: &[String]| of.iter().any(|known| known == name);
+        let has = |setting: &str| variants.iter().any(|(.., settings)| settings.contains(&setting));
         let is_compared = |name: &str| match name {
-            "rule.txt" => is_run("sequential", &args.methods),
-            "fallback.txt" => is_run("fallback", &args.starts),
-            "start.txt" => is_run("plain", &args.starts) && args.starts.len() > 1,
+            "rule.txt" => args.methods.iter().any(|method| method == "sequential") && args.methods.len() > 1,
+            "fallback.txt" => has("pool.fallback=nearest"),
+            "start.txt" => has("pool.start=library"),
+            "inference.txt" => has("pool.inference=task"),
             _ => true,
         };
         for (name, table) in tables.into_iter().filter(|(name, _)| is_compared(name)) {

@@ -132,6 +132,21 @@ fn new_prompts_begin_with_those_of_another_run() {
     let few = ["--steps", "4", "--set", "pretraining_samples=4"];
     let train = |name: &str, more: &[&str]| place.train(name, &[&few[..], more].concat());
     succeed(&mut train("alone", &["--method", "independent", "--set", "training_samples=5"]));
+    // Its prompts are tuned with one instruction for all tasks, which the run keeps for all that is done with it later.
+    let asked = ["--method", "independent", "--set", "instruction=\"And?\""];
+    succeed(&mut train("wordless", &asked));
+    let prompts = |path: &str| -> Vec<String> {
+        let lines = fs::read_to_string(place.path(path)).unwrap();
+        let of =
+            |line: &str| serde_json::from_str::<Value>(line).unwrap()["prompt"].as_str().unwrap().to_owned();
+        lines.lines().map(of).collect()
+    };
+    assert!(prompts("wordless/predictions/after-1/corners.jsonl").iter().all(|prompt| prompt == "And?"));
+    assert!(prompts("alone/predictions/after-1/corners.jsonl").iter().all(|prompt| prompt == "Where is it?"));
+    succeed(&mut place.program(&["eval", "wordless", "--predictions", "again"]));
+    assert!(prompts("again/corners.jsonl").iter().all(|prompt| prompt == "And?"));
+    let refused = fail(&mut train("x", &["--set", "instruction=\" \""]));
+    assert!(refused.contains("instruction is empty"), "{refused}");
     succeed(&mut train("shared", &["--method", "l2p"]));
     succeed(&mut train("with", &["--library", "alone"]));
     succeed(&mut train("nearest", &["--library", "alone", "--set", "pool.start=nearest"]));

@@ -47,6 +47,9 @@ pub struct PoolConfig {
     pub start: Start,
     /// What new keys are.
     pub key_init: KeyInit,
+    /// Which prompts a sample takes at inference.
+    #[serde(skip_serializing_if = "Inference::is_default")]
+    pub inference: Inference,
     /// Which samples take no prompts at inference.
     pub rejection: Rejection,
     /// What a sample is given at inference that no learnt task is for.
@@ -75,6 +78,24 @@ impl Allocation {
             Self::Shared(_) => 0,
             Self::Partitioned(n) => n,
         }
+    }
+}
+
+/// Which prompts a sample takes at inference, of those that are not too far from it ([`Rejection`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Inference {
+    /// The K best of the whole pool, whichever tasks they are of.
+    #[default]
+    Prompts,
+    /// The K best of the task that opened the best of all. Prompts that were trained together stay together. Ours, not the paper's; the
+    /// same as [`Self::Prompts`] where all tasks share one pool.
+    Task,
+}
+
+impl Inference {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -158,6 +179,7 @@ impl Default for PoolConfig {
             prompt_scale: 1.0,
             start: Start::default(),
             key_init: KeyInit::default(),
+            inference: Inference::default(),
             rejection: Rejection::default(),
             fallback: Fallback::default(),
             selection: TrainingSelection::default(),
@@ -289,6 +311,11 @@ impl Config {
                      all of the task's tokens",
                     pool.allocation
                 ),
+            ),
+            (
+                pool.selection != TrainingSelection::ModalPrompt || pool.inference == Inference::Prompts,
+                "pool.inference is task, but the selection modal-prompt gives a sample the prompts of several tasks"
+                    .to_owned(),
             ),
             (
                 training.key_weight >= 0.0 && training.key_weight.is_finite(),

@@ -318,7 +318,9 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
         }
         let first = if self.shares_parameters() { 0 } else { self.prompts.pool.len() };
         self.prompts.pool.append(opened);
-        self.prompts.owners.resize(self.prompts.pool.len(), task.number());
+        let mut owners = self.prompts.owners().to_vec();
+        owners.resize(self.prompts.pool.len(), task.number());
+        self.prompts.own(owners);
         let training = self.training(first, task.number());
         if training.projection.is_zero() {
             report.tell(Event::Note { task: task.name.to_owned(), note: PromptNote::NothingAllowed });
@@ -354,7 +356,7 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
             };
             queries.push(queries_of(&self.model, sample, stored.sample).map_err(named)?);
         }
-        selections.extend(pool.select_all_among(&queries[batch.new.len()..], 0..pool.len())?);
+        selections.extend(pool.select_all_however_far(&queries[batch.new.len()..])?);
         let samples: Vec<&M::Features> = batch.samples().collect();
         let prompts = pool.gather_with(&selections, &training.change, training.first)?;
         let result = loss_gradient(&self.model, &samples, &prompts)?;
@@ -452,7 +454,7 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
     fn gradient_of(&self, sample: &M::Features) -> Result<Vec<f32>, Failure> {
         let pool = &self.prompts.pool;
         let queries = self.model.queries(sample)?;
-        let selection = [pool.select_among(&queries, 0..pool.len())?];
+        let selection = pool.select_all_however_far(&[queries])?;
         let result = loss_gradient(&self.model, &[sample], &pool.gather(&selection)?)?;
         Ok(scatter(&result.gradient, &selection, &(0..pool.len()), pool.prompt_size()))
     }

@@ -16,7 +16,8 @@
 //! if it is the first under [`Allocation::Shared`]. A sample selects the K prompts whose image key and text key are nearest to its
 //! queries: `s[j] = cos(q_img, k_img[j]) + cos(q_txt, k_txt[j])`. New prompts are normal numbers, or begin with the best of a
 //! [`Library`] of prompts that were tuned on other tasks ([`Start`]). At inference it selects among all prompts, or takes none if it is
-//! further from each task than that task's own samples ([`Rejection`]): what was not learnt here is left to the model as it is.
+//! further from each task than that task's own samples ([`Rejection`]): what was not learnt here is left to the model as it is. It may
+//! also select a task and take that one's prompts alone ([`Inference`]).
 //!
 //! **3. A training step.** The model returns the loss of a batch and its gradient with respect to the prompt tokens. The gradient is
 //! clipped, added up over the samples that selected each prompt, and goes through the rule's
@@ -52,7 +53,8 @@ mod selection;
 mod start;
 
 pub use config::{
-    Allocation, Config, Fallback, KeyInit, PoolConfig, Rejection, Start, SubspaceOptions, TrainingConfig,
+    Allocation, Config, Fallback, Inference, KeyInit, PoolConfig, Rejection, Start, SubspaceOptions,
+    TrainingConfig,
 };
 pub use error::{PromptError, Result};
 pub use fwd_continual as continual;

@@ -43,6 +43,8 @@ pub struct PromptPool {
     pub(crate) thresholds: Vec<f32>,
     n_prompts: usize,
     guests: Option<Arc<Guests>>,
+    /// The task that each prompt belongs to, if a sample takes prompts of one task only; those of a task stand together.
+    tasks: Option<Vec<usize>>,
 }
 
 /// Prompts of other tasks, for samples that nothing in a pool is for. Their indices follow those of the pool.
@@ -91,8 +93,8 @@ impl PromptPool {
     /// No prompts yet; each will have `prompt_len` tokens, and a sample takes `top_k` of them (fewer while there are fewer).
     pub fn new(dims: Dims, prompt_len: usize, top_k: usize) -> Self {
         let (image_keys, text_keys, prompts, thresholds) = Default::default();
-        let (n_prompts, guests) = (0, None);
-        Self { dims, prompt_len, top_k, image_keys, text_keys, prompts, thresholds, n_prompts, guests }
+        let (n_prompts, guests, tasks) = (0, None, None);
+        Self { dims, prompt_len, top_k, image_keys, text_keys, prompts, thresholds, n_prompts, guests, tasks }
     }
 
     /// Appends a prompt with its keys. Its rejection threshold starts at −∞: every sample may select it ([`Self::select`]).
@@ -139,6 +141,11 @@ impl PromptPool {
 
     pub(crate) fn guests(&self) -> Option<&Guests> {
         self.guests.as_deref()
+    }
+
+    /// From now on a sample takes the prompts of one task only, `tasks[j]` being that of prompt j ([`Inference::Task`](crate::Inference)).
+    pub(crate) fn select_by_task(&mut self, tasks: &[usize]) {
+        self.tasks = Some(tasks.to_vec());
     }
 
     /// The widths of keys and prompts.
@@ -198,7 +205,7 @@ impl PromptPool {
     pub fn select_all(&self, queries: &[Queries<'_>]) -> Result<Vec<Selection>> {
         let mut selections = self.each_scored(queries, 0..self.n_prompts, |scores| {
             let is_near = scores.iter().zip(&self.thresholds).any(|(score, threshold)| score >= threshold);
-            if is_near { self.best(scores, 0) } else { Selection::default() }
+            if is_near { self.chosen(scores) } else { Selection::default() }
         })?;
         if let Some(guests) = &self.guests {
             let of_guests = |i: &usize| selections[*i].prompts.is_empty();
@@ -209,6 +216,24 @@ impl PromptPool {
             }
         }
         Ok(selections)
+    }
+
+    /// What [`Self::select`] gives to samples of which none is too far.
+    ///
+    /// # Errors
+    /// As [`Self::select`].
+    pub fn select_all_however_far(&self, queries: &[Queries<'_>]) -> Result<Vec<Selection>> {
+        self.each_scored(queries, 0..self.n_prompts, |scores| self.chosen(scores))
+    }
+
+    /// The selection of a sample that has these scores of the whole pool.
+    fn chosen(&self, scores: &[f32]) -> Selection {
+        let best = (0..scores.len()).reduce(|a, b| if scores[b] > scores[a] { b } else { a });
+        let (Some(tasks), Some(best)) = (&self.tasks, best) else { return self.best(scores, 0) };
+        let is_other = |task: &usize| *task != tasks[best];
+        let start = tasks[..best].iter().rposition(is_other).map_or(0, |last| last + 1);
+        let end = tasks[best..].iter().position(is_other).map_or(tasks.len(), |n| best + n);
+        self.best(&scores[start..end], start)
     }
 
     /// The K best prompts of a part of the pool, however far the sample is.
@@ -443,6 +468,36 @@ mod tests {
             let part = pool.select_among(&query, 6..12).unwrap();
             assert_eq!(part.prompts[0], selection.prompts[1]);
         }
+    }
+
+    #[test]
+    fn a_sample_takes_the_prompts_of_one_task() {
+        let whole = pool(9, 3);
+        let mut by_task = whole.clone();
+        // One task with fewer prompts than a sample takes, one with more.
+        let tasks = [1, 1, 3, 3, 3, 3, 4, 4, 4];
+        by_task.select_by_task(&tasks);
+        let (mut n_mixed, mut seen) = (0, [0; 5]);
+        for query in queries(40) {
+            let all = whole.select(&query).unwrap();
+            let own = by_task.select(&query).unwrap();
+            let task = tasks[all.prompts[0]];
+            seen[task] += 1;
+            n_mixed += usize::from(all.prompts.iter().any(|&j| tasks[j] != task));
+            let terms = whole.similarities(&query).unwrap();
+            let mut expected: Vec<usize> = (0..9).filter(|&j| tasks[j] == task).collect();
+            expected.sort_by(|&a, &b| {
+                let score = |j: usize| (terms[j][0] + terms[j][1]) as f32;
+                score(b).total_cmp(&score(a))
+            });
+            expected.truncate(3);
+            assert_eq!((own.prompts[0], &own.prompts), (all.prompts[0], &expected));
+            assert_eq!(by_task.select_all_however_far(&[query]).unwrap(), [own]);
+        }
+        assert!(n_mixed > 10 && seen[1] > 0 && seen[3] > 0 && seen[4] > 0, "{n_mixed} {seen:?}");
+        by_task.select_by_task(&[2; 9]);
+        let query = &queries(1)[0];
+        assert_eq!(by_task.select(query).unwrap(), whole.select(query).unwrap());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a run with prompts has computed: the pool, the subspaces of its tasks, and how far tasks interfered.
 
-use crate::config::{Allocation, Config};
+use crate::config::{Allocation, Config, Inference};
 use crate::ledger::{Entry, Interference, Rule, SubspaceLedger};
 use crate::model::Dims;
 use crate::pool::{Guests, PromptPool, slot};
@@ -73,6 +73,14 @@ impl Prompts {
     /// ones train it as well.
     pub fn owners(&self) -> &[usize] {
         &self.owners
+    }
+
+    /// Takes note of the tasks that opened prompts.
+    pub(crate) fn own(&mut self, owners: Vec<usize>) {
+        self.owners = owners;
+        if self.config.pool.inference == Inference::Task {
+            self.pool.select_by_task(&self.owners);
+        }
     }
 
     /// What the prompts of task `t` (from 1) began with; none if with normal numbers and without a look at a library.
@@ -222,7 +230,9 @@ impl Prompts {
         let interference = (1..=n_learnt).map(|t| read_interference(section, t, config.rule, &entries));
         let interference = interference.collect::<Result<_, _>>()?;
         let ledger = SubspaceLedger::from_entries(d, entries).map_err(|e| text(&e))?;
-        Ok(Self { config, pool, ledger, owners, interference, started })
+        let mut prompts = Self { config, pool, ledger, owners: Vec::new(), interference, started };
+        prompts.own(owners);
+        Ok(prompts)
     }
 }
 

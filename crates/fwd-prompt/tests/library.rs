@@ -167,6 +167,7 @@ fn a_run_with_a_library_goes_on_to_the_same_bytes() {
     let (library, data) = (library(), data());
     let mut config = own_prompts(2);
     (config.pool.start, config.save_every) = (Start::Library, 3);
+    config.pool.inference = Inference::Task;
     let whole = tempfile::tempdir().unwrap();
     let (expected, _) = run(&data, &config, &library, Some(whole.path()), &mut |_| ControlFlow::Continue(()));
     let cut = tempfile::tempdir().unwrap();

@@ -66,8 +66,12 @@ impl FinishedRun {
         let mut out = BTreeMap::new();
         flatten("", &config, &mut out);
         // Manifests leave out what newer keys are by default.
-        let defaults =
-            [("template", Template::Plain.name()), ("pool.start", "normal"), ("pool.fallback", "nothing")];
+        let defaults = [
+            ("template", Template::Plain.name()),
+            ("pool.start", "normal"),
+            ("pool.fallback", "nothing"),
+            ("pool.inference", "prompts"),
+        ];
         for (key, default) in defaults {
             let value = out.entry(key.to_owned()).or_insert_with(|| default.to_owned());
             // Which library it was belongs to what it was used for.

@@ -16,7 +16,8 @@ use std::str::FromStr;
 pub enum Against {
     /// The runs of a method; the partner of a run has its seed and order of the tasks.
     Method(Method),
-    /// The runs that have this value under this key of the configuration; the partner of a run differs from it in nothing else.
+    /// The runs that have this value under this key of the configuration; the partner of a run differs from it in nothing else. Under the
+    /// key `method` that is a run of the method with the same settings.
     Setting {
         /// The dotted key, as `pool.prompt_len`.
         key: String,
@@ -25,10 +26,13 @@ pub enum Against {
     },
 }
 
+/// The key that stands for the method itself.
+const METHOD: &str = "method";
+
 impl FromStr for Against {
     type Err = anyhow::Error;
 
-    /// `fwd`, or `compute=f32`.
+    /// `fwd`, `compute=f32`, or `method=fwd`.
     fn from_str(text: &str) -> Result<Self> {
         match text.split_once('=') {
             Some((key, value)) => Ok(Self::Setting { key: key.trim().into(), value: value.trim().into() }),
@@ -68,6 +72,7 @@ impl Against {
     fn is_base(&self, group: &Group) -> Result<bool> {
         match self {
             Self::Method(method) => Ok(group.method == *method),
+            Self::Setting { key, value } if key == METHOD => Ok(group.method.name() == value),
             Self::Setting { key, value } => {
                 let first = group.runs.first().context("a group without runs")?;
                 Ok(first.settings()?.get(key) == Some(value))
@@ -84,7 +89,8 @@ impl Against {
                 let mut settings = run.settings()?;
                 let below = format!("{key}.");
                 settings.retain(|name, _| name != key && !name.starts_with(&below));
-                Ok((seed, order, Some((run.metrics.method.to_string(), settings))))
+                let method = if key == METHOD { String::new() } else { run.metrics.method.to_string() };
+                Ok((seed, order, Some((method, settings))))
             }
         }
     }

@@ -20,7 +20,9 @@ pub(super) fn of_task(
     let m = pool.len();
     let (mut selected, mut best, mut rejected, mut keys) = (vec![0; m], vec![0; m], 0, KeyShares::default());
     for queries in queries {
-        let (selection, terms) = (pool.select_among(queries, 0..m)?, pool.similarities(queries)?);
+        let terms = pool.similarities(queries)?;
+        let selection = pool.select_all_however_far(std::slice::from_ref(queries))?;
+        let selection = selection.first().context("a sample without a selection")?;
         // Prompts of a library have the indices behind those of the pool.
         rejected += usize::from(pool.select(queries)?.prompts.first().is_none_or(|&j| j >= m));
         selection.prompts.iter().for_each(|&j| selected[j] += 1);
