@@ -73,7 +73,7 @@ pub enum PromptNote {
     Started {
         /// The task of the library whose prompts were taken; none if normal numbers had a lower loss.
         block: Option<String>,
-        /// For each task of the library its loss, or how near its keys are ([`Started::scores`]).
+        /// For each task of the library its loss, or how near its keys are ([`Started::scores`](crate::Started::scores)).
         scores: Vec<(String, f64)>,
     },
     /// The rule leaves nothing to change (neither V_0 nor V_t under `fwd-strict`, or a full space under `residual`): the prompts
