@@ -171,6 +171,24 @@ fn new_prompts_begin_with_those_of_another_run() {
         let text = succeed(&mut place.program(&["inspect", name]));
         assert!(text.contains("began with"), "{text}");
     }
+    // What a library does is told by a run that is alike in all else, and so is what another method does.
+    succeed(&mut train("without", &[]));
+    succeed(&mut train("other", &["--library", "alone", "--method", "sequential"]));
+    succeed(&mut train("by-task", &["--library", "alone", "--set", "pool.inference=task"]));
+    let average = |run: &str| place.metrics(run)["measures"]["average"].as_f64().unwrap();
+    for (against, base, of) in [
+        ("pool.start=normal", "without", "with"),
+        ("method=fwd", "with", "other"),
+        ("pool.inference=prompts", "with", "by-task"),
+    ] {
+        let runs = ["with", "without", "other", "by-task"];
+        let list = [&["compare"][..], &runs, &["--format", "json", "--against", against]].concat();
+        let found: Value = serde_json::from_str(&succeed(&mut place.program(&list))).unwrap();
+        let groups = found["groups"].as_array().unwrap();
+        let group = groups.iter().find(|group| group["runs"] == serde_json::json!([of])).unwrap();
+        let difference = group["measures"]["average"]["values"][0].as_f64().unwrap();
+        assert!((difference - (average(of) - average(base))).abs() < 1e-9, "{against}: {group}");
+    }
     let text = succeed(&mut place.program(&["inspect", "alone", "--task", "colours"]));
     assert!(!text.contains("began with"), "{text}");
 

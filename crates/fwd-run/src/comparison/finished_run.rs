@@ -68,15 +68,15 @@ impl FinishedRun {
         // Manifests leave out what newer keys are by default.
         let defaults = [
             ("template", Template::Plain.name()),
+            ("pool.inference", "prompts"),
             ("pool.start", "normal"),
             ("pool.fallback", "nothing"),
-            ("pool.inference", "prompts"),
         ];
         for (key, default) in defaults {
             let value = out.entry(key.to_owned()).or_insert_with(|| default.to_owned());
             // Which library it was belongs to what it was used for.
             if let Some(library) = self.manifest.run.library.as_deref().filter(|_| value != default)
-                && key.starts_with("pool.")
+                && matches!(key, "pool.start" | "pool.fallback")
             {
                 *value = format!("{value} {}", &library[..library.len().min(8)]);
             }
