@@ -118,6 +118,9 @@ pub(crate) fn streams(args: &StreamsArgs) -> Result<()> {
     let unknown = |name: &String| format!("there is no stream `{name}`");
     let streams: Vec<&Stream> =
         args.streams.iter().map(|name| known(name).with_context(|| unknown(name))).collect::<Result<_>>()?;
+    for name in &args.variants {
+        ensure!(VARIANTS.iter().any(|(known, ..)| known == name), "there is no variant `{name}`");
+    }
     run(&mut command("cargo", &["build", "--release", "--locked", "--quiet", "--package", "fwd-cli"]))?;
     let here = Here { program: built("fwd-prompt"), out: root().join(&args.out), args };
     let libraries =
