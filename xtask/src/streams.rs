@@ -51,7 +51,7 @@ const STREAMS: [Stream; 7] = [
     Stream { name: "classes", sequence: &["art4apps", "posters", "scenes-count"], parts: 2, samples: None },
     Stream {
         name: "long",
-        sequence: &["fluent-group", "art4apps", "flags", "posters", "letters"],
+        sequence: &["fluent-group", "art4apps", "scenes-find", "posters", "letters"],
         parts: 6,
         samples: None,
     },
