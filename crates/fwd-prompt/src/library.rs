@@ -98,7 +98,7 @@ impl Library {
             Fallback::Nearest => true,
             Fallback::Claimed => false,
         };
-        Some(Arc::new(Guests { pool: self.pool.clone(), tasks: self.blocks.clone(), takes_all }))
+        Some(Arc::new(Guests::new(self.pool.clone(), self.blocks.clone(), takes_all)))
     }
 
     /// Whether prompts of these sizes can stand beside those of the library.

@@ -58,24 +58,20 @@ pub(crate) struct Guests {
 }
 
 impl Guests {
+    /// The prompts of some tasks, of which a sample takes those of one.
+    pub(crate) fn new(mut pool: PromptPool, tasks: Vec<(String, Range<usize>)>, takes_all: bool) -> Self {
+        let owners = tasks.iter().enumerate().flat_map(|(t, (_, of))| of.clone().map(move |_| t));
+        pool.select_by_task(&owners.collect::<Vec<_>>());
+        Self { pool, tasks, takes_all }
+    }
+
     /// For each sample, the prompts of the task that the best of all belongs to.
     fn select(&self, queries: &[Queries<'_>], first: usize) -> Result<Vec<Selection>> {
         let pool = &self.pool;
-        let chosen = pool.each_scored(queries, 0..pool.n_prompts, |scores| {
-            let is_near = scores.iter().zip(&pool.thresholds).any(|(score, threshold)| score >= threshold);
-            let best = (0..scores.len()).reduce(|a, b| if scores[b] > scores[a] { b } else { a });
-            let task =
-                best.and_then(|best| self.tasks.iter().map(|(_, of)| of).find(|of| of.contains(&best)));
-            match task.filter(|_| is_near || self.takes_all) {
-                Some(of) => pool.best(&scores[of.clone()], of.start),
-                None => Selection::default(),
-            }
-        });
-        let from_pool = |Selection { prompts, scores }| Selection {
-            prompts: prompts.into_iter().map(|j| first + j).collect(),
-            scores,
-        };
-        Ok(chosen?.into_iter().map(from_pool).collect())
+        let mut chosen =
+            if self.takes_all { pool.select_all_however_far(queries) } else { pool.select_all(queries) }?;
+        chosen.iter_mut().flat_map(|selection| &mut selection.prompts).for_each(|j| *j += first);
+        Ok(chosen)
     }
 }
 

@@ -209,15 +209,16 @@ impl Prompts {
             owners.resize(pool.len(), t);
         }
         if let Some(GuestsInfo { tasks, top_k, takes_all }) = library {
-            let mut guests = Guests { pool: PromptPool::new(dims, len, top_k), tasks: Vec::new(), takes_all };
+            let mut of_library = PromptPool::new(dims, len, top_k);
             let mut end = 0usize;
-            for (task, m) in tasks {
+            let range = |(task, m): (String, usize)| {
                 let of = end..end.saturating_add(m);
                 end = of.end;
-                guests.tasks.push((task, of));
-            }
-            read_prompts(&mut guests.pool, "library", end)?;
-            pool.set_guests(Some(Arc::new(guests)));
+                (task, of)
+            };
+            let tasks: Vec<_> = tasks.into_iter().map(range).collect();
+            read_prompts(&mut of_library, "library", end)?;
+            pool.set_guests(Some(Arc::new(Guests::new(of_library, tasks, takes_all))));
         }
         let started = started.into_iter().map(|(t, StartedInfo { block, scores })| {
             let n_tokens = owners.iter().filter(|&&owner| owner == t).count() * len;
