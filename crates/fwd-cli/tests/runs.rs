@@ -207,6 +207,8 @@ fn new_prompts_begin_with_those_of_another_run() {
     fs::rename(place.path("metrics.json"), place.path("alone/metrics.json")).unwrap();
     let refused = fail(&mut train("x", &["--set", "pool.start=library"]));
     assert!(refused.contains("--library RUN"), "{refused}");
+    let refused = fail(&mut train("x", &["--set", "paths.library=alone"]));
+    assert!(refused.contains("neither pool.start nor pool.fallback"), "{refused}");
     let refused = fail(&mut train("x", &["--library", "shared"]));
     assert!(refused.contains("shared") && refused.contains("share their prompts"), "{refused}");
     let refused = fail(&mut train("x", &["--set", "training_samples=0"]));

@@ -157,7 +157,10 @@ fn resolve(session: &Session, mut config: RunConfig) -> Result<Resolved<'_>> {
     let alone = alone.map(|dir| RunMetrics::read_alone(dir, config.split, config.compute)).transpose()?;
     let is_library_used = config.pool.start != Start::Normal || config.pool.fallback != Fallback::Nothing;
     let library = match config.paths.library.as_deref() {
-        _ if !is_library_used => None,
+        None if !is_library_used => None,
+        Some(_) if !is_library_used => bail!(
+            "paths.library names a library of prompts, and neither pool.start nor pool.fallback says what it is for"
+        ),
         Some(run) => Some(Arc::new(library(session, run)?)),
         None => bail!(
             "pool.start or pool.fallback asks for a library of prompts: name a run with prompts of its own for each task with --library RUN"
