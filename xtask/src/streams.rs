@@ -57,8 +57,15 @@ const STREAMS: [Stream; 7] = [
     },
 ];
 
-/// How prompts begin and are selected: a name, the library, and settings.
-const VARIANTS: [(&str, Option<&Library>, &[&str]); 7] = [
+/// A map alone, without prompts; its learning rate is one of three that were tried on validation.
+const MAP_ALONE: &[&str] = &["pool.allocation={partitioned=0}", "map.form=full"];
+const MAP_ALONE_FAST: &[&str] =
+    &["pool.allocation={partitioned=0}", "map.form=full", "map.optimiser.lr=0.01"];
+const FACTORS_ALONE: &[&str] =
+    &["pool.allocation={partitioned=0}", "map.form=low-rank", "map.optimiser.lr=0.01"];
+
+/// What is learnt, how prompts begin and how they are selected: a name, the library, and settings.
+const VARIANTS: [(&str, Option<&Library>, &[&str]); 11] = [
     ("plain", None, &[]),
     ("library", Some(&WORDLESS), &["pool.start=library"]),
     ("fallback", Some(&WORDLESS), &["pool.start=library", "pool.fallback=nearest"]),
@@ -70,6 +77,10 @@ const VARIANTS: [(&str, Option<&Library>, &[&str]); 7] = [
         Some(&WORDLESS),
         &["pool.inference=task", "pool.start=library", "pool.fallback=nearest"],
     ),
+    ("map", None, MAP_ALONE),
+    ("map-fast", None, MAP_ALONE_FAST),
+    ("map-low-rank", None, FACTORS_ALONE),
+    ("task-map", None, &["pool.inference=task", "map.form=full"]),
 ];
 
 /// Prompts of each pre-training task alone. No downstream task is read for it.
@@ -92,7 +103,8 @@ pub(crate) struct StreamsArgs {
     /// The methods that learn each stream.
     #[arg(long, value_delimiter = ',', default_value = "sequential,residual,fwd,l2p")]
     methods: Vec<String>,
-    /// How prompts begin and are selected: plain, library, fallback, own-words, task, task-library, task-fallback.
+    /// How prompts begin and are selected: plain, library, fallback, own-words, task, task-library, task-fallback. A map instead of
+    /// prompts: map, map-fast, map-low-rank; beside them: task-map.
     #[arg(long, value_delimiter = ',', default_value = "plain,task,library,task-library,task-fallback")]
     variants: Vec<String>,
     /// Folder of the runs.

@@ -99,14 +99,14 @@ pub(crate) fn measure(measure: &Measure, summary: Option<Summary>) -> String {
         Form::Score | Form::Points => format!("{value:.1}"),
         Form::Difference => format!("{value:+.1}"),
         Form::Count => format!("{value:.0}"),
-        Form::Percent => format!("{value:.2}"),
+        Form::Percent | Form::Nats => format!("{value:.2}"),
         Form::Largest => format!("{value:.0e}"),
     };
     match (measure.form, summary.half_width) {
         (Form::Largest, _) => number(summary.max),
         // Seeds change nothing in these.
         (Form::Count, Some(0.0)) | (_, None) => number(summary.mean),
-        (Form::Percent, Some(half)) => format!("{} ± {half:.2}", number(summary.mean)),
+        (Form::Percent | Form::Nats, Some(half)) => format!("{} ± {half:.2}", number(summary.mean)),
         (Form::Score, Some(_)) => with_interval(summary.mean, summary.score_interval(), 1),
         (_, Some(half)) => format!("{} ± {half:.1}", number(summary.mean)),
     }

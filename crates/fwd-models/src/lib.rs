@@ -29,7 +29,7 @@ pub use multimodal::{
     Blip, FrozenFeatures, Instructions, Llava, MultimodalModel, PromptPlace, Reading, Sample, SampleSegment,
     load, padded, reading,
 };
-pub use promptable::answer;
+pub use promptable::{answer, label_log_probs};
 pub use tap::Tap;
 pub use trainable::{FirstValues, Gradient, StepConfig, StepReport, Tracked, Trainable};
 pub use vision::{CELL_CHANNELS, EfficientNetLite0, Lite0Features, Neck, VisionTower, VisionTransformer};

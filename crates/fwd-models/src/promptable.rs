@@ -5,12 +5,14 @@
 
 use crate::error::{ModelError, Result};
 use crate::generate::{GenerationConfig, Hypothesis, generate};
-use crate::language::LanguageInput;
+use crate::language::{LanguageInput, Scored, Segment, SegmentKind};
 use crate::multimodal::{Blip, Llava, MultimodalModel, Sample, padded};
 use crate::tap::Tap;
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use fwd_ops::IGNORE_INDEX;
-use fwd_prompt::{Dims, Embeddings, FrozenModel, LossGradient, PromptBatch, PromptGroup, Queries};
+use fwd_prompt::{
+    Dims, Embeddings, FrozenModel, InputGradient, LossGradient, PromptBatch, PromptGroup, Queries,
+};
 
 impl FrozenModel for dyn MultimodalModel + '_ {
     type Features = Sample;
@@ -47,6 +49,33 @@ impl FrozenModel for dyn MultimodalModel + '_ {
         Ok(LossGradient { loss, gradient: gradients.concat() })
     }
 
+    fn with_embeddings(&self, sample: &Sample, embeddings: &Embeddings<'_>) -> Result<Option<Sample>> {
+        Ok(Some(sample.with_rows(&embeddings.image, &embeddings.text)?))
+    }
+
+    fn input_gradient(&self, batch: &[&Sample], prompts: &PromptBatch) -> Result<Option<InputGradient>> {
+        check(batch, prompts)?;
+        let mut loss = 0.0;
+        let mut gradients = vec![Vec::new(); batch.len()];
+        let nothing = Embeddings { image: Vec::new().into(), text: Vec::new().into() };
+        let mut embeddings = vec![nothing; batch.len()];
+        let scaled = |rows: &[f32], share: f64| -> Vec<f32> {
+            rows.iter().map(|g| (share * f64::from(*g)) as f32).collect()
+        };
+        for (PromptGroup { samples, prompts }, group, share) in groups(batch, prompts) {
+            let n_tokens = prompts.lengths[0];
+            let of_group = input_gradient(self, &group, &prompts, n_tokens)?;
+            loss += share * of_group.prompts.loss;
+            let size = n_tokens * prompts.dim;
+            for (at, (i, rows)) in samples.into_iter().zip(of_group.embeddings).enumerate() {
+                gradients[i] = scaled(&of_group.prompts.gradient[at * size..(at + 1) * size], share);
+                let [image, text] = [&rows.image, &rows.text].map(|rows| scaled(rows, share).into());
+                embeddings[i] = Embeddings { image, text };
+            }
+        }
+        Ok(Some(InputGradient { prompts: LossGradient { loss, gradient: gradients.concat() }, embeddings }))
+    }
+
     fn loss(&self, batch: &[&Sample], prompts: &PromptBatch) -> Result<f64> {
         check(batch, prompts)?;
         let mut loss = 0.0;
@@ -80,9 +109,13 @@ fn groups<'s>(
 
 /// The loss of a batch whose input is ready.
 fn loss_of(model: &(dyn MultimodalModel + '_), batch: &[&Sample], input: &LanguageInput) -> Result<Tensor> {
+    Ok(scored(model, batch, input)?.loss)
+}
+
+fn scored(model: &(dyn MultimodalModel + '_), batch: &[&Sample], input: &LanguageInput) -> Result<Scored> {
     let labels: Vec<&[i64]> = batch.iter().map(|s| &s.labels[..]).collect();
     let labels = padded(&labels, IGNORE_INDEX, &Device::Cpu)?;
-    Ok(model.language().score(input, &labels, &mut Tap::none())?.loss)
+    model.language().score(input, &labels, &mut Tap::none())
 }
 
 /// What every model does as a [`MultimodalModel`].
@@ -110,6 +143,22 @@ macro_rules! frozen_model {
 
             fn loss(&self, batch: &[&Sample], prompts: &PromptBatch) -> Result<f64> {
                 (self as &dyn MultimodalModel).loss(batch, prompts)
+            }
+
+            fn with_embeddings(
+                &self,
+                sample: &Sample,
+                embeddings: &Embeddings<'_>,
+            ) -> Result<Option<Sample>> {
+                (self as &dyn MultimodalModel).with_embeddings(sample, embeddings)
+            }
+
+            fn input_gradient(
+                &self,
+                batch: &[&Sample],
+                prompts: &PromptBatch,
+            ) -> Result<Option<InputGradient>> {
+                (self as &dyn MultimodalModel).input_gradient(batch, prompts)
             }
         }
     )*};
@@ -141,6 +190,43 @@ pub fn answer(
     }
     let missing = || ModelError::input("answer", "a sample without hypothesis");
     answers.into_iter().collect::<Option<_>>().ok_or_else(missing)
+}
+
+/// What the model says of each token of the samples' answers, behind their prompts and the tokens before it: log-probabilities over the
+/// vocabulary, in nats.
+///
+/// # Shapes
+/// For each sample `(labels, vocab)` row-major, f32.
+///
+/// # Errors
+/// Prompts for another number of samples or of another width; those of the model.
+pub fn label_log_probs(
+    model: &dyn MultimodalModel,
+    batch: &[&Sample],
+    prompts: &PromptBatch,
+) -> Result<Vec<Vec<f32>>> {
+    check(batch, prompts)?;
+    let mut all = vec![Vec::new(); batch.len()];
+    for (PromptGroup { samples, prompts }, group, _) in groups(batch, prompts) {
+        let mut input = model.input(&group)?;
+        if let Some(prompt) = tensor(&prompts, model.device())? {
+            input = input.with_prompt(&prompt)?;
+        }
+        let logits = scored(model, &group, &input)?.logits.to_dtype(DType::F32)?.to_vec3::<f32>()?;
+        for (i, rows) in samples.into_iter().zip(logits) {
+            let places = rows.iter().take(batch[i].labels.len());
+            all[i] = places.flat_map(|row| log_softmax(row)).collect();
+        }
+    }
+    Ok(all)
+}
+
+/// `x − log Σ exp(x)`, summed in f64 with the largest logit taken out.
+fn log_softmax(logits: &[f32]) -> impl Iterator<Item = f32> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|x| f64::from(x - largest).exp()).sum();
+    let log_sum = f64::from(largest) + sum.ln();
+    logits.iter().map(move |x| (f64::from(*x) - log_sum) as f32)
 }
 
 fn check(batch: &[&Sample], prompts: &PromptBatch) -> Result<()> {
@@ -186,4 +272,50 @@ fn loss_gradient(
         loss: f64::from(loss.to_scalar::<f32>()?),
         gradient: gradient[0].flatten_all()?.to_vec1()?,
     })
+}
+
+/// As [`loss_gradient`], with the gradient of the samples' own embeddings.
+fn input_gradient(
+    model: &(dyn MultimodalModel + '_),
+    batch: &[&Sample],
+    prompts: &PromptBatch,
+    n_tokens: usize,
+) -> Result<InputGradient> {
+    let own = model.input(batch)?;
+    let segments = own.segments();
+    let leaves = segments.iter().map(|segment| Var::from_tensor(&segment.embeds));
+    let leaves = leaves.collect::<candle_core::Result<Vec<Var>>>()?;
+    let tracked = segments
+        .iter()
+        .zip(&leaves)
+        .map(|(segment, leaf)| Segment { embeds: leaf.as_tensor().clone(), ..segment.clone() });
+    let mut input = LanguageInput::new(tracked.collect())?.with_prompt_at(own.prompt_at())?;
+    let mut parameters: Vec<(&str, &Var)> = leaves.iter().map(|leaf| ("embeddings", leaf)).collect();
+    let shape = (batch.len(), n_tokens, prompts.dim);
+    let prompt = Var::from_slice(&prompts.values, shape, model.device())?;
+    if n_tokens > 0 {
+        input = input.with_prompt(&prompt)?;
+        parameters.push(("prompt", &prompt));
+    }
+    let loss = loss_of(model, batch, &input)?;
+    let mut gradients = fwd_ops::backward(&loss, &parameters)?;
+    let of_prompts = if n_tokens > 0 { gradients.pop() } else { None };
+    let gradient = of_prompts.map_or(Ok(Vec::new()), |gradient| gradient.flatten_all()?.to_vec1())?;
+    let mut rows = vec![[Vec::new(), Vec::new()]; batch.len()];
+    for (segment, gradient) in segments.iter().zip(gradients) {
+        let (masks, gradient) = (segment.mask.to_vec2::<f32>()?, gradient.to_vec3::<f32>()?);
+        for (rows, (mask, gradient)) in rows.iter_mut().zip(masks.iter().zip(gradient)) {
+            let of_kind = match segment.kind {
+                SegmentKind::Image => &mut rows[0],
+                SegmentKind::Text => &mut rows[1],
+                SegmentKind::Prompt => continue,
+            };
+            let real = gradient.into_iter().zip(mask).filter(|(_, mask)| **mask != 0.0);
+            real.for_each(|(row, _)| of_kind.extend(row));
+        }
+    }
+    let embeddings =
+        rows.into_iter().map(|[image, text]| Embeddings { image: image.into(), text: text.into() });
+    let loss = f64::from(loss.to_scalar::<f32>()?);
+    Ok(InputGradient { prompts: LossGradient { loss, gradient }, embeddings: embeddings.collect() })
 }

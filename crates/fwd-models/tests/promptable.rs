@@ -161,3 +161,83 @@ fn samples_with_and_without_prompts_in_one_call_are_what_they_are_alone() {
     let too_few = PromptBatch { values: vec![], lengths: vec![0], dim: d };
     assert!(model.loss_gradient(&batch, &too_few).is_err());
 }
+
+/// The gradient of the samples' own embeddings, with and without prompts in one batch, is that of finite differences, and the prompts'
+/// gradient is the one that is asked for alone.
+#[test]
+fn the_gradient_of_the_input_is_that_of_finite_differences() {
+    let set = Set::open(&fixtures().join("sets/instructblip-small"));
+    let (model, features) = open(&set);
+    let mut samples = features.samples(&set.io("labels")).unwrap();
+    samples.truncate(3);
+    let d = model.language().d_model();
+    // A sample with fewer visual tokens has padding in the batch.
+    samples[0].segments[0].embeds.truncate(2 * d);
+    let batch: Vec<&Sample> = samples.iter().collect();
+    let values = (0..3 * d).map(|i| ((i * 37 % 101) as f32 / 50.0 - 1.0) * 0.3).collect();
+    let prompts = PromptBatch { values, lengths: vec![2, 0, 1], dim: d };
+    let found = model.input_gradient(&batch, &prompts).unwrap().unwrap();
+    let alone = model.loss_gradient(&batch, &prompts).unwrap();
+    assert!((found.prompts.loss - alone.loss).abs() < 1e-6);
+    let largest = |rows: &[f32]| rows.iter().fold(0f32, |m, g| m.max(g.abs()));
+    for (a, b) in found.prompts.gradient.iter().zip(&alone.gradient) {
+        assert!((a - b).abs() <= 1e-5 * largest(&alone.gradient), "{a} {b}");
+    }
+    for (i, of_sample) in found.embeddings.iter().enumerate() {
+        let own = model.embeddings(&samples[i]).unwrap();
+        let sizes = (own.image.len(), own.text.len());
+        assert_eq!((of_sample.image.len(), of_sample.text.len()), sizes);
+        // Along each gradient the loss changes by its squared length.
+        for is_image in [true, false] {
+            let gradient = if is_image { &of_sample.image } else { &of_sample.text };
+            let square: f64 = gradient.iter().map(|g| f64::from(*g).powi(2)).sum();
+            let h = 0.01 / square.sqrt();
+            let loss = |h: f64| {
+                let moved = |rows: &[f32], is_moved: bool| -> Vec<f32> {
+                    let h = if is_moved { h } else { 0.0 };
+                    let pairs = rows.iter().enumerate();
+                    let at = |j: usize| if is_moved { f64::from(gradient[j]) } else { 0.0 };
+                    pairs.map(|(j, x)| (f64::from(*x) + h * at(j)) as f32).collect()
+                };
+                let (image, text) = (moved(&own.image, is_image), moved(&own.text, !is_image));
+                let mut changed = samples.clone();
+                changed[i] = samples[i].with_rows(&image, &text).unwrap();
+                model.loss(&changed.iter().collect::<Vec<_>>(), &prompts).unwrap()
+            };
+            let slope = (loss(h) - loss(-h)) / (2.0 * h);
+            assert!(
+                square > 1e-10 && (slope / square - 1.0).abs() < 0.02,
+                "{i} {is_image}: {slope} {square}"
+            );
+        }
+    }
+    let error = samples[0].with_rows(&[0.0], &[]).unwrap_err().to_string();
+    assert!(error.contains("in the place of"), "{error}");
+}
+
+/// What is said of the answers' tokens is what the loss is made of.
+#[test]
+fn log_probabilities_of_the_answers_are_those_of_the_loss() {
+    let set = Set::open(&fixtures().join("sets/instructblip-small"));
+    let (model, features) = open(&set);
+    let mut samples = features.samples(&set.io("labels")).unwrap();
+    samples.truncate(2);
+    samples[1].labels.pop();
+    let d = model.language().d_model();
+    let prompts = PromptBatch { values: vec![0.1; d], lengths: vec![1, 0], dim: d };
+    let batch: Vec<&Sample> = samples.iter().collect();
+    let rows = fwd_models::label_log_probs(&model, &batch, &prompts).unwrap();
+    let vocabulary = model.language().vocab_size();
+    let (mut sum, mut n) = (0.0, 0);
+    for (sample, rows) in samples.iter().zip(&rows) {
+        assert_eq!(rows.len(), sample.labels.len() * vocabulary);
+        for (row, &label) in rows.chunks_exact(vocabulary).zip(&sample.labels) {
+            let total: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
+            assert!((total - 1.0).abs() < 1e-5, "{total}");
+            sum -= f64::from(row[label as usize]);
+            n += 1;
+        }
+    }
+    let loss = model.loss(&batch, &prompts).unwrap();
+    assert!((sum / f64::from(n) - loss).abs() < 1e-5, "{} {loss}", sum / f64::from(n));
+}

@@ -21,6 +21,9 @@ pub struct Config {
     pub rule: Rule,
     /// Where in the optimiser's step the rule is applied.
     pub project_at: ProjectAt,
+    /// A map of the input embeddings that all tasks share.
+    #[serde(skip_serializing_if = "MapConfig::is_none")]
+    pub map: MapConfig,
     /// The training of one task.
     pub training: TrainingConfig,
     /// What is done beside projection.
@@ -170,6 +173,46 @@ impl Start {
     }
 }
 
+/// A map of the input embeddings, `x ↦ x + A x`, that all tasks train beside their prompts, under the same rule
+/// ([`InputMap`](crate::InputMap)). Ours, not the paper's. A pool without prompts ([`Allocation`] of 0) leaves the map alone.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MapConfig {
+    /// What A is.
+    pub form: MapForm,
+    /// r: rank of what a task adds to A, under [`MapForm::LowRank`].
+    pub rank: usize,
+    /// AdamW of the map. The gradient is clipped by itself, to the same norm as that of the prompts.
+    pub optimiser: AdamW,
+}
+
+/// What the matrix A of a map is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MapForm {
+    /// There is no map.
+    #[default]
+    None,
+    /// d×d numbers, which every task trains on.
+    Full,
+    /// A product of two factors for each task, which the next one leaves as they are.
+    LowRank,
+}
+
+impl Default for MapConfig {
+    fn default() -> Self {
+        let optimiser = AdamW { lr: 1e-3, ..AdamW::default() };
+        Self { form: MapForm::None, rank: 8, optimiser }
+    }
+}
+
+impl MapConfig {
+    /// Whether there is no map.
+    pub fn is_none(&self) -> bool {
+        self.form == MapForm::None
+    }
+}
+
 impl Default for PoolConfig {
     fn default() -> Self {
         Self {
@@ -280,7 +323,11 @@ impl Config {
             (pool.prompt_len > 0, format!("pool.prompt_len is {}, must be at least 1", pool.prompt_len)),
             (pool.top_k > 0, "pool.top_k is 0, must be at least 1".to_owned()),
             (
-                pool.top_k <= n_prompts || pool.selection != TrainingSelection::OwnPrompts,
+                n_prompts > 0 || !self.map.is_none(),
+                "pool.allocation is of 0 prompts, which only a map (map.form) can do without".to_owned(),
+            ),
+            (
+                pool.top_k <= n_prompts || n_prompts == 0 || pool.selection != TrainingSelection::OwnPrompts,
                 format!("pool.top_k is {}, but a task can only select among {n_prompts} prompts", pool.top_k),
             ),
             (
@@ -326,8 +373,17 @@ impl Config {
                 format!("training.max_grad_norm is {:?}, must be positive", training.max_grad_norm),
             ),
             (
-                optimiser(&training.prompts) && optimiser(&training.keys),
-                "training.prompts and training.keys need lr and eps above 0, betas in [0, 1), weight_decay of at least 0"
+                self.map.rank > 0,
+                "map.rank is 0, must be at least 1".to_owned(),
+            ),
+            (
+                self.map.form != MapForm::LowRank || !matches!(self.method, MethodConfig::Ewc(_)),
+                "map.form is low-rank, where each task trains factors of its own; ewc needs parameters that all tasks train: full"
+                    .to_owned(),
+            ),
+            (
+                [&training.prompts, &training.keys, &self.map.optimiser].into_iter().all(optimiser),
+                "training.prompts, training.keys and map.optimiser need lr and eps above 0, betas in [0, 1), weight_decay of at least 0"
                     .to_owned(),
             ),
         ] {

@@ -28,6 +28,12 @@ pub enum PromptError {
         /// The error of the model or of the arithmetic.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// A sample that the model cannot embed, or not in the place of its own embeddings.
+    #[error("the embeddings of a sample")]
+    Embeddings {
+        /// The error of the model.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// A decomposition that failed.
     #[error("task `{task}`, {during}")]
     Linalg {

@@ -9,9 +9,11 @@
 
 use crate::config::{Allocation, Config, KeyInit, Rejection};
 use crate::error::PromptError;
+use crate::gradient::{Rehearsed, input_gradient, loss_gradient, queries_of, scatter};
 use crate::ledger::Interference;
 use crate::library::Library;
-use crate::model::{FrozenModel, LossGradient, PromptBatch, Queries};
+use crate::map::{MapTraining, mapped};
+use crate::model::{FrozenModel, PromptBatch, Queries};
 use crate::pool::{BATCH, PromptPool, Selection, slot};
 use crate::prompts::{KIND, Prompts, TrainingInfo, initial_values};
 use fwd_continual::{
@@ -20,6 +22,7 @@ use fwd_continual::{
 };
 use fwd_linalg::{AdamW, AdamWState, Gram, LinalgError, ProjectedAdamW, Projection, clip_factor};
 use serde::Serialize;
+use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -47,6 +50,7 @@ pub struct PromptTraining {
     image_keys: AdamWState,
     text_keys: AdamWState,
     projection: Projection,
+    map: Option<MapTraining>,
 }
 
 /// What prompts tell beside the loop's own events.
@@ -229,6 +233,27 @@ impl<M: FrozenModel> PromptLearner<M> {
         Ok(opened)
     }
 
+    /// The loss of a batch, its gradient with respect to the prompt tokens, and that of the map if there is one.
+    fn gradient(
+        &self,
+        samples: &[&M::Features],
+        prompts: &PromptBatch,
+        training: Option<&MapTraining>,
+    ) -> Result<(f64, Vec<f32>, Option<Vec<f32>>), Failure> {
+        let (Some(training), Some(map)) = (training, &self.prompts.pool.map) else {
+            let result = loss_gradient(&self.model, samples, prompts)?;
+            return Ok((result.loss, result.gradient, None));
+        };
+        let map = map.moved(training);
+        let own =
+            samples.iter().map(|sample| self.model.embeddings(sample)).collect::<Result<Vec<_>, _>>()?;
+        let read = samples.iter().map(|sample| mapped(&map, &self.model, sample));
+        let read = read.collect::<Result<Vec<_>, PromptError>>()?;
+        let result = input_gradient(&self.model, &read.iter().collect::<Vec<_>>(), prompts)?;
+        let of_map = training.gradient(&own, &result.embeddings)?;
+        Ok((result.prompts.loss, result.prompts.gradient, Some(of_map)))
+    }
+
     /// The score from which on a sample is near enough to the prompts that a task has trained.
     fn threshold(&self, samples: &[M::Features], trained: Range<usize>) -> Result<f32, Failure> {
         let Rejection::BelowQuantile(q) = self.config().pool.rejection else {
@@ -266,6 +291,9 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
             "prompts": training.prompts, "keys": training.keys, "key_weight": training.key_weight,
             "max_grad_norm": training.max_grad_norm, "dims": self.model.dims(),
         });
+        if !self.config().map.is_none() {
+            identity["map"] = serde_json::json!(self.config().map);
+        }
         let is_library_used = !pool.start.is_default() || !pool.fallback.is_default();
         if let Some(library) = self.library.as_ref().filter(|_| is_library_used) {
             identity["library"] = format!("{:016x}", library.digest()).into();
@@ -274,7 +302,7 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
     }
 
     fn shares_parameters(&self) -> bool {
-        matches!(self.config().pool.allocation, Allocation::Shared(_))
+        matches!(self.config().pool.allocation, Allocation::Shared(_)) || !self.config().map.is_none()
     }
 
     fn begin_pretraining(
@@ -316,7 +344,8 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
             });
             self.prompts.started.insert(task.number(), started);
         }
-        let first = if self.shares_parameters() { 0 } else { self.prompts.pool.len() };
+        let is_shared = matches!(self.config().pool.allocation, Allocation::Shared(_));
+        let first = if is_shared { 0 } else { self.prompts.pool.len() };
         self.prompts.pool.append(opened);
         let mut owners = self.prompts.owners().to_vec();
         owners.resize(self.prompts.pool.len(), task.number());
@@ -359,8 +388,9 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
         selections.extend(pool.select_all_however_far(&queries[batch.new.len()..])?);
         let samples: Vec<&M::Features> = batch.samples().collect();
         let prompts = pool.gather_with(&selections, &training.change, training.first)?;
-        let result = loss_gradient(&self.model, &samples, &prompts)?;
-        let parameters = scatter(&result.gradient, &selections, &trained, pool.prompt_size());
+        let (loss, of_prompts, of_map) = self.gradient(&samples, &prompts, training.map.as_ref())?;
+        let of_prompts = scatter(&of_prompts, &selections, &trained, pool.prompt_size());
+        let parameters = self.flat(training.first, of_map, &of_prompts).into_owned();
         let keyed = config.pool.selection.keyed(&selections, &trained);
         let weight = config.training.key_weight;
         let (key_loss, image_keys, text_keys) = pool.key_loss(&queries, &keyed, weight, trained);
@@ -368,7 +398,7 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
             return Err(NotFinite("the gradient of the keys").into());
         }
         let auxiliary = vec![image_keys, text_keys];
-        Ok(Gradients { loss: result.loss, auxiliary_loss: key_loss, parameters, auxiliary })
+        Ok(Gradients { loss, auxiliary_loss: key_loss, parameters, auxiliary })
     }
 
     fn step(
@@ -386,16 +416,34 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
             return Err(PromptError::Shape { op: "PromptLearner::step", what }.into());
         }
         let max_norm = config.training.max_grad_norm.unwrap_or(f64::INFINITY);
-        let (gradient_scale, grad_norm) = clip_factor(&gradients.parameters, max_norm);
+        let n_of_map = training.map.as_ref().map_or(0, MapTraining::len);
+        let size = training.change.len();
+        let expected = n_of_map + if n_of_map > 0 { pool.prompts.len() } else { size };
+        if gradients.parameters.len() != expected {
+            let what = format!("a gradient of {} elements, expected {expected}", gradients.parameters.len());
+            return Err(PromptError::Shape { op: "PromptLearner::step", what }.into());
+        }
+        let (of_map, of_pool) = gradients.parameters.split_at(n_of_map);
+        let of_prompts = &of_pool[of_pool.len() - size..];
+        let (gradient_scale, grad_norm) = clip_factor(of_prompts, max_norm);
         let lr = config.training.prompts.lr * factor;
         let began = Instant::now();
+        // Nothing of the rest is changed if the map cannot take its step.
+        let norm_of_map = match &mut training.map {
+            None => 0.0,
+            Some(map) => {
+                let lr = config.map.optimiser.lr * factor;
+                let optimiser = AdamW { lr, ..config.map.optimiser };
+                map.step(of_map, optimiser, max_norm, (&training.projection, config.project_at))?
+            }
+        };
         let projected = ProjectedAdamW {
             optimiser: AdamW { lr, ..config.training.prompts },
             projection: &training.projection,
             at: config.project_at,
             gradient_scale,
         };
-        let stepped = projected.step(&mut training.prompts, &mut training.change, &gradients.parameters);
+        let stepped = projected.step(&mut training.prompts, &mut training.change, of_prompts);
         stepped.map_err(|error| match error {
             LinalgError::NotFinite { .. } | LinalgError::Overflow { .. } => {
                 NotFinite("the step of the prompts").into()
@@ -420,12 +468,13 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
         if !changed.iter().copied().flatten().all(|x| (x * x).is_finite()) {
             return Err(NotFinite("the square of an updated prompt or key").into());
         }
-        Ok(StepReport { grad_norm, lr, optimiser_seconds })
+        Ok(StepReport { grad_norm: grad_norm.hypot(norm_of_map), lr, optimiser_seconds })
     }
 
     fn change<'t>(&'t self, training: &'t PromptTraining) -> Change<'t> {
-        let first = training.first * self.prompts.pool.prompt_size();
-        Change { first, values: training.change[..].into() }
+        let of_map = training.map.as_ref().map(|map| map.change.clone());
+        let first = if of_map.is_some() { 0 } else { training.first * self.prompts.pool.prompt_size() };
+        Change { first, values: self.flat(training.first, of_map, &training.change) }
     }
 
     fn end_task(
@@ -440,13 +489,18 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
         let after: Vec<f32> = before.iter().zip(&training.change).map(|(p, change)| p + change).collect();
         // What is reported is what the stored prompts did, their rounding included.
         let change: Vec<f32> = after.iter().zip(before).map(|(after, before)| after - before).collect();
-        let interference = ledger.interference(config.rule, task.number(), &change)?;
+        let map = training.map.as_ref().and_then(|training| Some(pool.map.as_ref()?.moved(training)));
+        let rows_of_map = pool.map.as_ref().zip(map.as_ref());
+        let rows_of_map = rows_of_map.map_or_else(Vec::new, |(before, after)| before.rows_changed(after));
+        let changed = [change, rows_of_map].concat();
+        let interference = ledger.interference(config.rule, task.number(), &changed)?;
         let threshold = self.threshold(samples, training.first..pool.len())?;
         let pool = &mut self.prompts.pool;
         for old in &mut pool.thresholds[training.first..] {
             *old = if *old == f32::NEG_INFINITY { threshold } else { old.min(threshold) };
         }
         pool.prompts[start..].copy_from_slice(&after);
+        pool.map = map;
         self.prompts.interference.push(interference.clone());
         Ok(PromptNote::Interference(interference))
     }
@@ -455,8 +509,11 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
         let pool = &self.prompts.pool;
         let queries = self.model.queries(sample)?;
         let selection = pool.select_all_however_far(&[queries])?;
-        let result = loss_gradient(&self.model, &[sample], &pool.gather(&selection)?)?;
-        Ok(scatter(&result.gradient, &selection, &(0..pool.len()), pool.prompt_size()))
+        // What a full map has learnt no longer matters to its gradient; factors have none once their task is over.
+        let map = self.map_training(0, &Projection::identity(pool.dims().model));
+        let (_, of_prompts, of_map) = self.gradient(&[sample], &pool.gather(&selection)?, map.as_ref())?;
+        let of_prompts = scatter(&of_prompts, &selection, &(0..pool.len()), pool.prompt_size());
+        Ok(self.flat(0, of_map, &of_prompts).into_owned())
     }
 
     fn save(&self, training: Option<&PromptTraining>, section: &mut Section) {
@@ -475,6 +532,9 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
             section.put_f32(&format!("training.{name}.first"), &shape, first);
             section.put_f32(&format!("training.{name}.second"), &shape, second);
         }
+        if let Some(map) = &training.map {
+            map.write(section);
+        }
     }
 
     fn load(&mut self, section: &Section) -> Result<Option<PromptTraining>, SectionError> {
@@ -492,12 +552,15 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
             AdamWState::from_moments(first?, second?, info.n_steps).map_err(|e| SectionError(e.to_string()))
         };
         let now = self.prompts.ledger.entries().len().saturating_sub(1);
+        let fresh = self.training(info.first, now);
+        let map = fresh.map.as_ref().map(|map| map.read(section, info.n_steps)).transpose()?;
         Ok(Some(PromptTraining {
             change: section.f32("training.change", &[n, len, dims.model])?,
             prompts: moments("prompts", &[n, len, dims.model])?,
             image_keys: moments("image_keys", &[n, dims.image_query])?,
             text_keys: moments("text_keys", &[n, dims.text_query])?,
-            ..self.training(info.first, now)
+            map,
+            ..fresh
         }))
     }
 }
@@ -508,70 +571,30 @@ impl<M> PromptLearner<M> {
         let Prompts { config, pool, ledger, .. } = &self.prompts;
         let n = pool.len() - first;
         let size = n * pool.prompt_size();
+        let projection = ledger.projection(config.rule, now);
         PromptTraining {
             first,
             change: vec![0.0; size],
             prompts: AdamWState::new(size),
             image_keys: AdamWState::new(n * pool.dims().image_query),
             text_keys: AdamWState::new(n * pool.dims().text_query),
-            projection: ledger.projection(config.rule, now),
+            map: self.map_training(now, &projection),
+            projection,
         }
     }
-}
 
-/// What failed with a sample of an older task.
-#[derive(Debug, thiserror::Error)]
-#[error("{what}")]
-struct Rehearsed {
-    what: String,
-    source: Box<dyn std::error::Error + Send + Sync>,
-}
+    /// What the map, if there is one, has learnt of task `now` before its first step.
+    fn map_training(&self, now: usize, projection: &Projection) -> Option<MapTraining> {
+        let Prompts { config, pool, .. } = &self.prompts;
+        Some(MapTraining::new(pool.map.as_ref()?, &config.map, config.seed, now, projection))
+    }
 
-/// The queries of a sample, which must be finite: they become keys, and choose prompts.
-pub(crate) fn queries_of<'s, M: FrozenModel>(
-    model: &'s M,
-    features: &'s M::Features,
-    sample: usize,
-) -> Result<Queries<'s>, Failure> {
-    let place = Place::Sample(sample);
-    let queries = model.queries(features).map_err(|e| Failure::at(place, e))?;
-    match queries.image.iter().chain(&*queries.text).position(|x| !x.is_finite()) {
-        Some(column) => {
-            let error = LinalgError::NotFinite { op: "queries, image then text", row: 0, column };
-            Err(Failure::at(place, error))
-        }
-        None => Ok(queries),
+    /// Numbers of the parameters that a task trains, one after another: without a map those of its prompts; with one those of the map and
+    /// then of all prompts, 0 for older ones, so that each has the same place in every task.
+    fn flat<'t>(&self, first: usize, of_map: Option<Vec<f32>>, of_prompts: &'t [f32]) -> Cow<'t, [f32]> {
+        let Some(mut all) = of_map else { return of_prompts.into() };
+        all.resize(all.len() + first * self.prompts.pool.prompt_size(), 0.0);
+        all.extend_from_slice(of_prompts);
+        all.into()
     }
-}
-
-/// The loss of a batch, which must be finite, and its gradient, which must have the size of the prompts.
-fn loss_gradient<M: FrozenModel>(
-    model: &M,
-    samples: &[&M::Features],
-    prompts: &PromptBatch,
-) -> Result<LossGradient, Failure> {
-    let result = model.loss_gradient(samples, prompts)?;
-    if !result.loss.is_finite() {
-        return Err(NotFinite("the loss").into());
-    }
-    let (actual, expected) = (result.gradient.len(), prompts.values.len());
-    if actual != expected {
-        let what = format!("a gradient of {actual} elements for prompts of {expected}");
-        return Err(PromptError::Shape { op: "loss_gradient", what }.into());
-    }
-    Ok(result)
-}
-
-/// The gradient of each trained prompt: the sum over the samples that selected it.
-fn scatter(gradient: &[f32], selections: &[Selection], trained: &Range<usize>, size: usize) -> Vec<f32> {
-    let mut out = vec![0.0; trained.len() * size];
-    let chosen = selections.iter().flat_map(|s| &s.prompts);
-    for (&j, gradient) in chosen.zip(gradient.chunks_exact(size)) {
-        if !trained.contains(&j) {
-            continue;
-        }
-        let at = (j - trained.start) * size;
-        out[at..at + size].iter_mut().zip(gradient).for_each(|(out, g)| *out += g);
-    }
-    out
 }

@@ -43,9 +43,11 @@
 pub mod analysis;
 mod config;
 mod error;
+mod gradient;
 mod learner;
 mod ledger;
 mod library;
+mod map;
 mod model;
 mod pool;
 mod prompts;
@@ -53,8 +55,8 @@ mod selection;
 mod start;
 
 pub use config::{
-    Allocation, Config, Fallback, Inference, KeyInit, PoolConfig, Rejection, Start, SubspaceOptions,
-    TrainingConfig,
+    Allocation, Config, Fallback, Inference, KeyInit, MapConfig, MapForm, PoolConfig, Rejection, Start,
+    SubspaceOptions, TrainingConfig,
 };
 pub use error::{PromptError, Result};
 pub use fwd_continual as continual;
@@ -62,7 +64,10 @@ pub use fwd_linalg as linalg;
 pub use learner::{PromptLearner, PromptNote, PromptTrainer, PromptTraining, resume, trainer};
 pub use ledger::{Entry, Interference, Rule, SubspaceLedger};
 pub use library::Library;
-pub use model::{Dims, Embeddings, FrozenModel, LossGradient, PromptBatch, PromptGroup, Queries};
+pub use map::{InputMap, Reading};
+pub use model::{
+    Dims, Embeddings, FrozenModel, InputGradient, LossGradient, PromptBatch, PromptGroup, Queries,
+};
 pub use pool::{PromptPool, Selection};
 pub use prompts::{Prompts, Started};
 pub use selection::TrainingSelection;

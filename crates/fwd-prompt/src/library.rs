@@ -7,9 +7,11 @@
 use crate::config::Fallback;
 use crate::error::{PromptError, Result};
 use crate::model::{Dims, Queries};
-use crate::pool::{Guests, PromptPool};
+use crate::pool::{Guests, PromptPool, slot};
 use crate::prompts::{Prompts, runs};
 use fwd_continual::ContinualError;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +27,22 @@ pub struct Library {
     blocks: Vec<(String, Range<usize>)>,
 }
 
+/// What a file of a library says beside its tensors.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    /// The model that the prompts were learnt with, in the words of whoever wrote the file.
+    model: String,
+    /// The tasks, and how many prompts each has.
+    tasks: Vec<(String, usize)>,
+    top_k: usize,
+}
+
+/// The key of [`Header`] in the metadata of a file.
+const HEADER: &str = "fwd-prompt.library";
+/// A file that is larger is none of ours.
+const MAX_BYTES: u64 = 1 << 30;
+
 impl Library {
     /// The prompts that the tasks of one run have learnt, or of several, as where each task was learnt alone.
     ///
@@ -34,6 +52,10 @@ impl Library {
         let mut library: Option<Self> = None;
         for prompts in all {
             let own = prompts.pool();
+            if own.map().is_some() {
+                let what = "a library of prompts that were learnt behind a map of the input (map.form), which a library does not take along";
+                return Err(PromptError::Config(what.to_owned()));
+            }
             let sizes = |pool: &PromptPool| (pool.dims(), pool.prompt_len(), pool.top_k());
             let empty = || Self { pool: own.emptied(), blocks: Vec::new() };
             let library = library.get_or_insert_with(empty);
@@ -63,6 +85,87 @@ impl Library {
     pub fn load(dir: &Path) -> Result<Self, ContinualError> {
         Self::of([&Prompts::load(dir)?])
             .map_err(|error| ContinualError::Config(format!("{}: {error}", dir.display())))
+    }
+
+    /// Writes the library into one file, in the safetensors format: `prompts (M, L_p, d)`, `image_keys (M, d_v)`, `text_keys (M, d_t)` and
+    /// `thresholds (M)`, and in the metadata the tasks and `model`, which says what model the prompts are for.
+    ///
+    /// # Errors
+    /// If the file cannot be written; an older one of this name is then still whole.
+    pub fn write(&self, path: &Path, model: &str) -> Result<(), ContinualError> {
+        let pool = &self.pool;
+        let (m, Dims { model: d, image_query: dv, text_query: dt }) = (pool.len(), pool.dims());
+        let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        let tensors = [
+            ("prompts", vec![m, pool.prompt_len(), d], bytes(&pool.prompts)),
+            ("image_keys", vec![m, dv], bytes(&pool.image_keys)),
+            ("text_keys", vec![m, dt], bytes(&pool.text_keys)),
+            ("thresholds", vec![m], bytes(&pool.thresholds)),
+        ];
+        let tasks = self.blocks.iter().map(|(task, of)| (task.clone(), of.len())).collect();
+        let header = Header { model: model.to_owned(), tasks, top_k: pool.top_k() };
+        let failed = |what: String| ContinualError::State { path: path.to_owned(), what };
+        let views = tensors.iter().map(|(name, shape, bytes)| {
+            Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(|e| failed(e.to_string()))?))
+        });
+        let views = views.collect::<Result<Vec<_>, ContinualError>>()?;
+        let header = serde_json::to_string(&header).map_err(|e| failed(e.to_string()))?;
+        let metadata = [(HEADER.to_owned(), header)].into();
+        let bytes = serialize(views, Some(metadata)).map_err(|e| failed(e.to_string()))?;
+        fwd_files::write_atomically(path, &bytes).map_err(|e| failed(e.to_string()))
+    }
+
+    /// Reads a file that [`Self::write`] wrote: the library, and what was said of its model.
+    ///
+    /// # Errors
+    /// [`ContinualError::State`] that names the file, if it cannot be read, is no library or is damaged.
+    pub fn read(path: &Path) -> Result<(Self, String), ContinualError> {
+        let failed = |what: String| ContinualError::State { path: path.to_owned(), what };
+        let bytes = fwd_files::read(path, MAX_BYTES).map_err(|e| failed(e.to_string()))?;
+        Self::of_bytes(&bytes).map_err(|what| failed(format!("it is no library of prompts: {what}")))
+    }
+
+    fn of_bytes(bytes: &[u8]) -> std::result::Result<(Self, String), String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| text(&e))?;
+        let header = metadata.metadata().as_ref().and_then(|all| all.get(HEADER));
+        let header = header.ok_or_else(|| format!("its metadata has no `{HEADER}`"))?;
+        let Header { model, tasks, top_k } = serde_json::from_str(header).map_err(|e| text(&e))?;
+        let file = SafeTensors::deserialize(bytes).map_err(|e| text(&e))?;
+        let tensor = |name: &str, n_dims: usize| {
+            let view = file.tensor(name).map_err(|e| text(&e))?;
+            if view.dtype() != Dtype::F32 || view.shape().len() != n_dims {
+                return Err(format!("tensor {name} is {:?} {:?}", view.dtype(), view.shape()));
+            }
+            let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            let values: Vec<f32> = values.collect();
+            // Every prompt may have the threshold that lets all samples in.
+            if name != "thresholds" && !values.iter().all(|x| x.is_finite()) {
+                return Err(format!("tensor {name} has numbers that are not finite"));
+            }
+            Ok((view.shape().to_vec(), values))
+        };
+        let ((shape, prompts), (image, image_keys)) = (tensor("prompts", 3)?, tensor("image_keys", 2)?);
+        let ((words, text_keys), (bounds, thresholds)) = (tensor("text_keys", 2)?, tensor("thresholds", 1)?);
+        let (m, len) = (shape[0], shape[1]);
+        let dims = Dims { model: shape[2], image_query: image[1], text_query: words[1] };
+        let n: usize = tasks.iter().fold(0, |sum, (_, n)| sum.saturating_add(*n));
+        if [image[0], words[0], bounds[0], n] != [m; 4] || m * len * dims.model == 0 || tasks.is_empty() {
+            return Err(format!("{m} prompts of {len} tokens do not fit their keys and tasks"));
+        }
+        let mut pool = PromptPool::new(dims, len, top_k);
+        for j in 0..m {
+            let keys = (slot(&image_keys, j, dims.image_query), slot(&text_keys, j, dims.text_query));
+            pool.push(keys.0, keys.1, slot(&prompts, j, len * dims.model)).map_err(|e| text(&e))?;
+        }
+        pool.thresholds = thresholds;
+        let mut end = 0;
+        let range = |(task, n): (String, usize)| {
+            let of = end..end + n;
+            end = of.end;
+            (task, of)
+        };
+        Ok((Self { pool, blocks: tasks.into_iter().map(range).collect() }, model))
     }
 
     /// The widths of keys and tokens.

@@ -103,6 +103,15 @@ pub struct LossGradient {
     pub gradient: Vec<f32>,
 }
 
+/// The loss of a batch and its gradients with respect to everything that the model reads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputGradient {
+    /// The loss, and its gradient with respect to the prompt tokens.
+    pub prompts: LossGradient,
+    /// For each sample dLoss/dEmbedding, in the shapes of [`FrozenModel::embeddings`].
+    pub embeddings: Vec<Embeddings<'static>>,
+}
+
 /// A model whose weights stay as they are, and that reads soft prompts in front of its input.
 ///
 /// `Features` is what the model keeps of one sample after its frozen part has run once: everything that does not depend on
@@ -148,6 +157,33 @@ pub trait FrozenModel {
     fn loss(&self, batch: &[&Self::Features], prompts: &PromptBatch) -> Result<f64, Self::Error> {
         Ok(self.loss_gradient(batch, prompts)?.loss)
     }
+
+    /// The sample with other input embeddings in the place of its own, of the same shapes, which an [`InputMap`](crate::InputMap) has
+    /// made of them; its queries and its target stay. None if this model takes no other embeddings than its own.
+    ///
+    /// # Errors
+    /// The model's own.
+    fn with_embeddings(
+        &self,
+        sample: &Self::Features,
+        embeddings: &Embeddings<'_>,
+    ) -> Result<Option<Self::Features>, Self::Error> {
+        let _ = (sample, embeddings);
+        Ok(None)
+    }
+
+    /// [`Self::loss_gradient`], and the gradient with respect to the samples' embeddings. None if this model has none of those.
+    ///
+    /// # Errors
+    /// The model's own.
+    fn input_gradient(
+        &self,
+        batch: &[&Self::Features],
+        prompts: &PromptBatch,
+    ) -> Result<Option<InputGradient>, Self::Error> {
+        let _ = (batch, prompts);
+        Ok(None)
+    }
 }
 
 macro_rules! through_pointers {
@@ -178,6 +214,22 @@ macro_rules! through_pointers {
 
             fn loss(&self, batch: &[&Self::Features], prompts: &PromptBatch) -> Result<f64, Self::Error> {
                 (**self).loss(batch, prompts)
+            }
+
+            fn with_embeddings(
+                &self,
+                sample: &Self::Features,
+                embeddings: &Embeddings<'_>,
+            ) -> Result<Option<Self::Features>, Self::Error> {
+                (**self).with_embeddings(sample, embeddings)
+            }
+
+            fn input_gradient(
+                &self,
+                batch: &[&Self::Features],
+                prompts: &PromptBatch,
+            ) -> Result<Option<InputGradient>, Self::Error> {
+                (**self).input_gradient(batch, prompts)
             }
         }
     )+};

@@ -8,7 +8,8 @@
 //! Each sample selects for itself: what it gets does not depend on the batch it is in. Equal scores go to the lower index.
 
 use crate::error::{PromptError, Result};
-use crate::model::{Dims, PromptBatch, Queries};
+use crate::map::{InputMap, Reading, mapped};
+use crate::model::{Dims, FrozenModel, PromptBatch, Queries};
 use fwd_linalg::{LinalgError, cosines, dot};
 use std::ops::Range;
 use std::sync::Arc;
@@ -43,6 +44,8 @@ pub struct PromptPool {
     pub(crate) thresholds: Vec<f32>,
     n_prompts: usize,
     guests: Option<Arc<Guests>>,
+    /// What is done to a sample's embeddings before anything reads them.
+    pub(crate) map: Option<InputMap>,
     /// The task that each prompt belongs to, if a sample takes prompts of one task only; those of a task stand together.
     tasks: Option<Vec<usize>>,
 }
@@ -89,8 +92,20 @@ impl PromptPool {
     /// No prompts yet; each will have `prompt_len` tokens, and a sample takes `top_k` of them (fewer while there are fewer).
     pub fn new(dims: Dims, prompt_len: usize, top_k: usize) -> Self {
         let (image_keys, text_keys, prompts, thresholds) = Default::default();
-        let (n_prompts, guests, tasks) = (0, None, None);
-        Self { dims, prompt_len, top_k, image_keys, text_keys, prompts, thresholds, n_prompts, guests, tasks }
+        let (n_prompts, guests, map, tasks) = (0, None, None, None);
+        Self {
+            dims,
+            prompt_len,
+            top_k,
+            image_keys,
+            text_keys,
+            prompts,
+            thresholds,
+            n_prompts,
+            guests,
+            map,
+            tasks,
+        }
     }
 
     /// Appends a prompt with its keys. Its rejection threshold starts at −∞: every sample may select it ([`Self::select`]).
@@ -174,9 +189,31 @@ impl PromptPool {
         &self.prompts
     }
 
-    /// Trained numbers: prompts and keys.
+    /// Trained numbers: prompts, keys and the map.
     pub fn n_parameters(&self) -> usize {
-        self.prompts.len() + self.image_keys.len() + self.text_keys.len()
+        let of_map = self.map.as_ref().map_or(0, InputMap::n_parameters);
+        self.prompts.len() + self.image_keys.len() + self.text_keys.len() + of_map
+    }
+
+    /// The map that every sample's embeddings go through before the model reads them, if one is learnt.
+    pub fn map(&self) -> Option<&InputMap> {
+        self.map.as_ref()
+    }
+
+    /// A sample as the model is to read it behind these prompts.
+    ///
+    /// # Errors
+    /// With a map: [`PromptError::Embeddings`] if the model cannot embed the sample, [`PromptError::Config`] if it takes no embeddings but
+    /// its own.
+    pub fn read<'s, M: FrozenModel + ?Sized>(
+        &self,
+        model: &M,
+        sample: &'s M::Features,
+    ) -> Result<Reading<'s, M::Features>> {
+        match &self.map {
+            Some(map) => Ok(Reading::Mapped(mapped(map, model, sample)?)),
+            None => Ok(Reading::Own(sample)),
+        }
     }
 
     /// Elements of one prompt.

@@ -2,6 +2,7 @@
 
 use crate::config::{Allocation, Config, Inference};
 use crate::ledger::{Entry, Interference, Rule, SubspaceLedger};
+use crate::map::InputMap;
 use crate::model::Dims;
 use crate::pool::{Guests, PromptPool, slot};
 use fwd_continual::{ContinualError, SavedState, Section, SectionError, normal, stream};
@@ -43,7 +44,8 @@ pub struct Started {
 impl Prompts {
     /// Before the first task: no prompts, no subspaces.
     pub fn new(config: Config, dims: Dims) -> Self {
-        let pool = PromptPool::new(dims, config.pool.prompt_len, config.pool.top_k);
+        let mut pool = PromptPool::new(dims, config.pool.prompt_len, config.pool.top_k);
+        pool.map = InputMap::new(dims.model, &config.map);
         let ledger = SubspaceLedger::new(dims.model);
         let (owners, interference, started) = Default::default();
         Self { config, pool, ledger, owners, interference, started }
@@ -160,6 +162,9 @@ impl Prompts {
                 section.put_f32("library.thresholds", &[m], &pool.thresholds);
             });
         }
+        if let Some(map) = self.pool.map() {
+            map.write(section);
+        }
         section.set_info(&Info {
             config: self.config.clone(),
             dims: self.pool.dims(),
@@ -220,6 +225,7 @@ impl Prompts {
             read_prompts(&mut of_library, "library", end)?;
             pool.set_guests(Some(Arc::new(Guests::new(of_library, tasks, takes_all))));
         }
+        pool.map = InputMap::new(d, &config.map).map(|map| map.read(section)).transpose()?;
         let started = started.into_iter().map(|(t, StartedInfo { block, scores })| {
             let n_tokens = owners.iter().filter(|&&owner| owner == t).count() * len;
             let tokens = section.f32(&format!("task.{t}.start"), &[n_tokens, d])?;

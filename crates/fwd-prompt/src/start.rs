@@ -2,7 +2,8 @@
 
 use crate::config::{Fallback, Start};
 use crate::error::PromptError;
-use crate::learner::{PromptLearner, queries_of};
+use crate::gradient::queries_of;
+use crate::learner::PromptLearner;
 use crate::library::Library;
 use crate::model::{FrozenModel, PromptBatch};
 use crate::pool::{Guests, PromptPool};
@@ -78,7 +79,9 @@ impl<M: FrozenModel> PromptLearner<M> {
         let dim = self.model.dims().model;
         let mut sum = 0.0;
         for batch in chosen.chunks(self.config().training.batch_size) {
-            let samples: Vec<&M::Features> = batch.iter().map(|&i| &samples[i]).collect();
+            let read = batch.iter().map(|&i| self.prompts.pool.read(&self.model, &samples[i]));
+            let read = read.collect::<Result<Vec<_>, PromptError>>()?;
+            let samples: Vec<&M::Features> = read.iter().map(|sample| &**sample).collect();
             let lengths = vec![tokens.len() / dim; batch.len()];
             let prompts = PromptBatch { values: tokens.repeat(batch.len()), lengths, dim };
             let loss = self.model.loss(&samples, &prompts)?;

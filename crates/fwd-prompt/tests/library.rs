@@ -122,6 +122,41 @@ fn runs_of_a_task_each_are_a_library_together() {
 }
 
 #[test]
+fn a_library_is_written_into_one_file_and_read_again() {
+    let library = library();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("prompts.safetensors");
+    library.write(&path, "a model").unwrap();
+    let (read, model) = Library::read(&path).unwrap();
+    assert_eq!((&read, model.as_str(), read.digest()), (&*library, "a model", library.digest()));
+
+    let bytes = std::fs::read(&path).unwrap();
+    let refused = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        let error = Library::read(&path).unwrap_err().to_string();
+        assert!(error.contains("prompts.safetensors: it is no library"), "{error}");
+        error
+    };
+    refused(b"");
+    refused(&bytes[..bytes.len() - 4]);
+    // Other names of the same length, or other numbers, where the header has them.
+    let replaced = |from: &str, to: &str| {
+        let at = bytes.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
+        [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
+    };
+    assert!(refused(&replaced("text_keys", "next_keys")).contains("text_keys"));
+    assert!(refused(&replaced("fwd-prompt.library", "fwd-prompt.librery")).contains("fwd-prompt.library"));
+    assert!(refused(&replaced("\\\"task 1\\\",2", "\\\"task 1\\\",9")).contains("do not fit"));
+    let mut infinite = bytes.clone();
+    let n = infinite.len();
+    // The tensors lie in the order of their names within one type: the last numbers are those of the thresholds.
+    infinite[n - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&path, &infinite).unwrap();
+    let (with_nan, _) = Library::read(&path).unwrap();
+    assert_ne!(with_nan.digest(), library.digest());
+}
+
+#[test]
 fn the_nearest_block_is_told_by_keys() {
     let (library, data) = (library(), data());
     let mut config = own_prompts(2);

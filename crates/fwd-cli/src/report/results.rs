@@ -64,6 +64,7 @@ fn dots(comparison: &Comparison, key: &str, title: &str, advice: &str) -> Option
     let (unit, scale, mark) = match measure.form {
         Form::Count => ("number", Scale::Linear, Some(0.0)),
         Form::Percent => ("percent of the training time", Scale::Linear, Some(0.0)),
+        Form::Nats => ("nats a token", Scale::Linear, Some(0.0)),
         Form::Largest => ("share of the change", Scale::Log, Some(1e-5)),
         Form::Score | Form::Points | Form::Difference => ("points", Scale::Linear, None),
     };

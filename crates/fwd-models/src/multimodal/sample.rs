@@ -39,6 +39,40 @@ impl Sample {
         self.rows(SegmentKind::Text)
     }
 
+    /// The same sample with other rows in the place of its own, in their order; queries and target stay.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for other numbers of elements than [`Self::image_rows`] and [`Self::text_rows`] have.
+    pub fn with_rows(&self, image: &[f32], text: &[f32]) -> Result<Self> {
+        let sizes = [self.image_rows().len(), self.text_rows().len()];
+        if sizes != [image.len(), text.len()] {
+            let what = format!(
+                "embeddings of {:?} elements (image, text) in the place of {sizes:?}",
+                [image.len(), text.len()]
+            );
+            return Err(ModelError::input("embeddings", what));
+        }
+        let (mut image, mut text) = (image, text);
+        let segment = |segment: &SampleSegment| {
+            let rows = match segment.kind {
+                SegmentKind::Image => &mut image,
+                SegmentKind::Text => &mut text,
+                SegmentKind::Prompt => return segment.clone(),
+            };
+            let (own, rest) = rows.split_at(segment.embeds.len());
+            *rows = rest;
+            SampleSegment { kind: segment.kind, embeds: own.to_vec() }
+        };
+        let segments = self.segments.iter().map(segment).collect();
+        let Self { image_query, text_query, labels, .. } = self;
+        Ok(Self {
+            segments,
+            image_query: image_query.clone(),
+            text_query: text_query.clone(),
+            labels: labels.clone(),
+        })
+    }
+
     fn rows(&self, kind: SegmentKind) -> Cow<'_, [f32]> {
         let mut rows = Cow::Borrowed(&[][..]);
         for segment in self.segments.iter().filter(|s| s.kind == kind && !s.embeds.is_empty()) {

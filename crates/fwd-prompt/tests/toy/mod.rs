@@ -60,7 +60,19 @@ impl FrozenModel for Toy {
     }
 
     fn loss_gradient(&self, batch: &[&Sample], prompts: &PromptBatch) -> Result<LossGradient, Broken> {
-        let (mut loss, mut gradient, mut start) = (0.0, Vec::new(), 0);
+        Ok(self.input_gradient(batch, prompts)?.unwrap().prompts)
+    }
+
+    fn with_embeddings(&self, sample: &Sample, rows: &Embeddings<'_>) -> Result<Option<Sample>, Broken> {
+        Ok(Some(Sample { image: rows.image.to_vec(), text: rows.text.to_vec(), ..sample.clone() }))
+    }
+
+    fn input_gradient(
+        &self,
+        batch: &[&Sample],
+        prompts: &PromptBatch,
+    ) -> Result<Option<InputGradient>, Broken> {
+        let (mut loss, mut gradient, mut embeddings, mut start) = (0.0, Vec::new(), Vec::new(), 0);
         for (sample, &length) in batch.iter().zip(&prompts.lengths) {
             let prompt = &prompts.values[start * DIM..(start + length) * DIM];
             start += length;
@@ -77,9 +89,12 @@ impl FrozenModel for Toy {
                     (scale * sum) as f32
                 })
                 .collect();
-            (0..length).for_each(|_| gradient.extend_from_slice(&row));
+            gradient.extend(row.repeat(length));
+            // The mean is over all tokens alike.
+            let [image, text] = [&sample.image, &sample.text].map(|rows| row.repeat(rows.len() / DIM).into());
+            embeddings.push(Embeddings { image, text });
         }
-        Ok(LossGradient { loss, gradient })
+        Ok(Some(InputGradient { prompts: LossGradient { loss, gradient }, embeddings }))
     }
 }
 
@@ -123,7 +138,7 @@ impl Data {
         for sample in samples {
             let selection = pool.select(&model.queries(sample)?).unwrap();
             let prompt = pool.gather(&[selection]).unwrap();
-            let y = model.output(sample, &prompt.values);
+            let y = model.output(&pool.read(*model, sample).unwrap(), &prompt.values);
             let error: f64 = y.iter().zip(&sample.target).map(|(y, &t)| (y - f64::from(t)).powi(2)).sum();
             total += 100.0 * (-error / DIM as f64).exp() / samples.len() as f64;
         }

@@ -31,6 +31,8 @@ pub enum Form {
     Count,
     /// A share in percent.
     Percent,
+    /// A divergence of distributions, in nats.
+    Nats,
     /// A small share, of which the largest counts.
     Largest,
 }
@@ -45,7 +47,7 @@ impl Measure {
 }
 
 /// All measures, in the order of columns.
-pub const MEASURES: [Measure; 10] = [
+pub const MEASURES: [Measure; 11] = [
     Measure {
         key: "average",
         head: "A",
@@ -108,6 +110,13 @@ pub const MEASURES: [Measure; 10] = [
         what: "largest share of a task's change in a subspace that the rule forbids, over tasks and seeds",
         of: |run| run.metrics.measures.leakage,
         form: Form::Largest,
+    },
+    Measure {
+        key: "output_kl",
+        head: "output KL",
+        what: "how far the outputs of a task moved after it was learnt: KL(then || at the end) in nats a token",
+        of: |run| run.metrics.measures.output_kl,
+        form: Form::Nats,
     },
     Measure {
         key: "optimiser_percent",

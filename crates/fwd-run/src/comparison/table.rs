@@ -120,7 +120,7 @@ type Pairing = (u64, Vec<String>, Option<(String, BTreeMap<String, String>)>);
 type ByPairing = BTreeMap<Pairing, Vec<Option<f64>>>;
 
 impl ComparisonTable {
-    /// Values, or differences to the runs of a method or of a setting; those in points only.
+    /// Values, or differences to the runs of a method or of a setting; those in points or nats only.
     ///
     /// # Errors
     /// A method or setting without runs, or with several for one partner.
@@ -128,8 +128,9 @@ impl ComparisonTable {
         let Some(against) = against else {
             return Ok(Self { comparison, measures: MEASURES.to_vec(), against: None });
         };
-        let is_in_points = |m: &Measure| matches!(m.form, Form::Score | Form::Points | Form::Difference);
-        let measures: Vec<Measure> = MEASURES.into_iter().filter(is_in_points).collect();
+        let is_compared =
+            |m: &Measure| matches!(m.form, Form::Score | Form::Points | Form::Difference | Form::Nats);
+        let measures: Vec<Measure> = MEASURES.into_iter().filter(is_compared).collect();
         let (mut of_runs, mut groups) = (ByPairing::new(), Vec::new());
         for (place, group) in comparison.groups.iter().enumerate() {
             if !against.is_base(group)? {
@@ -169,7 +170,8 @@ impl ComparisonTable {
                 run.dir.display()
             );
         }
-        let measures = measures.into_iter().map(|m| Measure { form: Form::Difference, ..m }).collect();
+        let signed = |form| if form == Form::Nats { form } else { Form::Difference };
+        let measures = measures.into_iter().map(|m| Measure { form: signed(m.form), ..m }).collect();
         Ok(Self { comparison, measures, against: Some(Base { against, of_runs, groups }) })
     }
 

@@ -44,6 +44,7 @@ fields![
     pool,
     subspace,
     project_at,
+    map,
     training,
     alpha,
     finetune,

@@ -27,7 +27,9 @@ use fwd_data::bench::Split;
 use fwd_models::WeightDtype;
 use fwd_ops::Compute;
 use fwd_prompt::linalg::{AdamW, ProjectAt};
-use fwd_prompt::{Allocation, Config, PoolConfig, Rejection, Rule, SubspaceOptions, TrainingConfig};
+use fwd_prompt::{
+    Allocation, Config, MapConfig, PoolConfig, Rejection, Rule, SubspaceOptions, TrainingConfig,
+};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -80,6 +82,9 @@ pub struct RunConfig {
     pub subspace: SubspaceOptions,
     /// Where in the optimiser's step a rule is applied.
     pub project_at: ProjectAt,
+    /// A map of the input embeddings that all tasks train beside their prompts.
+    #[serde(skip_serializing_if = "MapConfig::is_none")]
+    pub map: MapConfig,
     /// The training of one task.
     pub training: TrainingConfig,
     /// The weight of the pre-trained part of an update under the method `fwd-weighted`.
@@ -170,6 +175,7 @@ impl Default for RunConfig {
             },
             subspace: SubspaceOptions::default(),
             project_at: ProjectAt::default(),
+            map: MapConfig::default(),
             training: TrainingConfig {
                 prompts: AdamW { lr: 0.2, ..AdamW::default() },
                 ..TrainingConfig::default()
@@ -258,10 +264,14 @@ impl RunConfig {
             "there is no method {:?}",
             self.method
         );
+        let mut config = self.trainer(Rule::FwdWeighted(self.alpha), self.pool.clone());
         for method in self.options.all() {
-            let config = self.trainer(Rule::FwdWeighted(self.alpha), self.pool.clone());
-            Config { method: *method, ..config }.check()?;
+            method.build().check(&config.plan()).map_err(anyhow::Error::msg)?;
         }
+        if let Method::Shared(name) = self.method {
+            config.method = self.options.of(name).unwrap_or_default();
+        }
+        config.check()?;
         Ok(())
     }
 
@@ -273,6 +283,7 @@ impl RunConfig {
             subspace: self.subspace,
             rule,
             project_at: self.project_at,
+            map: self.map,
             training: self.training.clone(),
             method: MethodConfig::Plain,
             save_every: self.save_every,

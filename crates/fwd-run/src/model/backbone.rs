@@ -200,7 +200,10 @@ impl Backbone {
             batch.iter().map(|sample| Ok(self.model.queries(sample)?)).collect::<Result<Vec<_>>>()?;
         let selections = pool.select_all(&queries)?;
         let config = GenerationConfig::greedy(max_new_tokens, self.model.special_tokens().clone());
-        let hypotheses = fwd_models::answer(&*self.model, batch, &pool.gather(&selections)?, &config)?;
+        let read =
+            batch.iter().map(|sample| pool.read(&*self.model, sample)).collect::<Result<Vec<_>, _>>()?;
+        let read: Vec<&Sample> = read.iter().map(|sample| &**sample).collect();
+        let hypotheses = fwd_models::answer(&*self.model, &read, &pool.gather(&selections)?, &config)?;
         let answers = hypotheses.into_iter().zip(selections).map(|(hypothesis, selection)| {
             let text = self.processor.text.decode(&hypothesis.ids)?.trim().to_owned();
             Ok(Answer { text, selection })

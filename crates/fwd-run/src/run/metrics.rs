@@ -89,6 +89,10 @@ pub struct Measures {
     pub retention: Option<f64>,
     /// The largest share of a change in a subspace that the rule forbids.
     pub leakage: Option<f64>,
+    /// How far the outputs of a task have moved at the end since it was learnt: the mean over tasks and tokens of `KL(then ‖ now)`, in
+    /// nats. None also if the run is from before it was measured.
+    #[serde(default)]
+    pub output_kl: Option<f64>,
 }
 
 impl TaskInfo {
@@ -124,6 +128,7 @@ impl Measures {
             plasticity: known(alone.and_then(|alone| scores.plasticity(alone))),
             retention: known(scores.retention(t)),
             leakage: forbidden.reduce(f64::max),
+            output_kl: None,
         }
     }
 
@@ -134,7 +139,7 @@ impl Measures {
     }
 
     /// Names and values, in the order of tables.
-    pub fn named(&self) -> [(&'static str, Option<f64>); 8] {
+    pub fn named(&self) -> [(&'static str, Option<f64>); 9] {
         [
             ("average", self.average),
             ("mean_average", self.mean_average),
@@ -144,6 +149,7 @@ impl Measures {
             ("plasticity", self.plasticity),
             ("retention", self.retention),
             ("leakage", self.leakage),
+            ("output_kl", self.output_kl),
         ]
     }
 }

@@ -7,6 +7,7 @@ mod finetune;
 mod losses;
 mod manifest;
 mod metrics;
+mod outputs;
 mod paths;
 mod ranks;
 mod saved;

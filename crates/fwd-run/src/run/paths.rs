@@ -5,6 +5,7 @@
 //! state/              where training goes on
 //! predictions/        after-T/TASK.jsonl
 //! ranks/              after-T.json: directions of the input embeddings
+//! outputs/            TASK.safetensors: what the model said of a task's answers when it was learnt; after-T.json: how far that moved
 //! metrics.json, .csv  the result; a run that has it is finished
 //! losses.jsonl        the loss of every training step
 //! timing.json         seconds
@@ -30,6 +31,7 @@ const STATE: &str = "state";
 const PREDICTIONS: &str = "predictions";
 const PRETRAINING: &str = "pretraining";
 const RANKS: &str = "ranks";
+const OUTPUTS: &str = "outputs";
 
 /// The files of one run directory, whether or not they are there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +126,16 @@ impl RunPaths {
     /// The ranks when `after` tasks were learnt ([`RankStage`](super::RankStage)).
     pub fn ranks(&self, after: usize) -> PathBuf {
         self.ranks_dir().join(format!("{}.json", after_name(after)))
+    }
+
+    /// What the model said of a task's answers right after the task was learnt.
+    pub(super) fn reference_outputs(&self, task: &str) -> PathBuf {
+        self.dir.join(OUTPUTS).join(format!("{task}.safetensors"))
+    }
+
+    /// How far the outputs of each older task have moved when `after` tasks were learnt.
+    pub(super) fn moved_outputs(&self, after: usize) -> PathBuf {
+        self.dir.join(OUTPUTS).join(format!("{}.json", after_name(after)))
     }
 
     /// Where frozen features are kept: in `given`, or beside the run directory.

@@ -162,7 +162,7 @@ pub(super) struct Prompted<'a> {
     model: &'a Model,
     observer: &'a dyn Observer,
     tasks: Vec<(&'a str, Vec<&'a Sample>)>,
-    /// The ranks of the tokens, which no prompt changes: found once.
+    /// The ranks of the tokens, which no prompt changes: found once, but with a map after every task.
     of_tokens: Vec<Rank>,
 }
 
@@ -188,11 +188,14 @@ impl<'a> Prompted<'a> {
         if path.exists() {
             return Ok(());
         }
-        let is_first = self.of_tokens.is_empty();
+        // Without a map the tokens stay as they are.
+        let is_first = self.of_tokens.is_empty() || pool.map().is_some();
         let (mut of_tokens, mut of_prompted) = (StageRanks::default(), StageRanks::default());
         for (name, some) in &self.tasks {
             check(self.observer)?;
-            let grams = TaskGram::accumulate(self.model, name, some.iter().copied())?;
+            let read = some.iter().map(|sample| pool.read(self.model, sample));
+            let read = read.collect::<Result<Vec<_>, _>>()?;
+            let grams = TaskGram::accumulate(self.model, name, read.iter().map(|sample| &**sample))?;
             if is_first {
                 of_tokens.add_tokens(&grams)?;
             }

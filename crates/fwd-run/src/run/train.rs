@@ -9,6 +9,7 @@ use super::finetune::{BridgeLearner, image_features};
 use super::losses::LossLog;
 use super::manifest::{Known, Manifest};
 use super::metrics::{Measures, RunMetrics, TaskInfo};
+use super::outputs::{Outputs, of_prompts};
 use super::paths::RunPaths;
 use super::ranks::{Bridged, Prompted};
 use super::saved::SavedRun;
@@ -266,6 +267,7 @@ impl<'a> Runner<'a> {
         let tasks = tasks.map(|(name, train)| Task { name: name.clone(), train: &train[..] }).collect();
         let curriculum = Curriculum { pretraining: &self.samples.pretraining[..], tasks };
         let rows = names.iter().zip(&self.samples.train).map(|(name, train)| (name.as_str(), &train[..]));
+        let outputs = Outputs { run: self.run };
         let mut ranks = Prompted::new(self.run, &*self.session.backbone.model, self.observer, rows);
         let mut score = |learner: &Prompter<'_>, moment: Moment, column: Column| {
             let (pool, row) = (learner.prompts().pool(), moment.n_learnt());
@@ -276,6 +278,9 @@ impl<'a> Runner<'a> {
             match column {
                 Column::Task(task) => {
                     let exam = &self.samples.exams[task.index()];
+                    outputs.record((row, task.number()), &exam.task.name, || {
+                        of_prompts(&self.session.backbone, pool, exam, self.config.max_new_tokens)
+                    })?;
                     self.score(&self.run.answers(row, &exam.task.name), exam, pool)
                 }
                 Column::Pretraining => self.score_pretraining(row, pool),
@@ -283,8 +288,9 @@ impl<'a> Runner<'a> {
         };
         let trainer = self.learn(curriculum, self.prompts(config, None)?, &mut score)?;
         let interference = trainer.learner().prompts().interference();
+        let of_scores = Measures::of_sequence(trainer.scores(), interference, alone);
         Ok(Outcome {
-            measures: Measures::of_sequence(trainer.scores(), interference, alone),
+            measures: Measures { output_kl: outputs.mean(names.len())?, ..of_scores },
             ..Outcome::of(&trainer, trainer.scores().rows.clone())
         })
     }

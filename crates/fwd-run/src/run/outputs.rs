@@ -1,0 +1,183 @@
+//! How far a task's answers have moved since it was learnt: `outputs/` in a run directory.
+//!
+//! Right after a task is learnt, what the model then says of each token of the right answers to some of its scored samples is kept, as
+//! distributions over the vocabulary. After each later task they are compared with what the model says now: the mean over tokens of
+//! `KL(then ‖ now)`, in nats. A score says whether the answer is still right, this says how much of what was learnt was moved at all.
+
+use super::paths::RunPaths;
+use crate::files::{read, read_json, write_atomically, write_json};
+use crate::model::{Backbone, Sample};
+use crate::samples::{Case, Exam, spread};
+use anyhow::{Context, Result, ensure};
+use fwd_prompt::{FrozenModel, PromptPool};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// How many scored samples of each task are asked.
+const SAMPLES: usize = 32;
+/// How many are asked at a time.
+const BATCH: usize = 16;
+const NAME: &str = "log_probs";
+
+/// The log-probabilities of all tokens of a vocabulary at some places, one behind another.
+pub(super) struct Distributions {
+    vocabulary: usize,
+    log_probs: Vec<f32>,
+}
+
+/// What the model says of the first `max_tokens` tokens of the answers to some samples of a task, behind the prompts that they select.
+///
+/// # Errors
+/// Those of the model and the tokenizer.
+pub(super) fn of_prompts(
+    backbone: &Backbone,
+    pool: &PromptPool,
+    exam: &Exam<'_>,
+    max_tokens: usize,
+) -> Result<Distributions> {
+    let model = &*backbone.model;
+    let target = |i: usize| {
+        let Case { record, sample, .. } = &exam.cases[i];
+        let answer = record.answers.first().map_or("", String::as_str);
+        let mut labels = backbone.labels(&record.instruction, answer)?;
+        labels.truncate(max_tokens);
+        Ok(Sample { labels, ..sample.clone() })
+    };
+    let chosen = spread(exam.cases.len(), SAMPLES).map(target).collect::<Result<Vec<Sample>>>()?;
+    let mut all = Distributions { vocabulary: model.language().vocab_size(), log_probs: Vec::new() };
+    for batch in chosen.chunks(BATCH) {
+        let queries = batch.iter().map(|sample| Ok(model.queries(sample)?)).collect::<Result<Vec<_>>>()?;
+        let prompts = pool.gather(&pool.select_all(&queries)?)?;
+        let read = batch.iter().map(|sample| pool.read(model, sample)).collect::<Result<Vec<_>, _>>()?;
+        let read: Vec<&Sample> = read.iter().map(|sample| &**sample).collect();
+        let of_batch = fwd_models::label_log_probs(model, &read, &prompts)?;
+        of_batch.iter().for_each(|of_sample| all.log_probs.extend_from_slice(of_sample));
+    }
+    Ok(all)
+}
+
+/// The outputs of a run: what they were, and how far they have moved.
+pub(super) struct Outputs<'a> {
+    pub(super) run: &'a RunPaths,
+}
+
+impl Outputs<'_> {
+    /// Takes down what the model says of a task when `after` tasks are learnt, of which the task is the `number`th (from 1): keeps it if
+    /// the task was learnt last, and compares it if it is older. What is there already is not asked again.
+    ///
+    /// # Errors
+    /// Those of `now`; a file that cannot be written, is damaged, or is of another model.
+    pub(super) fn record(
+        &self,
+        (after, number): (usize, usize),
+        task: &str,
+        now: impl FnOnce() -> Result<Distributions>,
+    ) -> Result<()> {
+        let path = self.run.reference_outputs(task);
+        if after == number && !path.exists() {
+            return keep(&path, &now()?);
+        }
+        if after <= number {
+            return Ok(());
+        }
+        let mut moved = self.moved(after)?;
+        if !moved.contains_key(task) {
+            moved.insert(task.to_owned(), divergence(&kept(&path)?, &now()?, &path)?);
+            write_json(&self.run.moved_outputs(after), &moved)?;
+        }
+        Ok(())
+    }
+
+    /// For each older task, how far its outputs have moved when `after` tasks are learnt.
+    fn moved(&self, after: usize) -> Result<BTreeMap<String, f64>> {
+        let path = self.run.moved_outputs(after);
+        if path.exists() { read_json(&path) } else { Ok(BTreeMap::new()) }
+    }
+
+    /// The mean over all older tasks when `after` tasks are learnt; none without an older task.
+    ///
+    /// # Errors
+    /// A damaged file.
+    pub(super) fn mean(&self, after: usize) -> Result<Option<f64>> {
+        let moved = self.moved(after)?;
+        Ok((!moved.is_empty()).then(|| moved.values().sum::<f64>() / moved.len() as f64))
+    }
+}
+
+fn keep(path: &Path, all: &Distributions) -> Result<()> {
+    let bytes: Vec<u8> = all.log_probs.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let shape = vec![all.log_probs.len() / all.vocabulary.max(1), all.vocabulary];
+    let view = TensorView::new(Dtype::F32, shape, &bytes)?;
+    write_atomically(path, &serialize([(NAME, view)], None)?)
+}
+
+fn kept(path: &Path) -> Result<Distributions> {
+    let damaged = || format!("{} is damaged; to begin the run again, delete its directory", path.display());
+    let bytes = read(path)?;
+    let file = SafeTensors::deserialize(&bytes).with_context(damaged)?;
+    let view = file.tensor(NAME).with_context(damaged)?;
+    let &[_, vocabulary] = view.shape() else { anyhow::bail!(damaged()) };
+    ensure!(view.dtype() == Dtype::F32, damaged());
+    let log_probs = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    Ok(Distributions { vocabulary, log_probs: log_probs.collect() })
+}
+
+/// The mean over all places of `KL(then ‖ now) = Σ p_then·(log p_then − log p_now)`, in nats.
+fn divergence(then: &Distributions, now: &Distributions, path: &Path) -> Result<f64> {
+    ensure!(
+        then.vocabulary == now.vocabulary && then.log_probs.len() == now.log_probs.len(),
+        "{}: {} numbers over {} tokens, the model gives {} over {}",
+        path.display(),
+        then.log_probs.len(),
+        then.vocabulary,
+        now.log_probs.len(),
+        now.vocabulary
+    );
+    let places = then.log_probs.len() / then.vocabulary.max(1);
+    let terms = then.log_probs.iter().zip(&now.log_probs).map(|(&then, &now)| {
+        let (then, now) = (f64::from(then), f64::from(now));
+        // The limit of p·log p is 0.
+        if then == f64::NEG_INFINITY { 0.0 } else { then.exp() * (then - now) }
+    });
+    Ok(terms.sum::<f64>() / places.max(1) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn distributions(rows: &[[f32; 3]]) -> Distributions {
+        let log_probs = rows.iter().flatten().map(|p| p.ln()).collect();
+        Distributions { vocabulary: 3, log_probs }
+    }
+
+    #[test]
+    fn outputs_are_kept_when_a_task_is_learnt_and_compared_afterwards() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunPaths::new(dir.path());
+        let outputs = Outputs { run: &run };
+        let then = [[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]];
+        let never = || -> Result<Distributions> { panic!("asked without need") };
+        // Before the task is learnt there is nothing to keep, and nothing is kept twice.
+        outputs.record((0, 1), "a", never).unwrap();
+        outputs.record((1, 1), "a", || Ok(distributions(&then))).unwrap();
+        outputs.record((1, 1), "a", never).unwrap();
+        assert_eq!(outputs.mean(1).unwrap(), None);
+        // KL of the first row is ½·ln 2 + ¼·ln ½ + ¼·ln 1, of the second ln 2.
+        let now = [[0.25, 0.5, 0.25], [0.5, 0.25, 0.25]];
+        outputs.record((2, 1), "a", || Ok(distributions(&now))).unwrap();
+        outputs.record((2, 1), "a", never).unwrap();
+        let expected = (0.25 * 2f64.ln() + 2f64.ln()) / 2.0;
+        assert!((outputs.mean(2).unwrap().unwrap() - expected).abs() < 1e-6);
+        outputs.record((2, 2), "b", || Ok(distributions(&now))).unwrap();
+        outputs.record((3, 1), "a", || Ok(distributions(&then))).unwrap();
+        outputs.record((3, 2), "b", || Ok(distributions(&now))).unwrap();
+        assert_eq!(outputs.mean(3).unwrap(), Some(0.0));
+        let other = outputs.record((4, 1), "a", || Ok(distributions(&then[..1]))).unwrap_err().to_string();
+        assert!(other.contains("6 numbers over 3 tokens, the model gives 3 over 3"), "{other}");
+        std::fs::write(run.reference_outputs("a"), b"broken").unwrap();
+        let damaged = outputs.record((4, 1), "a", || Ok(distributions(&then))).unwrap_err().to_string();
+        assert!(damaged.contains("is damaged"), "{damaged}");
+    }
+}
