@@ -65,7 +65,7 @@ const FACTORS_ALONE: &[&str] =
     &["pool.allocation={partitioned=0}", "map.form=low-rank", "map.optimiser.lr=0.01"];
 
 /// What is learnt, how prompts begin and how they are selected: a name, the library, and settings.
-const VARIANTS: [(&str, Option<&Library>, &[&str]); 11] = [
+const VARIANTS: [Variant; 11] = [
     ("plain", None, &[]),
     ("library", Some(&WORDLESS), &["pool.start=library"]),
     ("fallback", Some(&WORDLESS), &["pool.start=library", "pool.fallback=nearest"]),
@@ -107,6 +107,9 @@ pub(crate) struct StreamsArgs {
     /// prompts: map, map-fast, map-low-rank; beside them: task-map.
     #[arg(long, value_delimiter = ',', default_value = "plain,task,library,task-library,task-fallback")]
     variants: Vec<String>,
+    /// Further pairs of a method and a variant, each METHOD+VARIANT.
+    #[arg(long, value_delimiter = ',')]
+    also: Vec<String>,
     /// Folder of the runs.
     #[arg(long, default_value = "runs/streams")]
     out: PathBuf,
@@ -130,11 +133,9 @@ pub(crate) fn streams(args: &StreamsArgs) -> Result<()> {
     let unknown = |name: &String| format!("there is no stream `{name}`");
     let streams: Vec<&Stream> =
         args.streams.iter().map(|name| known(name).with_context(|| unknown(name))).collect::<Result<_>>()?;
-    for name in &args.variants {
-        ensure!(VARIANTS.iter().any(|(known, ..)| known == name), "there is no variant `{name}`");
-    }
+    let pairs = args.pairs()?;
     run(&mut command("cargo", &["build", "--release", "--locked", "--quiet", "--package", "fwd-cli"]))?;
-    let here = Here { program: built("fwd-prompt"), out: root().join(&args.out), args };
+    let here = Here { program: built("fwd-prompt"), out: root().join(&args.out), args, pairs };
     let libraries =
         [WORDLESS, OWN_WORDS].map(|library| (here.out.join(library.name), here.library(&library)));
     work_off(1, libraries.into())?;
@@ -146,6 +147,35 @@ struct Here<'a> {
     program: PathBuf,
     out: PathBuf,
     args: &'a StreamsArgs,
+    /// What is run: methods and variants.
+    pairs: Vec<(&'a str, &'static Variant)>,
+}
+
+/// Its name, the library, and settings.
+type Variant = (&'static str, Option<&'static Library>, &'static [&'static str]);
+
+impl StreamsArgs {
+    /// Every method with every variant, and the further pairs.
+    fn pairs(&self) -> Result<Vec<(&str, &'static Variant)>> {
+        let known = |name: &str| {
+            VARIANTS
+                .iter()
+                .find(|(known, ..)| *known == name)
+                .with_context(|| format!("there is no variant `{name}`"))
+        };
+        let mut pairs = Vec::new();
+        for method in &self.methods {
+            for variant in &self.variants {
+                pairs.push((method.as_str(), known(variant)?));
+            }
+        }
+        for pair in &self.also {
+            let (method, variant) =
+                pair.split_once('+').with_context(|| format!("--also {pair}: expected METHOD+VARIANT"))?;
+            pairs.push((method, known(variant)?));
+        }
+        Ok(pairs)
+    }
 }
 
 impl Here<'_> {
@@ -196,14 +226,10 @@ impl Here<'_> {
         let alone = |seed: u64| format!("independent-{seed}");
         let of_alone = (0..args.seeds).map(|seed| one(alone(seed), "independent", seed, "given", &[]));
         self.work_off(&out, of_alone.collect())?;
-        let is_chosen = |name: &str| args.variants.iter().any(|chosen| chosen == name);
-        let variants: Vec<_> = VARIANTS.iter().filter(|(name, ..)| is_chosen(name)).collect();
         let (mut runs, mut commands) = (Vec::new(), Vec::new());
         for seed in 0..args.seeds {
             for order in ["given", "reversed"] {
-                let of_methods =
-                    args.methods.iter().flat_map(|method| variants.iter().map(move |v| (method, v)));
-                for (method, (variant, library, settings)) in of_methods {
+                for (method, (variant, library, settings)) in &self.pairs {
                     let name = format!("{method}-{variant}-{seed}-{order}");
                     let (name, mut command) = one(name, method, seed, order, settings);
                     command.arg("--alone").arg(out.join(alone(seed)));
@@ -225,9 +251,12 @@ impl Here<'_> {
             ("inference.txt", &["--against", "pool.inference=prompts"]),
             ("rule.txt", &["--against", "method=sequential"]),
         ];
-        let has = |setting: &str| variants.iter().any(|(.., settings)| settings.contains(&setting));
+        let has = |setting: &str| self.pairs.iter().any(|(_, (.., settings))| settings.contains(&setting));
         let is_compared = |name: &str| match name {
-            "rule.txt" => args.methods.iter().any(|method| method == "sequential") && args.methods.len() > 1,
+            "rule.txt" => {
+                let is_plain = |(method, _): &(&str, _)| *method == "sequential";
+                self.pairs.iter().any(is_plain) && !self.pairs.iter().all(is_plain)
+            }
             "fallback.txt" => has("pool.fallback=nearest"),
             "start.txt" => has("pool.start=library"),
             "inference.txt" => has("pool.inference=task"),

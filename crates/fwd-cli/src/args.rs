@@ -17,7 +17,7 @@ use fwd_eval::FirstRow;
 use fwd_run::comparison::Against;
 use fwd_run::config::Order;
 use fwd_run::model::Template;
-use fwd_run::{DeviceKind, Method};
+use fwd_run::{Compute, DeviceKind, Method};
 use one_of::one_of;
 use std::path::PathBuf;
 
@@ -313,9 +313,9 @@ pub(crate) struct TrainArgs {
     /// A finished run of the method `independent`, for the plasticity form of forward transfer.
     #[arg(long, value_name = "RUN")]
     pub(crate) alone: Option<PathBuf>,
-    /// A run with prompts of its own for each task, as of pre-training: new prompts begin with those that suit a task best. Sets `pool.start`
-    /// to `library` where neither that nor `pool.fallback` says what the library is for.
-    #[arg(long, value_name = "RUN")]
+    /// A library of prompts, as `pretrain --library` makes it, or a run with prompts of its own for each task: new prompts begin with those
+    /// that suit a task best. Sets `pool.start` to `library` where neither that nor `pool.fallback` says what the library is for.
+    #[arg(long, value_name = "FILE|RUN")]
     pub(crate) library: Option<PathBuf>,
     /// The split that is scored.
     #[arg(long, value_parser = PossibleValuesParser::new(["val", "test"]))]
@@ -457,6 +457,16 @@ pub(crate) struct PretrainArgs {
     /// Train nothing: measure the gates of the model in --out (without it the embedded one), and write them to its gates.json.
     #[arg(long, conflicts_with = "recipe")]
     pub(crate) gates: bool,
+    /// Train no weights: tune prompts on each pre-training task alone, for the model in --out, and write them to its
+    /// library/prompts.safetensors. New tasks may begin with them (`train --set pool.start=library`).
+    #[arg(long, conflicts_with_all = ["gates", "recipe", "from"])]
+    pub(crate) library: bool,
+    /// The tasks of the library, separated by commas; without it all that the benchmark calls pre-training tasks.
+    #[arg(long, value_delimiter = ',', value_name = "TASK,…", requires = "library")]
+    pub(crate) pretraining_tasks: Vec<String>,
+    /// How the model's frozen products are computed while the library's prompts are tuned.
+    #[arg(long, value_parser = one_of::<Compute>(), requires = "library")]
+    pub(crate) compute: Option<Compute>,
     /// Benchmark directory; without it the embedded benchmark.
     #[arg(long, value_name = "DIR")]
     pub(crate) bench: Option<PathBuf>,

@@ -168,6 +168,12 @@ pub enum Start {
 }
 
 impl Start {
+    /// This start, or [`Self::Library`] instead of normal numbers.
+    #[must_use]
+    pub fn or_library(self) -> Self {
+        if self == Self::Normal { Self::Library } else { self }
+    }
+
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -150,7 +150,7 @@ impl Library {
         let (m, len) = (shape[0], shape[1]);
         let dims = Dims { model: shape[2], image_query: image[1], text_query: words[1] };
         let n: usize = tasks.iter().fold(0, |sum, (_, n)| sum.saturating_add(*n));
-        if [image[0], words[0], bounds[0], n] != [m; 4] || m * len * dims.model == 0 || tasks.is_empty() {
+        if [image[0], words[0], bounds[0], n] != [m; 4] || m * len * dims.model * top_k == 0 {
             return Err(format!("{m} prompts of {len} tokens do not fit their keys and tasks"));
         }
         let mut pool = PromptPool::new(dims, len, top_k);

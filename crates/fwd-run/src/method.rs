@@ -6,6 +6,7 @@
 //! | `sequential` | as configured | none | task after task |
 //! | `residual`, `fwd`, `fwd-strict` | as configured | of this name | task after task |
 //! | `fwd-weighted` | as configured | `fwd`, the pre-trained part times `alpha` | task after task |
+//! | `reuse` (ours) | as configured; they begin with those of a library, and a sample takes those of one task | none | task after task |
 //! | `l2p` | one pool shared by all tasks (Wang et al. 2022) | none | task after task |
 //! | every method of [`fwd_continual::MethodConfig`] (`replay`, `ewc`) | one pool shared by all tasks | none | task after task |
 //! | `modal-prompt` | one for each task, selected by image and text (Zeng et al. 2024) | none | task after task |
@@ -36,6 +37,8 @@ pub enum Method {
     FwdStrict,
     /// As fwd, the pre-trained part of an update scaled by alpha.
     FwdWeighted,
+    /// Prompts that begin with those of pre-training tasks and are selected task by task (ours).
+    Reuse,
     /// One pool shared by all tasks, no projection.
     L2p,
     /// A shared pool under the method of [`fwd_continual::MethodConfig`] that has this name.
@@ -71,6 +74,11 @@ impl Choice for Method {
                 Self::FwdWeighted,
                 "fwd-weighted",
                 "As fwd, the pre-trained part of an update scaled by alpha",
+            ),
+            row(
+                Self::Reuse,
+                "reuse",
+                "Prompts that begin with those of pre-training tasks and are selected task by task (ours)",
             ),
             row(Self::L2p, "l2p", "One pool shared by all tasks, no projection"),
         ];

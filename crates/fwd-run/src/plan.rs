@@ -36,7 +36,8 @@ impl Method {
         let trainer = |rule, allocation| config.trainer(rule, PoolConfig { allocation, ..pool.clone() });
         match self {
             Self::ZeroShot => Plan::ZeroShot,
-            Self::Sequential => Plan::Sequence(trainer(Rule::None, pool.allocation)),
+            // What `reuse` changes of the pool, the configuration of its run says.
+            Self::Sequential | Self::Reuse => Plan::Sequence(trainer(Rule::None, pool.allocation)),
             Self::Residual => Plan::Sequence(trainer(Rule::Residual, pool.allocation)),
             Self::Fwd => Plan::Sequence(trainer(Rule::Fwd, pool.allocation)),
             Self::FwdStrict => Plan::Sequence(trainer(Rule::FwdStrict, pool.allocation)),

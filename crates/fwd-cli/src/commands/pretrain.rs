@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use fwd_run::assets;
 use fwd_run::files::write_json;
 use fwd_run::pretraining::gates::{self, Report};
-use fwd_run::pretraining::{ModelPaths, PretrainingOptions, Recipe, pretrain};
+use fwd_run::pretraining::{LibraryOptions, ModelPaths, PretrainingOptions, Recipe, library, pretrain};
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -30,6 +30,19 @@ pub(super) fn command(args: &PretrainArgs, common: &Common) -> Result<ExitCode> 
         return Ok(if report.is_met() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let out = args.out.clone().context("name a folder for the model with --out DIR")?;
+    if args.library {
+        let options = LibraryOptions {
+            model: out,
+            bench,
+            tasks: args.pretraining_tasks.clone(),
+            cache: args.cache.clone(),
+            device: args.device,
+            compute: args.compute.unwrap_or_default(),
+        };
+        let path = library(&options, &Terminal)?;
+        output::print(&format!("{}\n", path.display()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let recipe = match &args.recipe {
         Some(path) => path.clone(),
         None => ModelPaths::new(&assets::backbone()?).recipe(),

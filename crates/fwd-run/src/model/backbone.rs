@@ -217,6 +217,11 @@ impl Backbone {
     }
 }
 
+/// Where the library of prompts that comes with a model lies in its directory. It is no part of the model's identity.
+pub(crate) fn library_beside(dir: &Path) -> PathBuf {
+    dir.join("library").join("prompts.safetensors")
+}
+
 /// What a model directory asks of generation and does not get.
 fn remarks(dir: &Path) -> Result<Vec<String>> {
     let ignored = fwd_models::ignored_generation(dir)?;

@@ -7,6 +7,7 @@
 mod curve;
 pub mod gates;
 mod initial;
+mod library;
 mod paths;
 mod recipe;
 mod sampler;
@@ -14,6 +15,7 @@ mod training;
 mod vision;
 mod vocabulary;
 
+pub use library::{INSTRUCTION, LibraryOptions, library};
 pub use paths::ModelPaths;
 pub use recipe::{Augmentation, Diversity, Optimiser, Phase, Prompting, Recipe, Sizes};
 pub use training::{PretrainingOptions, pretrain};

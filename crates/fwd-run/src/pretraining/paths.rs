@@ -1,5 +1,6 @@
 //! The names of the files in a model directory that a pre-training writes and reads, beside those of Hugging Face's layout.
 
+use crate::model::library_beside;
 use crate::run::CACHE;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +49,16 @@ impl ModelPaths {
     /// The loss curve as CSV.
     pub fn curve(&self) -> PathBuf {
         self.dir.join("loss.csv")
+    }
+
+    /// The library of prompts that comes with the model ([`library`](super::library())).
+    pub fn library(&self) -> PathBuf {
+        library_beside(&self.dir)
+    }
+
+    /// The run directory in which the library's prompts are tuned.
+    pub fn library_run(&self) -> PathBuf {
+        self.dir.join("library").join("run")
     }
 
     /// Where frozen features are kept: in `given`, or in the model directory.

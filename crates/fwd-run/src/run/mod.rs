@@ -4,6 +4,7 @@ mod checked;
 mod directory;
 mod evaluate;
 mod finetune;
+mod library;
 mod losses;
 mod manifest;
 mod metrics;
@@ -17,6 +18,7 @@ mod watch;
 
 pub use directory::{RunDir, refuse_finished};
 pub use evaluate::{Evaluation, EvaluationOptions, TaskScore, evaluate};
+pub(crate) use library::library_of;
 pub use losses::{LossPoint, read_losses};
 pub use manifest::{Identity, Machine, Manifest};
 pub use metrics::{Measures, RunMetrics, TaskInfo};

@@ -6,13 +6,13 @@
 
 use super::directory::RunDir;
 use super::finetune::{BridgeLearner, image_features};
+use super::library::library_for;
 use super::losses::LossLog;
 use super::manifest::{Known, Manifest};
 use super::metrics::{Measures, RunMetrics, TaskInfo};
 use super::outputs::{Outputs, of_prompts};
 use super::paths::RunPaths;
 use super::ranks::{Bridged, Prompted};
-use super::saved::SavedRun;
 use super::timing::Timing;
 use super::watch::{Ahead, Remark, Watch};
 use crate::config::{Order, RunConfig};
@@ -25,16 +25,14 @@ use crate::plan::Plan;
 use crate::predictions::{self, Generation, Prediction};
 use crate::samples::{Exam, Samples, spread};
 use crate::session::Session;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use fwd_continual::{
     Column, Curriculum, Event, Learner, Method, MethodConfig, Moment, PRETRAINING, SavedState, Schedule,
     Stage, Status, Task, TaskId, Trainer,
 };
 use fwd_data::bench::{BenchTask, Record, Split};
 use fwd_data::task::OnBad;
-use fwd_prompt::{
-    Allocation, Config, Fallback, Interference, Library, PromptLearner, PromptPool, Prompts, Rule, Start,
-};
+use fwd_prompt::{Config, Inference, Interference, Library, PromptLearner, PromptPool, Rule};
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
@@ -156,44 +154,12 @@ fn resolve(session: &Session, mut config: RunConfig) -> Result<Resolved<'_>> {
     config.check_memory(session.backbone.model.prompt_dims(), memory::available())?;
     let alone = config.paths.alone.as_ref();
     let alone = alone.map(|dir| RunMetrics::read_alone(dir, config.split, config.compute)).transpose()?;
-    let is_library_used = config.pool.start != Start::Normal || config.pool.fallback != Fallback::Nothing;
-    let library = match config.paths.library.as_deref() {
-        None if !is_library_used => None,
-        Some(_) if !is_library_used => bail!(
-            "paths.library names a library of prompts, and neither pool.start nor pool.fallback says what it is for"
-        ),
-        Some(run) => Some(Arc::new(library(session, run)?)),
-        None => bail!(
-            "pool.start or pool.fallback asks for a library of prompts: name a run with prompts of its own for each task with --library RUN"
-        ),
-    };
+    if config.method == RunMethod::Reuse {
+        // The manifest says what the method means.
+        (config.pool.start, config.pool.inference) = (config.pool.start.or_library(), Inference::Task);
+    }
+    let library = library_for(session, &config)?;
     Ok(Resolved { config, tasks, known: Known { alone, library } })
-}
-
-/// The prompts of another run that those of a run may begin with.
-fn library(session: &Session, dir: &Path) -> Result<Library> {
-    let run = SavedRun::read(dir)?;
-    ensure!(
-        run.paths().is_finished(),
-        "{}: a library needs a finished run; let this one go on to its end first",
-        dir.display()
-    );
-    let backbone = &session.backbone;
-    run.check_backbone(&backbone.hash, &backbone.dir)?;
-    let (model, of_run) = (&*backbone.model, &run.manifest().run.config);
-    let prompts = match of_run.method {
-        RunMethod::Independent => {
-            of_run.tasks.iter().map(|task| run.prompts(model, Some(task))).collect::<Result<Vec<_>>>()?
-        }
-        _ => vec![run.prompts(model, None)?],
-    };
-    let is_shared = |prompts: &Prompts| matches!(prompts.config().pool.allocation, Allocation::Shared(_));
-    ensure!(
-        !prompts.iter().any(is_shared),
-        "{}: its tasks share their prompts; a library needs some of each task's own",
-        dir.display()
-    );
-    Library::of(&prompts).with_context(|| dir.display().to_string())
 }
 
 /// What a plan ends in: the parts of [`RunMetrics`] that depend on it.
