@@ -12,6 +12,7 @@ mod ci;
 mod comparison;
 mod data;
 mod dist;
+mod figures;
 mod fuzz;
 mod kernels;
 mod kills;
@@ -61,6 +62,8 @@ enum Args {
     Comparison(comparison::ComparisonArgs),
     /// Runs methods on streams of tasks with and without a library of prompts, and tables the results in results/streams/.
     Streams(streams::StreamsArgs),
+    /// Draws the pictures of docs/findings.md from the tables in results/streams/.
+    Figures,
     /// Writes a Hugging Face directory with random weights of a published shape.
     #[command(disable_help_flag = true)]
     RandomCheckpoint(random_checkpoint::RandomCheckpointArgs),
@@ -102,6 +105,7 @@ fn main() -> Result<()> {
         Args::Data(args) => data::run(&args),
         Args::Comparison(args) => comparison::comparison(&args),
         Args::Streams(args) => streams::streams(&args),
+        Args::Figures => figures::figures(),
         Args::RandomCheckpoint(args) => random_checkpoint::random_checkpoint(&args),
         Args::Bench(Bench::Step(args)) => bench_step::step(&args),
         Args::Bench(Bench::Algebra(args)) => bench::algebra(&args),

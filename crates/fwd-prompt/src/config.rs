@@ -2,6 +2,7 @@
 
 use crate::error::{PromptError, Result};
 use crate::ledger::Rule;
+use crate::map::{MapConfig, MapForm};
 use crate::selection::TrainingSelection;
 use fwd_continual::{MethodConfig, Plan, Schedule};
 use fwd_linalg::{AdamW, Precision, ProjectAt, RankConvention, SubspaceConfig};
@@ -176,46 +177,6 @@ impl Start {
 
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
-    }
-}
-
-/// A map of the input embeddings, `x ↦ x + A x`, that all tasks train beside their prompts, under the same rule
-/// ([`InputMap`](crate::InputMap)). Ours, not the paper's. A pool without prompts ([`Allocation`] of 0) leaves the map alone.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct MapConfig {
-    /// What A is.
-    pub form: MapForm,
-    /// r: rank of what a task adds to A, under [`MapForm::LowRank`].
-    pub rank: usize,
-    /// AdamW of the map. The gradient is clipped by itself, to the same norm as that of the prompts.
-    pub optimiser: AdamW,
-}
-
-/// What the matrix A of a map is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MapForm {
-    /// There is no map.
-    #[default]
-    None,
-    /// d×d numbers, which every task trains on.
-    Full,
-    /// A product of two factors for each task, which the next one leaves as they are.
-    LowRank,
-}
-
-impl Default for MapConfig {
-    fn default() -> Self {
-        let optimiser = AdamW { lr: 1e-3, ..AdamW::default() };
-        Self { form: MapForm::None, rank: 8, optimiser }
-    }
-}
-
-impl MapConfig {
-    /// Whether there is no map.
-    pub fn is_none(&self) -> bool {
-        self.form == MapForm::None
     }
 }
 

@@ -8,6 +8,15 @@ use fwd_continual::{Failure, NotFinite, Place};
 use fwd_linalg::LinalgError;
 use std::ops::Range;
 
+/// The loss of a batch, and its gradients with respect to what is trained.
+pub(crate) struct BatchGradient {
+    pub(crate) loss: f64,
+    /// In the shape of the prompt tokens.
+    pub(crate) prompts: Vec<f32>,
+    /// That of the map, if there is one.
+    pub(crate) map: Option<Vec<f32>>,
+}
+
 /// What failed with a sample of an older task.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]

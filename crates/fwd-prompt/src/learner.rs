@@ -9,11 +9,11 @@
 
 use crate::config::{Allocation, Config, KeyInit, Rejection};
 use crate::error::PromptError;
-use crate::gradient::{Rehearsed, input_gradient, loss_gradient, queries_of, scatter};
+use crate::gradient::{BatchGradient, Rehearsed, queries_of, scatter};
 use crate::ledger::Interference;
 use crate::library::Library;
-use crate::map::{MapTraining, mapped};
-use crate::model::{FrozenModel, PromptBatch, Queries};
+use crate::map::MapTraining;
+use crate::model::{FrozenModel, Queries};
 use crate::pool::{BATCH, PromptPool, Selection, slot};
 use crate::prompts::{KIND, Prompts, TrainingInfo, initial_values};
 use fwd_continual::{
@@ -233,27 +233,6 @@ impl<M: FrozenModel> PromptLearner<M> {
         Ok(opened)
     }
 
-    /// The loss of a batch, its gradient with respect to the prompt tokens, and that of the map if there is one.
-    fn gradient(
-        &self,
-        samples: &[&M::Features],
-        prompts: &PromptBatch,
-        training: Option<&MapTraining>,
-    ) -> Result<(f64, Vec<f32>, Option<Vec<f32>>), Failure> {
-        let (Some(training), Some(map)) = (training, &self.prompts.pool.map) else {
-            let result = loss_gradient(&self.model, samples, prompts)?;
-            return Ok((result.loss, result.gradient, None));
-        };
-        let map = map.moved(training);
-        let own =
-            samples.iter().map(|sample| self.model.embeddings(sample)).collect::<Result<Vec<_>, _>>()?;
-        let read = samples.iter().map(|sample| mapped(&map, &self.model, sample));
-        let read = read.collect::<Result<Vec<_>, PromptError>>()?;
-        let result = input_gradient(&self.model, &read.iter().collect::<Vec<_>>(), prompts)?;
-        let of_map = training.gradient(&own, &result.embeddings)?;
-        Ok((result.prompts.loss, result.prompts.gradient, Some(of_map)))
-    }
-
     /// The score from which on a sample is near enough to the prompts that a task has trained.
     fn threshold(&self, samples: &[M::Features], trained: Range<usize>) -> Result<f32, Failure> {
         let Rejection::BelowQuantile(q) = self.config().pool.rejection else {
@@ -388,9 +367,10 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
         selections.extend(pool.select_all_however_far(&queries[batch.new.len()..])?);
         let samples: Vec<&M::Features> = batch.samples().collect();
         let prompts = pool.gather_with(&selections, &training.change, training.first)?;
-        let (loss, of_prompts, of_map) = self.gradient(&samples, &prompts, training.map.as_ref())?;
-        let of_prompts = scatter(&of_prompts, &selections, &trained, pool.prompt_size());
-        let parameters = self.flat(training.first, of_map, &of_prompts).into_owned();
+        let BatchGradient { loss, prompts, map } =
+            self.gradient(&samples, &prompts, training.map.as_ref())?;
+        let of_prompts = scatter(&prompts, &selections, &trained, pool.prompt_size());
+        let parameters = self.flat(training.first, map, &of_prompts).into_owned();
         let keyed = config.pool.selection.keyed(&selections, &trained);
         let weight = config.training.key_weight;
         let (key_loss, image_keys, text_keys) = pool.key_loss(&queries, &keyed, weight, trained);
@@ -511,9 +491,9 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
         let selection = pool.select_all_however_far(&[queries])?;
         // What a full map has learnt no longer matters to its gradient; factors have none once their task is over.
         let map = self.map_training(0, &Projection::identity(pool.dims().model));
-        let (_, of_prompts, of_map) = self.gradient(&[sample], &pool.gather(&selection)?, map.as_ref())?;
-        let of_prompts = scatter(&of_prompts, &selection, &(0..pool.len()), pool.prompt_size());
-        Ok(self.flat(0, of_map, &of_prompts).into_owned())
+        let gradient = self.gradient(&[sample], &pool.gather(&selection)?, map.as_ref())?;
+        let of_prompts = scatter(&gradient.prompts, &selection, &(0..pool.len()), pool.prompt_size());
+        Ok(self.flat(0, gradient.map, &of_prompts).into_owned())
     }
 
     fn save(&self, training: Option<&PromptTraining>, section: &mut Section) {

@@ -41,7 +41,9 @@
 #![forbid(unsafe_code)]
 
 pub mod analysis;
+mod batch;
 mod config;
+mod cosine;
 mod error;
 mod gradient;
 mod learner;
@@ -55,8 +57,8 @@ mod selection;
 mod start;
 
 pub use config::{
-    Allocation, Config, Fallback, Inference, KeyInit, MapConfig, MapForm, PoolConfig, Rejection, Start,
-    SubspaceOptions, TrainingConfig,
+    Allocation, Config, Fallback, Inference, KeyInit, PoolConfig, Rejection, Start, SubspaceOptions,
+    TrainingConfig,
 };
 pub use error::{PromptError, Result};
 pub use fwd_continual as continual;
@@ -64,7 +66,7 @@ pub use fwd_linalg as linalg;
 pub use learner::{PromptLearner, PromptNote, PromptTrainer, PromptTraining, resume, trainer};
 pub use ledger::{Entry, Interference, Rule, SubspaceLedger};
 pub use library::Library;
-pub use map::{InputMap, Reading};
+pub use map::{InputMap, MapConfig, MapForm, Reading};
 pub use model::{
     Dims, Embeddings, FrozenModel, InputGradient, LossGradient, PromptBatch, PromptGroup, Queries,
 };

@@ -9,7 +9,6 @@
 //! not: **where a rule forbids the subspace V_s, `(A + ΔA) x = A x` for every x in V_s**, whatever the size and the number of steps.
 //! What of an old sample lies outside of the subspaces, a share of at most 1 − ε of its energy, is not protected.
 
-use crate::config::{MapConfig, MapForm};
 use crate::error::{PromptError, Result};
 use crate::model::{Embeddings, FrozenModel};
 use fwd_continual::{Failure, NotFinite, Section, SectionError, normal, stream};
@@ -17,8 +16,49 @@ use fwd_linalg::{
     AdamW, AdamWState, LinalgError, ProjectAt, ProjectedAdamW, Projection, clip_factor, times_transposed,
     transposed_times,
 };
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::ops::Deref;
+
+/// A map of the input embeddings, `x ↦ x + A x`, that all tasks train beside their prompts, under the same rule
+/// ([`InputMap`]). Ours, not the paper's. A pool without prompts ([`Allocation`](crate::Allocation) of 0) leaves the map alone.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MapConfig {
+    /// Whether there is a map, and which numbers A is made of.
+    pub form: MapForm,
+    /// r: rank of what a task adds to A, under [`MapForm::LowRank`].
+    pub rank: usize,
+    /// AdamW of the map. The gradient is clipped by itself, to the same norm as that of the prompts.
+    pub optimiser: AdamW,
+}
+
+/// What the matrix A of a map is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MapForm {
+    /// There is no map.
+    #[default]
+    None,
+    /// d×d numbers, which every task trains on.
+    Full,
+    /// A product of two factors for each task, which the next one leaves as they are.
+    LowRank,
+}
+
+impl Default for MapConfig {
+    fn default() -> Self {
+        let optimiser = AdamW { lr: 1e-3, ..AdamW::default() };
+        Self { form: MapForm::None, rank: 8, optimiser }
+    }
+}
+
+impl MapConfig {
+    /// Whether there is no map.
+    pub fn is_none(&self) -> bool {
+        self.form == MapForm::None
+    }
+}
 
 /// The matrix A of a map of input embeddings, `x ↦ x + A x`.
 ///
@@ -391,21 +431,18 @@ mod tests {
             let loss = |training: &MapTraining| {
                 off(training).iter().map(|x| 0.5 * f64::from(*x).powi(2)).sum::<f64>()
             };
-            let gradient = training.gradient(&[own.clone()], &[only_text(&off(&training))]).unwrap();
+            let gradient =
+                training.gradient(std::slice::from_ref(&own), &[only_text(&off(&training))]).unwrap();
             assert_eq!(gradient.len(), training.len());
             let h = 1e-2;
-            for i in 0..training.len() {
+            for (i, found) in gradient.iter().enumerate() {
                 let nudged = |h: f32| {
                     let mut training = training.clone();
                     training.change[i] += h;
                     loss(&training)
                 };
                 let expected = (nudged(h) - nudged(-h)) / f64::from(2.0 * h);
-                assert!(
-                    (f64::from(gradient[i]) - expected).abs() < 2e-3,
-                    "{form:?} {i}: {} {expected}",
-                    gradient[i]
-                );
+                assert!((f64::from(*found) - expected).abs() < 2e-3, "{form:?} {i}: {found} {expected}");
             }
             assert!(gradient.iter().any(|g| g.abs() > 0.1));
             let wrong = training.gradient(&[own], &[only_text(&rows[..d])]).unwrap_err();

@@ -7,10 +7,11 @@
 //! ```
 //! Each sample selects for itself: what it gets does not depend on the batch it is in. Equal scores go to the lower index.
 
+use crate::cosine::add_cosine_gradient;
 use crate::error::{PromptError, Result};
 use crate::map::{InputMap, Reading, mapped};
 use crate::model::{Dims, FrozenModel, PromptBatch, Queries};
-use fwd_linalg::{LinalgError, cosines, dot};
+use fwd_linalg::{LinalgError, cosines};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -434,22 +435,6 @@ impl PromptPool {
 /// Piece `i` of vectors of one length.
 pub(crate) fn slot(vectors: &[f32], i: usize, len: usize) -> &[f32] {
     &vectors[i * len..(i + 1) * len]
-}
-
-/// The cosine between two vectors; 0 if one has no length.
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let scale = (dot(a, a) * dot(b, b)).sqrt();
-    if scale > 0.0 { dot(a, b) / scale } else { 0.0 }
-}
-
-fn add_cosine_gradient(query: &[f32], key: &[f32], weight: f64, out: &mut [f32]) {
-    let (q, k) = (dot(query, query).sqrt(), dot(key, key).sqrt());
-    if q > 0.0 && k > 0.0 {
-        let cosine = cosine(query, key);
-        for ((out, &query), &key) in out.iter_mut().zip(query).zip(key) {
-            *out += (weight / k * (f64::from(query) / q - cosine * f64::from(key) / k)) as f32;
-        }
-    }
 }
 
 #[cfg(test)]

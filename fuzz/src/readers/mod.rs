@@ -3,6 +3,7 @@
 mod benchmark;
 mod configuration;
 mod images;
+mod library;
 mod model;
 mod runs;
 mod scores;
@@ -18,7 +19,7 @@ use std::path::Path;
 type Open = fn(&Path) -> Result<Reader>;
 
 /// The readers, in the order in which they are tried.
-pub(crate) const ALL: [(&str, Open); 22] = [
+pub(crate) const ALL: [(&str, Open); 23] = [
     ("weights", model::weights),
     ("gguf", model::gguf),
     ("model-config", model::config),
@@ -26,6 +27,7 @@ pub(crate) const ALL: [(&str, Open); 22] = [
     ("chat-template", model::chat_template),
     ("processor", model::processor),
     ("state", state::state),
+    ("library", library::library),
     ("pack", benchmark::pack),
     ("benchmark", benchmark::index),
     ("llava", tasks::llava),

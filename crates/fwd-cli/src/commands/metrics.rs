@@ -86,11 +86,12 @@ fn with_stated(mut measures: Measures, table: &ScoreTable, name: &str) -> Result
             "plasticity" => &mut measures.plasticity,
             "retention" => &mut measures.retention,
             "leakage" => &mut measures.leakage,
+            "output_kl" => &mut measures.output_kl,
             _ => bail!("{name}: no measure is called `{}`", key.escape_debug()),
         };
         let ours = match (key.as_str(), *measure) {
             ("average", None) => Measures::of_row(last).average,
-            ("plasticity" | "leakage", None) => Some(*stated),
+            ("plasticity" | "leakage" | "output_kl", None) => Some(*stated),
             (_, ours) => ours,
         };
         let is_equal = ours.is_some_and(|ours| (ours - stated).abs() <= 1e-9 * stated.abs().max(1.0));

@@ -175,7 +175,25 @@ fn differing(keys: &[&Key]) -> Vec<(String, Vec<String>)> {
         let values: BTreeSet<&str> = readers.map(|key| value(key, name)).collect();
         (values.len() > 1).then(|| (name.clone(), values.into_iter().map(str::to_owned).collect()))
     };
-    names.into_iter().filter_map(differs).collect()
+    let found: Vec<(String, Vec<String>)> = names.into_iter().filter_map(differs).collect();
+    // A section that some groups do not have at all, and the others alike, is told by its first key.
+    let lacking =
+        |name: &str| -> Vec<bool> { keys.iter().map(|key| !key.settings.contains_key(name)).collect() };
+    let section = |name: &str| name.split_once('.').map(|(section, _)| section.to_owned());
+    let is_told = |(at, (name, values)): &(usize, &(String, Vec<String>))| {
+        let lacks = lacking(name);
+        let stands_for_it = |(other, values): &(String, Vec<String>)| {
+            values.len() == 2 && section(other) == section(name) && lacking(other) == lacks
+        };
+        let is_simple = values.len() == 2 && lacks.contains(&true) && section(name).is_some();
+        is_simple && found[..*at].iter().any(stands_for_it)
+    };
+    found
+        .iter()
+        .enumerate()
+        .filter(|differing| !is_told(differing))
+        .map(|(_, differing)| differing.clone())
+        .collect()
 }
 
 /// What a group has under a key of the configuration.
@@ -254,6 +272,19 @@ mod tests {
         let differ = differing(&keys);
         assert_eq!(differ[0], ("eval_batch".to_owned(), vec!["16".to_owned(), "32".to_owned()]));
         assert_eq!(differ[1].0, "pool.prompt_len");
+    }
+
+    #[test]
+    fn a_section_that_some_groups_lack_is_told_by_its_first_key() {
+        let map = [("map.form", "full"), ("map.lr", "1"), ("map.rank", "8")];
+        let other = [("map.form", "full"), ("map.lr", "2"), ("map.rank", "8")];
+        let keys =
+            [key(Method::Fwd, 0, &map), key(Method::Fwd, 0, &other), key(Method::Fwd, 0, &[("x", "1")])];
+        let keys: Vec<&Key> = keys.iter().collect();
+        let told = |keys: &[&Key]| keys.iter().map(|key| variant(key, keys, 1)).collect::<Vec<_>>();
+        assert_eq!(told(&keys)[0], "map.form full, map.lr 1, x none");
+        assert_eq!(told(&[keys[0], keys[2]]), ["map.form full, x none", "map.form none, x 1"]);
+        assert_eq!(told(&keys[..2]), ["map.lr 1", "map.lr 2"]);
     }
 
     #[test]

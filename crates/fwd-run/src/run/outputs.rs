@@ -18,6 +18,8 @@ use std::path::Path;
 const SAMPLES: usize = 32;
 /// How many are asked at a time.
 const BATCH: usize = 16;
+/// Numbers that are kept of a task, at most: 64 MiB.
+const NUMBERS: usize = 1 << 24;
 const NAME: &str = "log_probs";
 
 /// The log-probabilities of all tokens of a vocabulary at some places, one behind another.
@@ -26,7 +28,8 @@ pub(super) struct Distributions {
     log_probs: Vec<f32>,
 }
 
-/// What the model says of the first `max_tokens` tokens of the answers to some samples of a task, behind the prompts that they select.
+/// What the model says of the first `max_tokens` tokens of the answers to some samples of a task, behind the prompts that they select. Of
+/// a large vocabulary it may be fewer tokens, so that [`NUMBERS`] hold them.
 ///
 /// # Errors
 /// Those of the model and the tokenizer.
@@ -37,6 +40,8 @@ pub(super) fn of_prompts(
     max_tokens: usize,
 ) -> Result<Distributions> {
     let model = &*backbone.model;
+    let vocabulary = model.language().vocab_size();
+    let max_tokens = max_tokens.min(NUMBERS / (SAMPLES * vocabulary.max(1))).max(1);
     let target = |i: usize| {
         let Case { record, sample, .. } = &exam.cases[i];
         let answer = record.answers.first().map_or("", String::as_str);
@@ -45,7 +50,7 @@ pub(super) fn of_prompts(
         Ok(Sample { labels, ..sample.clone() })
     };
     let chosen = spread(exam.cases.len(), SAMPLES).map(target).collect::<Result<Vec<Sample>>>()?;
-    let mut all = Distributions { vocabulary: model.language().vocab_size(), log_probs: Vec::new() };
+    let mut all = Distributions { vocabulary, log_probs: Vec::new() };
     for batch in chosen.chunks(BATCH) {
         let queries = batch.iter().map(|sample| Ok(model.queries(sample)?)).collect::<Result<Vec<_>>>()?;
         let prompts = pool.gather(&pool.select_all(&queries)?)?;
@@ -64,7 +69,8 @@ pub(super) struct Outputs<'a> {
 
 impl Outputs<'_> {
     /// Takes down what the model says of a task when `after` tasks are learnt, of which the task is the `number`th (from 1): keeps it if
-    /// the task was learnt last, and compares it if it is older. What is there already is not asked again.
+    /// the task was learnt last, and compares it if it is older. What is there already is not asked again, and nothing is compared with what
+    /// an older version of this crate has not kept.
     ///
     /// # Errors
     /// Those of `now`; a file that cannot be written, is damaged, or is of another model.
@@ -78,7 +84,7 @@ impl Outputs<'_> {
         if after == number && !path.exists() {
             return keep(&path, &now()?);
         }
-        if after <= number {
+        if after <= number || !path.exists() {
             return Ok(());
         }
         let mut moved = self.moved(after)?;
@@ -95,13 +101,14 @@ impl Outputs<'_> {
         if path.exists() { read_json(&path) } else { Ok(BTreeMap::new()) }
     }
 
-    /// The mean over all older tasks when `after` tasks are learnt; none without an older task.
+    /// The mean over all older tasks when `after` tasks are learnt; none without an older task, or if one was not compared.
     ///
     /// # Errors
     /// A damaged file.
     pub(super) fn mean(&self, after: usize) -> Result<Option<f64>> {
         let moved = self.moved(after)?;
-        Ok((!moved.is_empty()).then(|| moved.values().sum::<f64>() / moved.len() as f64))
+        let is_whole = !moved.is_empty() && moved.len() + 1 == after;
+        Ok(is_whole.then(|| moved.values().sum::<f64>() / moved.len() as f64))
     }
 }
 
@@ -174,10 +181,14 @@ mod tests {
         outputs.record((3, 1), "a", || Ok(distributions(&then))).unwrap();
         outputs.record((3, 2), "b", || Ok(distributions(&now))).unwrap();
         assert_eq!(outputs.mean(3).unwrap(), Some(0.0));
-        let other = outputs.record((4, 1), "a", || Ok(distributions(&then[..1]))).unwrap_err().to_string();
+        // A task of which nothing was kept has no figure, and then there is none of all.
+        outputs.record((4, 1), "a", || Ok(distributions(&then))).unwrap();
+        outputs.record((4, 3), "c", never).unwrap();
+        assert_eq!(outputs.mean(4).unwrap(), None);
+        let other = outputs.record((5, 1), "a", || Ok(distributions(&then[..1]))).unwrap_err().to_string();
         assert!(other.contains("6 numbers over 3 tokens, the model gives 3 over 3"), "{other}");
         std::fs::write(run.reference_outputs("a"), b"broken").unwrap();
-        let damaged = outputs.record((4, 1), "a", || Ok(distributions(&then))).unwrap_err().to_string();
+        let damaged = outputs.record((5, 1), "a", || Ok(distributions(&then))).unwrap_err().to_string();
         assert!(damaged.contains("is damaged"), "{damaged}");
     }
 }

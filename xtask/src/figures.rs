@@ -1,0 +1,204 @@
+//! `cargo xtask figures`: the pictures of docs/findings.md, drawn as SVG from the tables in results/streams/.
+
+use crate::shell::root;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::fmt::Write;
+use std::path::Path;
+
+/// A group of runs in a table: how it is called in the picture, its method, and what its settings must and must not say.
+struct Row {
+    label: &'static str,
+    file: &'static str,
+    method: &'static str,
+    with: &'static [&'static str],
+    without: &'static [&'static str],
+    colour: &'static str,
+}
+
+/// A measure: its key, its heading, and where the axis begins and ends.
+type Panel = (&'static str, &'static str, f64, f64);
+
+struct Figure {
+    name: &'static str,
+    title: &'static str,
+    panels: &'static [Panel],
+    rows: &'static [Row],
+}
+
+const GREY: &str = "#777777";
+const BLUE: &str = "#1f6fb4";
+const ORANGE: &str = "#c8641e";
+
+const fn own(label: &'static str, file: &'static str) -> Row {
+    let without = &["pool.start library", "pool.inference task", "pool.fallback nearest"];
+    Row { label, file, method: "sequential", with: &[], without, colour: GREY }
+}
+
+const fn reused(label: &'static str, file: &'static str) -> Row {
+    let with = &["pool.start library", "pool.inference task"];
+    Row { label, file, method: "sequential", with, without: &["pool.fallback nearest"], colour: BLUE }
+}
+
+const fn map(label: &'static str, method: &'static str, with: &'static [&'static str]) -> Row {
+    Row { label, file: "classes-64", method, with, without: &[], colour: ORANGE }
+}
+
+const FIGURES: [Figure; 2] = [
+    Figure {
+        name: "few-samples",
+        title: "Five tasks from few samples: plain own prompts (grey), library and inference by task (blue)",
+        panels: &[
+            ("average", "A, points", 10.0, 40.0),
+            ("forgetting", "F, points", -2.0, 4.0),
+            ("plasticity", "FWT*, points", -10.0, 20.0),
+        ],
+        rows: &[
+            own("16 samples, own prompts", "few-16"),
+            reused("16 samples, reuse", "few-16"),
+            own("32 samples, own prompts", "few-32"),
+            reused("32 samples, reuse", "few-32"),
+            own("64 samples, own prompts", "few-64"),
+            reused("64 samples, reuse", "few-64"),
+        ],
+    },
+    Figure {
+        name: "classes",
+        title: "Six tasks that share three instructions, 64 samples each: prompts (grey, blue) and a map of the input (orange)",
+        panels: &[
+            ("average", "A, points", 20.0, 40.0),
+            ("forgetting", "F, points", 0.0, 40.0),
+            ("output_kl", "output KL, nats", 0.0, 2.0),
+        ],
+        rows: &[
+            Row {
+                label: "own prompts, by prompts",
+                file: "classes-64",
+                method: "sequential",
+                with: &["map.form none"],
+                without: &["pool.inference task"],
+                colour: GREY,
+            },
+            Row {
+                label: "own prompts, by task",
+                file: "classes-64",
+                method: "sequential",
+                with: &["map.form none", "pool.inference task"],
+                without: &["pool.start library"],
+                colour: GREY,
+            },
+            Row {
+                label: "reuse",
+                file: "classes-64",
+                method: "sequential",
+                with: &["pool.inference task", "pool.start library"],
+                without: &[],
+                colour: BLUE,
+            },
+            map("map, no rule", "sequential", &["map.form full"]),
+            map("map, fwd", "fwd", &[]),
+            map("map, residual", "residual", &["subspace.task_energy 0.95"]),
+            map("map, residual, ε = 0.99", "residual", &["subspace.task_energy 0.99"]),
+        ],
+    },
+];
+
+/// Draws all figures.
+///
+/// # Errors
+/// A table that is missing, or that has no group or several for a row.
+pub(crate) fn figures() -> Result<()> {
+    for figure in &FIGURES {
+        let path = root().join("docs/findings").join(format!("{}.svg", figure.name));
+        let picture = draw(figure)?;
+        std::fs::create_dir_all(root().join("docs/findings"))?;
+        std::fs::write(&path, picture).with_context(|| format!("cannot write {}", path.display()))?;
+        eprintln!("{}", path.display());
+    }
+    Ok(())
+}
+
+/// Mean and ends of the interval of a measure.
+fn values(row: &Row, measure: &str) -> Result<[f64; 3]> {
+    let path = root().join("results/streams").join(format!("{}.json", row.file));
+    let table: Value = read(&path)?;
+    let groups = table["groups"].as_array().with_context(|| format!("{} has no groups", path.display()))?;
+    let is_it = |group: &&Value| {
+        let settings = group["variant"].as_str().unwrap_or_default();
+        let says = |text: &&str| {
+            settings.split(", ").any(|setting| setting.starts_with(*text) || setting.ends_with(*text))
+        };
+        group["method"] == row.method && row.with.iter().all(says) && !row.without.iter().any(says)
+    };
+    let found: Vec<&Value> = groups.iter().filter(is_it).collect();
+    ensure!(found.len() == 1, "{}: {} groups are `{}`", path.display(), found.len(), row.label);
+    let of = &found[0]["measures"][measure];
+    let number = |value: &Value| {
+        value.as_f64().with_context(|| format!("{}: no {measure} of `{}`", path.display(), row.label))
+    };
+    Ok([number(&of["mean"])?, number(&of["interval"][0])?, number(&of["interval"][1])?])
+}
+
+fn read(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+const LABELS: f64 = 190.0;
+const WIDTH: f64 = 190.0;
+const GAP: f64 = 26.0;
+const TOP: f64 = 62.0;
+const HEIGHT: f64 = 24.0;
+
+fn draw(figure: &Figure) -> Result<String> {
+    let (n, m) = (figure.panels.len() as f64, figure.rows.len() as f64);
+    let (width, height) = (LABELS + n * (WIDTH + GAP), TOP + m * HEIGHT + 34.0);
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
+         font-family=\"sans-serif\" font-size=\"12\">\n<title>{}</title>\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+         <text x=\"8\" y=\"20\" font-size=\"13\">{0}</text>\n",
+        figure.title
+    );
+    let y = |i: usize| TOP + (i as f64 + 0.5) * HEIGHT;
+    for (i, row) in figure.rows.iter().enumerate() {
+        writeln!(
+            out,
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
+            LABELS - 10.0,
+            y(i) + 4.0,
+            row.label
+        )?;
+    }
+    for (p, &(measure, heading, from, to)) in figure.panels.iter().enumerate() {
+        let left = LABELS + p as f64 * (WIDTH + GAP);
+        let x = |value: f64| left + (value.clamp(from, to) - from) / (to - from) * WIDTH;
+        let bottom = TOP + m * HEIGHT;
+        writeln!(out, "<text x=\"{left}\" y=\"{}\" font-weight=\"bold\">{heading}</text>", TOP - 12.0)?;
+        for tick in 0..=4 {
+            let value = from + (to - from) * f64::from(tick) / 4.0;
+            let at = x(value);
+            writeln!(out, "<path d=\"M{at:.1} {TOP}V{bottom}\" stroke=\"#dddddd\"/>")?;
+            writeln!(
+                out,
+                "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\" fill=\"#555555\">{value}</text>",
+                bottom + 16.0
+            )?;
+        }
+        if from < 0.0 && to > 0.0 {
+            writeln!(out, "<path d=\"M{0:.1} {TOP}V{bottom}\" stroke=\"#888888\"/>", x(0.0))?;
+        }
+        for (i, row) in figure.rows.iter().enumerate() {
+            let [mean, low, high] = values(row, measure)?;
+            let (y, colour) = (y(i), row.colour);
+            writeln!(
+                out,
+                "<path d=\"M{:.1} {y}H{:.1}\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+                x(low),
+                x(high)
+            )?;
+            writeln!(out, "<circle cx=\"{:.1}\" cy=\"{y}\" r=\"4\" fill=\"{colour}\"/>", x(mean))?;
+        }
+    }
+    out += "</svg>\n";
+    Ok(out)
+}
