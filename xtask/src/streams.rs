@@ -77,7 +77,7 @@ const MAP_ALONE_TIGHT: &[&str] = &[
 ];
 
 /// What is learnt, how prompts begin and how they are selected: a name, the library, and settings.
-const VARIANTS: [Variant; 12] = [
+const VARIANTS: [Variant; 13] = [
     ("plain", None, &[]),
     ("library", Some(&WORDLESS), &["pool.start=library"]),
     ("fallback", Some(&WORDLESS), &["pool.start=library", "pool.fallback=nearest"]),
@@ -94,6 +94,7 @@ const VARIANTS: [Variant; 12] = [
     ("map-tight", None, MAP_ALONE_TIGHT),
     ("map-low-rank", None, FACTORS_ALONE),
     ("task-map", None, &["pool.inference=task", "map.form=full"]),
+    ("task-library-map", Some(&WORDLESS), &["pool.inference=task", "pool.start=library", "map.form=full"]),
 ];
 
 /// Prompts of each pre-training task alone. No downstream task is read for it.
@@ -117,7 +118,8 @@ pub(crate) struct StreamsArgs {
     #[arg(long, value_delimiter = ',', default_value = "sequential,residual,fwd,l2p")]
     methods: Vec<String>,
     /// How prompts begin and are selected: plain, library, fallback, own-words, task, task-library, task-fallback. A map instead of
-    /// prompts: map, map-fast, map-tight, map-low-rank; beside them: task-map.
+    /// prompts: map, map-fast, map-tight, map-low-rank; beside them: task-map,
+    /// task-library-map.
     #[arg(long, value_delimiter = ',', default_value = "plain,task,library,task-library,task-fallback")]
     variants: Vec<String>,
     /// Further pairs of a method and a variant, each METHOD+VARIANT.
