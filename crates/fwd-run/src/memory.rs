@@ -2,7 +2,7 @@
 
 use crate::config::RunConfig;
 use anyhow::{Result, ensure};
-use fwd_prompt::{Allocation, Dims};
+use fwd_prompt::{Allocation, Dims, MapForm};
 
 /// The memory that the system could still give to this process, in bytes; none where it does not say.
 pub(crate) fn available() -> Option<u64> {
@@ -60,6 +60,12 @@ impl RunConfig {
         // The input of the language model with its gradient, and the attention scores of one head of one layer.
         let of_batch =
             wide(self.training.batch_size) * (in_front * wide(dims.model) * 2 + in_front * in_front) * 4;
+        // A map, its change, its gradient, two moments, and the copy that samples go through.
+        let (of_map, rank) = match self.map.form {
+            MapForm::None => (0, 0),
+            MapForm::Full => (wide(dims.model) * wide(dims.model), 0),
+            MapForm::LowRank => (2 * wide(self.map.rank) * wide(dims.model), self.map.rank),
+        };
         let gib = |bytes: u128| bytes as f64 / f64::from(1 << 30);
         for (what, bytes) in [
             (
@@ -68,6 +74,10 @@ impl RunConfig {
                     pool.prompt_len
                 ),
                 of_pool,
+            ),
+            (
+                format!("a map (map.form, map.rank = {rank}) of embeddings of {} elements", dims.model),
+                of_map * 6 * 4,
             ),
             (
                 format!(
@@ -111,6 +121,12 @@ mod tests {
         // A pool that fits may be too much for a batch.
         let error = check(PoolConfig { prompt_len: 100_000, ..default }).unwrap_err();
         assert!(error.contains("training.batch_size"), "{error}");
+        let mut config = RunConfig::default();
+        (config.map.form, config.map.rank) = (MapForm::LowRank, usize::MAX);
+        let error = config.check_memory(DIMS, Some(8 << 30)).unwrap_err().to_string();
+        assert!(error.contains("map.rank = 18446744073709551615"), "{error}");
+        config.map.form = MapForm::Full;
+        config.check_memory(DIMS, Some(8 << 30)).unwrap();
     }
 
     #[test]

@@ -147,7 +147,10 @@ fn divergence(then: &Distributions, now: &Distributions, path: &Path) -> Result<
         // The limit of p·log p is 0.
         if then == f64::NEG_INFINITY { 0.0 } else { then.exp() * (then - now) }
     });
-    Ok(terms.sum::<f64>() / places.max(1) as f64)
+    let mean = terms.sum::<f64>() / places.max(1) as f64;
+    // JSON has no such number.
+    ensure!(mean.is_finite(), "{}: the model's outputs are not finite any more, or were not", path.display());
+    Ok(mean)
 }
 
 #[cfg(test)]
@@ -187,6 +190,9 @@ mod tests {
         assert_eq!(outputs.mean(4).unwrap(), None);
         let other = outputs.record((5, 1), "a", || Ok(distributions(&then[..1]))).unwrap_err().to_string();
         assert!(other.contains("6 numbers over 3 tokens, the model gives 3 over 3"), "{other}");
+        let nan = [[f32::NAN, 0.5, 0.5], [1.0, 0.0, 0.0]];
+        let nan = outputs.record((5, 1), "a", || Ok(distributions(&nan))).unwrap_err().to_string();
+        assert!(nan.contains("not finite"), "{nan}");
         std::fs::write(run.reference_outputs("a"), b"broken").unwrap();
         let damaged = outputs.record((5, 1), "a", || Ok(distributions(&then))).unwrap_err().to_string();
         assert!(damaged.contains("is damaged"), "{damaged}");
