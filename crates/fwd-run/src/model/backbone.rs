@@ -12,7 +12,7 @@ use candle_core::{Device, Tensor};
 use fwd_data::{ImageLimits, Orientation, Processor};
 use fwd_models::{GenerationConfig, Precision, Reading, Sample, Tap, WeightDtype, WeightFile};
 use fwd_ops::Compute;
-use fwd_prompt::{FrozenModel, PromptPool, Selection};
+use fwd_prompt::{FrozenModel, PromptBatch, PromptPool, Selection};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{self, Read};
@@ -196,14 +196,10 @@ impl Backbone {
     /// # Errors
     /// Those of the model; prompts of another width.
     pub fn answer(&self, batch: &[&Sample], pool: &PromptPool, max_new_tokens: usize) -> Result<Vec<Answer>> {
-        let queries =
-            batch.iter().map(|sample| Ok(self.model.queries(sample)?)).collect::<Result<Vec<_>>>()?;
-        let selections = pool.select_all(&queries)?;
+        let Behind { selections, prompts, samples } = self.behind(batch, pool)?;
+        let read: Vec<&Sample> = samples.iter().map(|sample| &**sample).collect();
         let config = GenerationConfig::greedy(max_new_tokens, self.model.special_tokens().clone());
-        let read =
-            batch.iter().map(|sample| pool.read(&*self.model, sample)).collect::<Result<Vec<_>, _>>()?;
-        let read: Vec<&Sample> = read.iter().map(|sample| &**sample).collect();
-        let hypotheses = fwd_models::answer(&*self.model, &read, &pool.gather(&selections)?, &config)?;
+        let hypotheses = fwd_models::answer(&*self.model, &read, &prompts, &config)?;
         let answers = hypotheses.into_iter().zip(selections).map(|(hypothesis, selection)| {
             let text = self.processor.text.decode(&hypothesis.ids)?.trim().to_owned();
             Ok(Answer { text, selection })
@@ -211,10 +207,32 @@ impl Backbone {
         answers.collect()
     }
 
+    /// A batch as the model reads it, each sample behind the prompts that its own query selects, if it selects any.
+    ///
+    /// # Errors
+    /// Those of the model; prompts of another width.
+    pub(crate) fn behind<'s>(&self, batch: &[&'s Sample], pool: &PromptPool) -> Result<Behind<'s>> {
+        let queries =
+            batch.iter().map(|sample| Ok(self.model.queries(sample)?)).collect::<Result<Vec<_>>>()?;
+        let selections = pool.select_all(&queries)?;
+        let samples = batch.iter().map(|sample| pool.read(&*self.model, sample)).collect::<Result<_, _>>()?;
+        Ok(Behind { prompts: pool.gather(&selections)?, selections, samples })
+    }
+
     /// What turns texts into what the model reads.
     pub fn reader(&self) -> Reader<'_> {
         Reader { processor: &self.processor, format: &self.format }
     }
+}
+
+/// A batch behind prompts.
+pub(crate) struct Behind<'s> {
+    /// For each sample, which prompts it has in front.
+    pub(crate) selections: Vec<Selection>,
+    /// Their tokens.
+    pub(crate) prompts: PromptBatch,
+    /// The samples, after the pool's map if there is one.
+    pub(crate) samples: Vec<fwd_prompt::Reading<'s, Sample>>,
 }
 
 /// Where the library of prompts that comes with a model lies in its directory. It is no part of the model's identity.

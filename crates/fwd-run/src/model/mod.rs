@@ -8,7 +8,7 @@ mod shown_prompt;
 mod tokenizers;
 
 pub use backbone::{Answer, Backbone, ModelOptions};
-pub(crate) use backbone::{hex, library_beside};
+pub(crate) use backbone::{Behind, hex, library_beside};
 pub use features::FeatureStore;
 /// What the frozen model has computed of one image and instruction, before any prompt is involved.
 pub use fwd_models::Sample;

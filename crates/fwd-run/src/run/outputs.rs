@@ -6,10 +6,10 @@
 
 use super::paths::RunPaths;
 use crate::files::{read, read_json, write_atomically, write_json};
-use crate::model::{Backbone, Sample};
+use crate::model::{Backbone, Behind, Sample};
 use crate::samples::{Case, Exam, spread};
 use anyhow::{Context, Result, ensure};
-use fwd_prompt::{FrozenModel, PromptPool};
+use fwd_prompt::PromptPool;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -52,10 +52,9 @@ pub(super) fn of_prompts(
     let chosen = spread(exam.cases.len(), SAMPLES).map(target).collect::<Result<Vec<Sample>>>()?;
     let mut all = Distributions { vocabulary, log_probs: Vec::new() };
     for batch in chosen.chunks(BATCH) {
-        let queries = batch.iter().map(|sample| Ok(model.queries(sample)?)).collect::<Result<Vec<_>>>()?;
-        let prompts = pool.gather(&pool.select_all(&queries)?)?;
-        let read = batch.iter().map(|sample| pool.read(model, sample)).collect::<Result<Vec<_>, _>>()?;
-        let read: Vec<&Sample> = read.iter().map(|sample| &**sample).collect();
+        let batch: Vec<&Sample> = batch.iter().collect();
+        let Behind { prompts, samples, .. } = backbone.behind(&batch, pool)?;
+        let read: Vec<&Sample> = samples.iter().map(|sample| &**sample).collect();
         let of_batch = fwd_models::label_log_probs(model, &read, &prompts)?;
         of_batch.iter().for_each(|of_sample| all.log_probs.extend_from_slice(of_sample));
     }
