@@ -76,37 +76,34 @@ const MAP_ALONE_TIGHT: &[&str] = &[
     "subspace.pretrained_energy=0.99",
 ];
 
-/// What is learnt, how prompts begin and how they are selected: a name, the library, and settings.
-const VARIANTS: [Variant; 13] = [
+/// What is learnt, how prompts begin and how they are selected: a name, the library if it is not the model's own, and settings.
+const VARIANTS: [Variant; 15] = [
     ("plain", None, &[]),
-    ("library", Some(&WORDLESS), &["pool.start=library"]),
-    ("fallback", Some(&WORDLESS), &["pool.start=library", "pool.fallback=nearest"]),
+    ("library", None, &["pool.start=library"]),
+    ("fallback", None, &["pool.start=library", "pool.fallback=nearest"]),
     ("own-words", Some(&OWN_WORDS), &["pool.start=library"]),
     ("task", None, &["pool.inference=task"]),
-    ("task-library", Some(&WORDLESS), &["pool.inference=task", "pool.start=library"]),
-    (
-        "task-fallback",
-        Some(&WORDLESS),
-        &["pool.inference=task", "pool.start=library", "pool.fallback=nearest"],
-    ),
+    ("task-library", None, &["pool.inference=task", "pool.start=library"]),
+    ("task-fallback", None, &["pool.inference=task", "pool.start=library", "pool.fallback=nearest"]),
+    ("task-anchors", None, &["pool.inference=task", "pool.anchors.count=256"]),
+    ("always", None, &["pool.rejection=never"]),
     ("map", None, MAP_ALONE),
     ("map-fast", None, MAP_ALONE_FAST),
     ("map-tight", None, MAP_ALONE_TIGHT),
     ("map-low-rank", None, FACTORS_ALONE),
     ("task-map", None, &["pool.inference=task", "map.form=full"]),
-    ("task-library-map", Some(&WORDLESS), &["pool.inference=task", "pool.start=library", "map.form=full"]),
+    ("task-library-map", None, &["pool.inference=task", "pool.start=library", "map.form=full"]),
 ];
 
 /// Prompts of each pre-training task alone. No downstream task is read for it.
 struct Library {
     name: &'static str,
-    /// What is asked of all records.
+    /// What is asked of all records; none: what the tasks ask.
     instruction: Option<&'static str>,
 }
 
-/// With one instruction for all tasks, so that the prompts alone say what is wanted.
-const WORDLESS: Library = Library { name: "library", instruction: Some("What is the answer?") };
-/// With the instructions of the tasks, as a control.
+/// With the instructions of the tasks, as a control; the model's own library is made with one instruction for all of them, so that the
+/// prompts alone say what is wanted.
 const OWN_WORDS: Library = Library { name: "library-own-words", instruction: None };
 
 #[derive(Debug, Args)]
@@ -115,12 +112,11 @@ pub(crate) struct StreamsArgs {
     #[arg(long, value_delimiter = ',', default_value = "five")]
     streams: Vec<String>,
     /// The methods that learn each stream.
-    #[arg(long, value_delimiter = ',', default_value = "sequential,residual,fwd,l2p")]
+    #[arg(long, value_delimiter = ',', default_value = "sequential,reuse,reuse-map")]
     methods: Vec<String>,
-    /// How prompts begin and are selected: plain, library, fallback, own-words, task, task-library, task-fallback. A map instead of
-    /// prompts: map, map-fast, map-tight, map-low-rank; beside them: task-map,
-    /// task-library-map.
-    #[arg(long, value_delimiter = ',', default_value = "plain,task,library,task-library,task-fallback")]
+    /// How prompts begin and are selected: plain, library, fallback, own-words, task, task-library, task-fallback, task-anchors, always.
+    /// A map instead of prompts: map, map-fast, map-tight, map-low-rank; beside them: task-map, task-library-map.
+    #[arg(long, value_delimiter = ',', default_value = "plain")]
     variants: Vec<String>,
     /// Further pairs of a method and a variant, each METHOD+VARIANT.
     #[arg(long, value_delimiter = ',')]
@@ -151,9 +147,9 @@ pub(crate) fn streams(args: &StreamsArgs) -> Result<()> {
     let pairs = args.pairs()?;
     run(&mut command("cargo", &["build", "--release", "--locked", "--quiet", "--package", "fwd-cli"]))?;
     let here = Here { program: built("fwd-prompt"), out: root().join(&args.out), args, pairs };
-    let libraries =
-        [WORDLESS, OWN_WORDS].map(|library| (here.out.join(library.name), here.library(&library)));
-    work_off(1, libraries.into())?;
+    if let Some(library) = here.pairs.iter().find_map(|(_, (_, library, _))| *library) {
+        work_off(1, vec![(here.out.join(library.name), here.library(library))])?;
+    }
     streams.into_iter().try_for_each(|stream| here.stream(stream))
 }
 
@@ -258,13 +254,15 @@ impl Here<'_> {
         }
         self.work_off(&out, commands)?;
         let folder = root().join("results/streams");
-        let tables: [(&str, &[&str]); 6] = [
+        let tables: [(&str, &[&str]); 8] = [
             ("json", &["--format", "json"]),
             ("txt", &[]),
             ("start.txt", &["--against", "pool.start=normal"]),
             ("fallback.txt", &["--against", "pool.fallback=nothing"]),
             ("inference.txt", &["--against", "pool.inference=prompts"]),
             ("rule.txt", &["--against", "method=sequential"]),
+            ("own.txt", &["--against", "sequential"]),
+            ("reuse.txt", &["--against", "reuse"]),
         ];
         // A table of differences needs runs that are alike in all but the one setting, or in all but the method.
         let differ_in = |setting: &str| {
@@ -282,7 +280,14 @@ impl Here<'_> {
             };
             self.pairs.iter().any(|(method, (name, ..))| *method != "sequential" && is_partner(name))
         };
+        // Methods as they are, whatever they change of the settings.
+        let has_plain = |method: &str| {
+            self.pairs.iter().any(|(known, (variant, ..))| *known == method && *variant == "plain")
+        };
+        let n_plain = self.pairs.iter().filter(|(_, (variant, ..))| *variant == "plain").count();
         let is_compared = |name: &str| match name {
+            "own.txt" => has_plain("sequential") && n_plain > 1,
+            "reuse.txt" => has_plain("reuse") && n_plain > 1,
             "rule.txt" => differ_in_method(),
             "fallback.txt" => differ_in("pool.fallback=nearest"),
             "start.txt" => differ_in("pool.start=library"),
@@ -292,6 +297,9 @@ impl Here<'_> {
         for (name, table) in tables.into_iter().filter(|(name, _)| is_compared(name)) {
             let arguments: Vec<&str> =
                 std::iter::once("--pool-orders").chain(table.iter().copied()).collect();
+            let is_shown =
+                |run: &&String| !matches!(name, "own.txt" | "reuse.txt") || run.contains("-plain-");
+            let runs: Vec<String> = runs.iter().filter(is_shown).cloned().collect();
             compare(program, &out, &runs, &arguments, &folder.join(format!("{}.{name}", stream.name)))?;
         }
         Ok(())

@@ -28,14 +28,24 @@ fn a_library_is_made_beside_a_model_and_reused() {
 
     succeed(&mut place.train("reuse", &["--method", "reuse"]));
     let run = place.json("reuse/manifest.json")["run"].clone();
-    assert_eq!(run["config"]["pool"]["start"], "library");
-    assert_eq!(run["config"]["pool"]["inference"], "task");
+    let pool = &run["config"]["pool"];
+    assert_eq!((&pool["start"], &pool["inference"]), (&"library".into(), &"task".into()));
+    assert_eq!((&pool["fallback"], &pool["anchors"]["count"]), (&"nearest".into(), &256.into()));
     assert_eq!(run["library"].as_str().unwrap().len(), 16);
     // The model beside which the library lies is the same model.
     assert_eq!(run["backbone_hash"], of_library["backbone_hash"]);
     let found: Value =
         serde_json::from_str(&succeed(&mut place.program(&["inspect", "reuse", "--json"]))).unwrap();
     assert_eq!(found["starts"][0]["scores"][0][0], "squares");
+    // With a map beside it, whose updates stay out of older subspaces; what is said otherwise, holds.
+    let own = ["--set", "pool.anchors.count=3", "--set", "map.form=low-rank"];
+    succeed(&mut place.train("map", &[&["--method", "reuse-map"], &own[..]].concat()));
+    let config = place.json("map/manifest.json")["run"]["config"].clone();
+    assert_eq!(
+        (&config["map"]["form"], &config["pool"]["anchors"]["count"]),
+        (&"low-rank".into(), &3.into())
+    );
+    assert!(place.metrics("map")["measures"]["leakage"].as_f64().unwrap() <= 1e-5);
     // The same library by name, and other methods with it.
     succeed(&mut place.train("named", &["--library", "model/library/prompts.safetensors"]));
     let config = place.json("named/manifest.json")["run"].clone();

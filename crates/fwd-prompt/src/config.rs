@@ -56,6 +56,9 @@ pub struct PoolConfig {
     pub inference: Inference,
     /// Which samples take no prompts at inference.
     pub rejection: Rejection,
+    /// Samples of pre-training that take no prompts at inference, because they are known.
+    #[serde(skip_serializing_if = "Anchors::is_none")]
+    pub anchors: Anchors,
     /// What a sample is given at inference that no learnt task is for.
     #[serde(skip_serializing_if = "Fallback::is_default")]
     pub fallback: Fallback,
@@ -115,6 +118,33 @@ pub enum Rejection {
     /// learnt, measured by the score of the best prompt; 0: further than all of them. A prompt that several tasks trained has the
     /// lowest of their bounds.
     BelowQuantile(f64),
+}
+
+/// Samples of pre-training whose queries are kept as keys without prompts. Ours, not the paper's.
+///
+/// At inference a sample whose nearest anchor has a higher score than every prompt takes no prompts: the model can do it as it is. If it
+/// is also as near to that anchor as samples of pre-training are, [`Fallback`] is not for it. Queries of the samples are kept, not the
+/// samples; nothing of a task that is learnt later is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Anchors {
+    /// How many, drawn at random; at most half of the samples of pre-training. 0: none.
+    pub count: usize,
+    /// This share of the other samples of pre-training is further from every anchor than what counts as near.
+    pub quantile: f64,
+}
+
+impl Anchors {
+    /// Whether there are none.
+    pub fn is_none(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl Default for Anchors {
+    fn default() -> Self {
+        Self { count: 0, quantile: 0.05 }
+    }
 }
 
 /// What a sample takes at inference that is further from every task's prompts than [`Rejection`] allows. All but [`Self::Nothing`] are ours,
@@ -191,6 +221,7 @@ impl Default for PoolConfig {
             key_init: KeyInit::default(),
             inference: Inference::default(),
             rejection: Rejection::default(),
+            anchors: Anchors::default(),
             fallback: Fallback::default(),
             selection: TrainingSelection::default(),
         }
@@ -304,6 +335,10 @@ impl Config {
             (
                 (0.0..=1.0).contains(&quantile),
                 format!("pool.rejection is below-quantile {quantile}, must be in [0, 1]"),
+            ),
+            (
+                (0.0..=1.0).contains(&pool.anchors.quantile),
+                format!("pool.anchors.quantile is {}, must be in [0, 1]", pool.anchors.quantile),
             ),
             (
                 share(subspace.pretrained_energy),

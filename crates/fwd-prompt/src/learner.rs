@@ -7,14 +7,14 @@
 //! end_task            P ← P + ΔP; interference; rejection thresholds
 //! ```
 
-use crate::config::{Allocation, Config, KeyInit, Rejection};
+use crate::config::{Allocation, Config, KeyInit};
 use crate::error::PromptError;
 use crate::gradient::{BatchGradient, Rehearsed, queries_of, scatter};
 use crate::ledger::Interference;
 use crate::library::Library;
 use crate::map::MapTraining;
 use crate::model::{FrozenModel, Queries};
-use crate::pool::{BATCH, PromptPool, Selection, slot};
+use crate::pool::{PromptPool, slot};
 use crate::prompts::{KIND, Prompts, TrainingInfo, initial_values};
 use fwd_continual::{
     Batch, Change, ContinualError, Curriculum, Event, Failure, Gradients, Learner, NotFinite, Place,
@@ -23,7 +23,6 @@ use fwd_continual::{
 use fwd_linalg::{AdamW, AdamWState, Gram, LinalgError, ProjectedAdamW, Projection, clip_factor};
 use serde::Serialize;
 use std::borrow::Cow;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -232,25 +231,6 @@ impl<M: FrozenModel> PromptLearner<M> {
         }
         Ok(opened)
     }
-
-    /// The score from which on a sample is near enough to the prompts that a task has trained.
-    fn threshold(&self, samples: &[M::Features], trained: Range<usize>) -> Result<f32, Failure> {
-        let Rejection::BelowQuantile(q) = self.config().pool.rejection else {
-            return Ok(f32::NEG_INFINITY);
-        };
-        let mut best = Vec::with_capacity(samples.len());
-        for (batch, samples) in samples.chunks(BATCH).enumerate() {
-            let queries = samples.iter().enumerate();
-            let queries = queries.map(|(i, sample)| queries_of(&self.model, sample, batch * BATCH + i));
-            let queries = queries.collect::<Result<Vec<_>, Failure>>()?;
-            for Selection { scores, .. } in self.prompts.pool.select_all_among(&queries, trained.clone())? {
-                best.push(scores.first().copied().unwrap_or(f32::NEG_INFINITY));
-            }
-        }
-        best.sort_by(f32::total_cmp);
-        let at = (best.len().saturating_sub(1) as f64 * q) as usize;
-        Ok(best.get(at).copied().unwrap_or(f32::NEG_INFINITY))
-    }
 }
 
 impl<M: FrozenModel> Learner for PromptLearner<M> {
@@ -291,7 +271,9 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
         report: &mut Reporter<'_, PromptNote>,
     ) -> Result<Option<()>, Failure> {
         let Some(gram) = self.gram(samples, task, report)? else { return Ok(None) };
+        let anchors = self.anchors(samples)?;
         self.add_subspace(&gram, task, report)?;
+        self.prompts.pool.set_anchors(anchors);
         Ok(Some(()))
     }
 

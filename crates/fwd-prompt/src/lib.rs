@@ -43,9 +43,9 @@
 pub mod analysis;
 mod batch;
 mod config;
-mod cosine;
 mod error;
 mod gradient;
+mod keys;
 mod learner;
 mod ledger;
 mod library;
@@ -53,11 +53,12 @@ mod map;
 mod model;
 mod pool;
 mod prompts;
+mod rejection;
 mod selection;
 mod start;
 
 pub use config::{
-    Allocation, Config, Fallback, Inference, KeyInit, PoolConfig, Rejection, Start, SubspaceOptions,
+    Allocation, Anchors, Config, Fallback, Inference, KeyInit, PoolConfig, Rejection, Start, SubspaceOptions,
     TrainingConfig,
 };
 pub use error::{PromptError, Result};

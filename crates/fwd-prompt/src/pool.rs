@@ -7,7 +7,6 @@
 //! ```
 //! Each sample selects for itself: what it gets does not depend on the batch it is in. Equal scores go to the lower index.
 
-use crate::cosine::add_cosine_gradient;
 use crate::error::{PromptError, Result};
 use crate::map::{InputMap, Reading, mapped};
 use crate::model::{Dims, FrozenModel, PromptBatch, Queries};
@@ -45,6 +44,8 @@ pub struct PromptPool {
     pub(crate) thresholds: Vec<f32>,
     n_prompts: usize,
     guests: Option<Arc<Guests>>,
+    /// Keys without prompts: a sample that is nearest to one of them takes none.
+    anchors: Option<Arc<Self>>,
     /// What is done to a sample's embeddings before anything reads them.
     pub(crate) map: Option<InputMap>,
     /// The task that each prompt belongs to, if a sample takes prompts of one task only; those of a task stand together.
@@ -93,7 +94,7 @@ impl PromptPool {
     /// No prompts yet; each will have `prompt_len` tokens, and a sample takes `top_k` of them (fewer while there are fewer).
     pub fn new(dims: Dims, prompt_len: usize, top_k: usize) -> Self {
         let (image_keys, text_keys, prompts, thresholds) = Default::default();
-        let (n_prompts, guests, map, tasks) = (0, None, None, None);
+        let (n_prompts, guests, anchors, map, tasks) = (0, None, None, None, None);
         Self {
             dims,
             prompt_len,
@@ -104,6 +105,7 @@ impl PromptPool {
             thresholds,
             n_prompts,
             guests,
+            anchors,
             map,
             tasks,
         }
@@ -153,6 +155,16 @@ impl PromptPool {
 
     pub(crate) fn guests(&self) -> Option<&Guests> {
         self.guests.as_deref()
+    }
+
+    /// Keys without prompts, for samples that nothing in this pool is for.
+    pub(crate) fn set_anchors(&mut self, anchors: Option<Self>) {
+        self.anchors = anchors.map(Arc::new);
+    }
+
+    /// The keys of samples of pre-training ([`Anchors`](crate::Anchors)), as a pool whose prompts have no tokens.
+    pub fn anchors(&self) -> Option<&Self> {
+        self.anchors.as_deref()
     }
 
     /// From now on a sample takes the prompts of one task only, `tasks[j]` being that of prompt j ([`Inference::Task`](crate::Inference)).
@@ -223,8 +235,8 @@ impl PromptPool {
     }
 
     /// The selection at inference: the K best prompts of the whole pool, or none if the sample is further from every prompt than
-    /// the samples that it was trained on ([`Rejection`](crate::Rejection)); then it may take prompts of a library instead
-    /// ([`Fallback`](crate::Fallback)).
+    /// the samples that it was trained on ([`Rejection`](crate::Rejection)), or nearer to a sample of pre-training
+    /// ([`Anchors`](crate::Anchors)); then it may take prompts of a library instead ([`Fallback`](crate::Fallback)).
     ///
     /// # Errors
     /// [`PromptError::Shape`] if a query has another width than the keys.
@@ -241,9 +253,21 @@ impl PromptPool {
             let is_near = scores.iter().zip(&self.thresholds).any(|(score, threshold)| score >= threshold);
             if is_near { self.chosen(scores) } else { Selection::default() }
         })?;
+        if let Some(anchors) = self.anchors() {
+            let of_anchors = anchors.select_all_however_far(queries)?;
+            for (selection, anchor) in selections.iter_mut().zip(of_anchors) {
+                if selection.scores.first() < anchor.scores.first() {
+                    *selection = Selection::default();
+                }
+            }
+        }
         if let Some(guests) = &self.guests {
-            let of_guests = |i: &usize| selections[*i].prompts.is_empty();
-            let rejected: Vec<usize> = (0..queries.len()).filter(of_guests).collect();
+            let mut rejected: Vec<usize> =
+                (0..queries.len()).filter(|&i| selections[i].prompts.is_empty()).collect();
+            if let Some(anchors) = self.anchors() {
+                let known = anchors.select_all(queries)?;
+                rejected.retain(|&i| known[i].prompts.is_empty());
+            }
             let their: Vec<Queries<'_>> = rejected.iter().map(|&i| queries[i].clone()).collect();
             for (i, selection) in rejected.into_iter().zip(guests.select(&their, self.n_prompts)?) {
                 selections[i] = selection;
@@ -402,33 +426,6 @@ impl PromptPool {
             }
         }
         Ok(PromptBatch { values, lengths, dim })
-    }
-
-    /// The key term of the loss, `−λ · mean_batch mean_{j selected} s[j]`, and its gradient with respect to the keys of `trained`,
-    /// `(n, d_v)` and `(n, d_t)`: `d cos(q, k)/dk = (q/‖q‖ − cos(q, k)·k/‖k‖) / ‖k‖`.
-    pub(crate) fn key_loss(
-        &self,
-        queries: &[Queries<'_>],
-        selections: &[Selection],
-        lambda: f64,
-        trained: Range<usize>,
-    ) -> (f64, Vec<f32>, Vec<f32>) {
-        let (dv, dt) = (self.dims.image_query, self.dims.text_query);
-        let (mut image, mut text) = (vec![0.0; trained.len() * dv], vec![0.0; trained.len() * dt]);
-        let mut loss = 0.0;
-        for (queries, selection) in queries.iter().zip(selections) {
-            let weight = -lambda / (selections.len() * selection.prompts.len().max(1)) as f64;
-            for (&j, &score) in selection.prompts.iter().zip(&selection.scores) {
-                loss += weight * f64::from(score);
-                if trained.contains(&j) {
-                    let at = j - trained.start;
-                    let keys = (slot(&self.image_keys, j, dv), slot(&self.text_keys, j, dt));
-                    add_cosine_gradient(&queries.image, keys.0, weight, &mut image[at * dv..(at + 1) * dv]);
-                    add_cosine_gradient(&queries.text, keys.1, weight, &mut text[at * dt..(at + 1) * dt]);
-                }
-            }
-        }
-        (loss, image, text)
     }
 }
 

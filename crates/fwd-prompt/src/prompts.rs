@@ -121,16 +121,7 @@ impl Prompts {
     /// Writes everything. Each task has tensors `task.T.…` of its own, which are sealed when it is learnt: what it leaves behind never
     /// changes again, but for prompts that all tasks share.
     pub(crate) fn write(&self, section: &mut Section, training: Option<TrainingInfo>) {
-        let Dims { model: d, image_query: dv, text_query: dt } = self.pool.dims();
-        let len = self.pool.prompt_len();
-        let put_prompts = |section: &mut Section, t: usize, of: Range<usize>| {
-            let part = |values: &[f32], width: usize| values[of.start * width..of.end * width].to_vec();
-            let name = |what: &str| format!("task.{t}.{what}");
-            section.put_f32(&name("image_keys"), &[of.len(), dv], &part(&self.pool.image_keys, dv));
-            section.put_f32(&name("text_keys"), &[of.len(), dt], &part(&self.pool.text_keys, dt));
-            section.put_f32(&name("prompts"), &[of.len(), len, d], &part(&self.pool.prompts, len * d));
-            section.put_f32(&name("thresholds"), &[of.len()], &part(&self.pool.thresholds, 1));
-        };
+        let d = self.pool.dims().model;
         let owners = runs(&self.owners);
         let shares_prompts = matches!(self.config.pool.allocation, Allocation::Shared(_));
         let n_learnt = self.ledger.entries().len().saturating_sub(usize::from(training.is_some()));
@@ -145,22 +136,18 @@ impl Prompts {
                         &started.tokens,
                     );
                 }
-                of.into_iter().for_each(|of| put_prompts(section, t, of.clone()));
+                of.into_iter().for_each(|of| put_pool(section, &format!("task.{t}"), &self.pool, of));
             };
             if t < n_learnt { section.seal(&format!("task.{t}"), put) } else { put(section) }
         }
         if shares_prompts {
-            owners.iter().for_each(|(&t, of)| put_prompts(section, t, of.clone()));
+            owners.iter().for_each(|(t, of)| put_pool(section, &format!("task.{t}"), &self.pool, of));
         }
-        if let Some(Guests { pool, .. }) = self.pool.guests() {
-            // They never change.
-            section.seal("library", |section| {
-                let m = pool.len();
-                section.put_f32("library.image_keys", &[m, dv], &pool.image_keys);
-                section.put_f32("library.text_keys", &[m, dt], &pool.text_keys);
-                section.put_f32("library.prompts", &[m, len, d], &pool.prompts);
-                section.put_f32("library.thresholds", &[m], &pool.thresholds);
-            });
+        // These never change.
+        let of_library = self.pool.guests().map(|guests| ("library", &guests.pool));
+        let of_pretraining = self.pool.anchors().map(|anchors| ("anchors", anchors));
+        for (name, pool) in of_library.into_iter().chain(of_pretraining) {
+            section.seal(name, |section| put_pool(section, name, pool, &(0..pool.len())));
         }
         if let Some(map) = self.pool.map() {
             map.write(section);
@@ -173,6 +160,7 @@ impl Prompts {
             n_learnt: self.interference.len(),
             started: self.started.iter().map(|(&t, started)| (t, StartedInfo::of(started))).collect(),
             library: self.pool.guests().map(GuestsInfo::of),
+            anchors: self.pool.anchors().map(PromptPool::len),
             training,
         });
     }
@@ -189,28 +177,14 @@ impl Prompts {
 
     /// What [`Self::write`] wrote.
     pub(crate) fn read(section: &Section) -> Result<Self, SectionError> {
-        let Info { config, dims, owners: of_tasks, ledger, n_learnt, started, library, .. } =
+        let Info { config, dims, owners: of_tasks, ledger, n_learnt, started, library, anchors, .. } =
             section.info()?;
         let text = |error: &dyn std::fmt::Display| SectionError(error.to_string());
-        let Dims { model: d, image_query: dv, text_query: dt } = dims;
-        let len = config.pool.prompt_len;
+        let (d, len) = (dims.model, config.pool.prompt_len);
         let mut pool = PromptPool::new(dims, len, config.pool.top_k);
-        let read_prompts = |pool: &mut PromptPool, name: &str, m: usize| -> Result<(), SectionError> {
-            let name = |what: &str| format!("{name}.{what}");
-            let image_keys = section.f32(&name("image_keys"), &[m, dv])?;
-            let text_keys = section.f32(&name("text_keys"), &[m, dt])?;
-            let prompts = section.f32(&name("prompts"), &[m, len, d])?;
-            for j in 0..m {
-                pool.push(slot(&image_keys, j, dv), slot(&text_keys, j, dt), slot(&prompts, j, len * d))
-                    .map_err(|e| text(&e))?;
-            }
-            let first = pool.len() - m;
-            pool.thresholds[first..].copy_from_slice(&section.f32(&name("thresholds"), &[m])?);
-            Ok(())
-        };
         let mut owners = Vec::new();
         for (t, m) in of_tasks {
-            read_prompts(&mut pool, &format!("task.{t}"), m)?;
+            read_pool(section, &format!("task.{t}"), m, &mut pool)?;
             owners.resize(pool.len(), t);
         }
         if let Some(GuestsInfo { tasks, top_k, takes_all }) = library {
@@ -222,8 +196,13 @@ impl Prompts {
                 (task, of)
             };
             let tasks: Vec<_> = tasks.into_iter().map(range).collect();
-            read_prompts(&mut of_library, "library", end)?;
+            read_pool(section, "library", end, &mut of_library)?;
             pool.set_guests(Some(Arc::new(Guests::new(of_library, tasks, takes_all))));
+        }
+        if let Some(m) = anchors {
+            let mut anchors = PromptPool::new(dims, 0, 1);
+            read_pool(section, "anchors", m, &mut anchors)?;
+            pool.set_anchors(Some(anchors));
         }
         pool.map = InputMap::new(d, &config.map).map(|map| map.read(section)).transpose()?;
         let started = started.into_iter().map(|(t, StartedInfo { block, scores })| {
@@ -252,6 +231,38 @@ pub(crate) fn runs(owners: &[usize]) -> BTreeMap<usize, Range<usize>> {
         (of[0], range)
     };
     owners.chunk_by(|a, b| a == b).map(run).collect()
+}
+
+/// Writes a part of a pool.
+fn put_pool(section: &mut Section, name: &str, pool: &PromptPool, of: &Range<usize>) {
+    let Dims { model: d, image_query: dv, text_query: dt } = pool.dims();
+    let len = pool.prompt_len();
+    let mut put = |what: &str, values: &[f32], shape: &[usize]| {
+        let width: usize = shape.iter().product();
+        let shape = [&[of.len()], shape].concat();
+        section.put_f32(&format!("{name}.{what}"), &shape, &values[of.start * width..of.end * width]);
+    };
+    put("image_keys", &pool.image_keys, &[dv]);
+    put("text_keys", &pool.text_keys, &[dt]);
+    put("thresholds", &pool.thresholds, &[]);
+    if len > 0 {
+        put("prompts", &pool.prompts, &[len, d]);
+    }
+}
+
+/// Appends to a pool the `m` prompts that [`put_pool`] wrote.
+fn read_pool(section: &Section, name: &str, m: usize, pool: &mut PromptPool) -> Result<(), SectionError> {
+    let Dims { model: d, image_query: dv, text_query: dt } = pool.dims();
+    let (len, first) = (pool.prompt_len(), pool.len());
+    let read = |what: &str, shape: &[usize]| section.f32(&format!("{name}.{what}"), &[&[m], shape].concat());
+    let (image_keys, text_keys) = (read("image_keys", &[dv])?, read("text_keys", &[dt])?);
+    let prompts = if len > 0 { read("prompts", &[len, d])? } else { Vec::new() };
+    for j in 0..m {
+        pool.push(slot(&image_keys, j, dv), slot(&text_keys, j, dt), slot(&prompts, j, len * d))
+            .map_err(|e| SectionError(e.to_string()))?;
+    }
+    pool.thresholds[first..].copy_from_slice(&read("thresholds", &[])?);
+    Ok(())
 }
 
 /// Writes what the ledger has of task `t`, and of the interference the numbers alone: names and rule are known.
@@ -324,6 +335,9 @@ struct Info {
     /// The prompts for samples that no learnt task is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     library: Option<GuestsInfo>,
+    /// How many samples of pre-training have left their queries as keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    anchors: Option<usize>,
     training: Option<TrainingInfo>,
 }
 

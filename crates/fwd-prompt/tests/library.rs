@@ -203,6 +203,7 @@ fn a_run_with_a_library_goes_on_to_the_same_bytes() {
     let mut config = own_prompts(2);
     (config.pool.start, config.save_every) = (Start::Library, 3);
     config.pool.inference = Inference::Task;
+    (config.pool.anchors.count, config.pool.fallback) = (4, Fallback::Nearest);
     let whole = tempfile::tempdir().unwrap();
     let (expected, _) = run(&data, &config, &library, Some(whole.path()), &mut |_| ControlFlow::Continue(()));
     let cut = tempfile::tempdir().unwrap();
@@ -353,6 +354,70 @@ fn samples_of_no_learnt_task_take_prompts_of_the_library() {
     let beyond = Selection { prompts: vec![nearest.len() + 6], scores: vec![0.0] };
     assert!(nearest.gather(&[beyond]).is_err());
     assert!(nothing.gather(&[Selection { prompts: vec![nothing.len()], scores: vec![0.0] }]).is_err());
+}
+
+#[test]
+fn samples_that_are_nearest_to_pre_training_take_nothing() {
+    let (library, model) = (library(), Toy::new());
+    let data = Data { pretraining: samples(0, 30), tasks: vec![samples(7, 25)] };
+    let pool_with = |anchors: Anchors, fallback: Fallback| {
+        let mut config = own_prompts(2);
+        (config.pool.anchors, config.pool.fallback) = (anchors, fallback);
+        config.pool.rejection = Rejection::BelowQuantile(0.2);
+        let dir = tempfile::tempdir().unwrap();
+        let (state, _) = run(&data, &config, &library, Some(dir.path()), &mut |_| ControlFlow::Continue(()));
+        assert_eq!(Prompts::load(dir.path()).unwrap(), state.prompts, "anchors are saved");
+        state.pool().clone()
+    };
+    let some = Anchors { count: 10, quantile: 0.2 };
+    let without = pool_with(Anchors::default(), Fallback::Nothing);
+    let pool = pool_with(some, Fallback::Nearest);
+    assert_eq!(without.prompts(), pool.prompts(), "anchors change nothing of what is learnt");
+    let anchors = pool.anchors().unwrap();
+    assert_eq!((anchors.len(), without.anchors()), (10, None));
+    assert_eq!(pool_with(Anchors { count: 100, ..some }, Fallback::Nothing).anchors().unwrap().len(), 15);
+
+    // An anchor is the query of a sample of pre-training: the score of that sample is 2. Those that are none say what is near.
+    let best = |pool: &PromptPool, sample: &Sample| {
+        let scores = pool.similarities(&model.queries(sample).unwrap()).unwrap();
+        scores.into_iter().map(|[image, text]| image + text).fold(f64::MIN, f64::max)
+    };
+    let of_pretraining: Vec<f64> = data.pretraining.iter().map(|sample| best(anchors, sample)).collect();
+    let (chosen, mut others): (Vec<f64>, Vec<f64>) = of_pretraining.iter().partition(|&&x| x > 2.0 - 1e-6);
+    assert_eq!((chosen.len(), others.len()), (10, 20));
+    others.sort_by(f64::total_cmp);
+    let bound = others[3] - 1e-6;
+
+    let mut counts = [0; 4];
+    let all = [&data.pretraining[..], &data.tasks[0], &samples(2, 25), &samples(99, 40)].concat();
+    for sample in &all {
+        let query = model.queries(sample).unwrap();
+        let own = without.select(&query).unwrap();
+        let (selection, of_anchor) = (pool.select(&query).unwrap(), best(anchors, sample));
+        let is_nearest = best(&pool, sample) < of_anchor;
+        let kind = match (own.prompts.is_empty() || is_nearest, of_anchor >= bound) {
+            (false, _) => {
+                assert_eq!(selection, own);
+                0
+            }
+            (true, true) => {
+                assert_eq!(selection, Selection::default());
+                1 + usize::from(!own.prompts.is_empty())
+            }
+            (true, false) => {
+                assert!(selection.prompts.iter().all(|&j| j >= pool.len()) && selection.prompts.len() == 2);
+                3
+            }
+        };
+        counts[kind] += 1;
+    }
+    // Own prompts, none, none though they are within the bounds of the task, and prompts of the library.
+    assert!(counts.iter().all(|&n| n > 2), "{counts:?}");
+
+    let nothing_known = Data { pretraining: Vec::new(), tasks: vec![samples(7, 25)] };
+    let mut config = own_prompts(2);
+    config.pool.anchors = some;
+    assert_eq!(toy::finish(&nothing_known, &config).pool().anchors(), None);
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub enum Method {
     FwdWeighted,
     /// Prompts that begin with those of pre-training tasks and are selected task by task (ours).
     Reuse,
+    /// As [`Self::Reuse`], and a map of the input whose updates are orthogonal to all older subspaces (ours).
+    ReuseMap,
     /// One pool shared by all tasks, no projection.
     L2p,
     /// A shared pool under the method of [`fwd_continual::MethodConfig`] that has this name.
@@ -79,6 +81,11 @@ impl Choice for Method {
                 Self::Reuse,
                 "reuse",
                 "Prompts that begin with those of pre-training tasks and are selected task by task (ours)",
+            ),
+            row(
+                Self::ReuseMap,
+                "reuse-map",
+                "As reuse, and a map of the input whose updates are orthogonal to all older subspaces (ours)",
             ),
             row(Self::L2p, "l2p", "One pool shared by all tasks, no projection"),
         ];

@@ -71,6 +71,8 @@ impl FinishedRun {
             ("pool.inference", "prompts"),
             ("pool.start", "normal"),
             ("pool.fallback", "nothing"),
+            ("pool.anchors.count", "0"),
+            ("pool.anchors.quantile", "0.05"),
         ];
         for (key, default) in defaults {
             let value = out.entry(key.to_owned()).or_insert_with(|| default.to_owned());

@@ -18,7 +18,6 @@ use super::watch::{Ahead, Remark, Watch};
 use crate::config::{Order, RunConfig};
 use crate::error::boxed;
 use crate::memory;
-use crate::method::Method as RunMethod;
 use crate::model::{Model, Sample};
 use crate::observer::{Interrupted, Observer};
 use crate::plan::Plan;
@@ -32,7 +31,7 @@ use fwd_continual::{
 };
 use fwd_data::bench::{BenchTask, Record, Split};
 use fwd_data::task::OnBad;
-use fwd_prompt::{Config, Inference, Interference, Library, PromptLearner, PromptPool, Rule};
+use fwd_prompt::{Config, Interference, Library, PromptLearner, PromptPool, Rule};
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
@@ -151,13 +150,11 @@ fn resolve(session: &Session, mut config: RunConfig) -> Result<Resolved<'_>> {
     let tasks = session.tasks(&config)?;
     config.tasks = tasks.iter().map(|task| task.name.clone()).collect();
     config.order = Order::Given; // The list above has it.
+    // The manifest says what the method means.
+    config.method.complete(&mut config.pool, &mut config.map);
     config.check_memory(session.backbone.model.prompt_dims(), memory::available())?;
     let alone = config.paths.alone.as_ref();
     let alone = alone.map(|dir| RunMetrics::read_alone(dir, config.split, config.compute)).transpose()?;
-    if config.method == RunMethod::Reuse {
-        // The manifest says what the method means.
-        (config.pool.start, config.pool.inference) = (config.pool.start.or_library(), Inference::Task);
-    }
     let library = library_for(session, &config)?;
     Ok(Resolved { config, tasks, known: Known { alone, library } })
 }
