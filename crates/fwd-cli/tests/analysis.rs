@@ -176,6 +176,8 @@ fn ranks_grow_where_the_embedding_is_trained_and_stay_where_it_is_frozen() {
     let place = Place::new();
     succeed(&mut place.train("prompts", &["--cache", "kept"]));
     succeed(&mut place.train("weights", &["--method", "finetune", "--set", "finetune.lr=0.01"]));
+    // What moves weights moves the outputs of older tasks.
+    assert!(place.metrics("weights")["measures"]["output_kl"].as_f64().unwrap() > 1e-4);
     let frozen = together(&place, "prompts", 0, "both");
     for after in 0..3 {
         assert_eq!(together(&place, "prompts", after, "both"), frozen);

@@ -112,6 +112,19 @@ fn every_method_runs_and_the_plasticity_is_against_tasks_alone() {
             "{method}"
         );
     }
+    // A batch that has nothing new in front of it is not asked again, and whoever asks it gets the same.
+    let counts = |run: &str| {
+        let timing = place.json(&format!("{run}/timing.json"));
+        ["answers", "repeated"].map(|key| timing[key].as_u64().unwrap())
+    };
+    let ([n, repeated], of_one_row) = (counts("sequential"), counts("zero-shot"));
+    assert_eq!(of_one_row[1], 0);
+    assert!(repeated > 0 && n > 3 * of_one_row[0], "{repeated} of {n}, {of_one_row:?}");
+    let again: Value =
+        serde_json::from_str(&succeed(&mut place.program(&["eval", "sequential", "--json"]))).unwrap();
+    for (i, row) in again["scores"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(row["score"], place.metrics("sequential")["scores"][2][i]);
+    }
     // Zero-shot is the first row of all.
     let first = place.metrics("zero-shot")["scores"][0].clone();
     assert_eq!(place.metrics("joint")["scores"][0], first);

@@ -8,7 +8,7 @@ use crate::generate::{GenerationConfig, Hypothesis, generate};
 use crate::language::{LanguageInput, Scored, Segment, SegmentKind};
 use crate::multimodal::{Blip, Llava, MultimodalModel, Sample, padded};
 use crate::tap::Tap;
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use fwd_ops::IGNORE_INDEX;
 use fwd_prompt::{
     Dims, Embeddings, FrozenModel, InputGradient, LossGradient, PromptBatch, PromptGroup, Queries,
@@ -35,18 +35,11 @@ impl FrozenModel for dyn MultimodalModel + '_ {
         if let Some(n_tokens) = prompts.uniform_length() {
             return loss_gradient(self, batch, prompts, n_tokens);
         }
-        let mut loss = 0.0;
-        let mut gradients = vec![Vec::new(); batch.len()];
-        for (PromptGroup { samples, prompts }, group, share) in groups(batch, prompts) {
-            let n_tokens = prompts.lengths[0];
-            let of_group = loss_gradient(self, &group, &prompts, n_tokens)?;
-            loss += share * of_group.loss;
-            let rows = of_group.gradient.chunks_exact((n_tokens * prompts.dim).max(1));
-            for (i, row) in samples.into_iter().zip(rows) {
-                gradients[i] = row.iter().map(|g| (share * f64::from(*g)) as f32).collect();
-            }
-        }
-        Ok(LossGradient { loss, gradient: gradients.concat() })
+        let of_groups = in_groups(batch, prompts, |batch, prompts, n_tokens| {
+            let prompts = loss_gradient(self, batch, prompts, n_tokens)?;
+            Ok(InputGradient { prompts, embeddings: Vec::new() })
+        });
+        Ok(of_groups?.prompts)
     }
 
     fn with_embeddings(&self, sample: &Sample, embeddings: &Embeddings<'_>) -> Result<Option<Sample>> {
@@ -55,25 +48,10 @@ impl FrozenModel for dyn MultimodalModel + '_ {
 
     fn input_gradient(&self, batch: &[&Sample], prompts: &PromptBatch) -> Result<Option<InputGradient>> {
         check(batch, prompts)?;
-        let mut loss = 0.0;
-        let mut gradients = vec![Vec::new(); batch.len()];
-        let nothing = Embeddings { image: Vec::new().into(), text: Vec::new().into() };
-        let mut embeddings = vec![nothing; batch.len()];
-        let scaled = |rows: &[f32], share: f64| -> Vec<f32> {
-            rows.iter().map(|g| (share * f64::from(*g)) as f32).collect()
-        };
-        for (PromptGroup { samples, prompts }, group, share) in groups(batch, prompts) {
-            let n_tokens = prompts.lengths[0];
-            let of_group = input_gradient(self, &group, &prompts, n_tokens)?;
-            loss += share * of_group.prompts.loss;
-            let size = n_tokens * prompts.dim;
-            for (at, (i, rows)) in samples.into_iter().zip(of_group.embeddings).enumerate() {
-                gradients[i] = scaled(&of_group.prompts.gradient[at * size..(at + 1) * size], share);
-                let [image, text] = [&rows.image, &rows.text].map(|rows| scaled(rows, share).into());
-                embeddings[i] = Embeddings { image, text };
-            }
-        }
-        Ok(Some(InputGradient { prompts: LossGradient { loss, gradient: gradients.concat() }, embeddings }))
+        let of_groups = in_groups(batch, prompts, |batch, prompts, n_tokens| {
+            input_gradient(self, batch, prompts, n_tokens)
+        });
+        Ok(Some(of_groups?))
     }
 
     fn loss(&self, batch: &[&Sample], prompts: &PromptBatch) -> Result<f64> {
@@ -88,6 +66,34 @@ impl FrozenModel for dyn MultimodalModel + '_ {
         }
         Ok(loss)
     }
+}
+
+/// The gradient of a batch, from those of the samples of each number of prompt tokens; `gradient` may leave the embeddings' out.
+fn in_groups(
+    batch: &[&Sample],
+    prompts: &PromptBatch,
+    gradient: impl Fn(&[&Sample], &PromptBatch, usize) -> Result<InputGradient>,
+) -> Result<InputGradient> {
+    let mut loss = 0.0;
+    let mut gradients = vec![Vec::new(); batch.len()];
+    let nothing = Embeddings { image: Vec::new().into(), text: Vec::new().into() };
+    let mut embeddings = vec![nothing; batch.len()];
+    for (PromptGroup { samples, prompts }, group, share) in groups(batch, prompts) {
+        let n_tokens = prompts.lengths[0];
+        let of_group = gradient(&group, &prompts, n_tokens)?;
+        let scaled =
+            |rows: &[f32]| -> Vec<f32> { rows.iter().map(|g| (share * f64::from(*g)) as f32).collect() };
+        loss += share * of_group.prompts.loss;
+        let size = n_tokens * prompts.dim;
+        for (at, &i) in samples.iter().enumerate() {
+            gradients[i] = scaled(&of_group.prompts.gradient[at * size..(at + 1) * size]);
+        }
+        for (i, rows) in samples.into_iter().zip(of_group.embeddings) {
+            let [image, text] = [&rows.image, &rows.text].map(|rows| scaled(rows).into());
+            embeddings[i] = Embeddings { image, text };
+        }
+    }
+    Ok(InputGradient { prompts: LossGradient { loss, gradient: gradients.concat() }, embeddings })
 }
 
 /// The samples of each number of prompt tokens, with their share of the loss: that is a mean over label tokens, so each group counts by
@@ -212,21 +218,11 @@ pub fn label_log_probs(
         if let Some(prompt) = tensor(&prompts, model.device())? {
             input = input.with_prompt(&prompt)?;
         }
-        let logits = scored(model, &group, &input)?.logits.to_dtype(DType::F32)?.to_vec3::<f32>()?;
-        for (i, rows) in samples.into_iter().zip(logits) {
-            let places = rows.iter().take(batch[i].labels.len());
-            all[i] = places.flat_map(|row| log_softmax(row)).collect();
-        }
+        let n_labels: Vec<usize> = group.iter().map(|sample| sample.labels.len()).collect();
+        let of_group = scored(model, &group, &input)?.log_probs(&n_labels)?;
+        samples.into_iter().zip(of_group).for_each(|(i, rows)| all[i] = rows);
     }
     Ok(all)
-}
-
-/// `x − log Σ exp(x)`, summed in f64 with the largest logit taken out.
-fn log_softmax(logits: &[f32]) -> impl Iterator<Item = f32> {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|x| f64::from(x - largest).exp()).sum();
-    let log_sum = f64::from(largest) + sum.ln();
-    logits.iter().map(move |x| (f64::from(*x) - log_sum) as f32)
 }
 
 fn check(batch: &[&Sample], prompts: &PromptBatch) -> Result<()> {

@@ -5,7 +5,7 @@ use crate::config::SpecialTokens;
 use crate::error::Result;
 use crate::tap::Tap;
 use crate::weights::Weights;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -16,6 +16,31 @@ pub struct Scored {
     pub logits: Tensor,
     /// The mean negative log-likelihood, in nats, of all labels that are not −100; a scalar.
     pub loss: Tensor,
+}
+
+impl Scored {
+    /// What the model says of the first labels of each sample, `n_labels` of them: log-probabilities over the vocabulary, in nats.
+    ///
+    /// # Shapes
+    /// For each sample `(labels, vocab)` row-major, f32.
+    ///
+    /// # Errors
+    /// An error of candle.
+    pub fn log_probs(&self, n_labels: &[usize]) -> Result<Vec<Vec<f32>>> {
+        let logits = self.logits.to_dtype(DType::F32)?.to_vec3::<f32>()?;
+        let of_samples = logits.iter().zip(n_labels);
+        Ok(of_samples
+            .map(|(rows, &n)| rows.iter().take(n).flat_map(|row| log_softmax(row)).collect())
+            .collect())
+    }
+}
+
+/// `x − log Σ exp(x)`, summed in f64 with the largest logit taken out.
+fn log_softmax(logits: &[f32]) -> impl Iterator<Item = f32> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|x| f64::from(x - largest).exp()).sum();
+    let log_sum = f64::from(largest) + sum.ln();
+    logits.iter().map(move |x| (f64::from(*x) - log_sum) as f32)
 }
 
 /// A language model that reads embeddings, so that soft prompts and visual tokens can stand among those of words.

@@ -196,7 +196,15 @@ impl Backbone {
     /// # Errors
     /// Those of the model; prompts of another width.
     pub fn answer(&self, batch: &[&Sample], pool: &PromptPool, max_new_tokens: usize) -> Result<Vec<Answer>> {
-        let Behind { selections, prompts, samples } = self.behind(batch, pool)?;
+        self.answer_behind(self.behind(batch, pool)?, max_new_tokens)
+    }
+
+    /// As [`Self::answer`], of a batch whose prompts are selected.
+    ///
+    /// # Errors
+    /// Those of the model.
+    pub(crate) fn answer_behind(&self, behind: Behind<'_>, max_new_tokens: usize) -> Result<Vec<Answer>> {
+        let Behind { selections, prompts, samples } = behind;
         let read: Vec<&Sample> = samples.iter().map(|sample| &**sample).collect();
         let config = GenerationConfig::greedy(max_new_tokens, self.model.special_tokens().clone());
         let hypotheses = fwd_models::answer(&*self.model, &read, &prompts, &config)?;

@@ -2,6 +2,7 @@
 //! way to tune such a model, and the one that prompts are compared with. Vision tower and language model stay frozen; one AdamW goes
 //! through all tasks.
 
+use super::outputs::{Distributions, distributions, first_answer};
 use crate::device::DeviceKind;
 use crate::memory;
 use crate::model::{Backbone, Model};
@@ -89,6 +90,24 @@ impl<'a> BridgeLearner<'a> {
             progress.set(texts.len());
         }
         predictions::scored(exam, texts)
+    }
+
+    /// What a model says of the answers to some samples of a task.
+    ///
+    /// # Errors
+    /// Those of the model and the tokenizer.
+    pub(super) fn outputs(&self, model: &Model, exam: &Exam<'_>, max_tokens: usize) -> Result<Distributions> {
+        distributions(model, exam, max_tokens, |cases, max_tokens| {
+            let records: Vec<&Record> = cases.iter().map(|case| case.record).collect();
+            let n_labels = |record: &&Record| {
+                let labels = self.backbone.labels(&record.instruction, first_answer(record))?;
+                Ok(labels.len().min(max_tokens))
+            };
+            let n_labels = records.iter().map(n_labels).collect::<Result<Vec<_>>>()?;
+            let (_, scored) =
+                Batch::new(self.backbone.reader(), self.images, None, &records)?.score(model, None)?;
+            Ok(scored.log_probs(&n_labels)?)
+        })
     }
 }
 

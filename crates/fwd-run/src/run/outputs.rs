@@ -6,9 +6,10 @@
 
 use super::paths::RunPaths;
 use crate::files::{read, read_json, write_atomically, write_json};
-use crate::model::{Backbone, Behind, Sample};
+use crate::model::{Backbone, Behind, Model, Sample};
 use crate::samples::{Case, Exam, spread};
 use anyhow::{Context, Result, ensure};
+use fwd_data::bench::Record;
 use fwd_prompt::PromptPool;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use std::collections::BTreeMap;
@@ -28,8 +29,29 @@ pub(super) struct Distributions {
     log_probs: Vec<f32>,
 }
 
-/// What the model says of the first `max_tokens` tokens of the answers to some samples of a task, behind the prompts that they select. Of
-/// a large vocabulary it may be fewer tokens, so that [`NUMBERS`] hold them.
+/// What a model says of the first `max_tokens` tokens of the answers to some samples of a task. Of a large vocabulary it may be fewer
+/// tokens, so that [`NUMBERS`] hold them. `ask` tells of some samples what the model says of so many tokens at most.
+///
+/// # Errors
+/// Those of `ask`.
+pub(super) fn distributions(
+    model: &Model,
+    exam: &Exam<'_>,
+    max_tokens: usize,
+    mut ask: impl FnMut(&[&Case<'_>], usize) -> Result<Vec<Vec<f32>>>,
+) -> Result<Distributions> {
+    let vocabulary = model.language().vocab_size();
+    let max_tokens = max_tokens.min(NUMBERS / (SAMPLES * vocabulary.max(1))).max(1);
+    let chosen: Vec<&Case<'_>> = spread(exam.cases.len(), SAMPLES).map(|i| &exam.cases[i]).collect();
+    let mut all = Distributions { vocabulary, log_probs: Vec::new() };
+    for batch in chosen.chunks(BATCH) {
+        let of_batch = ask(batch, max_tokens)?;
+        of_batch.iter().for_each(|of_sample| all.log_probs.extend_from_slice(of_sample));
+    }
+    Ok(all)
+}
+
+/// What the frozen model says behind the prompts that the samples select.
 ///
 /// # Errors
 /// Those of the model and the tokenizer.
@@ -40,25 +62,23 @@ pub(super) fn of_prompts(
     max_tokens: usize,
 ) -> Result<Distributions> {
     let model = &*backbone.model;
-    let vocabulary = model.language().vocab_size();
-    let max_tokens = max_tokens.min(NUMBERS / (SAMPLES * vocabulary.max(1))).max(1);
-    let target = |i: usize| {
-        let Case { record, sample, .. } = &exam.cases[i];
-        let answer = record.answers.first().map_or("", String::as_str);
-        let mut labels = backbone.labels(&record.instruction, answer)?;
-        labels.truncate(max_tokens);
-        Ok(Sample { labels, ..sample.clone() })
-    };
-    let chosen = spread(exam.cases.len(), SAMPLES).map(target).collect::<Result<Vec<Sample>>>()?;
-    let mut all = Distributions { vocabulary, log_probs: Vec::new() };
-    for batch in chosen.chunks(BATCH) {
-        let batch: Vec<&Sample> = batch.iter().collect();
+    distributions(model, exam, max_tokens, |cases, max_tokens| {
+        let target = |Case { record, sample, .. }: &Case<'_>| {
+            let mut labels = backbone.labels(&record.instruction, first_answer(record))?;
+            labels.truncate(max_tokens);
+            Ok(Sample { labels, ..sample.clone() })
+        };
+        let targets = cases.iter().map(|case| target(case)).collect::<Result<Vec<Sample>>>()?;
+        let batch: Vec<&Sample> = targets.iter().collect();
         let Behind { prompts, samples, .. } = backbone.behind(&batch, pool)?;
         let read: Vec<&Sample> = samples.iter().map(|sample| &**sample).collect();
-        let of_batch = fwd_models::label_log_probs(model, &read, &prompts)?;
-        of_batch.iter().for_each(|of_sample| all.log_probs.extend_from_slice(of_sample));
-    }
-    Ok(all)
+        Ok(fwd_models::label_log_probs(model, &read, &prompts)?)
+    })
+}
+
+/// The answer of a record that is learnt.
+pub(super) fn first_answer(record: &Record) -> &str {
+    record.answers.first().map_or("", String::as_str)
 }
 
 /// The outputs of a run: what they were, and how far they have moved.

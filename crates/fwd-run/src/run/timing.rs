@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// Seconds, added up over all sessions of a run.
+/// Seconds and counts, added up over all sessions of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Timing {
@@ -21,6 +21,10 @@ pub struct Timing {
     pub optimiser: f64,
     /// Generating answers and scoring them.
     pub scoring: f64,
+    /// How many answers were scored; none of `finetune`.
+    pub answers: u64,
+    /// Those of them that were not generated, because nothing in front of their batch had changed since it was asked last.
+    pub repeated: u64,
 }
 
 impl Timing {
@@ -41,6 +45,8 @@ impl Timing {
             training: before.training + self.training,
             optimiser: before.optimiser + self.optimiser,
             scoring: before.scoring + self.scoring,
+            answers: before.answers + self.answers,
+            repeated: before.repeated + self.repeated,
         };
         write_json(path, &sum)
     }

@@ -21,7 +21,7 @@ use crate::memory;
 use crate::model::{Model, Sample};
 use crate::observer::{Interrupted, Observer};
 use crate::plan::Plan;
-use crate::predictions::{self, Generation, Prediction};
+use crate::predictions::{self, Generation, Given, Prediction};
 use crate::samples::{Exam, Samples, spread};
 use crate::session::Session;
 use anyhow::{Context, Result, bail};
@@ -76,9 +76,17 @@ pub fn train(
     let samples = Samples::prepare(&store, &tasks, &session.bench.pretraining(), &config)?;
     let timing = RefCell::new(Timing { frozen: began.elapsed().as_secs_f64(), ..Timing::default() });
     let plan = config.method.plan(&config, tasks.len());
-    let library = known.library;
-    let runner =
-        Runner { session, config: &config, run, samples: &samples, library, timing: &timing, observer };
+    let (library, given) = (known.library, RefCell::default());
+    let runner = Runner {
+        session,
+        config: &config,
+        run,
+        samples: &samples,
+        library,
+        timing: &timing,
+        given,
+        observer,
+    };
     let outcome = runner.carry_out(&plan, alone_scores.as_deref());
     let timing = Timing { total: began.elapsed().as_secs_f64(), ..*timing.borrow() };
     let outcome = match outcome {
@@ -178,6 +186,7 @@ struct Runner<'a> {
     samples: &'a Samples<'a>,
     library: Option<Arc<Library>>,
     timing: &'a RefCell<Timing>,
+    given: RefCell<Given>,
     observer: &'a dyn Observer,
 }
 
@@ -315,7 +324,7 @@ impl<'a> Runner<'a> {
         });
         let tasks = exams.iter().zip(train);
         let tasks = tasks.map(|(exam, train)| Task { name: exam.task.name.clone(), train }).collect();
-        let batch = config.eval_batch;
+        let (batch, outputs) = (config.eval_batch, Outputs { run: self.run });
         let ranks = Bridged { run: self.run, backbone, exams, images: &images, batch, observer };
         // The model of a row is made once, for all of its columns.
         let mut model: Option<(Moment, Box<Model>)> = None;
@@ -327,6 +336,9 @@ impl<'a> Runner<'a> {
             if task.index() == 0 {
                 ranks.record(row, &**current)?;
             }
+            outputs.record((row, task.number()), &exam.task.name, || {
+                learner.outputs(&**current, exam, config.max_new_tokens)
+            })?;
             let path = self.run.answers(row, &exam.task.name);
             if path.exists() {
                 return predictions::read_percent(exam.task.metric, &path);
@@ -343,8 +355,9 @@ impl<'a> Runner<'a> {
         plan.schedule = Schedule::default();
         let course = Course { learner, method: MethodConfig::Plain.build(), plan, task: None };
         let trainer = self.learn(Curriculum { pretraining: Vec::new(), tasks }, course, &mut score)?;
+        let of_scores = Measures::of_sequence(trainer.scores(), &[], alone);
         Ok(Outcome {
-            measures: Measures::of_sequence(trainer.scores(), &[], alone),
+            measures: Measures { output_kl: outputs.mean(exams.len())?, ..of_scores },
             scores: trainer.scores().rows.clone(),
             n_parameters: trainer.learner().n_parameters(),
             ..Outcome::default()
@@ -422,7 +435,12 @@ impl<'a> Runner<'a> {
     fn score(&self, path: &Path, exam: &Exam<'_>, pool: &PromptPool) -> Result<f64> {
         let began = Instant::now();
         let backbone = &self.session.backbone;
-        let answers = predictions::answer(backbone, pool, exam, self.generation(), self.observer)?;
+        let mut given = self.given.borrow_mut();
+        let answers =
+            predictions::answer(backbone, pool, exam, self.generation(), &mut given, self.observer)?;
+        let mut timing = self.timing.borrow_mut();
+        (timing.answers, timing.repeated) = (given.n_answers, given.n_repeated);
+        drop(timing);
         self.finish_score(began, path, exam, &answers)
     }
 
