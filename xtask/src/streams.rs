@@ -1,5 +1,4 @@
-//! `cargo xtask streams`: streams of tasks made from the embedded benchmark, the methods on each, and each of them with and without a
-//! library of prompts from the pre-training tasks.
+//! `cargo xtask streams`: streams of tasks made from the embedded benchmark, and methods on each, as they are or with other settings.
 //!
 //! Every seed learns a stream in its order and in the reverse order. Runs are ordinary run directories, as those of the comparison.
 
@@ -79,7 +78,7 @@ const VARIANTS: [Variant; 15] = [
     ("plain", None, &[]),
     ("library", None, &["pool.start=library"]),
     ("fallback", None, &["pool.start=library", "pool.fallback=nearest"]),
-    ("own-words", Some(&OWN_WORDS), &["pool.start=library"]),
+    ("own-words", Some(OWN_WORDS), &["pool.start=library"]),
     ("task", None, &["pool.inference=task"]),
     ("task-library", None, &["pool.inference=task", "pool.start=library"]),
     ("task-fallback", None, &["pool.inference=task", "pool.start=library", "pool.fallback=nearest"]),
@@ -93,16 +92,9 @@ const VARIANTS: [Variant; 15] = [
     ("task-library-map", None, &["pool.inference=task", "pool.start=library", "map.form=full"]),
 ];
 
-/// Prompts of each pre-training task alone. No downstream task is read for it.
-struct Library {
-    name: &'static str,
-    /// What is asked of all records; none: what the tasks ask.
-    instruction: Option<&'static str>,
-}
-
-/// With the instructions of the tasks, as a control; the model's own library is made with one instruction for all of them, so that the
-/// prompts alone say what is wanted.
-const OWN_WORDS: Library = Library { name: "library-own-words", instruction: None };
+/// A library that is tuned with the instructions of the tasks, as a control; the model's own is made with one instruction for all of them, so
+/// that the prompts alone say what is wanted.
+const OWN_WORDS: &str = "library-own-words";
 
 #[derive(Debug, Args)]
 pub(crate) struct StreamsArgs {
@@ -148,8 +140,8 @@ pub(crate) fn streams(args: &StreamsArgs) -> Result<()> {
     let pairs = args.pairs()?;
     run(&mut command("cargo", &["build", "--release", "--locked", "--quiet", "--package", "fwd-cli"]))?;
     let here = Here { program: built("fwd-prompt"), out: root().join(&args.out), args, pairs };
-    if let Some(library) = here.pairs.iter().find_map(|(_, (_, library, _))| *library) {
-        work_off(1, vec![(here.out.join(library.name), here.library(library))])?;
+    if here.pairs.iter().any(|(_, (_, library, _))| library.is_some()) {
+        work_off(1, vec![(here.out.join(OWN_WORDS), here.own_words())])?;
     }
     streams.into_iter().try_for_each(|stream| here.stream(stream))
 }
@@ -164,7 +156,7 @@ struct Here<'a> {
 }
 
 /// Its name, the library, and settings.
-type Variant = (&'static str, Option<&'static Library>, &'static [&'static str]);
+type Variant = (&'static str, Option<&'static str>, &'static [&'static str]);
 
 impl StreamsArgs {
     /// Every method with every variant, and the further pairs.
@@ -191,14 +183,12 @@ impl StreamsArgs {
 }
 
 impl Here<'_> {
-    fn library(&self, library: &Library) -> Command {
+    /// Tunes prompts on each pre-training task alone. No downstream task is read for it.
+    fn own_words(&self) -> Command {
         let tasks = "caption,group,keywords,color,yes-no,attributes,words,counting";
         let mut command = train(&self.program, "independent", 0);
         command.args(["--tasks", tasks, "--set", "training_samples=400", "--split", "val"]);
-        if let Some(text) = library.instruction {
-            command.args(["--set", &format!("instruction={text:?}")]);
-        }
-        command.args(["--compute", &self.args.compute]).arg("--out").arg(self.out.join(library.name));
+        command.args(["--compute", &self.args.compute]).arg("--out").arg(self.out.join(OWN_WORDS));
         command.arg("--cache").arg(self.out.join("cache"));
         command.env_remove("RAYON_NUM_THREADS");
         command
@@ -246,7 +236,7 @@ impl Here<'_> {
                     let (name, mut command) = one(name, method, seed, order, settings);
                     command.arg("--alone").arg(out.join(alone(seed)));
                     if let Some(library) = library {
-                        command.arg("--library").arg(self.out.join(library.name));
+                        command.arg("--library").arg(self.out.join(library));
                     }
                     runs.push(name.clone());
                     commands.push((name, command));

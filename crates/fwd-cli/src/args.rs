@@ -284,7 +284,8 @@ pub(crate) struct TrainArgs {
     /// with a number behind it where another run lies there.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// The method.
+    /// The method; without it `reuse` if a library of prompts lies beside the model, as beside the embedded one, and --library names no
+    /// other, and `fwd` otherwise.
     #[arg(long, value_parser = one_of::<Method>())]
     pub(crate) method: Option<Method>,
     /// Seed of all random numbers.

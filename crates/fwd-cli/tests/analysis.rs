@@ -178,6 +178,12 @@ fn ranks_grow_where_the_embedding_is_trained_and_stay_where_it_is_frozen() {
     succeed(&mut place.train("weights", &["--method", "finetune", "--set", "finetune.lr=0.01"]));
     // What moves weights moves the outputs of older tasks.
     assert!(place.metrics("weights")["measures"]["output_kl"].as_f64().unwrap() > 1e-4);
+    // Of longer answers as many tokens are compared as are generated at most.
+    let short = ["--method", "finetune", "--set", "max_new_tokens=1"];
+    succeed(&mut place.train("short", &short));
+    let size =
+        |run: &str| fs::metadata(place.path(&format!("{run}/outputs/colours.safetensors"))).unwrap().len();
+    assert!(size("short") < size("weights"), "{} {}", size("short"), size("weights"));
     let frozen = together(&place, "prompts", 0, "both");
     for after in 0..3 {
         assert_eq!(together(&place, "prompts", after, "both"), frozen);

@@ -37,6 +37,30 @@ fn a_library_is_made_beside_a_model_and_reused() {
     let found: Value =
         serde_json::from_str(&succeed(&mut place.program(&["inspect", "reuse", "--json"]))).unwrap();
     assert_eq!(found["starts"][0]["scores"][0][0], "squares");
+    // It is what such a model does where nothing else is said, on the command line or in a file.
+    succeed(&mut place.train("open", &[]));
+    assert_eq!(place.metrics_bytes("open"), place.metrics_bytes("reuse"));
+    fs::write(place.path("fwd.toml"), "method = \"fwd\"").unwrap();
+    for (name, chosen) in [("file", ["--config", "fwd.toml"]), ("set", ["--set", "method=\"fwd\""])] {
+        succeed(&mut place.train(name, &chosen));
+        assert_eq!(place.metrics(name)["method"], "fwd");
+    }
+    // What is said otherwise holds, unless nothing is left of the method.
+    let own =
+        ["pool.fallback=nothing", "pool.anchors.count=0", "pool.inference=prompts", "pool.prompt_len=8"];
+    let own: Vec<&str> = own.iter().flat_map(|own| ["--set", own]).collect();
+    succeed(&mut place.train("own", &[&["--method", "reuse"], &own[..]].concat()));
+    let pool = place.json("own/manifest.json")["run"]["config"]["pool"].clone();
+    assert_eq!((&pool["start"], &pool["prompt_len"]), (&"library".into(), &8.into()));
+    assert_eq!((pool.get("fallback"), pool.get("anchors"), pool.get("inference")), (None, None, None));
+    for (settings, what) in [
+        (&["--set", "pool.prompt_len=8"][..], "which have 4 tokens; pool.prompt_len is 8"),
+        (&["--set", "pool.start=normal"], "pool.start is normal"),
+        (&["--method", "reuse-map", "--set", "map.form=none"], "map.form is none"),
+    ] {
+        let refused = fail(&mut place.train("x", settings));
+        assert!(refused.contains(what), "{refused}");
+    }
     // With a map beside it, whose updates stay out of older subspaces; what is said otherwise, holds.
     let own = ["--set", "pool.anchors.count=3", "--set", "map.form=low-rank"];
     succeed(&mut place.train("map", &[&["--method", "reuse-map"], &own[..]].concat()));

@@ -125,6 +125,15 @@ fn every_method_runs_and_the_plasticity_is_against_tasks_alone() {
     for (i, row) in again["scores"].as_array().unwrap().iter().enumerate() {
         assert_eq!(row["score"], place.metrics("sequential")["scores"][2][i]);
     }
+    // A task that is scored as one of the sequence and as one of pre-training is asked other samples in batches of the same number.
+    let twice = ["--tasks", "squares,colours", "--method", "sequential", "--set", "eval_batch=2"];
+    succeed(&mut place.train("twice", &[&few[..], &twice].concat()));
+    let lines = |path: &str| -> Vec<String> {
+        fs::read_to_string(place.path(path)).unwrap().lines().map(str::to_owned).collect()
+    };
+    let all = lines("twice/predictions/after-0/squares.jsonl");
+    let some = lines("twice/predictions/after-0/pretraining/squares.jsonl");
+    assert!(some.iter().all(|line| all.contains(line)), "{some:?} {all:?}");
     // Zero-shot is the first row of all.
     let first = place.metrics("zero-shot")["scores"][0].clone();
     assert_eq!(place.metrics("joint")["scores"][0], first);
@@ -299,9 +308,17 @@ fn a_demo_compares_four_methods_and_is_the_same_every_time() {
     let demo = |out: &str| {
         succeed(&mut place.program(&["demo", "--out", out, "--backbone", "model", "--bench", "bench"]))
     };
+    // A model without a library has nothing to reuse.
+    let bare = ["demo", "--out", "three", "--backbone", "model", "--bench", "bench", "--json"];
+    let three: Value = serde_json::from_str(&succeed(&mut place.program(&bare))).unwrap();
+    let names = |runs: &Value| -> Vec<String> {
+        runs.as_array().unwrap().iter().map(|run| run["method"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&three), ["sequential", "l2p", "fwd"]);
+    succeed(&mut place.program(&["pretrain", "--library", "--out", "model", "--bench", "bench"]));
     let table = demo("one");
     demo("two");
-    for method in ["sequential", "l2p", "residual", "fwd"] {
+    for method in ["sequential", "l2p", "fwd", "reuse"] {
         assert!(table.lines().any(|line| line.starts_with(method)), "{table}");
         let run = |out: &str| place.metrics_bytes(&format!("{out}/{method}"));
         assert_eq!(run("one"), run("two"));

@@ -56,7 +56,7 @@ pub struct PoolConfig {
     pub inference: Inference,
     /// Which samples take no prompts at inference.
     pub rejection: Rejection,
-    /// Samples of pre-training that take no prompts at inference, because they are known.
+    /// Samples of pre-training that are kept as keys; a sample that is nearest to one of them takes no prompts.
     #[serde(skip_serializing_if = "Anchors::is_none")]
     pub anchors: Anchors,
     /// What a sample is given at inference that no learnt task is for.
@@ -122,9 +122,9 @@ pub enum Rejection {
 
 /// Samples of pre-training whose queries are kept as keys without prompts. Ours, not the paper's.
 ///
-/// At inference a sample whose nearest anchor has a higher score than every prompt takes no prompts: the model can do it as it is. If it
-/// is also as near to that anchor as samples of pre-training are, [`Fallback`] is not for it. Queries of the samples are kept, not the
-/// samples; nothing of a task that is learnt later is kept.
+/// At inference a sample whose nearest anchor has a higher score than every prompt takes no prompts: the model can do it as it is. A sample
+/// without prompts of a task that is as near to an anchor as samples of pre-training are takes none of the library either
+/// ([`Fallback`]). Queries of the samples are kept, not the samples; nothing of a task that is learnt later is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Anchors {
@@ -147,7 +147,8 @@ impl Default for Anchors {
     }
 }
 
-/// What a sample takes at inference that is further from every task's prompts than [`Rejection`] allows. All but [`Self::Nothing`] are ours,
+/// What a sample takes at inference that is further from every task's prompts than [`Rejection`] allows, or nearer to a sample of
+/// pre-training, though not near to it ([`Anchors`]). All but [`Self::Nothing`] are ours,
 /// not the paper's, and need a [`Library`](crate::Library).
 ///
 /// The model as it is before the first task begins takes nothing of a library: what its scores gain on a task before that is learnt
@@ -199,12 +200,6 @@ pub enum Start {
 }
 
 impl Start {
-    /// This start, or [`Self::Library`] instead of normal numbers.
-    #[must_use]
-    pub fn or_library(self) -> Self {
-        if self == Self::Normal { Self::Library } else { self }
-    }
-
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }

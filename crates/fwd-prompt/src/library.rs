@@ -4,7 +4,7 @@
 //! that was learnt elsewhere, as a pre-training task of the model, need not find it anew: of all blocks of prompts in the library, its own
 //! prompts take on the values of that which suits its samples best ([`Start`](crate::Start)), and are trained from there.
 
-use crate::config::Fallback;
+use crate::config::{Fallback, PoolConfig};
 use crate::error::{PromptError, Result};
 use crate::model::{Dims, Queries};
 use crate::pool::{Guests, PromptPool, slot};
@@ -204,13 +204,17 @@ impl Library {
         Some(Arc::new(Guests::new(self.pool.clone(), self.blocks.clone(), takes_all)))
     }
 
-    /// Whether prompts of these sizes can stand beside those of the library.
-    pub(crate) fn check_guests(&self, prompt_len: usize) -> Result<()> {
-        if self.pool.prompt_len() == prompt_len {
+    /// Refuses a pool whose samples are to take prompts of this library ([`PoolConfig::fallback`]) beside prompts of another length.
+    ///
+    /// # Errors
+    /// [`PromptError::Config`] that names both keys.
+    pub fn check(&self, pool: &PoolConfig) -> Result<()> {
+        let prompt_len = pool.prompt_len;
+        if pool.fallback == Fallback::Nothing || self.pool.prompt_len() == prompt_len {
             return Ok(());
         }
         Err(PromptError::Config(format!(
-            "pool.fallback gives samples prompts of the library, which have {} tokens; pool.prompt_len is {prompt_len}, must be the same",
+            "pool.fallback gives samples prompts of the library, which have {} tokens; pool.prompt_len is {prompt_len}, must be the same, or pool.fallback \"nothing\"",
             self.pool.prompt_len()
         )))
     }

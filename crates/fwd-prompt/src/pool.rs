@@ -157,7 +157,7 @@ impl PromptPool {
         self.guests.as_deref()
     }
 
-    /// Keys without prompts, for samples that nothing in this pool is for.
+    /// Keys without prompts: a sample that is nearest to one of them takes nothing of this pool.
     pub(crate) fn set_anchors(&mut self, anchors: Option<Self>) {
         self.anchors = anchors.map(Arc::new);
     }
@@ -253,21 +253,19 @@ impl PromptPool {
             let is_near = scores.iter().zip(&self.thresholds).any(|(score, threshold)| score >= threshold);
             if is_near { self.chosen(scores) } else { Selection::default() }
         })?;
-        if let Some(anchors) = self.anchors() {
-            let of_anchors = anchors.select_all_however_far(queries)?;
-            for (selection, anchor) in selections.iter_mut().zip(of_anchors) {
-                if selection.scores.first() < anchor.scores.first() {
-                    *selection = Selection::default();
-                }
+        let anchors = self.anchors().map(|anchors| anchors.select_all_however_far(queries)).transpose()?;
+        let nearest = |i: usize| anchors.as_ref().and_then(|of| of[i].scores.first().copied());
+        for (i, selection) in selections.iter_mut().enumerate() {
+            if selection.scores.first().copied() < nearest(i) {
+                *selection = Selection::default();
             }
         }
         if let Some(guests) = &self.guests {
-            let mut rejected: Vec<usize> =
-                (0..queries.len()).filter(|&i| selections[i].prompts.is_empty()).collect();
-            if let Some(anchors) = self.anchors() {
-                let known = anchors.select_all(queries)?;
-                rejected.retain(|&i| known[i].prompts.is_empty());
-            }
+            // All anchors have the same bound.
+            let bound = self.anchors().and_then(|anchors| anchors.thresholds.first().copied());
+            let is_known = |i: usize| nearest(i).is_some() && nearest(i) >= bound;
+            let of_guests = |i: &usize| selections[*i].prompts.is_empty() && !is_known(*i);
+            let rejected: Vec<usize> = (0..queries.len()).filter(of_guests).collect();
             let their: Vec<Queries<'_>> = rejected.iter().map(|&i| queries[i].clone()).collect();
             for (i, selection) in rejected.into_iter().zip(guests.select(&their, self.n_prompts)?) {
                 selections[i] = selection;
@@ -276,7 +274,7 @@ impl PromptPool {
         Ok(selections)
     }
 
-    /// What [`Self::select`] gives to samples of which none is too far.
+    /// What [`Self::select`] gives to samples of which none is too far, and none nearer to an anchor.
     ///
     /// # Errors
     /// As [`Self::select`].

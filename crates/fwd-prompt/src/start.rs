@@ -29,7 +29,7 @@ impl<M: FrozenModel> PromptLearner<M> {
             return Ok(None);
         }
         let library = self.wanted_library("pool.fallback")?;
-        library.check_guests(config.prompt_len)?;
+        library.check(config)?;
         Ok(library.guests(config.fallback))
     }
 

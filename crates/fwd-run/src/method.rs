@@ -15,10 +15,12 @@
 //! | `finetune` | none: Q-Former and projection are trained | none | task after task |
 
 use crate::choice::Choice;
+use crate::model::library_beside;
 use fwd_continual::MethodConfig;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::{Serialize, Serializer};
 use std::fmt;
+use std::path::Path;
 
 /// How a sequence of tasks is learnt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -134,6 +136,18 @@ impl Method {
     /// Whether tasks are learnt one after another, so that row t of the scores is after task t.
     pub fn is_sequence(self) -> bool {
         !matches!(self, Self::ZeroShot | Self::Independent | Self::Joint)
+    }
+
+    /// Whether prompts begin with those of a library, and other samples than those of the learnt tasks may take some of it.
+    pub fn reuses(self) -> bool {
+        matches!(self, Self::Reuse | Self::ReuseMap)
+    }
+
+    /// What is learnt with where nobody says how: `reuse` with a model that comes with a library of prompts, as the embedded one (no folder),
+    /// and `fwd` otherwise.
+    pub fn suited_to(backbone: Option<&Path>) -> Self {
+        let has_library = backbone.is_none_or(|dir| library_beside(dir).is_file());
+        if has_library { Self::Reuse } else { Self::Fwd }
     }
 
     /// Whether prompts are trained. The method `finetune` trains weights of the model instead.

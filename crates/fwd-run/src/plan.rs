@@ -2,9 +2,7 @@
 
 use crate::config::RunConfig;
 use crate::method::Method;
-use fwd_prompt::{
-    Allocation, Config, Fallback, Inference, MapConfig, MapForm, PoolConfig, Rule, TrainingSelection,
-};
+use fwd_prompt::{Allocation, Config, PoolConfig, Rule, TrainingSelection};
 
 /// What a method does, with the configuration of the trainer.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,27 +19,7 @@ pub(crate) enum Plan {
     Finetune,
 }
 
-/// Anchors of a method that keeps what the model can do as it is.
-const ANCHORS: usize = 256;
-
 impl Method {
-    /// Sets what this method needs of the pool and the map, where the configuration leaves it open.
-    pub(crate) fn complete(self, pool: &mut PoolConfig, map: &mut MapConfig) {
-        if !matches!(self, Self::Reuse | Self::ReuseMap) {
-            return;
-        }
-        (pool.start, pool.inference) = (pool.start.or_library(), Inference::Task);
-        if pool.fallback == Fallback::Nothing {
-            pool.fallback = Fallback::Nearest;
-        }
-        if pool.anchors.is_none() {
-            pool.anchors.count = ANCHORS;
-        }
-        if self == Self::ReuseMap && map.is_none() {
-            map.form = MapForm::Full;
-        }
-    }
-
     /// What this method does with `n_tasks` tasks.
     pub(crate) fn plan(self, config: &RunConfig, n_tasks: usize) -> Plan {
         let n_tasks = n_tasks.max(1);
@@ -58,7 +36,7 @@ impl Method {
         let trainer = |rule, allocation| config.trainer(rule, PoolConfig { allocation, ..pool.clone() });
         match self {
             Self::ZeroShot => Plan::ZeroShot,
-            // What `reuse` and `reuse-map` change of pool and map, the configuration of their runs says.
+            // What `reuse` and `reuse-map` do beside that, the configuration says: `RunConfig::of`.
             Self::Sequential | Self::Reuse => Plan::Sequence(trainer(Rule::None, pool.allocation)),
             Self::Residual | Self::ReuseMap => Plan::Sequence(trainer(Rule::Residual, pool.allocation)),
             Self::Fwd => Plan::Sequence(trainer(Rule::Fwd, pool.allocation)),

@@ -8,7 +8,7 @@
 use crate::files::write_atomically_with;
 use crate::model::Backbone;
 use crate::observer::{Observer, check};
-use crate::samples::Exam;
+use crate::samples::{Case, Exam};
 use anyhow::{Context, Result, ensure};
 use fwd_data::bench::Metric;
 use fwd_prompt::{PromptBatch, PromptPool};
@@ -83,26 +83,31 @@ impl<'a> Prediction<'a> {
     }
 }
 
-/// Answers that were given before. A batch that has the same prompts in front of it as when it was asked last is not asked again: the
-/// model would compute the same numbers from the same batch, so that a run which forgets this, because it was killed, ends in the same
-/// bytes.
+/// The answers of one model to the samples of one split, as they were last generated. A batch that has the same prompts in front of it as
+/// then is not asked again: the model would compute the same numbers from the same batch, so that a run which forgets this, because it was
+/// killed, ends in the same bytes.
 #[derive(Debug, Default)]
-pub struct Given {
-    /// By the task and the number of the batch: a digest of the prompts, and the answers.
-    batches: HashMap<(String, usize), (PromptDigest, Vec<String>)>,
+pub struct AnswerCache {
+    /// By the task and the number of the batch.
+    batches: HashMap<(String, usize), (Digest32, Vec<String>)>,
     /// Answers of all tasks so far, those that were not asked again included.
     pub n_answers: u64,
     /// Those that were not asked again.
     pub n_repeated: u64,
 }
 
-type PromptDigest = [u8; 32];
+type Digest32 = [u8; 32];
 
-/// Of the prompts of a batch; none behind a map, which changes what the batch itself is.
-fn digest(prompts: &PromptBatch, pool: &PromptPool) -> Option<PromptDigest> {
+/// Of a batch and what stands in front of it; none behind a map, which changes what the batch itself is.
+fn digest(cases: &[Case<'_>], prompts: &PromptBatch, pool: &PromptPool) -> Option<Digest32> {
     pool.map().is_none().then(|| {
         let mut hash = Sha256::new();
-        prompts.lengths.iter().for_each(|n| hash.update((*n as u64).to_le_bytes()));
+        for (case, n_tokens) in cases.iter().zip(&prompts.lengths) {
+            for bytes in [case.question_id.as_bytes(), &n_tokens.to_le_bytes()] {
+                hash.update(bytes.len().to_le_bytes());
+                hash.update(bytes);
+            }
+        }
         prompts.values.iter().for_each(|x| hash.update(x.to_le_bytes()));
         hash.finalize().into()
     })
@@ -117,7 +122,7 @@ pub fn answer<'a>(
     pool: &PromptPool,
     exam: &'a Exam<'_>,
     generation: Generation,
-    given: &mut Given,
+    mut cache: Option<&mut AnswerCache>,
     observer: &dyn Observer,
 ) -> Result<Vec<Prediction<'a>>> {
     let name = &exam.task.name;
@@ -126,22 +131,26 @@ pub fn answer<'a>(
     for (number, batch) in exam.cases.chunks(generation.batch).enumerate() {
         check(observer)?;
         let samples: Vec<_> = batch.iter().map(|case| &case.sample).collect();
-        let behind = backbone.behind(&samples, pool)?;
-        let (digest, place) = (digest(&behind.prompts, pool), (name.clone(), number));
-        let known = given.batches.get(&place).filter(|(of, _)| Some(*of) == digest);
-        let of_batch = if let Some((_, known)) = known {
-            given.n_repeated += known.len() as u64;
-            known.clone()
-        } else {
-            let answers = backbone.answer_behind(behind, generation.max_new_tokens);
-            let answers = answers.with_context(|| format!("task `{name}`"))?;
-            let answers: Vec<String> = answers.into_iter().map(|answer| answer.text).collect();
+        let failed = || format!("task `{name}`");
+        let behind = backbone.behind(&samples, pool).with_context(failed)?;
+        let (digest, place) = (digest(batch, &behind.prompts, pool), (name.clone(), number));
+        let cached = cache.as_ref().and_then(|cache| cache.batches.get(&place));
+        let known = cached.filter(|(of, _)| Some(*of) == digest).map(|(_, answers)| answers.clone());
+        let is_known = known.is_some();
+        let of_batch = known.map_or_else(
+            || {
+                let answers = backbone.answer_behind(behind, generation.max_new_tokens);
+                Ok(answers.with_context(failed)?.into_iter().map(|answer| answer.text).collect())
+            },
+            Ok::<Vec<String>, anyhow::Error>,
+        )?;
+        if let Some(cache) = &mut cache {
+            cache.n_answers += of_batch.len() as u64;
+            cache.n_repeated += if is_known { of_batch.len() as u64 } else { 0 };
             if let Some(digest) = digest {
-                given.batches.insert(place, (digest, answers.clone()));
+                cache.batches.insert(place, (digest, of_batch.clone()));
             }
-            answers
-        };
-        given.n_answers += of_batch.len() as u64;
+        }
         texts.extend(of_batch);
         progress.set(texts.len());
     }

@@ -1,5 +1,5 @@
 //! `demo`: the embedded model learns the embedded benchmark's tasks one after another, by plain prompt tuning, with a shared pool,
-//! and under two projections; one table compares them.
+//! by Fwd-Prompt, and with prompts that reuse those of pre-training tasks; one table compares them.
 //!
 //! Each method is an ordinary run in a folder of its own, so that everything about it can be looked at, and a demo that was stopped
 //! goes on where it was.
@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// In this order: the scores of the tasks learnt alone are needed by the others.
+/// In this order: the scores of the tasks learnt alone are needed by the others. The last one needs a library of prompts beside the model.
 const METHODS: [Method; 5] =
-    [Method::Independent, Method::Sequential, Method::L2p, Method::Residual, Method::Fwd];
+    [Method::Independent, Method::Sequential, Method::L2p, Method::Fwd, Method::Reuse];
 
 /// Passes over the samples of a task: fewer than by default, so that five runs take minutes.
 const EPOCHS: usize = 5;
@@ -48,7 +48,14 @@ pub(super) fn command(args: &DemoArgs, common: &Common) -> Result<ExitCode> {
     };
     let session = Session::open(&options, &Terminal)?;
     let out = args.out.clone().unwrap_or_else(|| default_folder(args.quick));
-    let methods: &[Method] = if args.quick { &QUICK_METHODS } else { &METHODS };
+    let mut methods = if args.quick { QUICK_METHODS.to_vec() } else { METHODS.to_vec() };
+    let needs_library = |method: &Method| method.reuses() && !session.backbone.has_library();
+    if let Some(method) = methods.iter().find(|method| needs_library(method)) {
+        progress::note(&format!(
+            "{method} is left out: no library of prompts lies beside the model (`fwd-prompt pretrain --library` makes one)"
+        ));
+    }
+    methods.retain(|method| !needs_library(method));
     let mut results: Vec<RunMetrics> = Vec::new();
     for (i, &method) in methods.iter().enumerate() {
         let dir = out.join(method.to_string());
@@ -92,8 +99,8 @@ fn default_folder(is_quick: bool) -> PathBuf {
 
 /// What a method is run with.
 fn configuration(args: &DemoArgs, method: Method, session: &Session, out: &Path) -> RunConfig {
-    let mut config = RunConfig::default();
-    (config.method, config.seed, config.device) = (method, args.seed, args.device);
+    let mut config = RunConfig::of(method);
+    (config.seed, config.device) = (args.seed, args.device);
     if args.quick {
         let tasks = session.bench.sequence();
         config.tasks = tasks.iter().take(QUICK_TASKS).map(|task| task.name.clone()).collect();

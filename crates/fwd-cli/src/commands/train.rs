@@ -6,9 +6,9 @@ use crate::terminal::Terminal;
 use crate::{output, progress, table};
 use anyhow::Result;
 use fwd_prompt::{Fallback, Start};
-use fwd_run::config::parse_split;
+use fwd_run::config::{Paths, parse_split};
 use fwd_run::run::{directory_below, refuse_finished, train};
-use fwd_run::{RunConfig, Session, SessionOptions};
+use fwd_run::{Method, RunConfig, Session, SessionOptions};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -61,7 +61,18 @@ pub(super) fn command(args: &TrainArgs, common: &Common) -> Result<ExitCode> {
 /// # Errors
 /// As [`RunConfig::read`] and [`RunConfig::check`].
 fn configuration(args: &TrainArgs) -> Result<RunConfig> {
-    let mut config = RunConfig::read(args.config.as_deref(), &args.set)?;
+    let choose = |named: Option<Method>, paths: &Paths| {
+        let (backbone, library) = (&args.backbone, &args.library);
+        // Whoever names a library says what it is for.
+        let names_library = library.is_some() || paths.library.is_some();
+        let backbone = backbone.as_deref().or(paths.backbone.as_deref());
+        args.method.or(named).unwrap_or_else(|| {
+            let suited = if names_library { Method::default() } else { Method::suited_to(backbone) };
+            progress::note(&format!("method: {suited} (--method chooses another)"));
+            suited
+        })
+    };
+    let mut config = RunConfig::read_with(args.config.as_deref(), &args.set, choose)?;
     apply(args, &mut config)?;
     config.check()?;
     Ok(config)
@@ -79,7 +90,6 @@ fn apply(args: &TrainArgs, config: &mut RunConfig) -> Result<()> {
             *target = flag.cloned();
         }
     }
-    replace(&mut config.method, args.method.as_ref());
     replace(&mut config.seed, args.seed.as_ref());
     replace(&mut config.tasks, args.tasks.as_ref());
     replace(&mut config.order, args.order.as_ref());

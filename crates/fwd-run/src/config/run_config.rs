@@ -28,7 +28,8 @@ use fwd_models::WeightDtype;
 use fwd_ops::Compute;
 use fwd_prompt::linalg::{AdamW, ProjectAt};
 use fwd_prompt::{
-    Allocation, Config, MapConfig, PoolConfig, Rejection, Rule, SubspaceOptions, TrainingConfig,
+    Allocation, Config, Fallback, Inference, MapConfig, MapForm, PoolConfig, Rejection, Rule, Start,
+    SubspaceOptions, TrainingConfig,
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -190,25 +191,55 @@ impl Default for RunConfig {
 }
 
 impl RunConfig {
+    /// The defaults under a method. They are the same for all but `reuse` and `reuse-map`, which begin with a library, select by task, keep
+    /// anchors and fall back on the library; `reuse-map` has a full map of the input.
+    pub fn of(method: Method) -> Self {
+        let mut config = Self { method, ..Self::default() };
+        if method.reuses() {
+            let pool = &mut config.pool;
+            (pool.start, pool.inference, pool.fallback) =
+                (Start::Library, Inference::Task, Fallback::Nearest);
+            pool.anchors.count = 256;
+        }
+        if method == Method::ReuseMap {
+            config.map.form = MapForm::Full;
+        }
+        config
+    }
+
     /// A configuration file, if there is one, then assignments that win over it, each `KEY=VALUE` with a dotted key and a value as TOML
-    /// writes it (`pool.prompt_len=8`). Values that cannot be are found by [`Self::check`].
+    /// writes it (`pool.prompt_len=8`). Both lie over the defaults of the method that they name, or else of `fwd`. Values that cannot be are
+    /// found by [`Self::check`].
     ///
     /// # Errors
     /// An unreadable file; an unknown key or a value of the wrong kind, with line, column and a suggestion.
     pub fn read(file: Option<&Path>, assignments: &[String]) -> Result<Self> {
+        Self::read_with(file, assignments, |named, _| named.unwrap_or_default())
+    }
+
+    /// As [`Self::read`], of a method that `choose` names, knowing that of the file and the assignments, if they name one, and their paths.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_with(
+        file: Option<&Path>,
+        assignments: &[String],
+        choose: impl FnOnce(Option<Method>, &Paths) -> Method,
+    ) -> Result<Self> {
         let (text, origin) = match file {
             Some(path) => (read_to_string(path)?, path.display().to_string()),
             None => (String::new(), "configuration".to_owned()),
         };
-        let mut config = Self::parse(&text, &origin)?;
-        if !assignments.is_empty() {
-            let mut table: toml::Table = toml::from_str(&text)?;
-            for assignment in assignments {
-                set(&mut table, assignment)?;
-            }
-            config = Self::over_defaults(table).map_err(|error| explain(&error, "--set"))?;
+        Self::parse(&text, &origin)?;
+        let mut table: toml::Table = toml::from_str(&text)?;
+        for assignment in assignments {
+            set(&mut table, assignment)?;
         }
-        Ok(config)
+        let refused = |error| explain(&error, "--set");
+        let Self { method, paths, .. } = Self::over_defaults(table.clone()).map_err(refused)?;
+        let chosen = choose(table.contains_key("method").then_some(method), &paths);
+        table.insert("method".to_owned(), chosen.name().into());
+        Self::over_defaults(table).map_err(refused)
     }
 
     /// The text of a configuration file; `origin` names it in errors.
@@ -221,7 +252,7 @@ impl RunConfig {
         Self::over_defaults(toml::from_str(text)?).map_err(|error| explain(&error, origin))
     }
 
-    /// A table laid over the defaults, key by key: a section that is given in part keeps the rest of this program's defaults, not
+    /// A table laid over the defaults of its method, key by key: a section that is given in part keeps the rest of this program's defaults, not
     /// of the libraries'.
     fn over_defaults(table: toml::Table) -> Result<Self, toml::de::Error> {
         fn lay(base: &mut toml::Table, over: toml::Table) {
@@ -235,7 +266,9 @@ impl RunConfig {
                 }
             }
         }
-        let mut base = toml::Table::try_from(Self::default()).map_err(serde::de::Error::custom)?;
+        let method = table.get("method").and_then(toml::Value::as_str).and_then(Method::named);
+        let base = Self::of(method.unwrap_or_default());
+        let mut base = toml::Table::try_from(base).map_err(serde::de::Error::custom)?;
         lay(&mut base, table);
         base.try_into()
     }
@@ -246,6 +279,15 @@ impl RunConfig {
     /// That names the key, its value and what it may be.
     pub fn check(&self) -> Result<()> {
         ensure!(self.split != Split::Train, "split is `train`: score `val` or `test`");
+        ensure!(
+            !self.method.reuses() || self.pool.start != Start::Normal,
+            "pool.start is normal, but the method {} begins prompts with those of a library: choose \"library\" or \"nearest\"",
+            self.method
+        );
+        ensure!(
+            self.method != Method::ReuseMap || !self.map.is_none(),
+            "map.form is none, but the method reuse-map learns a map of the input: choose \"full\" or \"low-rank\""
+        );
         for (key, value) in [
             ("training_samples", self.training_samples.unwrap_or(usize::MAX)),
             ("retention_samples", self.retention_samples),
@@ -398,5 +440,20 @@ mod tests {
         assert!(config.check().unwrap_err().to_string().contains("pool.top_k"));
         let config = RunConfig { split: Split::Train, ..RunConfig::default() };
         assert!(config.check().unwrap_err().to_string().contains("split"));
+    }
+
+    #[test]
+    fn a_file_lies_over_the_defaults_of_its_method() {
+        assert_eq!(RunConfig::parse("seed = 0", "x").unwrap(), RunConfig::default());
+        assert_eq!(RunConfig::parse("method = \"reuse\"", "x").unwrap(), RunConfig::of(Method::Reuse));
+        let said = ["method=reuse-map", "pool.anchors.count=3", "pool.fallback=nothing"].map(str::to_owned);
+        let config = RunConfig::read(None, &said).unwrap();
+        let mut expected = RunConfig::of(Method::ReuseMap);
+        (expected.pool.anchors.count, expected.pool.fallback) = (3, Fallback::Nothing);
+        assert_eq!(config, expected);
+        // Who chooses knows what was named.
+        let choose = |named: Option<Method>, _: &Paths| named.unwrap_or(Method::Reuse);
+        assert_eq!(RunConfig::read_with(None, &[], choose).unwrap(), RunConfig::of(Method::Reuse));
+        assert_eq!(RunConfig::read_with(None, &said[..1], choose).unwrap().method, Method::ReuseMap);
     }
 }

@@ -227,6 +227,11 @@ impl Backbone {
         Ok(Behind { prompts: pool.gather(&selections)?, selections, samples })
     }
 
+    /// Whether a library of prompts lies in the model's directory, as `fwd-prompt pretrain --library` makes one.
+    pub fn has_library(&self) -> bool {
+        library_beside(&self.dir).is_file()
+    }
+
     /// What turns texts into what the model reads.
     pub fn reader(&self) -> Reader<'_> {
         Reader { processor: &self.processor, format: &self.format }

@@ -2,7 +2,7 @@
 
 use super::saved::SavedRun;
 use crate::model::FeatureStore;
-use crate::predictions::{self, Generation, Given};
+use crate::predictions::{self, Generation};
 use crate::samples::exam;
 use crate::session::Session;
 use anyhow::Result;
@@ -55,13 +55,12 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     let config = &run.manifest().run.config;
     let generation = Generation { max_new_tokens: config.max_new_tokens, batch: config.eval_batch };
-    let (mut scores, mut asked) = (Vec::new(), Given::default());
+    let mut scores = Vec::new();
     for name in &options.tasks {
         let task = session.bench.task(name)?;
         let pool = run.pool(&*session.backbone.model, Some(name))?;
         let exam = exam(store, task, options.split, usize::MAX)?;
-        let given =
-            predictions::answer(&session.backbone, &pool, &exam, generation, &mut asked, store.observer())?;
+        let given = predictions::answer(&session.backbone, &pool, &exam, generation, None, store.observer())?;
         if let Some(dir) = &options.answers {
             predictions::write(&dir.join(format!("{name}.jsonl")), &given)?;
         }

@@ -2,7 +2,7 @@
 //! way to tune such a model, and the one that prompts are compared with. Vision tower and language model stay frozen; one AdamW goes
 //! through all tasks.
 
-use super::outputs::{Distributions, distributions, first_answer};
+use super::outputs::{Distributions, distributions};
 use crate::device::DeviceKind;
 use crate::memory;
 use crate::model::{Backbone, Model};
@@ -99,13 +99,12 @@ impl<'a> BridgeLearner<'a> {
     pub(super) fn outputs(&self, model: &Model, exam: &Exam<'_>, max_tokens: usize) -> Result<Distributions> {
         distributions(model, exam, max_tokens, |cases, max_tokens| {
             let records: Vec<&Record> = cases.iter().map(|case| case.record).collect();
-            let n_labels = |record: &&Record| {
-                let labels = self.backbone.labels(&record.instruction, first_answer(record))?;
-                Ok(labels.len().min(max_tokens))
-            };
-            let n_labels = records.iter().map(n_labels).collect::<Result<Vec<_>>>()?;
-            let (_, scored) =
-                Batch::new(self.backbone.reader(), self.images, None, &records)?.score(model, None)?;
+            let mut batch = Batch::new(self.backbone.reader(), self.images, None, &records)?;
+            batch.labels = batch.labels.narrow(1, 0, batch.labels.dim(1)?.min(max_tokens))?;
+            let is_label = |id: &&i64| **id != fwd_ops::IGNORE_INDEX;
+            let labels = batch.labels.to_vec2::<i64>()?;
+            let n_labels: Vec<usize> = labels.iter().map(|row| row.iter().filter(is_label).count()).collect();
+            let (_, scored) = batch.score(model, None)?;
             Ok(scored.log_probs(&n_labels)?)
         })
     }

@@ -32,7 +32,9 @@ pub(super) fn library_for(session: &Session, config: &RunConfig) -> Result<Optio
         ),
     };
     let library = if place.is_file() { of_file(session, place) } else { library_of(session, place) };
-    Ok(Some(Arc::new(library?)))
+    let library = library?;
+    library.check(&config.pool)?;
+    Ok(Some(Arc::new(library)))
 }
 
 fn of_file(session: &Session, path: &Path) -> Result<Library> {

@@ -9,7 +9,6 @@ use crate::files::{read, read_json, write_atomically, write_json};
 use crate::model::{Backbone, Behind, Model, Sample};
 use crate::samples::{Case, Exam, spread};
 use anyhow::{Context, Result, ensure};
-use fwd_data::bench::Record;
 use fwd_prompt::PromptPool;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use std::collections::BTreeMap;
@@ -64,7 +63,8 @@ pub(super) fn of_prompts(
     let model = &*backbone.model;
     distributions(model, exam, max_tokens, |cases, max_tokens| {
         let target = |Case { record, sample, .. }: &Case<'_>| {
-            let mut labels = backbone.labels(&record.instruction, first_answer(record))?;
+            let answer = record.answers.first().map_or("", String::as_str);
+            let mut labels = backbone.labels(&record.instruction, answer)?;
             labels.truncate(max_tokens);
             Ok(Sample { labels, ..sample.clone() })
         };
@@ -74,11 +74,6 @@ pub(super) fn of_prompts(
         let read: Vec<&Sample> = samples.iter().map(|sample| &**sample).collect();
         Ok(fwd_models::label_log_probs(model, &read, &prompts)?)
     })
-}
-
-/// The answer of a record that is learnt.
-pub(super) fn first_answer(record: &Record) -> &str {
-    record.answers.first().map_or("", String::as_str)
 }
 
 /// The outputs of a run: what they were, and how far they have moved.

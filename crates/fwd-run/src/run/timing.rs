@@ -21,7 +21,7 @@ pub struct Timing {
     pub optimiser: f64,
     /// Generating answers and scoring them.
     pub scoring: f64,
-    /// How many answers were scored; none of `finetune`.
+    /// How many answers were scored; 0 under `finetune`, whose answers are not counted.
     pub answers: u64,
     /// Those of them that were not generated, because nothing in front of their batch had changed since it was asked last.
     pub repeated: u64,

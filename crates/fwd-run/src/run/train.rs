@@ -21,7 +21,7 @@ use crate::memory;
 use crate::model::{Model, Sample};
 use crate::observer::{Interrupted, Observer};
 use crate::plan::Plan;
-use crate::predictions::{self, Generation, Given, Prediction};
+use crate::predictions::{self, AnswerCache, Generation, Prediction};
 use crate::samples::{Exam, Samples, spread};
 use crate::session::Session;
 use anyhow::{Context, Result, bail};
@@ -76,7 +76,7 @@ pub fn train(
     let samples = Samples::prepare(&store, &tasks, &session.bench.pretraining(), &config)?;
     let timing = RefCell::new(Timing { frozen: began.elapsed().as_secs_f64(), ..Timing::default() });
     let plan = config.method.plan(&config, tasks.len());
-    let (library, given) = (known.library, RefCell::default());
+    let (library, answers) = (known.library, RefCell::default());
     let runner = Runner {
         session,
         config: &config,
@@ -84,7 +84,7 @@ pub fn train(
         samples: &samples,
         library,
         timing: &timing,
-        given,
+        answers,
         observer,
     };
     let outcome = runner.carry_out(&plan, alone_scores.as_deref());
@@ -158,8 +158,6 @@ fn resolve(session: &Session, mut config: RunConfig) -> Result<Resolved<'_>> {
     let tasks = session.tasks(&config)?;
     config.tasks = tasks.iter().map(|task| task.name.clone()).collect();
     config.order = Order::Given; // The list above has it.
-    // The manifest says what the method means.
-    config.method.complete(&mut config.pool, &mut config.map);
     config.check_memory(session.backbone.model.prompt_dims(), memory::available())?;
     let alone = config.paths.alone.as_ref();
     let alone = alone.map(|dir| RunMetrics::read_alone(dir, config.split, config.compute)).transpose()?;
@@ -186,7 +184,7 @@ struct Runner<'a> {
     samples: &'a Samples<'a>,
     library: Option<Arc<Library>>,
     timing: &'a RefCell<Timing>,
-    given: RefCell<Given>,
+    answers: RefCell<AnswerCache>,
     observer: &'a dyn Observer,
 }
 
@@ -435,11 +433,11 @@ impl<'a> Runner<'a> {
     fn score(&self, path: &Path, exam: &Exam<'_>, pool: &PromptPool) -> Result<f64> {
         let began = Instant::now();
         let backbone = &self.session.backbone;
-        let mut given = self.given.borrow_mut();
+        let mut cache = self.answers.borrow_mut();
         let answers =
-            predictions::answer(backbone, pool, exam, self.generation(), &mut given, self.observer)?;
+            predictions::answer(backbone, pool, exam, self.generation(), Some(&mut cache), self.observer)?;
         let mut timing = self.timing.borrow_mut();
-        (timing.answers, timing.repeated) = (given.n_answers, given.n_repeated);
+        (timing.answers, timing.repeated) = (cache.n_answers, cache.n_repeated);
         drop(timing);
         self.finish_score(began, path, exam, &answers)
     }

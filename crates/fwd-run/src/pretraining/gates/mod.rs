@@ -19,7 +19,7 @@ use crate::method::Method;
 use crate::model::{Backbone, FeatureStore, Model, ModelOptions, Sample};
 use crate::observer::{Observer, check};
 use crate::plan::Plan;
-use crate::predictions::{self, Generation, Given};
+use crate::predictions::{self, Generation};
 use crate::samples::{self, Exam};
 use crate::weight_training::{Batch, View, halves, step, weights_of};
 use anyhow::Result;
@@ -99,14 +99,8 @@ impl Gauge<'_> {
     fn pretrained(&self, task: &BenchTask, exam: &Exam<'_>) -> Result<Pretrained> {
         let records: Vec<&Record> = exam.cases.iter().map(|case| case.record).collect();
         let train: Vec<&Record> = task.split(Split::Train).collect();
-        let given = predictions::answer(
-            self.backbone,
-            &self.no_prompts(),
-            exam,
-            GENERATION,
-            &mut Given::default(),
-            self.observer,
-        )?;
+        let given =
+            predictions::answer(self.backbone, &self.no_prompts(), exam, GENERATION, None, self.observer)?;
         let majority = Majority::of(&train);
         let known = evenly(&train, PROBE_SAMPLES);
         let of_train: Vec<Vec<f32>> = self.queries(&known)?;
@@ -133,14 +127,7 @@ impl Gauge<'_> {
         let records: Vec<&Record> = exam.cases.iter().map(|case| case.record).collect();
         let majority = Majority::of(&train);
         let score = |pool: &PromptPool| {
-            let given = predictions::answer(
-                self.backbone,
-                pool,
-                &exam,
-                GENERATION,
-                &mut Given::default(),
-                self.observer,
-            )?;
+            let given = predictions::answer(self.backbone, pool, &exam, GENERATION, None, self.observer)?;
             predictions::percent(task.metric, &given)
         };
         let zero_shot = score(&self.no_prompts())?;
