@@ -31,13 +31,11 @@ const BLUE: &str = "#1f6fb4";
 const ORANGE: &str = "#c8641e";
 
 const fn own(label: &'static str, file: &'static str) -> Row {
-    let without = &["pool.start library", "pool.inference task", "pool.fallback nearest"];
-    Row { label, file, method: "sequential", with: &[], without, colour: GREY }
+    Row { label, file, method: "sequential", with: &[], without: &["pool.inference task"], colour: GREY }
 }
 
-const fn reused(label: &'static str, file: &'static str) -> Row {
-    let with = &["pool.start library", "pool.inference task"];
-    Row { label, file, method: "sequential", with, without: &["pool.fallback nearest"], colour: BLUE }
+const fn reuse(file: &'static str) -> Row {
+    Row { label: "reuse", file, method: "reuse", with: &[], without: &[], colour: BLUE }
 }
 
 const fn map(label: &'static str, method: &'static str, with: &'static [&'static str]) -> Row {
@@ -46,20 +44,26 @@ const fn map(label: &'static str, method: &'static str, with: &'static [&'static
 
 const FIGURES: [Figure; 2] = [
     Figure {
-        name: "few-samples",
-        title: "Five tasks from few samples: plain own prompts (grey), library and inference by task (blue)",
+        name: "reuse",
+        title: "Streams of tasks: own prompts (grey) and reuse (blue)",
         panels: &[
-            ("average", "A, points", 10.0, 40.0),
-            ("forgetting", "F, points", -2.0, 4.0),
-            ("plasticity", "FWT*, points", -10.0, 20.0),
+            ("average", "A, points", 10.0, 50.0),
+            ("forward_transfer", "FWT, points", -4.0, 12.0),
+            ("retention", "pre-training, points", -16.0, 4.0),
         ],
         rows: &[
-            own("16 samples, own prompts", "few-16"),
-            reused("16 samples, reuse", "few-16"),
-            own("32 samples, own prompts", "few-32"),
-            reused("32 samples, reuse", "few-32"),
-            own("64 samples, own prompts", "few-64"),
-            reused("64 samples, reuse", "few-64"),
+            own("five, 16 samples: own", "few-16-reuse"),
+            reuse("few-16-reuse"),
+            own("five, 32 samples: own", "few-32-reuse"),
+            reuse("few-32-reuse"),
+            own("five, 64 samples: own", "few-64-reuse"),
+            reuse("few-64-reuse"),
+            own("five, all samples: own", "five"),
+            reuse("five"),
+            own("ten, 64 samples: own", "ten-64"),
+            reuse("ten-64"),
+            own("classes, 64 samples: own", "classes-64-reuse"),
+            reuse("classes-64-reuse"),
         ],
     },
     Figure {
@@ -88,7 +92,7 @@ const FIGURES: [Figure; 2] = [
                 colour: GREY,
             },
             Row {
-                label: "reuse",
+                label: "library, by task",
                 file: "classes-64",
                 method: "sequential",
                 with: &["pool.inference task", "pool.start library"],
@@ -101,7 +105,7 @@ const FIGURES: [Figure; 2] = [
             map("map, residual, ε = 0.99", "residual", &["subspace.task_energy 0.99"]),
             map("own and map, no rule", "sequential", &["map.form full", "pool.inference task"]),
             map("own and map, residual", "residual", &["pool.inference task", "pool.start normal"]),
-            map("reuse and map, residual", "residual", &["pool.start library"]),
+            map("library, by task, and map, residual", "residual", &["pool.start library"]),
         ],
     },
 ];
@@ -147,7 +151,7 @@ fn read(path: &Path) -> Result<Value> {
     Ok(serde_json::from_str(&text)?)
 }
 
-const LABELS: f64 = 190.0;
+const LABELS: f64 = 210.0;
 const WIDTH: f64 = 190.0;
 const GAP: f64 = 26.0;
 const TOP: f64 = 62.0;

@@ -6,7 +6,8 @@
 //! | `sequential` | as configured | none | task after task |
 //! | `residual`, `fwd`, `fwd-strict` | as configured | of this name | task after task |
 //! | `fwd-weighted` | as configured | `fwd`, the pre-trained part times `alpha` | task after task |
-//! | `reuse` (ours) | as configured; they begin with those of a library, and a sample takes those of one task | none | task after task |
+//! | `reuse` (ours) | as configured; they begin with those of a library, a sample takes those of one task, of the library if it is like no learnt task, and none if it is like pre-training | none | task after task |
+//! | `reuse-map` (ours) | as `reuse`, and a map of the input | `residual` | task after task |
 //! | `l2p` | one pool shared by all tasks (Wang et al. 2022) | none | task after task |
 //! | every method of [`fwd_continual::MethodConfig`] (`replay`, `ewc`) | one pool shared by all tasks | none | task after task |
 //! | `modal-prompt` | one for each task, selected by image and text (Zeng et al. 2024) | none | task after task |

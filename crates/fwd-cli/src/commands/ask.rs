@@ -73,7 +73,7 @@ pub(super) fn command(args: &AskArgs, common: &Common) -> Result<ExitCode> {
     let answers = backbone.answer(&[&sample], &pool, args.max_new_tokens)?;
     let answer = answers.into_iter().next().context("the model returned no answer")?;
     if !pool.is_empty() && answer.selection.prompts.is_empty() {
-        tracing::warn!("none of the learnt tasks is near this question; the model answers without prompts");
+        tracing::warn!("nothing that was learnt is for this question; the model answers without prompts");
     }
     if common.json {
         output::print_json(&Reply {

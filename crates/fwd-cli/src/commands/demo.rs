@@ -19,8 +19,8 @@ use std::time::Instant;
 const METHODS: [Method; 5] =
     [Method::Independent, Method::Sequential, Method::L2p, Method::Fwd, Method::Reuse];
 
-/// Passes over the samples of a task: fewer than by default, so that five runs take minutes.
-const EPOCHS: usize = 5;
+/// Training samples of a task, so that five runs take two minutes.
+const SAMPLES: usize = 64;
 
 /// The methods of `--quick`.
 const QUICK_METHODS: [Method; 2] = [Method::Sequential, Method::Fwd];
@@ -65,6 +65,7 @@ pub(super) fn command(args: &DemoArgs, common: &Common) -> Result<ExitCode> {
             let run = Manifest::read(&dir)?.run;
             let is_same = run.config.seed == args.seed
                 && run.config.training == config.training
+                && run.config.training_samples == config.training_samples
                 && run.config.device == args.device
                 && run.config.dtype == session.backbone.dtype
                 && run.config.compute == session.backbone.compute
@@ -73,7 +74,7 @@ pub(super) fn command(args: &DemoArgs, common: &Common) -> Result<ExitCode> {
                 && run.data_hash == session.bench.hash().to_string();
             ensure!(
                 is_same,
-                "{} holds a run of another seed, device, model or benchmark; choose another --out",
+                "{} holds a run of another seed, device, model, benchmark or version; choose another --out",
                 dir.display()
             );
             progress::note("finished before; its result is taken");
@@ -107,7 +108,7 @@ fn configuration(args: &DemoArgs, method: Method, session: &Session, out: &Path)
         config.training.steps = Some(QUICK_STEPS);
         return config;
     }
-    config.training.epochs = EPOCHS;
+    config.training_samples = Some(SAMPLES);
     if method != Method::Independent {
         config.paths.alone = Some(out.join(Method::Independent.to_string()));
     }

@@ -59,7 +59,7 @@ pub struct TaskSelection {
     pub task: String,
     /// How many samples of the task select.
     pub n_samples: usize,
-    /// Samples that take no prompts of the pool, because they are too far from all of them. They are counted below as if they took some.
+    /// Samples that take no prompts of the pool, because they are too far from all of them, or nearer to an anchor of pre-training. They are counted below as if they took some.
     pub rejected: usize,
     /// For each prompt, how many samples have it among their K.
     pub selected: Vec<usize>,
