@@ -336,7 +336,7 @@ pub(crate) struct TrainArgs {
     /// Learning rate of the prompts.
     #[arg(long)]
     pub(crate) lr: Option<f64>,
-    /// Any other key of the configuration file, as in `--set pool.prompt_len=8`; may be repeated.
+    /// Any other key of the configuration file, as in `--set training.epochs=4`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
 }

@@ -102,8 +102,9 @@ type Digest32 = [u8; 32];
 fn digest(cases: &[Case<'_>], prompts: &PromptBatch, pool: &PromptPool) -> Option<Digest32> {
     pool.map().is_none().then(|| {
         let mut hash = Sha256::new();
-        for (case, n_tokens) in cases.iter().zip(&prompts.lengths) {
-            for bytes in [case.question_id.as_bytes(), &n_tokens.to_le_bytes()] {
+        for (Case { question_id, record, .. }, n_tokens) in cases.iter().zip(&prompts.lengths) {
+            let texts = [question_id.as_str(), &record.image, &record.instruction].map(str::as_bytes);
+            for bytes in texts.into_iter().chain([&n_tokens.to_le_bytes()[..]]) {
                 hash.update(bytes.len().to_le_bytes());
                 hash.update(bytes);
             }
@@ -137,13 +138,12 @@ pub fn answer<'a>(
         let cached = cache.as_ref().and_then(|cache| cache.batches.get(&place));
         let known = cached.filter(|(of, _)| Some(*of) == digest).map(|(_, answers)| answers.clone());
         let is_known = known.is_some();
-        let of_batch = known.map_or_else(
-            || {
-                let answers = backbone.answer_behind(behind, generation.max_new_tokens);
-                Ok(answers.with_context(failed)?.into_iter().map(|answer| answer.text).collect())
-            },
-            Ok::<Vec<String>, anyhow::Error>,
-        )?;
+        let of_batch: Vec<String> = if let Some(known) = known {
+            known
+        } else {
+            let answers = backbone.answer_behind(behind, generation.max_new_tokens).with_context(failed)?;
+            answers.into_iter().map(|answer| answer.text).collect()
+        };
         if let Some(cache) = &mut cache {
             cache.n_answers += of_batch.len() as u64;
             cache.n_repeated += if is_known { of_batch.len() as u64 } else { 0 };

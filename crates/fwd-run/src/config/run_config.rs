@@ -208,7 +208,7 @@ impl RunConfig {
     }
 
     /// A configuration file, if there is one, then assignments that win over it, each `KEY=VALUE` with a dotted key and a value as TOML
-    /// writes it (`pool.prompt_len=8`). Both lie over the defaults of the method that they name, or else of `fwd`. Values that cannot be are
+    /// writes it (`training.epochs=4`). Both lie over the defaults of the method that they name, or else of `fwd`. Values that cannot be are
     /// found by [`Self::check`].
     ///
     /// # Errors
