@@ -49,7 +49,7 @@ const FIGURES: [Figure; 2] = [
         panels: &[
             ("average", "A, points", 10.0, 50.0),
             ("forward_transfer", "FWT, points", -4.0, 12.0),
-            ("retention", "pre-training, points", -16.0, 4.0),
+            ("retention", "pre-training, points", -12.0, 4.0),
         ],
         rows: &[
             own("five tasks, 32 samples: own", "few-32-reuse"),
