@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Place, fail, succeed};
+use common::{Place, fail, stderr, succeed};
 use serde_json::Value;
 use std::fs;
 
@@ -45,6 +45,9 @@ fn a_library_is_made_beside_a_model_and_reused() {
         succeed(&mut place.train(name, &chosen));
         assert_eq!(place.metrics(name)["method"], "fwd");
     }
+    // Fewer anchors than were asked for are no secret.
+    let few = place.train("few", &["--method", "reuse", "--set", "pretraining_samples=4"]).output().unwrap();
+    assert!(few.status.success() && stderr(&few).contains("2 anchors are kept"), "{}", stderr(&few));
     // What is said otherwise holds, unless nothing is left of the method.
     let own =
         ["pool.fallback=nothing", "pool.anchors.count=0", "pool.inference=prompts", "pool.prompt_len=8"];

@@ -74,6 +74,13 @@ pub fn train(
     let cache = run.cache(config.paths.cache.as_deref());
     let store = session.features(cache, observer);
     let samples = Samples::prepare(&store, &tasks, &session.bench.pretraining(), &config)?;
+    let (asked, n_pretraining) = (config.pool.anchors.count, samples.pretraining.len());
+    if asked > n_pretraining / 2 {
+        observer.note(&format!(
+            "pool.anchors.count is {asked}, and the run reads {n_pretraining} samples of pre-training (pretraining_samples): {} anchors are kept",
+            n_pretraining / 2
+        ));
+    }
     let timing = RefCell::new(Timing { frozen: began.elapsed().as_secs_f64(), ..Timing::default() });
     let plan = config.method.plan(&config, tasks.len());
     let (library, answers) = (known.library, RefCell::default());
