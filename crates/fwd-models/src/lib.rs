@@ -32,5 +32,8 @@ pub use multimodal::{
 pub use promptable::{answer, label_log_probs};
 pub use tap::Tap;
 pub use trainable::{FirstValues, Gradient, StepConfig, StepReport, Tracked, Trainable};
-pub use vision::{CELL_CHANNELS, EfficientNetLite0, Lite0Features, Neck, VisionTower, VisionTransformer};
+pub use vision::{
+    CELL_CHANNELS, EfficientNetLite0, Lite0Features, Neck, VisionTower, VisionTransformer,
+    interpolated_positions,
+};
 pub use weights::{Checkpoint, Precision, Redundant, WeightDtype, WeightFile, Weights, gguf_file};

@@ -11,7 +11,7 @@ use crate::tap::Tap;
 use candle_core::{Device, Tensor, Var};
 use fwd_ops::IGNORE_INDEX;
 use fwd_prompt::{
-    Dims, Embeddings, FrozenModel, InputGradient, LossGradient, PromptBatch, PromptGroup, Queries,
+    Dims, Embeddings, FrozenModel, InputGradient, LossGradient, Place, PromptBatch, PromptGroup, Queries,
 };
 
 impl FrozenModel for dyn MultimodalModel + '_ {
@@ -58,10 +58,7 @@ impl FrozenModel for dyn MultimodalModel + '_ {
         check(batch, prompts)?;
         let mut loss = 0.0;
         for (PromptGroup { prompts, .. }, group, share) in groups(batch, prompts) {
-            let mut input = self.input(&group)?;
-            if let Some(prompt) = tensor(&prompts, self.device())? {
-                input = input.with_prompt(&prompt)?;
-            }
+            let input = behind(self, &group, &prompts)?;
             loss += share * f64::from(loss_of(self, &group, &input)?.to_scalar::<f32>()?);
         }
         Ok(loss)
@@ -185,10 +182,7 @@ pub fn answer(
     let mut answers: Vec<Option<Hypothesis>> = vec![None; batch.len()];
     for PromptGroup { samples, prompts } in prompts.groups() {
         let group: Vec<&Sample> = samples.iter().map(|&i| batch[i]).collect();
-        let mut input = model.input(&group)?;
-        if let Some(prompt) = tensor(&prompts, model.device())? {
-            input = input.with_prompt(&prompt)?;
-        }
+        let input = behind(model, &group, &prompts)?;
         let hypotheses = generate(model.language(), &input, config, None)?;
         for (i, hypotheses) in samples.into_iter().zip(hypotheses) {
             answers[i] = hypotheses.into_iter().next();
@@ -214,10 +208,7 @@ pub fn label_log_probs(
     check(batch, prompts)?;
     let mut all = vec![Vec::new(); batch.len()];
     for (PromptGroup { samples, prompts }, group, _) in groups(batch, prompts) {
-        let mut input = model.input(&group)?;
-        if let Some(prompt) = tensor(&prompts, model.device())? {
-            input = input.with_prompt(&prompt)?;
-        }
+        let input = behind(model, &group, &prompts)?;
         let n_labels: Vec<usize> = group.iter().map(|sample| sample.labels.len()).collect();
         let of_group = scored(model, &group, &input)?.log_probs(&n_labels)?;
         samples.into_iter().zip(of_group).for_each(|(i, rows)| all[i] = rows);
@@ -238,6 +229,31 @@ fn check(batch: &[&Sample], prompts: &PromptBatch) -> Result<()> {
     Err(ModelError::input("prompts", what))
 }
 
+/// The input of samples without prompts, in which prompts have their place.
+fn input_of(model: &(dyn MultimodalModel + '_), batch: &[&Sample], place: Place) -> Result<LanguageInput> {
+    let input = model.input(batch)?;
+    match place {
+        Place::Front => Ok(input),
+        Place::End => {
+            let n_segments = input.segments().len();
+            input.with_prompt_at(n_segments)
+        }
+    }
+}
+
+/// The input of samples with their prompts, all of one length.
+fn behind(
+    model: &(dyn MultimodalModel + '_),
+    batch: &[&Sample],
+    prompts: &PromptBatch,
+) -> Result<LanguageInput> {
+    let input = input_of(model, batch, prompts.place)?;
+    match tensor(prompts, model.device())? {
+        Some(prompt) => input.with_prompt(&prompt),
+        None => Ok(input),
+    }
+}
+
 /// Prompts of one length as `(batch, tokens, d)`; none if they have no tokens.
 fn tensor(prompts: &PromptBatch, device: &Device) -> Result<Option<Tensor>> {
     match prompts.uniform_length() {
@@ -256,7 +272,7 @@ fn loss_gradient(
     prompts: &PromptBatch,
     n_tokens: usize,
 ) -> Result<LossGradient> {
-    let input = model.input(batch)?;
+    let input = input_of(model, batch, prompts.place)?;
     if n_tokens == 0 {
         let loss = f64::from(loss_of(model, batch, &input)?.to_scalar::<f32>()?);
         return Ok(LossGradient { loss, gradient: Vec::new() });
@@ -277,7 +293,7 @@ fn input_gradient(
     prompts: &PromptBatch,
     n_tokens: usize,
 ) -> Result<InputGradient> {
-    let own = model.input(batch)?;
+    let own = input_of(model, batch, prompts.place)?;
     let segments = own.segments();
     let leaves = segments.iter().map(|segment| Var::from_tensor(&segment.embeds));
     let leaves = leaves.collect::<candle_core::Result<Vec<Var>>>()?;

@@ -23,6 +23,8 @@ struct Parameter {
     shape: Vec<usize>,
     values: Vec<f32>,
     state: AdamWState,
+    /// What its learning rate is of the others'.
+    lr_share: f64,
 }
 
 /// How far one optimiser step goes.
@@ -93,8 +95,16 @@ impl Trainable {
             return Err(ModelError::input("trained parameters", what));
         }
         let state = AdamWState::new(values.len());
-        self.parameters.insert(name.to_owned(), Parameter { shape: shape.to_vec(), values, state });
+        self.parameters
+            .insert(name.to_owned(), Parameter { shape: shape.to_vec(), values, state, lr_share: 1.0 });
         Ok(())
+    }
+
+    /// Gives a parameter another learning rate: so much of that of the others. Nothing happens if there is none of the name.
+    pub fn set_lr_share(&mut self, name: &str, share: f64) {
+        if let Some(parameter) = self.parameters.get_mut(name) {
+            parameter.lr_share = share;
+        }
     }
 
     /// Shape and values of a parameter.
@@ -211,7 +221,8 @@ impl Trainable {
         let stepped = parameters.into_par_iter().zip(gradients).try_for_each(|(p, mut gradient)| {
             gradient.iter_mut().for_each(|g| *g *= scale);
             let decay = if p.shape.len() >= 2 { config.optimiser.weight_decay } else { 0.0 };
-            let optimiser = AdamW { weight_decay: decay, ..config.optimiser };
+            let lr = config.optimiser.lr * p.lr_share;
+            let optimiser = AdamW { lr, weight_decay: decay, ..config.optimiser };
             optimiser.step(&mut p.state, &mut p.values, &gradient)
         });
         stepped.map_err(|e| ModelError::input("optimiser", e.to_string()))?;

@@ -15,7 +15,7 @@ use fwd_models::{
     generate, padded,
 };
 use fwd_ops::IGNORE_INDEX;
-use fwd_prompt::{FrozenModel, PromptBatch};
+use fwd_prompt::{FrozenModel, Place, PromptBatch};
 use std::sync::Arc;
 
 /// Two samples of different lengths, each `[words ; image ; words]`, so that there is padding inside; and each of them alone.
@@ -231,8 +231,12 @@ fn inside_a_multimodal_model_it_learns_prompts_and_answers() {
     let (d, n_tokens) = (model.prompt_dims().model, 3);
     let prompt = Random(9).values(n_tokens * d, 1.0);
     let gradient_of = |batch: &[&Sample], prompt: &[f32]| {
-        let prompts =
-            PromptBatch { values: prompt.repeat(batch.len()), lengths: vec![n_tokens; batch.len()], dim: d };
+        let prompts = PromptBatch {
+            values: prompt.repeat(batch.len()),
+            lengths: vec![n_tokens; batch.len()],
+            dim: d,
+            place: Place::Front,
+        };
         model.loss_gradient(batch, &prompts).unwrap()
     };
     let whole: Vec<&Sample> = samples.iter().collect();

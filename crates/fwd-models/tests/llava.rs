@@ -12,7 +12,7 @@ use fwd_models::{
     SegmentKind, Tap, Trainable, WeightDtype, Weights, load, padded,
 };
 use fwd_ops::{IGNORE_INDEX, Weight};
-use fwd_prompt::{FrozenModel, PromptBatch};
+use fwd_prompt::{FrozenModel, Place, PromptBatch};
 use std::collections::{BTreeMap, HashMap};
 
 const IMAGE: i64 = 128;
@@ -344,13 +344,16 @@ fn samples_of_any_structure_run_under_the_continual_algorithm() {
         values: (0..n * 2 * dim).map(|i| ((i % 17) as f32 - 8.0) / 40.0).collect(),
         lengths: vec![2; n],
         dim,
+        place: Place::Front,
     };
     let all: Vec<&Sample> = samples.iter().collect();
     let together = model.loss_gradient(&all, &prompts(4)).unwrap();
     let mut parts = BTreeMap::new();
     for (i, sample) in all.iter().enumerate() {
         let values = prompts(4).values[i * 2 * dim..(i + 1) * 2 * dim].to_vec();
-        let alone = model.loss_gradient(&[sample], &PromptBatch { values, lengths: vec![2], dim }).unwrap();
+        let alone = model
+            .loss_gradient(&[sample], &PromptBatch { values, lengths: vec![2], dim, place: Place::Front })
+            .unwrap();
         parts.insert(i, (alone, sample.labels.len() as f64 / 8.0));
     }
     let loss: f64 = parts.values().map(|(part, share)| part.loss * share).sum();

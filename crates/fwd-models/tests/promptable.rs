@@ -13,13 +13,16 @@ use fwd_models::{
 };
 use fwd_prompt::continual::{Column, Curriculum, Event, Moment, Task};
 use fwd_prompt::{
-    Allocation, Config, FrozenModel, PoolConfig, PromptBatch, PromptLearner, Rule, TrainingConfig, trainer,
+    Allocation, Config, FrozenModel, Place, PoolConfig, PromptBatch, PromptLearner, Rule, TrainingConfig,
+    trainer,
 };
 use std::ops::ControlFlow;
 
 fn open(set: &Set) -> (Blip, FrozenFeatures) {
     let model = set.model("config.json");
-    let (ids, mask) = model.without_placeholders(&set.io("input_ids"), &set.io("attention_mask")).unwrap();
+    // Decoder-only sets have the question under the name of generation.
+    let io = |name: &str| if set.has(name) { set.io(name) } else { set.io(&format!("gen.{name}")) };
+    let (ids, mask) = model.without_placeholders(&io("input_ids"), &io("attention_mask")).unwrap();
     let qformer = set
         .has("qformer_input_ids")
         .then(|| QFormerText { ids: set.io("qformer_input_ids"), mask: set.io("qformer_attention_mask") });
@@ -37,7 +40,7 @@ fn loss_and_gradient_through_the_trait_are_those_of_transformers() {
         let prompt = set.io("soft.prompt");
         let (batch, n_tokens, dim) = prompt.dims3().unwrap();
         let values = prompt.flatten_all().unwrap().to_vec1().unwrap();
-        let prompts = PromptBatch { values, lengths: vec![n_tokens; batch], dim };
+        let prompts = PromptBatch { values, lengths: vec![n_tokens; batch], dim, place: Place::Front };
         let found = model.loss_gradient(&samples.iter().collect::<Vec<_>>(), &prompts).unwrap();
         let want: f32 = set.io("soft.loss").get(0).unwrap().to_scalar().unwrap();
         assert!((found.loss - f64::from(want)).abs() < 1e-5, "{}", set.name);
@@ -125,15 +128,31 @@ fn both_models_learn_two_tasks_without_leaking() {
 
 #[test]
 fn samples_with_and_without_prompts_in_one_call_are_what_they_are_alone() {
-    let set = Set::open(&fixtures().join("sets/instructblip-small"));
-    let (model, features) = open(&set);
-    let mut samples = features.samples(&set.io("labels")).unwrap();
+    let losses = ["instructblip-small", "instructblip-vicuna-tiny"].map(|name| {
+        let set = Set::open(&fixtures().join("sets").join(name));
+        [Place::Front, Place::End].map(|place| agree(&set, place))
+    });
+    assert!(losses.iter().all(|[front, end]| (front - end).abs() > 1e-4), "{losses:?}");
+}
+
+/// The answers of a set, or others where it has none apart from the questions.
+fn labels(set: &Set) -> Tensor {
+    let other = || Tensor::new(&[[5i64, 7, 2], [6, 3, 2], [4, 9, 2]], &Device::Cpu).unwrap();
+    if set.has("labels") { set.io("labels") } else { other() }
+}
+
+/// The loss of three samples with 5, 0 and 5 prompt tokens, which is that of each of them alone.
+fn agree(set: &Set, place: Place) -> f64 {
+    let (model, features) = open(set);
+    let mut samples = features.samples(&labels(set)).unwrap();
     samples.truncate(3);
     samples[2].labels.pop();
-    let (d, lengths) = (model.language().d_model(), [2, 0, 5]);
+    let (d, lengths) = (model.language().d_model(), [5, 0, 5]);
+    // Of the two that run together one has a shorter text, and padding behind it.
+    samples[0].segments[1].embeds.truncate(2 * d);
     let token = |i: usize| ((i * 37 % 101) as f32 / 50.0 - 1.0) * 0.3;
-    let values: Vec<f32> = (0..7 * d).map(token).collect();
-    let prompts = PromptBatch { values: values.clone(), lengths: lengths.to_vec(), dim: d };
+    let values: Vec<f32> = (0..10 * d).map(token).collect();
+    let prompts = PromptBatch { values: values.clone(), lengths: lengths.to_vec(), dim: d, place };
     let batch: Vec<&Sample> = samples.iter().collect();
     let together = model.loss_gradient(&batch, &prompts).unwrap();
     let without_gradient = model.loss(&batch, &prompts).unwrap();
@@ -145,7 +164,7 @@ fn samples_with_and_without_prompts_in_one_call_are_what_they_are_alone() {
     for (i, (sample, length)) in samples.iter().zip(lengths).enumerate() {
         let own = values[start * d..(start + length) * d].to_vec();
         start += length;
-        let own = PromptBatch { values: own, lengths: vec![length], dim: d };
+        let own = PromptBatch { values: own, lengths: vec![length], dim: d, place };
         let alone = model.loss_gradient(&[sample], &own).unwrap();
         let share = sample.labels.len() as f64 / all as f64;
         loss += share * alone.loss;
@@ -153,13 +172,34 @@ fn samples_with_and_without_prompts_in_one_call_are_what_they_are_alone() {
         assert_eq!(answers[i..=i], answer(&model, &[sample], &own, &config).unwrap());
     }
     assert!((together.loss - loss).abs() < 1e-6, "{} {loss}", together.loss);
-    assert_eq!(together.gradient.len(), 7 * d);
+    assert_eq!(together.gradient.len(), 10 * d);
     let largest = gradient.iter().fold(0f64, |m, g| m.max(g.abs()));
     let off =
         together.gradient.iter().zip(&gradient).map(|(&a, b)| (f64::from(a) - b).abs()).fold(0.0, f64::max);
     assert!(largest > 0.0 && off < 1e-5 * largest, "{off} of {largest}");
-    let too_few = PromptBatch { values: vec![], lengths: vec![0], dim: d };
+    let too_few = PromptBatch { values: vec![], lengths: vec![0], dim: d, place };
     assert!(model.loss_gradient(&batch, &too_few).is_err());
+    together.loss
+}
+
+/// Prompts at the end are read behind the image and the instruction.
+#[test]
+fn prompts_at_the_end_are_the_last_segment() {
+    let set = Set::open(&fixtures().join("sets/instructblip-vicuna-tiny"));
+    let (model, features) = open(&set);
+    let sample = &features.samples(&labels(&set)).unwrap()[0];
+    let d = model.language().d_model();
+    let values: Vec<f32> = (0..2 * d).map(|i| ((i * 37 % 101) as f32 / 50.0 - 1.0) * 0.3).collect();
+    let prompt = Tensor::from_slice(&values, (1, 2, d), &Device::Cpu).unwrap();
+    let input = model.input(&[sample]).unwrap();
+    let n_segments = input.segments().len();
+    let input = input.with_prompt_at(n_segments).unwrap().with_prompt(&prompt).unwrap();
+    assert_eq!(input.segments().last().unwrap().kind, SegmentKind::Prompt);
+    let labels = padded(&[&sample.labels[..]], fwd_ops::IGNORE_INDEX, &Device::Cpu).unwrap();
+    let want = model.language().score(&input, &labels, &mut Tap::none()).unwrap().loss;
+    let prompts = PromptBatch { values, lengths: vec![2], dim: d, place: Place::End };
+    let found = model.loss(&[sample], &prompts).unwrap();
+    assert!((found - f64::from(want.to_scalar::<f32>().unwrap())).abs() < 1e-6, "{found}");
 }
 
 /// The gradient of the samples' own embeddings, with and without prompts in one batch, is that of finite differences, and the prompts'
@@ -175,7 +215,7 @@ fn the_gradient_of_the_input_is_that_of_finite_differences() {
     samples[0].segments[0].embeds.truncate(2 * d);
     let batch: Vec<&Sample> = samples.iter().collect();
     let values = (0..3 * d).map(|i| ((i * 37 % 101) as f32 / 50.0 - 1.0) * 0.3).collect();
-    let prompts = PromptBatch { values, lengths: vec![2, 0, 1], dim: d };
+    let prompts = PromptBatch { values, lengths: vec![2, 0, 1], dim: d, place: Place::Front };
     let found = model.input_gradient(&batch, &prompts).unwrap().unwrap();
     let alone = model.loss_gradient(&batch, &prompts).unwrap();
     assert!((found.prompts.loss - alone.loss).abs() < 1e-6);
@@ -224,7 +264,7 @@ fn log_probabilities_of_the_answers_are_those_of_the_loss() {
     samples.truncate(2);
     samples[1].labels.pop();
     let d = model.language().d_model();
-    let prompts = PromptBatch { values: vec![0.1; d], lengths: vec![1, 0], dim: d };
+    let prompts = PromptBatch { values: vec![0.1; d], lengths: vec![1, 0], dim: d, place: Place::Front };
     let batch: Vec<&Sample> = samples.iter().collect();
     let rows = fwd_models::label_log_probs(&model, &batch, &prompts).unwrap();
     let vocabulary = model.language().vocab_size();

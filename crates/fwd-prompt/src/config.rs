@@ -3,6 +3,7 @@
 use crate::error::{PromptError, Result};
 use crate::ledger::Rule;
 use crate::map::{MapConfig, MapForm};
+use crate::model::Place;
 use crate::selection::TrainingSelection;
 use fwd_continual::{MethodConfig, Plan, Schedule};
 use fwd_linalg::{AdamW, Precision, ProjectAt, RankConvention, SubspaceConfig};
@@ -44,6 +45,9 @@ pub struct PoolConfig {
     pub prompt_len: usize,
     /// K: prompts of a sample.
     pub top_k: usize,
+    /// Where a sample reads its prompts.
+    #[serde(skip_serializing_if = "Place::is_default")]
+    pub place: Place,
     /// New prompts are normal with this standard deviation, in units of the root mean square of the task's embeddings.
     pub prompt_scale: f32,
     /// What a task's new prompts begin with.
@@ -211,6 +215,7 @@ impl Default for PoolConfig {
             allocation: Allocation::Shared(10),
             prompt_len: 4,
             top_k: 4,
+            place: Place::default(),
             prompt_scale: 1.0,
             start: Start::default(),
             key_init: KeyInit::default(),

@@ -69,7 +69,7 @@ pub use ledger::{Entry, Interference, Rule, SubspaceLedger};
 pub use library::Library;
 pub use map::{InputMap, MapConfig, MapForm, Reading};
 pub use model::{
-    Dims, Embeddings, FrozenModel, InputGradient, LossGradient, PromptBatch, PromptGroup, Queries,
+    Dims, Embeddings, FrozenModel, InputGradient, LossGradient, Place, PromptBatch, PromptGroup, Queries,
 };
 pub use pool::{PromptPool, Selection};
 pub use prompts::{Prompts, Started};

@@ -3,11 +3,12 @@
 //! The algorithm sees rows of numbers. Whether they come from images, text or both, and which network reads them, is the
 //! model's business.
 
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Widths of a model's vectors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dims {
     /// d: an input embedding, and so a prompt token.
@@ -36,7 +37,24 @@ pub struct Embeddings<'a> {
     pub text: Cow<'a, [f32]>,
 }
 
-/// The prompt tokens of a batch, to be put in front of each sample's embeddings. Samples may have different numbers of them, and
+/// Where a sample reads its prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// In front of everything, or behind the token that begins a sequence if the model was trained with one in front of all.
+    #[default]
+    Front,
+    /// Behind the image and the instruction, next to the answer. Ours, not the paper's.
+    End,
+}
+
+impl Place {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The prompt tokens of a batch, to be put beside each sample's embeddings ([`Place`]). Samples may have different numbers of them, and
 /// none at all.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PromptBatch {
@@ -46,6 +64,8 @@ pub struct PromptBatch {
     pub lengths: Vec<usize>,
     /// Width d of a token.
     pub dim: usize,
+    /// Where a sample reads them.
+    pub place: Place,
 }
 
 impl PromptBatch {
@@ -60,7 +80,8 @@ impl PromptBatch {
     ///
     /// # Examples
     /// ```
-    /// let batch = fwd_prompt::PromptBatch { values: vec![1.0, 2.0, 3.0], lengths: vec![1, 0, 2], dim: 1 };
+    /// use fwd_prompt::{Place, PromptBatch};
+    /// let batch = PromptBatch { values: vec![1.0, 2.0, 3.0], lengths: vec![1, 0, 2], dim: 1, place: Place::Front };
     /// let groups = batch.groups();
     /// assert_eq!((groups.len(), groups[2].samples.clone()), (3, vec![2]));
     /// assert_eq!((groups[2].prompts.values.clone(), groups[1].prompts.lengths.clone()), (vec![2.0, 3.0], vec![0]));
@@ -73,7 +94,8 @@ impl PromptBatch {
             start += length;
             let at = groups.iter().position(|group| group.prompts.lengths[0] == length);
             let at = at.unwrap_or_else(|| {
-                let prompts = PromptBatch { values: Vec::new(), lengths: Vec::new(), dim: self.dim };
+                let (dim, place) = (self.dim, self.place);
+                let prompts = PromptBatch { values: Vec::new(), lengths: Vec::new(), dim, place };
                 groups.push(PromptGroup { samples: Vec::new(), prompts });
                 groups.len() - 1
             });

@@ -9,7 +9,7 @@
 
 use crate::error::{PromptError, Result};
 use crate::map::{InputMap, Reading, mapped};
-use crate::model::{Dims, FrozenModel, PromptBatch, Queries};
+use crate::model::{Dims, FrozenModel, Place, PromptBatch, Queries};
 use fwd_linalg::{LinalgError, cosines};
 use std::ops::Range;
 use std::sync::Arc;
@@ -37,6 +37,7 @@ pub struct PromptPool {
     dims: Dims,
     prompt_len: usize,
     top_k: usize,
+    pub(crate) place: Place,
     pub(crate) image_keys: Vec<f32>,
     pub(crate) text_keys: Vec<f32>,
     pub(crate) prompts: Vec<f32>,
@@ -99,6 +100,7 @@ impl PromptPool {
             dims,
             prompt_len,
             top_k,
+            place: Place::default(),
             image_keys,
             text_keys,
             prompts,
@@ -195,6 +197,11 @@ impl PromptPool {
     /// K: prompts of a sample.
     pub fn top_k(&self) -> usize {
         self.top_k
+    }
+
+    /// Where a sample reads its prompts.
+    pub fn place(&self) -> Place {
+        self.place
     }
 
     /// The prompt tokens, `(M·L_p, d)` row-major.
@@ -423,7 +430,7 @@ impl PromptPool {
                 }
             }
         }
-        Ok(PromptBatch { values, lengths, dim })
+        Ok(PromptBatch { values, lengths, dim, place: self.place })
     }
 }
 

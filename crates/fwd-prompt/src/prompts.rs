@@ -45,7 +45,7 @@ impl Prompts {
     /// Before the first task: no prompts, no subspaces.
     pub fn new(config: Config, dims: Dims) -> Self {
         let mut pool = PromptPool::new(dims, config.pool.prompt_len, config.pool.top_k);
-        pool.map = InputMap::new(dims.model, &config.map);
+        (pool.place, pool.map) = (config.pool.place, InputMap::new(dims.model, &config.map));
         let ledger = SubspaceLedger::new(dims.model);
         let (owners, interference, started) = Default::default();
         Self { config, pool, ledger, owners, interference, started }
@@ -182,6 +182,7 @@ impl Prompts {
         let text = |error: &dyn std::fmt::Display| SectionError(error.to_string());
         let (d, len) = (dims.model, config.pool.prompt_len);
         let mut pool = PromptPool::new(dims, len, config.pool.top_k);
+        pool.place = config.pool.place;
         let mut owners = Vec::new();
         for (t, m) in of_tasks {
             read_pool(section, &format!("task.{t}"), m, &mut pool)?;

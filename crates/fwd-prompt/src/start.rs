@@ -83,7 +83,8 @@ impl<M: FrozenModel> PromptLearner<M> {
             let read = read.collect::<Result<Vec<_>, PromptError>>()?;
             let samples: Vec<&M::Features> = read.iter().map(|sample| &**sample).collect();
             let lengths = vec![tokens.len() / dim; batch.len()];
-            let prompts = PromptBatch { values: tokens.repeat(batch.len()), lengths, dim };
+            let (values, place) = (tokens.repeat(batch.len()), self.config().pool.place);
+            let prompts = PromptBatch { values, lengths, dim, place };
             let loss = self.model.loss(&samples, &prompts)?;
             if !loss.is_finite() {
                 return Err(NotFinite("the loss behind prompts of the library").into());

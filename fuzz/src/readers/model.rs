@@ -44,6 +44,8 @@ pub(crate) fn gguf(folder: &Path) -> Result<Reader> {
     Ok(Reader::new(seeds, move |input| {
         let path = folder.damage(input)?;
         let file = WeightFile::open(&path)?;
+        // A file may be refused for its vocabulary alone.
+        let _ = file.tokenizer();
         let config = file.config()?.context("a configuration")?;
         let size = |key: &str| config[key].as_u64().unwrap_or(0) as usize;
         let (d, hidden) = (size("hidden_size"), size("intermediate_size"));

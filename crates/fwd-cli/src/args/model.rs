@@ -15,7 +15,7 @@ pub(crate) struct ModelArgs {
     /// How the model's frozen products are computed; without it as in the run or the configuration, else in f32.
     #[arg(long, value_parser = one_of::<Compute>())]
     pub(crate) compute: Option<Compute>,
-    /// How prompts are written; without it as in the run or the configuration, else as the model's chat template does if it has one and is not of a BLIP kind.
+    /// How prompts are written; without it as in the run or the configuration, else as the model's chat template does if it has one and was trained with it.
     #[arg(long, value_parser = one_of::<Template>())]
     pub(crate) template: Option<Template>,
 }

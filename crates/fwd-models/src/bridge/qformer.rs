@@ -10,8 +10,8 @@ use crate::tap::Tap;
 use crate::weights::Scope;
 use candle_core::{DType, Tensor};
 use fwd_ops::{
-    Activation, AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights,
-    Linear, Norm, embedding,
+    AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights, Linear,
+    Norm, embedding,
 };
 
 /// A frozen Q-Former with its learned queries.
@@ -49,54 +49,44 @@ pub struct QFormerText {
 }
 
 impl QFormer {
-    /// The Q-Former of a model.
-    pub(crate) fn of(config: &ModelConfig, root: Scope<'_>) -> Result<Self> {
-        let (n_queries, image_width) = (config.num_query_tokens, config.vision.hidden_size);
-        Self::new(config.kind, &config.qformer, n_queries, image_width, root)
-    }
-
-    /// `n_queries` learned queries; `image_width` is the width of the image features.
-    fn new(
-        kind: ModelKind,
-        config: &QFormerConfig,
-        n_queries: usize,
-        image_width: usize,
-        mut root: Scope<'_>,
-    ) -> Result<Self> {
-        let (d, eps) = (config.hidden_size, config.layer_norm_eps);
-        let queries = root.get("query_tokens", &[1, n_queries, d])?;
-        let mut weights = match kind {
-            // As transformers keeps it when the rest is loaded in half precision.
-            ModelKind::Blip2 => root.at("qformer").in_full_precision(),
-            ModelKind::InstructBlip => root.at("qformer"),
-        };
+    /// The Q-Former of a model: `num_query_tokens` learned queries, and a cross-attention to image tokens of the tower's width.
+    pub(crate) fn new(config: &ModelConfig, mut root: Scope<'_>) -> Result<Self> {
+        let ModelConfig { kind, qformer: sizes, num_query_tokens, .. } = config;
+        let (d, eps) = (sizes.hidden_size, sizes.layer_norm_eps);
+        let queries = root.get("query_tokens", &[1, *num_query_tokens, d])?;
+        let mut weights = scope(*kind, &mut root);
         let (embedding_norm, text) = match kind {
             ModelKind::Blip2 => (weights.layer_norm("layernorm", d, eps)?, None),
             ModelKind::InstructBlip => {
-                let mut embeddings = weights.at("embeddings");
-                let words = embeddings.get("word_embeddings.weight", &[config.vocab_size, d])?;
-                let positions =
-                    embeddings.get("position_embeddings.weight", &[config.max_position_embeddings, d])?;
-                (embeddings.layer_norm("layernorm", d, eps)?, Some(TextEmbeddings { words, positions }))
+                let (norm, text) = text_embeddings(sizes, weights.at("embeddings"))?;
+                (norm, Some(text))
             }
         };
-        let act = activation("qformer_config", &config.hidden_act)?;
-        let layers = (0..config.num_hidden_layers)
-            .map(|i| {
-                let mut layer = weights.at(&format!("encoder.layer.{i}"));
-                let attention = bert_self_attention(layer.at("attention"), config)?;
-                let cross = if i % config.cross_attention_frequency == 0 {
-                    Some(bert_cross_attention(layer.at("crossattention"), config, image_width)?)
-                } else {
-                    None
-                };
-                let feed_forward_text =
-                    if text.is_some() { Some(bert_feed_forward(&mut layer, config, act, "")?) } else { None };
-                let feed_forward_query = bert_feed_forward(&mut layer, config, act, "_query")?;
-                Ok(Layer { attention, cross, feed_forward_query, feed_forward_text })
-            })
+        let layers = (0..sizes.num_hidden_layers)
+            .map(|i| Layer::new(config, i, weights.at(&layer_name(i))))
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { queries, embedding_norm, text, layers })
+    }
+
+    /// The same with the parts made anew that `root` has parameters of: queries, embeddings, and every sublayer by itself.
+    pub(crate) fn with_parameters(&self, config: &ModelConfig, mut root: Scope<'_>) -> Result<Self> {
+        let mut qformer = self.clone();
+        if root.has("query_tokens") {
+            qformer.queries = root.get("query_tokens", self.queries.dims())?;
+        }
+        let mut weights = scope(config.kind, &mut root);
+        if qformer.text.is_some() && weights.has("embeddings.word_embeddings.weight") {
+            let (norm, text) = text_embeddings(&config.qformer, weights.at("embeddings"))?;
+            (qformer.embedding_norm, qformer.text) = (norm, Some(text));
+        }
+        if qformer.text.is_none() && weights.has("layernorm.weight") {
+            let QFormerConfig { hidden_size, layer_norm_eps, .. } = config.qformer;
+            qformer.embedding_norm = weights.layer_norm("layernorm", hidden_size, layer_norm_eps)?;
+        }
+        for (i, layer) in qformer.layers.iter_mut().enumerate() {
+            layer.take(config, weights.at(&layer_name(i)))?;
+        }
+        Ok(qformer)
     }
 
     /// The queries after all layers, each of which has gathered what it asks the image for.
@@ -165,7 +155,57 @@ impl TextEmbeddings {
     }
 }
 
+/// Where the Q-Former's own parameters lie.
+fn scope<'a>(kind: ModelKind, root: &'a mut Scope<'_>) -> Scope<'a> {
+    match kind {
+        // As transformers keeps it when the rest is loaded in half precision.
+        ModelKind::Blip2 => root.at("qformer").in_full_precision(),
+        ModelKind::InstructBlip => root.at("qformer"),
+    }
+}
+
+fn layer_name(i: usize) -> String {
+    format!("encoder.layer.{i}")
+}
+
+fn text_embeddings(config: &QFormerConfig, mut weights: Scope<'_>) -> Result<(Norm, TextEmbeddings)> {
+    let (d, n_positions) = (config.hidden_size, config.max_position_embeddings);
+    let words = weights.get("word_embeddings.weight", &[config.vocab_size, d])?;
+    let positions = weights.get("position_embeddings.weight", &[n_positions, d])?;
+    Ok((weights.layer_norm("layernorm", d, config.layer_norm_eps)?, TextEmbeddings { words, positions }))
+}
+
 impl Layer {
+    fn new(config: &ModelConfig, i: usize, mut weights: Scope<'_>) -> Result<Self> {
+        let sizes = &config.qformer;
+        let attention = bert_self_attention(weights.at("attention"), sizes)?;
+        let has_cross = i.is_multiple_of(sizes.cross_attention_frequency);
+        let cross =
+            has_cross.then(|| bert_cross_attention(weights.at("crossattention"), config)).transpose()?;
+        let reads_text = config.kind == ModelKind::InstructBlip;
+        let feed_forward_text = reads_text.then(|| bert_feed_forward(&mut weights, sizes, "")).transpose()?;
+        let feed_forward_query = bert_feed_forward(&mut weights, sizes, "_query")?;
+        Ok(Self { attention, cross, feed_forward_query, feed_forward_text })
+    }
+
+    /// Makes the sublayers anew that `weights` has parameters of.
+    fn take(&mut self, config: &ModelConfig, mut weights: Scope<'_>) -> Result<()> {
+        let sizes = &config.qformer;
+        if weights.has("attention.attention.query.weight") {
+            self.attention = bert_self_attention(weights.at("attention"), sizes)?;
+        }
+        if self.cross.is_some() && weights.has("crossattention.attention.query.weight") {
+            self.cross = Some(bert_cross_attention(weights.at("crossattention"), config)?);
+        }
+        if self.feed_forward_text.is_some() && weights.has("intermediate.dense.weight") {
+            self.feed_forward_text = Some(bert_feed_forward(&mut weights, sizes, "")?);
+        }
+        if weights.has("intermediate_query.dense.weight") {
+            self.feed_forward_query = bert_feed_forward(&mut weights, sizes, "_query")?;
+        }
+        Ok(())
+    }
+
     fn forward(&self, x: &Tensor, n_queries: usize, image: &Tensor, bias: &AttentionBias) -> Result<Tensor> {
         let x = self.attention.forward(x, bias)?;
         let n_text = x.dim(1)? - n_queries;
@@ -192,13 +232,10 @@ fn bert_self_attention(mut weights: Scope<'_>, config: &QFormerConfig) -> Result
 }
 
 /// The cross-attention of BERT and the map from image features to its keys and values.
-fn bert_cross_attention(
-    mut weights: Scope<'_>,
-    config: &QFormerConfig,
-    image_width: usize,
-) -> Result<(AttentionSublayer, Linear)> {
-    let [query, key, value] = bert_projections(&mut weights, config.hidden_size, image_width)?;
-    Ok((bert_attention(weights, config, query)?, Linear::stacked(&[&key, &value])?))
+fn bert_cross_attention(mut weights: Scope<'_>, config: &ModelConfig) -> Result<(AttentionSublayer, Linear)> {
+    let (sizes, image_width) = (&config.qformer, config.vision.token_width());
+    let [query, key, value] = bert_projections(&mut weights, sizes.hidden_size, image_width)?;
+    Ok((bert_attention(weights, sizes, query)?, Linear::stacked(&[&key, &value])?))
 }
 
 /// Query, key and value maps; keys and values read `key_width` channels.
@@ -230,10 +267,10 @@ fn bert_attention(
 fn bert_feed_forward(
     layer: &mut Scope<'_>,
     config: &QFormerConfig,
-    activation: Activation,
     suffix: &str,
 ) -> Result<FeedForwardSublayer> {
     let (d, hidden) = (config.hidden_size, config.intermediate_size);
+    let activation = activation("qformer_config", &config.hidden_act)?;
     Ok(FeedForwardSublayer::new(FeedForwardWeights {
         pre: Norm::identity(),
         input: layer.linear(&format!("intermediate{suffix}.dense"), hidden, d, true)?,

@@ -53,6 +53,9 @@ pub struct ModelConfig {
     /// (the embedded model; not the published ones).
     #[serde(default)]
     pub projection_norm: bool,
+    /// Whether the model's chat template writes the prompts (ours; the published models were trained without one).
+    #[serde(default)]
+    pub uses_chat_template: bool,
     /// Number of learned queries, the visual tokens of an image.
     #[serde(default = "default_num_query_tokens")]
     pub num_query_tokens: usize,

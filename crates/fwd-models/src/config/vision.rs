@@ -42,6 +42,11 @@ pub struct VisionConfig {
     pub qkv_bias: bool,
     /// Whether the feed-forward layers have a gate, `silu(W₁x)∘W₂x` (DINOv2 giant).
     pub use_swiglu_ffn: bool,
+    /// After how many layers the tokens are read that the bridge sees; each of these states goes through the final norm, and their
+    /// channels stand one behind the other, as in `Dinov2Backbone`. The last layer alone unless a DINOv2 says otherwise.
+    pub out_indices: Vec<usize>,
+    /// The width of the bridge's tokens where a trained neck makes them of those of a DINOv2 (ours; no published model has it).
+    pub neck_width: Option<usize>,
 }
 
 /// The fields as a file has them.
@@ -59,6 +64,8 @@ struct Fields {
     layer_norm_eps: Option<f64>,
     qkv_bias: Option<bool>,
     use_swiglu_ffn: Option<bool>,
+    out_indices: Option<Vec<usize>>,
+    neck_width: Option<usize>,
 }
 
 impl Default for VisionConfig {
@@ -85,10 +92,14 @@ impl From<Fields> for VisionConfig {
             Some(VisionKind::Clip) => ("quick_gelu", 1e-5, 32),
             _ => ("gelu", 1e-6, 14),
         };
+        let num_hidden_layers = fields.num_hidden_layers.unwrap_or(if is_eva { 39 } else { 12 });
+        let out_indices = fields.out_indices.filter(|_| kind == Some(VisionKind::DinoV2));
         Self {
             hidden_size,
+            out_indices: out_indices.unwrap_or_else(|| vec![num_hidden_layers]),
+            neck_width: fields.neck_width,
             intermediate_size: fields.intermediate_size.unwrap_or(default_intermediate),
-            num_hidden_layers: fields.num_hidden_layers.unwrap_or(if is_eva { 39 } else { 12 }),
+            num_hidden_layers,
             num_attention_heads: fields.num_attention_heads.unwrap_or(if is_eva { 16 } else { 12 }),
             image_size: fields.image_size.unwrap_or(224),
             patch_size: fields.patch_size.unwrap_or(default_patch),
@@ -149,6 +160,25 @@ impl VisionConfig {
             let what = (self.image_size, self.patch_size);
             return Err(format!("image_size {} is smaller than patch_size {}", what.0, what.1));
         }
+        let in_order = self.out_indices.windows(2).all(|pair| pair[0] < pair[1]);
+        let is_readable =
+            in_order && self.out_indices.last().is_some_and(|&last| last <= self.num_hidden_layers);
+        if self.kind() == Some(VisionKind::DinoV2) && !is_readable {
+            return Err(format!(
+                "vision_config.out_indices {:?} must be layers in order, up to {}",
+                self.out_indices, self.num_hidden_layers
+            ));
+        }
+        if let Some(width) = self.neck_width {
+            not_zero(&[("vision_config.neck_width", width)])?;
+            at_most(&[("vision_config.neck_width", width, WIDTH)])?;
+            if self.kind() != Some(VisionKind::DinoV2) {
+                return Err(format!(
+                    "vision_config.neck_width goes with dinov2 and not with {}",
+                    self.model_type
+                ));
+            }
+        }
         divides("vision_config", self.hidden_size, self.num_attention_heads)
     }
 }
@@ -179,6 +209,24 @@ mod tests {
         let giant = config(r#"{"model_type": "dinov2", "hidden_size": 1536, "use_swiglu_ffn": true}"#);
         assert_eq!(giant.intermediate_size, 4096);
         assert_eq!(config("{}").num_hidden_layers, 39);
+    }
+
+    #[test]
+    fn a_dinov2_may_be_read_after_several_layers_and_have_a_neck() {
+        let small = |more: &str| {
+            let size =
+                r#""model_type": "dinov2", "hidden_size": 384, "num_attention_heads": 6, "image_size": 112"#;
+            config(&format!("{{{size}{more}}}"))
+        };
+        let both = small(r#", "out_indices": [6, 12], "neck_width": 128"#);
+        assert_eq!(both.check(), Ok(()));
+        assert_eq!((both.feature_shape(), both.token_width(), both.query_width()), ((65, 768), 128, 384));
+        assert_eq!((small("").feature_shape(), small("").token_width()), ((65, 384), 384));
+        for refused in [r#", "out_indices": [12, 6]"#, r#", "out_indices": [13]"#, r#", "out_indices": []"#] {
+            assert!(small(refused).check().unwrap_err().contains("out_indices"));
+        }
+        let neck = config(r#"{"neck_width": 128}"#).check().unwrap_err();
+        assert!(neck.contains("neck_width goes with dinov2"), "{neck}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Scores are not scaled; a relative-position bias, one table per stack, is added in every self-attention; norms are RMS
 //! norms; no linear map has a bias; the head is not tied to the embedding in FlanT5.
 
-use super::input::{Assembled, LanguageInput};
+use super::input::{Assembled, LanguageInput, PaddingSide, SegmentKind};
 use super::model::{Decoding, LanguageModel, Scored};
 use super::relative::{Direction, buckets};
 use crate::config::{SpecialTokens, T5Config};
@@ -122,7 +122,11 @@ impl T5 {
     }
 
     fn run_encoder(&self, input: &LanguageInput, tap: &mut Tap<'_>) -> Result<Encoded> {
-        let Assembled { embeds, mask } = input.concatenated()?;
+        // Behind a text prompts would stand behind its padding too, which counts as distance.
+        let ends_in_prompt =
+            input.segments().last().is_some_and(|segment| segment.kind == SegmentKind::Prompt);
+        let read = if ends_in_prompt { input.packed(PaddingSide::Right) } else { input.concatenated() };
+        let Assembled { embeds, mask } = read?;
         let (_, n, _) = embeds.dims3()?;
         let bias = self.encoder.position_bias(n, n)?.with_padding_mask(&mask)?;
         tap.see("t5.inputs_embeds", &embeds);

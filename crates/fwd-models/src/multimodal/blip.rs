@@ -13,10 +13,11 @@ use crate::language::{
     LanguageInput, LanguageModel, Segment, SegmentKind, embedding_names, language_model, redundant,
 };
 use crate::tap::Tap;
-use crate::vision::{Neck, VisionTower};
+use crate::trainable::{FirstValues, Trainable};
+use crate::vision::VisionTower;
 use crate::weights::{Checkpoint, Precision, Redundant, Scope, Weights};
 use candle_core::{DType, Device, Tensor};
-use fwd_ops::in_pool;
+use fwd_ops::{Compute, Weight, in_pool};
 use fwd_prompt::Dims;
 use std::path::Path;
 use std::sync::Arc;
@@ -47,6 +48,7 @@ impl ModelConfig {
             max_instruction_tokens: self.text.max_tokens().map(|n| n.saturating_sub(self.num_query_tokens)),
             is_encoder_decoder: matches!(self.text, TextConfig::T5(_)),
             has_images_in_text: false,
+            uses_chat_template: self.uses_chat_template,
             image_token: self.image_token_index.and_then(|id| u32::try_from(id).ok()),
             vocab_size: self.text.vocab_size(),
         }
@@ -90,11 +92,34 @@ impl Blip {
         config.check().map_err(|what| ModelError::Config { origin: "model configuration".into(), what })?;
         let mut root = Scope::new(weights, "");
         let vision = VisionTower::new(&config.vision, root.same())?;
-        let qformer = QFormer::of(&config, root.same())?;
+        let qformer = QFormer::new(&config, root.same())?;
         let projection = Projection::new(&config, root)?;
         let language = language_model(&config.text, weights, LANGUAGE)?;
         let tokens = SpecialTokens::of(&config.text);
         Ok(Self { config, tokens, vision, qformer, projection, language })
+    }
+
+    /// Builds a model of which a checkpoint holds some parts: these are frozen. What it lacks gets its first values from `source` and is
+    /// returned as well, to be trained.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] for an impossible configuration; [`ModelError::Tensors`] with all that is wrong in the checkpoint; an error
+    /// of the source.
+    pub fn with_trained(
+        config: ModelConfig,
+        mut frozen: Checkpoint,
+        source: FirstValues<'_>,
+        device: &Device,
+    ) -> Result<(Self, Trainable)> {
+        let embeddings = embedding_names(&config.text, LANGUAGE);
+        let mut model = None;
+        let trainable = Trainable::record(source, device, |trained| {
+            model = Some(Self::new(config, &mut Parts { frozen: &mut frozen, trained })?);
+            Ok(())
+        })?;
+        frozen.finish(|name| redundant_of_blip(name, &embeddings))?;
+        let built = model.ok_or_else(|| ModelError::input("with_trained", "no model was built"))?;
+        Ok((built, trainable))
     }
 
     /// The same model with another language model behind the projection. The ids of generation stay;
@@ -169,14 +194,8 @@ impl Blip {
     pub fn with_parameters(&self, weights: &mut dyn Weights) -> Result<Self> {
         let mut model = self.clone();
         let mut root = Scope::new(weights, "");
-        if let VisionTower::Lite0(_, neck) = &mut model.vision
-            && root.has("vision_model.neck.map.weight")
-        {
-            *neck = Neck::new(&self.config.vision, root.at("vision_model.neck"))?;
-        }
-        if root.has("query_tokens") {
-            model.qformer = QFormer::of(&self.config, root.same())?;
-        }
+        model.vision = self.vision.with_parameters(&self.config.vision, root.same())?;
+        model.qformer = self.qformer.with_parameters(&self.config, root.same())?;
         if root.has("language_projection.weight") {
             model.projection = Projection::new(&self.config, root.same())?;
         }
@@ -251,6 +270,10 @@ impl MultimodalModel for Blip {
         self.config.vision.image_size
     }
 
+    fn uses_chat_template(&self) -> bool {
+        self.config.uses_chat_template
+    }
+
     fn bridge_reads_instruction(&self) -> bool {
         self.config.reading().bridge_reads_instruction
     }
@@ -316,6 +339,31 @@ impl MultimodalModel for Blip {
 
     fn vision_parameters(&self) -> &'static [&'static str] {
         &["vision_model."]
+    }
+}
+
+/// The parameters of a model of which some are frozen.
+struct Parts<'a> {
+    frozen: &'a mut Checkpoint,
+    trained: &'a mut dyn Weights,
+}
+
+impl Weights for Parts<'_> {
+    fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        if self.frozen.has(name) { self.frozen.get(name, shape) } else { self.trained.get(name, shape) }
+    }
+
+    fn weight(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight> {
+        if self.frozen.has(name) { self.frozen.weight(name, shape) } else { self.trained.weight(name, shape) }
+    }
+
+    /// Trained maps compute in f32 whatever this says.
+    fn compute(&self) -> Compute {
+        self.frozen.compute()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.frozen.has(name) || self.trained.has(name)
     }
 }
 

@@ -69,6 +69,7 @@ impl LlavaConfig {
             max_instruction_tokens,
             is_encoder_decoder: matches!(self.text, TextConfig::T5(_)),
             has_images_in_text: true,
+            uses_chat_template: true,
             image_token: Some(self.image_token),
             vocab_size: self.text.vocab_size(),
         }
@@ -119,7 +120,7 @@ impl Llava {
         let projector = Projector::new(&config, root.at(PROJECTOR))?;
         let language = language_model(&config.text, weights, LANGUAGE)?;
         let tokens = SpecialTokens::of(&config.text);
-        Ok(Self { config, tokens, vision: VisionTower::Transformer(tower), projector, language })
+        Ok(Self { config, tokens, vision: VisionTower::of(tower), projector, language })
     }
 
     /// What the parts are and how large they are, as `config.json` says it.

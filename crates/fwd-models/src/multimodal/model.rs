@@ -59,6 +59,8 @@ pub struct Reading {
     pub is_encoder_decoder: bool,
     /// As [`MultimodalModel::has_images_in_text`].
     pub has_images_in_text: bool,
+    /// As [`MultimodalModel::uses_chat_template`].
+    pub uses_chat_template: bool,
     /// As [`MultimodalModel::image_token`].
     pub image_token: Option<u32>,
     /// As [`LanguageModel::vocab_size`].
@@ -75,6 +77,7 @@ impl Reading {
             max_instruction_tokens: model.max_instruction_tokens(),
             is_encoder_decoder: model.language().is_encoder_decoder(),
             has_images_in_text: model.has_images_in_text(),
+            uses_chat_template: model.uses_chat_template(),
             image_token: model.image_token(),
             vocab_size: model.language().vocab_size(),
         }
@@ -120,6 +123,11 @@ pub trait MultimodalModel: Debug + Send + Sync {
     /// front of the instruction, and the ids must not have it.
     fn has_images_in_text(&self) -> bool {
         false
+    }
+
+    /// Whether the model was trained with the prompts that its chat template writes, if its directory has one.
+    fn uses_chat_template(&self) -> bool {
+        self.has_images_in_text()
     }
 
     /// The tokens that the bridge has embeddings for; none if it reads no instruction.

@@ -12,15 +12,25 @@
 //! # Source
 //! Keys, "Cubic convolution interpolation for digital image processing", 1981, with a = −½; the other value is PyTorch's.
 
-use crate::error::Result;
+use crate::error::{ModelError, Result};
 use candle_core::{Device, Tensor};
 
 const A: f64 = -0.75;
 
-/// The table `(1, 1 + side², d)` for a grid of `(rows, columns)`: `(1, 1 + rows·columns, d)`. The class token's position stays.
-pub(super) fn interpolated(positions: &Tensor, side: usize, grid: (usize, usize)) -> Result<Tensor> {
+/// The position embeddings of a vision transformer for images of another size, resampled as PyTorch's `interpolate` does it (`bicubic`,
+/// half-pixel centres, no antialiasing): the table `(1, 1 + side², d)` for a grid of `(rows, columns)`, `(1, 1 + rows·columns, d)`. The class
+/// token's position, the first, stays.
+///
+/// # Errors
+/// [`ModelError`](crate::ModelError) for a table of another shape.
+pub fn interpolated_positions(positions: &Tensor, side: usize, grid: (usize, usize)) -> Result<Tensor> {
     let (n_rows, n_columns) = grid;
-    let (d, device) = (positions.dim(2)?, positions.device());
+    let (_, n, d) = positions.dims3()?;
+    if n != 1 + side * side {
+        let what = format!("{n} positions for a class token and {side}×{side} patches");
+        return Err(ModelError::input("position embeddings", what));
+    }
+    let device = positions.device();
     let patches = positions.narrow(1, 1, side * side)?.reshape((side, side * d))?;
     let rows = resampling(side, n_rows, device)?.matmul(&patches)?.reshape((n_rows, side, d))?;
     let across = resampling(side, n_columns, device)?.broadcast_left(n_rows)?.contiguous()?;

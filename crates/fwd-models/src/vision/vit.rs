@@ -9,7 +9,7 @@
 //!
 //! [`super::eva`], [`super::clip`] and [`super::dinov2`] say under which names the parameters lie.
 
-use super::positions::interpolated;
+use super::positions::interpolated_positions;
 use crate::config::VisionConfig;
 use crate::error::{ModelError, Result};
 use crate::tap::Tap;
@@ -47,6 +47,12 @@ impl VisionTransformer {
     /// # Errors
     /// [`ModelError::Input`] for another image size.
     pub fn forward(&self, pixels: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor> {
+        self.forward_at(&[self.layers.len()], pixels, tap)
+    }
+
+    /// As [`Self::forward`], of the tokens after so many layers, for several such numbers: each state goes through the final norm, and their channels
+    /// stand one behind the other, `(batch, 1 + n_patches, d·n)` for `n` numbers in order.
+    pub(super) fn forward_at(&self, read: &[usize], pixels: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor> {
         let (patches, grid) = self.patches(&pixels.to_device(self.class_token.device())?)?;
         let (batch, _, _) = patches.dims3()?;
         let embedded = self.patch.forward(&patches)?;
@@ -55,7 +61,7 @@ impl VisionTransformer {
         let positions = if grid == (side, side) {
             self.positions.clone()
         } else {
-            interpolated(&self.positions, side, grid)?
+            interpolated_positions(&self.positions, side, grid)?
         };
         tap.see("vision.position_embeddings", &positions);
         let d = self.patch.n_out();
@@ -65,15 +71,22 @@ impl VisionTransformer {
         x = self.pre_norm.forward(&x)?;
         tap.see("vision.pre_layernorm", &x);
         let bias = AttentionBias::none();
+        let mut states = Vec::new();
+        if read.contains(&0) {
+            states.push(self.final_norm.forward(&x)?);
+        }
         for (i, (attention, feed_forward)) in self.layers.iter().enumerate() {
             x = attention.forward(&x, &bias)?;
             tap.see_layer("vision.attention", i, &x);
             x = feed_forward.forward(&x)?;
             tap.see_layer("vision.layer", i, &x);
+            if read.contains(&(i + 1)) {
+                states.push(self.final_norm.forward(&x)?);
+            }
         }
-        x = self.final_norm.forward(&x)?;
-        tap.see("vision.last_hidden_state", &x);
-        Ok(x)
+        let last = Tensor::cat(&states, 2)?;
+        tap.see("vision.last_hidden_state", &last);
+        Ok(last)
     }
 
     /// `(batch, n_patches, 3·patch·patch)` with the number of rows and columns of patches: a convolution whose stride is its size

@@ -1,6 +1,6 @@
 //! The tensors of all weight files of a checkpoint, and the account of which of them a model has taken.
 
-use super::directory::{Listing, list};
+use super::directory::{Listing, gguf_within, list};
 use super::entry::{Entry, Stored};
 use super::file::WeightFile;
 use super::gguf::ROPE_FACTORS;
@@ -94,6 +94,27 @@ impl Checkpoint {
     pub fn open_file(path: &Path, precision: impl Into<Precision>, device: &Device) -> Result<Self> {
         let mut checkpoint = Self::empty(path, precision.into(), device);
         checkpoint.add(path)?;
+        Ok(checkpoint)
+    }
+
+    /// Opens some safetensors files of a directory, and fills up what they lack from its `.gguf` file as [`Self::open`] does: the frozen
+    /// parts of a model whose other parts are trained.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_parts(
+        dir: &Path,
+        files: &[PathBuf],
+        precision: impl Into<Precision>,
+        device: &Device,
+    ) -> Result<Self> {
+        let mut checkpoint = Self::empty(dir, precision.into(), device);
+        for file in files {
+            checkpoint.add(file)?;
+        }
+        if let Some(file) = gguf_within(dir)? {
+            checkpoint.fill_up(&file)?;
+        }
         Ok(checkpoint)
     }
 

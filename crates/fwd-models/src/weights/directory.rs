@@ -61,6 +61,13 @@ pub fn gguf_file(dir: &Path) -> Result<Option<PathBuf>> {
     Ok(list(dir)?.gguf)
 }
 
+/// The one GGUF file of a directory that may hold a language model, whatever else the directory has.
+pub(super) fn gguf_within(dir: &Path) -> Result<Option<PathBuf>> {
+    let names = file_names(dir)?;
+    let found = gguf(&names).map_err(|what| fail(dir, what))?;
+    Ok(found.map(|name| dir.join(name)))
+}
+
 /// The one GGUF file that may hold a language model.
 fn gguf(names: &[String]) -> std::result::Result<Option<&String>, String> {
     let is_model = |name: &&String| is_gguf(Path::new(name)) && !name.starts_with("mmproj");

@@ -84,6 +84,15 @@ impl WeightFile {
         config.map(Some).map_err(|what| ModelError::WeightFile { path: self.path.clone(), what })
     }
 
+    /// The `tokenizer.json` that a GGUF file stands for, in the format of the library `tokenizers`. None for a safetensors file.
+    ///
+    /// # Errors
+    /// [`ModelError::WeightFile`] for another vocabulary than one of byte-level BPE (GPT-2, SmolLM2); those of reading.
+    pub fn tokenizer(&self) -> Result<Option<serde_json::Value>> {
+        let of_gguf = |_| gguf::tokenizer(&self.path, &self.file, self.n_bytes);
+        self.metadata.as_ref().map(of_gguf).transpose()
+    }
+
     /// Calls `see` with what tells models apart without reading gigabytes: all that stands before the tensors, every tensor of at most
     /// 16 KiB, and of each larger one four pieces of 4 KiB, the first and the last among them.
     ///

@@ -69,6 +69,7 @@ impl FinishedRun {
         let defaults = [
             ("template", Template::Plain.name()),
             ("pool.inference", "prompts"),
+            ("pool.place", "front"),
             ("pool.start", "normal"),
             ("pool.fallback", "nothing"),
             ("pool.anchors.count", "0"),

@@ -47,7 +47,7 @@ pub struct ModelOptions {
     pub dtype: WeightDtype,
     /// How frozen products are computed.
     pub compute: Compute,
-    /// How prompts are written; none: as the model's chat template does, if its directory has one and it is not of a BLIP kind.
+    /// How prompts are written; none: as the model's chat template does, if its directory has one and the model was trained with it.
     pub template: Option<Template>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | model | input of the language model | what is learnt |
 //! |---|---|---|
-//! | BLIP kinds | the image, then the ids of the instruction, with the tokenizer's special tokens | |
+//! | BLIP kinds | the image, then the ids of the instruction, with the tokenizer's special tokens; or what the chat template writes, if the model was trained with it | |
 //! | LLaVA | the ids of the prompt, in which one token stands for the image: `<image>`, a line feed and the instruction (`plain`), or what the model's chat template writes (`chat`) | |
 //! | encoder-decoder (T5) | | the ids of the answer with the tokenizer's special tokens |
 //! | decoder-only (LLaMA, OPT) | | the ids of the answer without special tokens, then the end of a sequence |
@@ -57,15 +57,15 @@ pub(crate) struct TextFormat {
 }
 
 impl TextFormat {
-    /// The format of the model in a directory. Without a `template` it is the model's own if the directory has one, and plain for models that
-    /// have the image in front of the text, as those of the BLIP kinds were trained without one.
+    /// The format of the model in a directory. Without a `template` it is the model's own if the directory has one and the model was trained
+    /// with it, as LLaVA was and the published models of the BLIP kinds were not.
     ///
     /// # Errors
     /// A damaged chat template, or none where one is asked for.
-    pub(super) fn open(dir: &Path, template: Option<Template>, reading: Reading, eos: u32) -> Result<Self> {
+    pub(crate) fn open(dir: &Path, template: Option<Template>, reading: Reading, eos: u32) -> Result<Self> {
         let template = match template {
             Some(Template::Plain) => None,
-            None if !reading.has_images_in_text => None,
+            None if !reading.uses_chat_template => None,
             None => ChatTemplate::open(dir)?,
             Some(Template::Chat) => Some(ChatTemplate::open(dir)?.with_context(|| {
                 format!(
@@ -78,11 +78,6 @@ impl TextFormat {
         Ok(Self { template, reading, eos })
     }
 
-    /// Plain prompts, for a model that was just made.
-    pub(crate) fn plain(reading: Reading) -> Self {
-        Self { template: None, reading, eos: 0 }
-    }
-
     /// Which of the two it is.
     pub(super) fn template(&self) -> Template {
         if self.template.is_some() { Template::Chat } else { Template::Plain }
@@ -90,7 +85,7 @@ impl TextFormat {
 }
 
 /// The id that ends an answer: the one that the tokenizer's files call so, if generation ends with it, else the first with which it does.
-pub(super) fn end_of_answer(tokenizer: &TextTokenizer, tokens: &SpecialTokens) -> u32 {
+pub(crate) fn end_of_answer(tokenizer: &TextTokenizer, tokens: &SpecialTokens) -> u32 {
     let named = tokenizer.names().eos.as_deref().and_then(|eos| tokenizer.id(eos));
     let named = named.filter(|id| tokens.eos.contains(id));
     named.or_else(|| tokens.eos.first().copied()).unwrap_or_default()

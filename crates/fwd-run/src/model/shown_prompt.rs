@@ -3,7 +3,7 @@
 use super::backbone::Backbone;
 use anyhow::{Result, ensure};
 use fwd_models::{Sample, SegmentKind};
-use fwd_prompt::{FrozenModel, PromptPool};
+use fwd_prompt::{FrozenModel, Place, PromptPool};
 use serde::Serialize;
 use std::fmt;
 
@@ -78,7 +78,10 @@ impl Backbone {
                 }
             });
         }
-        let place = model.prompt_place().segment().min(parts.len());
+        let place = match pool.place() {
+            Place::Front => model.prompt_place().segment().min(parts.len()),
+            Place::End => parts.len(),
+        };
         parts.splice(place..place, prompt);
         let n_tokens = parts.iter().map(PromptPart::n_tokens).sum();
         Ok(ShownPrompt { parts, n_tokens })

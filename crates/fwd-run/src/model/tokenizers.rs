@@ -37,7 +37,7 @@ impl ModelTokenizers {
 ///
 /// # Errors
 /// That names the file that is missing or damaged, also a tokenizer for the bridge where it reads the instruction.
-pub(super) fn processor_of(dir: &Path, reading: &Reading) -> Result<Processor> {
+pub(crate) fn processor_of(dir: &Path, reading: &Reading) -> Result<Processor> {
     let mut processor = Processor::open(dir)?;
     processor.text = processor.text.for_model(reading.vocab_size, reading.image_token);
     if let Some(vocab_size) = reading.bridge_vocab_size {

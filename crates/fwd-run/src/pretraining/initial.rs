@@ -7,16 +7,54 @@
 //! The Q-Former begins as a copier: query i is the position of cell i, and the maps of the cross-attention are near the identity, so
 //! that it looks at its cell and passes it on. From random maps, every query sees the mean of the image, and training never leaves
 //! that (after 60,000 samples colour and number were half guessed).
+//!
+//! Where the text side of the Q-Former is pre-trained and frozen, the queries' feed-forward layers begin as copies of it. Where the
+//! language model is, visual tokens and prompts begin as long as its own embeddings.
 
 use super::recipe::Sizes;
 use crate::weight_training::PROMPTS;
+use anyhow::Result;
+use fwd_models::Weights;
 use fwd_models::{CELL_CHANNELS, EfficientNetLite0};
 use rand::Rng;
 use rand_distr::StandardNormal;
 use std::f64::consts::PI;
 
+/// What first values depend on beside name and shape.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Given<'a> {
+    /// Of the random streams.
+    pub(super) seed: u64,
+    /// The sizes of a model that is trained from the beginning.
+    pub(super) sizes: Option<&'a Sizes>,
+    /// Root of the mean square of the elements of the language model's embeddings, if it is frozen.
+    pub(super) embedding_rms: Option<f64>,
+}
+
+/// The name of the embeddings of the language models that are frozen (LLaMA).
+const EMBEDDINGS: &str = "language_model.model.embed_tokens.weight";
+
+/// The root of the mean square of a frozen language model's embeddings; none if it is not among the frozen parts.
+///
+/// # Errors
+/// An unreadable file.
+pub(super) fn embedding_rms(frozen: &mut dyn Weights, shape: &[usize]) -> Result<Option<f64>> {
+    if !frozen.has(EMBEDDINGS) {
+        return Ok(None);
+    }
+    let values = frozen.get(EMBEDDINGS, shape)?;
+    Ok(Some(f64::from(values.sqr()?.mean_all()?.to_scalar::<f32>()?).sqrt()))
+}
+
+/// The parameter of the text side that one of the queries' feed-forward layers begins as a copy of.
+pub(super) fn twin(name: &str) -> Option<String> {
+    let name = name.strip_prefix("qformer.")?;
+    name.contains("_query.").then(|| format!("qformer.{}", name.replace("_query.", ".")))
+}
+
 /// The first value of a parameter.
-pub(super) fn value(seed: u64, sizes: &Sizes, name: &str, shape: &[usize]) -> Vec<f32> {
+pub(super) fn value(given: Given<'_>, name: &str, shape: &[usize]) -> Vec<f32> {
+    let Given { seed, sizes, embedding_rms } = given;
     let n = shape.iter().product();
     let mut rng = fwd_continual::stream(seed, name, [0, 0]);
     let mut normal = |std: f64| -> Vec<f32> {
@@ -24,8 +62,10 @@ pub(super) fn value(seed: u64, sizes: &Sizes, name: &str, shape: &[usize]) -> Ve
     };
     let n_in = shape.last().copied().unwrap_or(1) as f64;
     match name {
-        "vision_model.neck.positions" => grid_code(shape[0].isqrt(), shape[1]),
-        "vision_model.neck.map.weight" => neck(normal(1.0)),
+        "vision_model.neck.positions" => cell_codes(shape[0], shape[1]),
+        "vision_model.neck.map.weight" if shape[1] == CELL_CHANNELS => neck(normal(1.0)),
+        "language_projection_norm.weight" => vec![embedding_rms.unwrap_or(1.0) as f32; n],
+        PROMPTS => normal(0.5 * embedding_rms.unwrap_or(1.0)),
         "query_tokens" => grid_code(shape[1].isqrt(), shape[2]),
         _ if name.contains(".crossattention.attention.") && name.ends_with(".weight") => {
             let gain = if name.ends_with("value.weight") { 1.0 } else { 1.5 };
@@ -39,11 +79,13 @@ pub(super) fn value(seed: u64, sizes: &Sizes, name: &str, shape: &[usize]) -> Ve
         }
         _ if name.ends_with("relative_attention_bias.weight") => normal(0.1),
         _ if name.ends_with("language_model.shared.weight") => normal(1.0),
-        _ if name.contains("_embeddings.weight") || name == PROMPTS => normal(0.5),
+        _ if name.contains("_embeddings.weight") => normal(0.5),
         _ if shape.len() == 1 && name.ends_with(".weight") => vec![1.0; n],
         _ if name.ends_with(".bias") => vec![0.0; n],
         _ if name.starts_with("qformer.") => normal(0.5 * n_in.powf(-0.5)),
-        _ if name.ends_with("Attention.q.weight") => normal((n_in * sizes.d_kv as f64).powf(-0.5)),
+        _ if name.ends_with("Attention.q.weight") => {
+            normal((n_in * sizes.map_or(1, |sizes| sizes.d_kv) as f64).powf(-0.5))
+        }
         _ => normal(n_in.powf(-0.5)),
     }
 }
@@ -66,6 +108,17 @@ fn neck(mut weights: Vec<f32>) -> Vec<f32> {
         b.iter_mut().for_each(|w| *w *= mid_std);
     }
     weights
+}
+
+/// The codes of a square number of cells, or of a class token, which has no place, and such cells.
+fn cell_codes(n: usize, d: usize) -> Vec<f32> {
+    let side = n.isqrt();
+    if side * side == n {
+        return grid_code(side, d);
+    }
+    let mut codes = vec![0.0; d];
+    codes.extend(grid_code((n - 1).isqrt(), d));
+    codes
 }
 
 /// `(side², d)`: sines and cosines of the cells' centres in the unit square, from half a wave to four waves a side.

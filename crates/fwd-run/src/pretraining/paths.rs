@@ -36,6 +36,16 @@ impl ModelPaths {
         self.dir.join("vision.safetensors")
     }
 
+    /// The weights of the text side of a Q-Former that is not trained, if there is one.
+    pub fn qformer(&self) -> PathBuf {
+        self.dir.join("qformer.safetensors")
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("config.json")
+    }
+
     /// The weights that are trained.
     pub fn trained(&self) -> PathBuf {
         self.dir.join("trained.safetensors")

@@ -2,7 +2,7 @@
 
 use crate::files::read_to_string;
 use anyhow::{Context, Result, ensure};
-use fwd_models::ModelConfig;
+use fwd_ops::Compute;
 use fwd_prompt::linalg::AdamW;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -26,14 +26,18 @@ pub struct Recipe {
     pub decay_from: Option<usize>,
     /// How many samples a step sees.
     pub batch_size: usize,
+    /// How frozen products are computed. Trained weights and all else are computed in f32.
+    #[serde(default, skip_serializing_if = "is_f32")]
+    pub compute: Compute,
     /// Against learning the pictures by heart.
     pub augmentation: Augmentation,
     /// Practice in being told by prompts what to do.
     pub prompting: Prompting,
     /// A penalty on queries that say the same.
     pub diversity: Diversity,
-    /// A text piece is a token of its own from so many occurrences on; rarer words are spelt.
-    pub min_word_count: usize,
+    /// A text piece is a token of its own from so many occurrences on; rarer words are spelt. Of a model with a vocabulary of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_word_count: Option<usize>,
     /// How often each task is drawn, relative to the others.
     pub weights: BTreeMap<String, f64>,
     /// Steps from which on some tasks have other weights or records, in order.
@@ -41,8 +45,14 @@ pub struct Recipe {
     pub phases: Vec<Phase>,
     /// AdamW and its learning rate.
     pub optimiser: Optimiser,
-    /// Sizes of what is trained.
-    pub model: Sizes,
+    /// Sizes of a model that is trained from the beginning, over EfficientNet-Lite0. Without them the model directory has a configuration
+    /// and frozen parts already, and what these lack is trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Sizes>,
+}
+
+fn is_f32(compute: &Compute) -> bool {
+    *compute == Compute::F32
 }
 
 /// What is different from a step on.
@@ -89,7 +99,8 @@ pub struct Prompting {
 }
 
 /// `weight·(max(0, share − s) + max(0, rank − r))`, s being the share of the visual tokens' variance that lies between the queries
-/// of a sample, r their participation ratio as a share of the width.
+/// of a sample, r their participation ratio as a share of the width. If `is_logarithmic`, the second hinge is `max(0, ln(rank/r))`: its
+/// gradient does not vanish where tokens have collapsed into few directions.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Diversity {
@@ -99,6 +110,9 @@ pub struct Diversity {
     pub share: f64,
     /// The share of the width below which tokens are spread, from 0 to 1.
     pub rank: f64,
+    /// Whether the hinge is on the logarithm of the participation ratio.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_logarithmic: bool,
 }
 
 /// AdamW with a linear warm-up and a cosine decay.
@@ -119,6 +133,9 @@ pub struct Optimiser {
     pub final_share: f64,
     /// Largest norm of the gradient.
     pub max_norm: f64,
+    /// Shares of the learning rate for parameters whose names contain a text: those that begin with pre-trained values need smaller steps.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lr_share_of: BTreeMap<String, f64>,
 }
 
 /// Sizes of the trained parts.
@@ -172,11 +189,22 @@ impl Recipe {
             "{}: steps and batch_size must not be 0",
             path.display()
         );
-        let queries = recipe.model.queries;
-        let is_grid = queries > 0 && queries.isqrt().pow(2) == queries;
+        if let Some(Sizes { queries, .. }) = recipe.model {
+            let is_grid = queries > 0 && queries.isqrt().pow(2) == queries;
+            ensure!(
+                is_grid,
+                "{}: model.queries is {queries}, must be a square: they begin as the cells of a grid",
+                path.display()
+            );
+        }
         ensure!(
-            is_grid,
-            "{}: model.queries is {queries}, must be a square: they begin as the cells of a grid",
+            recipe.model.is_some() == recipe.min_word_count.is_some(),
+            "{}: min_word_count goes with the section [model]",
+            path.display()
+        );
+        ensure!(
+            recipe.optimiser.lr_share_of.values().all(|share| (0.0..=1.0).contains(share)),
+            "{}: optimiser.lr_share_of must be from 0 to 1",
             path.display()
         );
         ensure!(
@@ -241,9 +269,17 @@ impl Recipe {
         AdamW { lr, beta1: 0.9, beta2: o.beta2, eps: o.eps, weight_decay: o.weight_decay }
     }
 
+    /// The share of the learning rate that a parameter has.
+    pub(super) fn lr_share(&self, name: &str) -> f64 {
+        let shares = self.optimiser.lr_share_of.iter().filter(|(part, _)| name.contains(part.as_str()));
+        shares.map(|(_, share)| *share).product()
+    }
+}
+
+impl Sizes {
     /// The `config.json` of the model, in Hugging Face's terms.
     pub(super) fn config_json(&self, vocab_size: usize) -> serde_json::Value {
-        let m = &self.model;
+        let m = self;
         json!({
             "model_type": "instructblip",
             "num_query_tokens": m.queries,
@@ -282,14 +318,6 @@ impl Recipe {
                 "bos_token_id": 1,
             },
         })
-    }
-
-    /// The same, checked by the model's own reader.
-    ///
-    /// # Errors
-    /// Sizes that make no model.
-    pub(super) fn model_config(&self, vocab_size: usize) -> Result<ModelConfig> {
-        Ok(serde_json::from_value(self.config_json(vocab_size))?)
     }
 }
 

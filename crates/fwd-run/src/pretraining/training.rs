@@ -1,7 +1,8 @@
-//! Training of a model on the pre-training tasks of a benchmark: the frozen vision network is taken over, everything else is trained.
+//! Training of a model on the pre-training tasks of a benchmark: all of it over a frozen EfficientNet-Lite0, or what lies between frozen
+//! parts that the model directory has.
 
 use super::curve::Curve;
-use super::initial;
+use super::initial::{self, Given};
 use super::paths::ModelPaths;
 use super::recipe::{Diversity, Recipe};
 use super::sampler::{Draw, Drawn, Sampler};
@@ -9,7 +10,7 @@ use super::vision::features;
 use super::vocabulary::{self, texts_of};
 use crate::assets;
 use crate::files::{read, write_atomically, write_json};
-use crate::model::{Model, Reader, TextFormat};
+use crate::model::{Model, Reader, TextFormat, end_of_answer, processor_of};
 use crate::observer::{Interrupted, Observer};
 use crate::weight_training::{
     Batch, ImageFeatures, PROMPTS, Statistics, View, load_weights, save_weights, step,
@@ -19,7 +20,11 @@ use candle_core::{Device, Tensor};
 use fwd_continual::SavedState;
 use fwd_data::Processor;
 use fwd_data::bench::{Benchmark, Record, Split};
-use fwd_models::{Blip, Checkpoint, FrozenFeatures, Reading, StepConfig, Trainable, WeightDtype, Weights};
+use fwd_models::{
+    Blip, Checkpoint, FrozenFeatures, ModelConfig, Precision, SpecialTokens, StepConfig, Trainable,
+    WeightDtype, Weights,
+};
+use fwd_ops::Compute;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -59,6 +64,8 @@ struct Pretraining<'a> {
     base: Box<Model>,
     images: ImageFeatures,
     statistics: Statistics,
+    /// As [`initial::embedding_rms`].
+    embedding_rms: Option<f64>,
     /// Samples whose loss is watched, by task.
     watched: Vec<(&'a str, Vec<&'a Record>)>,
 }
@@ -84,9 +91,44 @@ pub fn pretrain(recipe: &Recipe, options: &PretrainingOptions, observer: &dyn Ob
         let is_finished = out.trained().exists() && !SavedState::exists(&out.state());
         ensure!(!is_finished, "{dir} holds a finished training; use another folder");
     }
+    check_folder(recipe, &out)?;
+    ensure!(
+        recipe.compute == Compute::F32 || options.device.is_cpu(),
+        "the recipe's compute is `{}`, which only the CPU has",
+        recipe.compute
+    );
     let bench = Benchmark::open(&options.bench)?;
     write_atomically(&out.recipe(), text.as_bytes())?;
     Pretraining::prepare(recipe, &bench, options, observer)?.train(&bench, options.from.as_deref())
+}
+
+/// Whether a recipe goes with what lies in the folder, of which nothing is changed before.
+fn check_folder(recipe: &Recipe, out: &ModelPaths) -> Result<()> {
+    let dir = out.dir().display();
+    if recipe.model.is_none() {
+        ensure!(
+            out.vision().exists() && out.config().exists(),
+            "{dir} has no parts to train a model between: the recipe has no section [model], so that vision.safetensors, config.json and \
+             the rest must be there (`cargo xtask fetch small` makes such a folder)"
+        );
+        let config = ModelConfig::read(&out.config())?;
+        let n = config.num_query_tokens;
+        let origin = out.config().display().to_string();
+        ensure!(
+            n.isqrt().pow(2) == n,
+            "{origin}: num_query_tokens is {n}, must be a square: they begin as the cells of a grid"
+        );
+        ensure!(
+            config.vision.is_lite0() || config.vision.neck_width.is_some(),
+            "{origin}: vision_config.neck_width is missing: a bridge is trained behind a neck"
+        );
+        return Ok(());
+    }
+    ensure!(
+        out.recipe().exists() || !out.config().exists(),
+        "{dir} has the parts of a model, for which the recipe is not: name one without the section [model] (--recipe), or another folder"
+    );
+    Ok(())
 }
 
 impl<'a> Pretraining<'a> {
@@ -108,24 +150,33 @@ impl<'a> Pretraining<'a> {
             let bytes = read(&embedded)?;
             write_atomically(&vision, &bytes)?;
         }
-        let train = || tasks.iter().flat_map(|t| t.split(Split::Train));
-        let vocabulary = vocabulary::tokenizer_json(train().flat_map(texts_of), recipe.min_word_count);
-        let side = recipe.model.image_size;
-        for (name, value) in [
-            ("tokenizer.json", &vocabulary),
-            ("qformer_tokenizer/tokenizer.json", &vocabulary),
-            ("preprocessor_config.json", &preprocessor_json(side)),
-        ] {
-            write_json(&out.dir().join(name), value)?;
+        if let Some(sizes) = &recipe.model {
+            let train = || tasks.iter().flat_map(|t| t.split(Split::Train));
+            let min_word_count = recipe.min_word_count.unwrap_or_default();
+            let vocabulary = vocabulary::tokenizer_json(train().flat_map(texts_of), min_word_count);
+            let n_words = vocabulary["model"]["vocab"].as_object().map_or(0, serde_json::Map::len);
+            for (name, value) in [
+                ("tokenizer.json", &vocabulary),
+                ("qformer_tokenizer/tokenizer.json", &vocabulary),
+                ("preprocessor_config.json", &preprocessor_json(sizes.image_size)),
+                ("config.json", &sizes.config_json(n_words)),
+                (
+                    "generation_config.json",
+                    &json!({ "eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 0 }),
+                ),
+            ] {
+                write_json(&out.dir().join(name), value)?;
+            }
         }
-        let processor = Processor::open(out.dir())?;
-        let n_words = vocabulary["model"]["vocab"].as_object().map_or(0, serde_json::Map::len);
-        write_json(&out.dir().join("config.json"), &recipe.config_json(n_words))?;
-        write_json(
-            &out.dir().join("generation_config.json"),
-            &json!({ "eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 0 }),
-        )?;
-        let (base, _) = new_model(recipe, n_words, &vision, &options.device)?;
+        let reading = fwd_models::reading(out.dir())?;
+        let processor = processor_of(out.dir(), &reading)?;
+        let config = ModelConfig::read(&out.config())?;
+        let shape = [config.text.vocab_size(), config.text.d_model()];
+        let embedding_rms =
+            initial::embedding_rms(&mut frozen_parts(&out, Precision::default(), &Device::Cpu)?, &shape)?;
+        let (base, _) = new_model(recipe, embedding_rms, &out, &options.device)?;
+        let eos = end_of_answer(&processor.text, base.special_tokens());
+        let format = TextFormat::open(out.dir(), None, reading, eos)?;
 
         let watched: Vec<(&str, Vec<&Record>)> =
             tasks.iter().map(|t| (t.name.as_str(), t.split(Split::Val).take(WATCHED).collect())).collect();
@@ -151,10 +202,21 @@ impl<'a> Pretraining<'a> {
             watched.iter().flat_map(|(_, records)| records.iter().map(|r| r.image.as_str())).collect();
         views.extend(held_out.into_iter().map(View::plain));
         let cache = out.cache(options.cache.as_deref());
-        let images = features((&*base, &vision), &processor.image, bench, &views, &cache, observer)?;
+        let images =
+            features((&*base, &vision), recipe.compute, &processor.image, bench, &views, &cache, observer)?;
         let statistics = images.statistics(views[..n_training].iter().copied());
-        let format = TextFormat::plain(Reading::of(&*base));
-        Ok(Self { recipe, out, observer, processor, format, base, images, statistics, watched })
+        Ok(Self {
+            recipe,
+            out,
+            observer,
+            processor,
+            format,
+            base,
+            images,
+            statistics,
+            embedding_rms,
+            watched,
+        })
     }
 
     fn train(&self, bench: &Benchmark, from: Option<&Path>) -> Result<()> {
@@ -234,15 +296,15 @@ impl<'a> Pretraining<'a> {
 
     /// The parameters before the next step: of the state, if there is one; before the first step those of the model `from`, or random.
     fn start(&self, sampler: &Sampler<'_>, from: Option<&Path>) -> Result<Trainable> {
-        let vocab_size = self.base.language().vocab_size();
-        let mut trainable = new_model(self.recipe, vocab_size, &self.out.vision(), &Device::Cpu)?.1;
+        let mut trainable = new_model(self.recipe, self.embedding_rms, &self.out, &Device::Cpu)?.1;
         if let Some(model) = from.filter(|_| !SavedState::exists(&self.out.state())) {
             self.take_over(&mut trainable, model)?;
         }
         let n_tokens = self.recipe.prompting.tokens;
         if n_tokens > 0 {
-            let shape = [sampler.n_tasks(), n_tokens, self.recipe.model.d_model];
-            let values = initial::value(self.recipe.seed, &self.recipe.model, PROMPTS, &shape);
+            let shape = [sampler.n_tasks(), n_tokens, self.base.language().d_model()];
+            let given = given(self.recipe, self.embedding_rms);
+            let values = initial::value(given, PROMPTS, &shape);
             trainable.insert(PROMPTS, &shape, values)?;
         }
         let dir = self.out.state();
@@ -251,6 +313,9 @@ impl<'a> Pretraining<'a> {
             let loaded = state.section(WEIGHTS).and_then(|section| load_weights(&mut trainable, section));
             loaded.with_context(|| dir.display().to_string())?;
         }
+        let shares: Vec<(String, f64)> =
+            trainable.names().map(|name| (name.to_owned(), self.recipe.lr_share(name))).collect();
+        shares.iter().for_each(|(name, share)| trainable.set_lr_share(name, *share));
         Ok(trainable)
     }
 
@@ -287,9 +352,10 @@ impl<'a> Pretraining<'a> {
 
     /// `loss + w·max(0, t − share) + w·max(0, t' − rank)`: queries that come to say the same are driven apart, until the share of
     /// the variance of the visual tokens that lies between the queries of a sample is t; and tokens that come to lie in few
-    /// directions are spread, until the participation ratio of their second moment, `(tr C)²/‖C‖²`, is t' of the width.
+    /// directions are spread, until the participation ratio of their second moment, `(tr C)²/‖C‖²`, is t' of the width. The second hinge may be on the logarithm
+    /// ([`Diversity`]).
     fn with_diversity(&self, features: &FrozenFeatures, loss: &Tensor) -> Result<Tensor> {
-        let Diversity { weight, share, rank } = self.recipe.diversity;
+        let Diversity { weight, share, rank, is_logarithmic } = self.recipe.diversity;
         if weight == 0.0 {
             return Ok(loss.clone());
         }
@@ -299,7 +365,8 @@ impl<'a> Pretraining<'a> {
         let trace = rows.sqr()?.mean_all()?;
         // tr C = d·trace: (tr C)²/(d·‖C‖²), and ‖C‖² is d² times its mean.
         let ratio = ((trace.sqr()? / moment.sqr()?.mean_all()?)? / rows.dim(1)? as f64)?;
-        let narrow = (ratio.neg()? + rank)?.relu()?;
+        let narrow = if is_logarithmic { (ratio.log()?.neg()? + rank.ln())? } else { (ratio.neg()? + rank)? }
+            .relu()?;
         let between = tokens.broadcast_sub(&tokens.mean_keepdim(1)?)?.sqr()?.mean_all()?;
         let overall = tokens.broadcast_sub(&tokens.mean_keepdim((0, 1))?)?.sqr()?.mean_all()?;
         let missing = ((between / overall)?.neg()? + share)?.relu()?;
@@ -323,7 +390,8 @@ impl<'a> Pretraining<'a> {
         fold(&mut model, &self.statistics)?;
         write_atomically(&self.out.trained(), &model.to_bf16_checkpoint()?)?;
         let mut map = BTreeMap::new();
-        for path in [self.out.vision(), self.out.trained()] {
+        let parts = [self.out.vision(), self.out.qformer(), self.out.trained()];
+        for path in parts.into_iter().filter(|path| path.exists()) {
             let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let bytes = read(&path)?;
             let tensors =
@@ -337,28 +405,52 @@ impl<'a> Pretraining<'a> {
 /// A model with first values, and those of its parameters that are trained.
 fn new_model(
     recipe: &Recipe,
-    vocab_size: usize,
-    vision: &Path,
+    embedding_rms: Option<f64>,
+    paths: &ModelPaths,
     device: &Device,
 ) -> Result<(Box<Model>, Trainable)> {
-    let config = recipe.model_config(vocab_size)?;
-    let mut network = Checkpoint::open_file(vision, WeightDtype::F32, &Device::Cpu)?;
-    let mut model = None;
-    let mut source = |name: &str, shape: &[usize]| {
-        if name.starts_with('_') {
-            return Ok(network.get(name, shape)?.flatten_all()?.to_vec1::<f32>()?);
-        }
-        Ok(initial::value(recipe.seed, &recipe.model, name, shape))
+    let config = ModelConfig::read(&paths.config())?;
+    let precision = Precision { dtype: WeightDtype::F32, compute: recipe.compute };
+    let mut beside = frozen_parts(paths, precision, &Device::Cpu)?;
+    let given = given(recipe, embedding_rms);
+    let mut source = |name: &str, shape: &[usize]| match initial::twin(name).filter(|twin| beside.has(twin)) {
+        Some(twin) => Ok(beside.get(&twin, shape)?.flatten_all()?.to_vec1::<f32>()?),
+        None => Ok(initial::value(given, name, shape)),
     };
-    let mut trainable = Trainable::record(&mut source, device, |weights| {
-        model = Some(Blip::new(config, weights)?);
-        Ok(())
-    })?;
-    network.finish(|_| None)?;
-    let frozen: Vec<String> =
-        trainable.names().filter(|name| name.starts_with('_')).map(String::from).collect();
-    frozen.iter().for_each(|name| trainable.remove(name));
-    Ok((Box::new(model.context("no model was made")?), trainable))
+    let frozen = frozen_parts(paths, precision, device)?;
+    let tokens = SpecialTokens::read(&paths.dir().join("generation_config.json"), &config.text)?;
+    let (model, trainable) = Blip::with_trained(config, frozen, &mut source, device)?;
+    let lacking: Vec<&str> = trainable.names().filter(|name| !may_be_trained(recipe, name)).collect();
+    ensure!(
+        lacking.is_empty(),
+        "{} lacks parts of the model that are not trained: {}{}; make the folder anew",
+        paths.dir().display(),
+        lacking[..lacking.len().min(3)].join(", "),
+        if lacking.len() > 3 { format!(" and {} more", lacking.len() - 3) } else { String::new() }
+    );
+    Ok((Box::new(model.with_special_tokens(tokens)?), trainable))
+}
+
+/// Whether a parameter is one of those that a recipe trains: between the parts of a model, or all but EfficientNet-Lite0, whose published
+/// names begin with an underscore.
+fn may_be_trained(recipe: &Recipe, name: &str) -> bool {
+    if recipe.model.is_some() {
+        return !name.starts_with('_');
+    }
+    let begins = ["vision_model.neck.", "query_tokens", "language_projection"];
+    let has = [".crossattention.", "_query."];
+    begins.iter().any(|part| name.starts_with(part)) || has.iter().any(|part| name.contains(part))
+}
+
+fn given(recipe: &Recipe, embedding_rms: Option<f64>) -> Given<'_> {
+    Given { seed: recipe.seed, sizes: recipe.model.as_ref(), embedding_rms }
+}
+
+/// The weights in a model directory that are not trained.
+fn frozen_parts(paths: &ModelPaths, precision: Precision, device: &Device) -> Result<Checkpoint> {
+    let files = [paths.vision(), paths.qformer()].into_iter().filter(|file| file.exists());
+    let files: Vec<PathBuf> = files.collect();
+    Ok(Checkpoint::open_parts(paths.dir(), &files, precision, device)?)
 }
 
 /// `W·(x − m)/s + b = (W/s)·x + (b − (W/s)·m)`.

@@ -91,7 +91,8 @@ impl<'a> Cursor<'a> {
         self.string(length, what).map(Some)
     }
 
-    fn string(&mut self, length: u64, what: &str) -> Result<String> {
+    /// A text of so many bytes.
+    pub(super) fn string(&mut self, length: u64, what: &str) -> Result<String> {
         self.has(length, what)?;
         let mut bytes = vec![0; length as usize];
         self.fill(&mut bytes)?;

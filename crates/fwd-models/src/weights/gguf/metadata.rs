@@ -10,7 +10,11 @@ pub(super) enum Value {
     Float(f64),
     Bool(bool),
     Text(String),
-    /// A list, or a text of more than some hundred bytes, which nothing here needs.
+    /// A list of texts that was wanted.
+    Texts(Vec<String>),
+    /// A list of 32-bit numbers that was wanted.
+    Numbers(Vec<u64>),
+    /// Another list, or a text of more than some hundred bytes, which nothing here needs.
     Long,
 }
 

@@ -16,10 +16,12 @@ mod config;
 mod cursor;
 mod metadata;
 mod names;
+mod tokenizer;
 
 pub(super) use config::config;
 pub(super) use metadata::Metadata;
 pub(super) use names::deinterleave;
+pub(super) use tokenizer::tokenizer;
 
 use super::entry::{Entry, Stored};
 use crate::error::{ModelError, Result};
@@ -38,6 +40,12 @@ pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// More values or tensors than any model has.
 const MOST: u64 = 1 << 16;
+
+/// More elements than any list of a vocabulary has.
+const LONGEST_LIST: u64 = 1 << 24;
+
+/// The longest token or merge, in bytes.
+const LONGEST_TOKEN: u64 = 1 << 12;
 
 /// What a GGUF file says of itself before its tensors begin.
 pub(super) struct Header {
@@ -66,7 +74,7 @@ pub(super) fn read(path: &Path, file: &File, n_bytes: u64) -> Result<Header> {
     let mut metadata = BTreeMap::new();
     for _ in 0..n_values {
         let key = cursor.name("a key")?;
-        let value = value(&mut cursor, &key)?;
+        let value = value(&mut cursor, &key, false)?;
         if metadata.insert(key.clone(), value).is_some() {
             return Err(cursor.damaged(format!("the key `{key}` stands there twice")));
         }
@@ -136,7 +144,8 @@ fn supported(metadata: &Metadata) -> std::result::Result<(), String> {
     Ok(())
 }
 
-fn value(cursor: &mut Cursor<'_>, key: &str) -> Result<Value> {
+/// A value; of a list its elements if they are wanted.
+fn value(cursor: &mut Cursor<'_>, key: &str, with_lists: bool) -> Result<Value> {
     const LIST: u32 = 9;
     let kind = cursor.u32("the type of a value")?;
     if kind != LIST {
@@ -147,17 +156,36 @@ fn value(cursor: &mut Cursor<'_>, key: &str) -> Result<Value> {
         TEXT => {
             // Each has eight bytes of length at least.
             cursor.has(n.saturating_mul(8), key)?;
-            if n > 1 << 24 {
+            if n > LONGEST_LIST {
                 return Err(cursor.damaged(format!("`{key}` would be a list of {n} texts")));
             }
+            let mut texts = Vec::new();
             for _ in 0..n {
                 let length = cursor.u64("the length of a text")?;
-                cursor.skip(length, key)?;
+                if with_lists {
+                    if length > LONGEST_TOKEN {
+                        return Err(cursor.damaged(format!("`{key}` would have a text of {length} bytes")));
+                    }
+                    texts.push(cursor.string(length, key)?);
+                } else {
+                    cursor.skip(length, key)?;
+                }
+            }
+            if with_lists {
+                return Ok(Value::Texts(texts));
             }
         }
         LIST => return Err(cursor.damaged(format!("`{key}` is a list of lists"))),
         _ => {
             let Some(width) = width(kind) else { return Err(unknown_type(cursor, key, kind)) };
+            if with_lists && matches!(kind, 4 | 5) {
+                cursor.has(n.saturating_mul(width), key)?;
+                if n > LONGEST_LIST {
+                    return Err(cursor.damaged(format!("`{key}` would be a list of {n} numbers")));
+                }
+                let numbers = (0..n).map(|_| Ok(cursor.u32(key)?.into()));
+                return Ok(Value::Numbers(numbers.collect::<Result<_>>()?));
+            }
             cursor.skip(n.saturating_mul(width), key)?;
         }
     }

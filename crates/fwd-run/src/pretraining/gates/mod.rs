@@ -188,7 +188,15 @@ impl Gauge<'_> {
         let views: Vec<View<'_>> = keys.into_iter().map(View::plain).collect();
         let vision = ModelPaths::new(&self.backbone.dir).vision();
         let network = (base, vision.as_path());
-        let images = features(network, &processor.image, self.bench, &views, cache, self.observer)?;
+        let images = features(
+            network,
+            self.backbone.compute,
+            &processor.image,
+            self.bench,
+            &views,
+            cache,
+            self.observer,
+        )?;
         let mut trainable = weights_of(self.backbone, None, None)?;
         let progress = self.observer.begin(&format!("fine-tuning: {}", task.name), TUNING_STEPS);
         let mut order: Vec<&Record> = Vec::new();

@@ -1,0 +1,108 @@
+//! A model is put together of three pre-trained ones, what lies between them is trained, and it learns tasks like any other.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)] // A helper of a test may panic.
+
+mod common;
+#[path = "../../fwd-models/examples/small_model/onnx.rs"]
+mod onnx;
+#[path = "../../fwd-models/examples/small_model/parts.rs"]
+mod parts;
+mod stand_ins;
+
+use common::{Place, RECIPE, fail, succeed};
+use safetensors::SafeTensors;
+use std::collections::BTreeSet;
+use std::fs;
+
+/// The recipe of [`common`] for a model whose sizes its parts say.
+fn recipe() -> String {
+    let (before, sizes) = RECIPE.split_once("[model]").unwrap();
+    let phases = &sizes[sizes.find("[[phases]]").unwrap()..];
+    let before =
+        before.replace("min_word_count = 1\n", "").replace("rank = 0.1", "rank = 0.1, is_logarithmic = true");
+    format!("{before}[optimiser.lr_share_of]\n\"_query.\" = 0.5\n{phases}")
+}
+
+#[test]
+fn parts_become_a_model_whose_bridge_is_trained() {
+    let place = Place::with_model(|_| {});
+    stand_ins::write_onnx(&place.path("vision.onnx"));
+    stand_ins::write_bert(&place.path("bert"));
+    stand_ins::write_gguf(&place.path("language.gguf"));
+    fs::write(place.path("recipe.toml"), recipe()).unwrap();
+    let assemble = |out: &str| {
+        let [vision, bert, language] = ["vision.onnx", "bert", "language.gguf"].map(|name| place.path(name));
+        parts::assemble(&vision, &bert, &language, &place.path(out)).unwrap();
+    };
+    let pretrain =
+        |out: &str| place.program(&["pretrain", "--out", out, "--recipe", "recipe.toml", "--bench", "bench"]);
+    assemble("small");
+    succeed(&mut pretrain("small"));
+
+    // What is trained is what the parts lack, and their files stay as they are.
+    let trained = fs::read(place.path("small/trained.safetensors")).unwrap();
+    let names: BTreeSet<String> =
+        SafeTensors::deserialize(&trained).unwrap().names().into_iter().map(String::from).collect();
+    let begins: BTreeSet<&str> = names.iter().map(|name| name.split('.').next().unwrap()).collect();
+    let between =
+        ["language_projection", "language_projection_norm", "qformer", "query_tokens", "vision_model"];
+    assert_eq!(begins, between.into_iter().collect());
+    let of_bridge = |name: &String| name.contains(".crossattention.") || name.contains("_query.");
+    assert!(names.iter().filter(|name| name.starts_with("qformer.")).all(of_bridge), "{names:?}");
+    assemble("again");
+    for file in ["vision.safetensors", "qformer.safetensors", "language.gguf"] {
+        let [used, made] = ["small", "again"].map(|dir| fs::read(place.path(dir).join(file)).unwrap());
+        assert!(used == made, "{file} is not what it was");
+    }
+    // Linear maps of the ONNX file are turned, the head behind the tower is left out.
+    let vision = fs::read(place.path("small/vision.safetensors")).unwrap();
+    let vision = SafeTensors::deserialize(&vision).unwrap();
+    let fc1 = vision.tensor("vision_model.encoder.layer.1.mlp.fc1.weight").unwrap();
+    assert_eq!(fc1.shape(), [256, 64]);
+    assert!(vision.names().iter().all(|name| name.starts_with("vision_model.")));
+
+    // A second training ends in the same bytes.
+    succeed(&mut pretrain("again"));
+    assert!(trained == fs::read(place.path("again/trained.safetensors")).unwrap());
+
+    // The recipe of another model changes nothing here, and a part that is missing is not trained in its place.
+    assemble("parts");
+    let before = common::files(&place.path("parts"));
+    fs::write(place.path("own.toml"), RECIPE).unwrap();
+    let pretrain_parts = |recipe: &str| {
+        fail(&mut place.program(&["pretrain", "--out", "parts", "--recipe", recipe, "--bench", "bench"]))
+    };
+    let refused = pretrain_parts("own.toml");
+    assert!(refused.contains("without the section [model]"), "{refused}");
+    assert!(common::files(&place.path("parts")) == before);
+    fs::remove_file(place.path("parts/language.gguf")).unwrap();
+    let refused = pretrain_parts("recipe.toml");
+    assert!(refused.contains("lacks parts of the model") && refused.contains("language_model."), "{refused}");
+
+    // It answers, is written to by its chat template, and learns in sequence like any model.
+    image::RgbImage::new(8, 8).save(place.path("x.png")).unwrap();
+    let ask = ["ask", "--backbone", "small", "--image", "x.png", "Is there a square?"];
+    succeed(&mut place.program(&ask));
+    let shown = succeed(&mut place.program(&[&ask[..], &["--show-prompt"]].concat()));
+    assert!(shown.contains("<|im_start|>assistant"), "{shown}");
+    succeed(&mut place.train("run", &["--backbone", "small"]));
+    assert!(place.metrics("run")["measures"]["leakage"].as_f64().unwrap() <= 1e-5);
+}
+
+#[test]
+fn a_folder_without_parts_is_refused_with_what_makes_one() {
+    let place = Place::with_model(|_| {});
+    fs::write(place.path("recipe.toml"), recipe()).unwrap();
+    let refused = fail(&mut place.program(&[
+        "pretrain",
+        "--out",
+        "none",
+        "--recipe",
+        "recipe.toml",
+        "--bench",
+        "bench",
+    ]));
+    assert!(refused.contains("cargo xtask fetch small"), "{refused}");
+    assert!(!place.path("none").exists());
+}
