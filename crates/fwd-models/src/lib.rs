@@ -22,8 +22,8 @@ pub use error::{ModelError, Result, TensorProblems};
 pub use generate::{EarlyStopping, GenerationConfig, Hypothesis, OnStep, generate};
 pub use language::relative;
 pub use language::{
-    Assembled, CausalLm, Decoding, Encoded, LanguageInput, LanguageModel, PaddingSide, Scored, Segment,
-    SegmentKind, T5, language_model, load_language_model,
+    Assembled, CausalLm, Decoding, Encoded, KeptPrefix, LanguageInput, LanguageModel, PaddingSide, Prefix,
+    Scored, Segment, SegmentKind, T5, language_model, load_language_model,
 };
 pub use multimodal::{
     Blip, FrozenFeatures, Instructions, Llava, MultimodalModel, PromptPlace, Reading, Sample, SampleSegment,

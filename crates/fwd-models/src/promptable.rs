@@ -5,7 +5,7 @@
 
 use crate::error::{ModelError, Result};
 use crate::generate::{GenerationConfig, Hypothesis, generate};
-use crate::language::{LanguageInput, Scored, Segment, SegmentKind};
+use crate::language::{LanguageInput, Prefix, Scored, Segment, SegmentKind};
 use crate::multimodal::{Blip, Llava, MultimodalModel, Sample, padded};
 use crate::tap::Tap;
 use candle_core::{Device, Tensor, Var};
@@ -13,6 +13,7 @@ use fwd_ops::IGNORE_INDEX;
 use fwd_prompt::{
     Dims, Embeddings, FrozenModel, InputGradient, LossGradient, Place, PromptBatch, PromptGroup, Queries,
 };
+use std::sync::Arc;
 
 impl FrozenModel for dyn MultimodalModel + '_ {
     type Features = Sample;
@@ -116,9 +117,30 @@ fn loss_of(model: &(dyn MultimodalModel + '_), batch: &[&Sample], input: &Langua
 }
 
 fn scored(model: &(dyn MultimodalModel + '_), batch: &[&Sample], input: &LanguageInput) -> Result<Scored> {
+    model.language().score(input, &labels_of(batch)?, &mut Tap::none())
+}
+
+fn labels_of(batch: &[&Sample]) -> Result<Tensor> {
     let labels: Vec<&[i64]> = batch.iter().map(|s| &s.labels[..]).collect();
-    let labels = padded(&labels, IGNORE_INDEX, &Device::Cpu)?;
-    model.language().score(input, &labels, &mut Tap::none())
+    padded(&labels, IGNORE_INDEX, &Device::Cpu)
+}
+
+/// What the language model keeps of each sample, where prompts stand at the end; none if it keeps nothing.
+fn prefixes(
+    model: &(dyn MultimodalModel + '_),
+    batch: &[&Sample],
+    place: Place,
+) -> Result<Option<Vec<Arc<Prefix>>>> {
+    if place != Place::End {
+        return Ok(None);
+    }
+    let mut prefixes = Vec::with_capacity(batch.len());
+    for sample in batch {
+        let prefix = sample.prefix.get_or(|| model.language().read_prefix(&model.input(&[sample])?))?;
+        let Some(prefix) = prefix else { return Ok(None) };
+        prefixes.push(prefix);
+    }
+    Ok(Some(prefixes))
 }
 
 /// What every model does as a [`MultimodalModel`].
@@ -278,7 +300,10 @@ fn loss_gradient(
         return Ok(LossGradient { loss, gradient: Vec::new() });
     }
     let prompt = Var::from_slice(&prompts.values, (batch.len(), n_tokens, prompts.dim), model.device())?;
-    let loss = loss_of(model, batch, &input.with_prompt(&prompt)?)?;
+    let loss = match prefixes(model, batch, prompts.place)? {
+        Some(prefixes) => model.language().score_behind(&prefixes, &prompt, &labels_of(batch)?)?.loss,
+        None => loss_of(model, batch, &input.with_prompt(&prompt)?)?,
+    };
     let gradient = fwd_ops::backward(&loss, &[("prompt", &prompt)])?;
     Ok(LossGradient {
         loss: f64::from(loss.to_scalar::<f32>()?),

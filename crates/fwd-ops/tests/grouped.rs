@@ -5,7 +5,7 @@
 
 mod common;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use common::*;
 use fwd_ops::{AttentionBias, AttentionSublayer, AttentionWeights, KvCache, Linear, Norm, Rotary, attention};
 
@@ -203,6 +203,47 @@ fn steps_through_a_cache_equal_one_pass() {
     check();
     #[cfg(feature = "emulate")]
     fwd_ops::emulated(fwd_kernels::Target::A100, check);
+}
+
+/// The later tokens behind keys and values of the earlier ones: values and gradients are those of one pass over all.
+#[test]
+fn tokens_behind_a_prefix_are_what_they_are_in_one_pass() {
+    let check = || {
+        for (b, h, kv, t, d_head) in SHAPES.into_iter().filter(|s| s.3 > 1) {
+            let (d, positions, n) = (6, positions(b, t), t / 2);
+            let layer = AttentionSublayer::new(weights(h, kv, d_head, d, DType::F32)).unwrap();
+            let x = normal(1, &[b, t, d], DType::F32);
+            let part = |from: usize, n: usize| -> Rotary {
+                let of_part: Vec<Vec<i64>> = positions.iter().map(|p| p[from..from + n].to_vec()).collect();
+                rotary(d_head, &of_part, DType::F32)
+            };
+            let mut cache = KvCache::with_capacity(n);
+            let earlier = x.narrow(1, 0, n).unwrap().contiguous().unwrap();
+            layer.step_rotary(&earlier, &mut cache, &none().causal(), &part(0, n)).unwrap();
+            let later = Var::from_tensor(&x.narrow(1, n, t - n).unwrap().contiguous().unwrap()).unwrap();
+            let (before, rotary) = (cache.tokens().unwrap(), part(n, t - n));
+            let ours = layer.forward_behind(&later, &before, &none().causal(), Some(&rotary)).unwrap();
+            let all = Tensor::cat(&[&earlier, later.as_tensor()], 1).unwrap();
+            let whole = layer.forward_rotary(&all, &none().causal(), &part(0, t)).unwrap();
+            let whole = whole.narrow(1, n, t - n).unwrap();
+            assert!(max_diff(&ours, &whole) < 1e-5, "b{b} h{h}/{kv} t{t}");
+            let gradient = |y: &Tensor| {
+                let loss = y.sqr().unwrap().sum_all().unwrap();
+                fwd_ops::backward(&loss, &[("later", &later)]).unwrap().remove(0)
+            };
+            let (ours, whole) = (gradient(&ours), gradient(&whole.contiguous().unwrap()));
+            let largest = whole.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(max_diff(&ours, &whole) < 1e-5 * f64::from(largest), "b{b} h{h}/{kv} t{t}: gradient");
+        }
+    };
+    check();
+    #[cfg(feature = "emulate")]
+    fwd_ops::emulated(fwd_kernels::Target::A100, check);
+    let layer = AttentionSublayer::new(weights(4, 2, 4, 8, DType::F32)).unwrap();
+    let (x, before) = (normal(1, &[2, 3, 8], DType::F32), normal(2, &[2, 3, 15], DType::F32));
+    let error = layer.forward_behind(&x, &before, &none(), None).unwrap_err().to_string();
+    assert!(error.contains("keys and values [2, 3, 15] in front of [2, 3, 8]"), "{error}");
+    assert!(KvCache::default().tokens().is_err());
 }
 
 #[test]

@@ -44,7 +44,8 @@ pub enum Place {
     /// In front of everything, or behind the token that begins a sequence if the model was trained with one in front of all.
     #[default]
     Front,
-    /// Behind the image and the instruction, next to the answer. Ours, not the paper's.
+    /// Behind the image and the instruction, next to the answer. A decoder-only model may then keep what it has computed of these, and run and
+    /// differentiate prompt and answer only. Ours, not the paper's.
     End,
 }
 

@@ -9,8 +9,11 @@
 //! All norms stand in front of their sublayers, and one behind the last. An input is packed to the left, so that every row ends in a
 //! real token, behind which the answer begins. Positions count real tokens alone: padding has none, wherever it lies.
 
+mod behind;
+
 use super::input::{Assembled, LanguageInput, PaddingSide};
 use super::model::{Decoding, LanguageModel, Scored};
+use super::prefix::Prefix;
 use crate::config::{LlamaConfig, OptConfig, SpecialTokens, TextConfig, activation};
 use crate::error::{ModelError, Result};
 use crate::tap::Tap;
@@ -207,17 +210,8 @@ impl CausalLm {
 
     fn run(&self, input: &LanguageInput, labels: &Tensor, tap: &mut Tap<'_>) -> Result<Scored> {
         let read = input.packed(PaddingSide::Left)?;
-        let (n_input, n_labels) = (read.embeds.dim(1)?, labels.dim(1)?);
-        if labels.dim(0)? != input.batch() || n_labels == 0 {
-            let what = format!("labels {:?} for {} samples", labels.shape(), input.batch());
-            return Err(ModelError::input("score", what));
-        }
-        // Nothing follows the last label, so it need not be read.
-        let before = labels.narrow(1, 0, n_labels - 1)?;
-        let is_label = before.ne(IGNORE_INDEX)?;
-        let ids = is_label.where_cond(&before, &before.zeros_like()?)?;
-        let answer = self.embed(&ids)?.to_dtype(read.embeds.dtype())?;
-        let is_label = is_label.to_dtype(DType::F32)?.to_device(self.device())?;
+        let n_input = read.embeds.dim(1)?;
+        let (answer, is_label) = self.answer(labels, input.batch(), read.embeds.dtype())?;
         let whole = Assembled {
             embeds: Tensor::cat(&[&read.embeds, &answer], 1)?,
             mask: Tensor::cat(&[&read.mask, &is_label], 1)?,
@@ -227,6 +221,23 @@ impl CausalLm {
         let logits = self.logits(&embedding(&states.flatten(0, 1)?, &before)?, tap)?;
         let loss = cross_entropy(&logits, labels)?;
         Ok(Scored { logits, loss })
+    }
+}
+
+impl CausalLm {
+    /// The embeddings of labels that are read before the last one, and the mask of those that there are.
+    fn answer(&self, labels: &Tensor, batch: usize, dtype: DType) -> Result<(Tensor, Tensor)> {
+        let n_labels = labels.dim(1)?;
+        if labels.dim(0)? != batch || n_labels == 0 {
+            let what = format!("labels {:?} for {batch} samples", labels.shape());
+            return Err(ModelError::input("score", what));
+        }
+        // Nothing follows the last label, so it need not be read.
+        let before = labels.narrow(1, 0, n_labels - 1)?;
+        let is_label = before.ne(IGNORE_INDEX)?;
+        let ids = is_label.where_cond(&before, &before.zeros_like()?)?;
+        let answer = self.embed(&ids)?.to_dtype(dtype)?;
+        Ok((answer, is_label.to_dtype(DType::F32)?.to_device(self.device())?))
     }
 }
 
@@ -258,6 +269,14 @@ impl LanguageModel for CausalLm {
 
     fn score(&self, input: &LanguageInput, labels: &Tensor, tap: &mut Tap<'_>) -> Result<Scored> {
         in_pool(|| self.run(input, labels, tap))
+    }
+
+    fn read_prefix(&self, input: &LanguageInput) -> Result<Option<Prefix>> {
+        in_pool(|| self.prefix(input)).map(Some)
+    }
+
+    fn score_behind(&self, prefixes: &[Arc<Prefix>], ending: &Tensor, labels: &Tensor) -> Result<Scored> {
+        in_pool(|| self.run_behind(prefixes, ending, labels))
     }
 
     fn start<'a>(

@@ -9,6 +9,7 @@ mod decoder;
 mod input;
 mod load;
 mod model;
+mod prefix;
 pub mod relative;
 mod t5;
 
@@ -17,4 +18,5 @@ pub use input::{Assembled, LanguageInput, PaddingSide, Segment, SegmentKind};
 pub(crate) use load::{embedding_names, redundant};
 pub use load::{language_model, load_language_model};
 pub use model::{Decoding, LanguageModel, Scored};
+pub use prefix::{KeptPrefix, Prefix};
 pub use t5::{Encoded, T5};

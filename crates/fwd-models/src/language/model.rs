@@ -1,8 +1,9 @@
 //! What the rest of the crate asks of a language model.
 
 use super::input::LanguageInput;
+use super::prefix::Prefix;
 use crate::config::SpecialTokens;
-use crate::error::Result;
+use crate::error::{ModelError, Result};
 use crate::tap::Tap;
 use crate::weights::Weights;
 use candle_core::{DType, Device, Tensor};
@@ -89,6 +90,29 @@ pub trait LanguageModel: Debug + Send + Sync {
     /// # Errors
     /// Shapes that do not fit, labels outside the vocabulary, a batch without any label.
     fn score(&self, input: &LanguageInput, labels: &Tensor, tap: &mut Tap<'_>) -> Result<Scored>;
+
+    /// What the model computes of one input without prompts, so that endings can be scored behind it again and again
+    /// ([`Self::score_behind`]). None if it cannot keep it: what an encoder makes of a beginning depends on the ending.
+    ///
+    /// # Errors
+    /// More than one input; shapes that do not fit.
+    fn read_prefix(&self, input: &LanguageInput) -> Result<Option<Prefix>> {
+        let _ = input;
+        Ok(None)
+    }
+
+    /// The loss of labels behind prefixes, one for each sample, and an ending: that of [`Self::score`] of the whole, but only ending and
+    /// labels are computed, and get gradients.
+    ///
+    /// # Shapes
+    /// `ending (batch, tokens > 0, d_model)`; `labels` as in [`Self::score`].
+    ///
+    /// # Errors
+    /// As [`Self::score`]; prefixes of another model; a model that keeps none.
+    fn score_behind(&self, prefixes: &[Arc<Prefix>], ending: &Tensor, labels: &Tensor) -> Result<Scored> {
+        let _ = (prefixes, ending, labels);
+        Err(ModelError::input("score behind a prefix", "this language model keeps no prefixes"))
+    }
 
     /// Reads an input once: gives the state to go on from, and the logits `(batch, vocab)` of the first new token. Records no
     /// gradient.

@@ -2,7 +2,7 @@
 
 use super::sample::{Sample, SampleSegment};
 use crate::error::{ModelError, Result};
-use crate::language::{LanguageInput, Segment, SegmentKind};
+use crate::language::{KeptPrefix, LanguageInput, Segment, SegmentKind};
 use candle_core::{DType, Tensor};
 use fwd_ops::IGNORE_INDEX;
 
@@ -62,6 +62,7 @@ impl FrozenFeatures {
                 image_query: flat(self.image_query.get(i)?)?,
                 text_query: flat(self.text_query.get(i)?)?,
                 labels: labels.into_iter().filter(|&id| id != IGNORE_INDEX).collect(),
+                prefix: KeptPrefix::default(),
             })
         };
         (0..batch).map(sample).collect()

@@ -1,7 +1,7 @@
 //! Samples after the frozen pass, one by one in host memory, and the batches that are made of them.
 
 use crate::error::{ModelError, Result};
-use crate::language::{LanguageInput, Segment, SegmentKind};
+use crate::language::{KeptPrefix, LanguageInput, Segment, SegmentKind};
 use candle_core::{Device, Tensor};
 use std::borrow::Cow;
 
@@ -17,6 +17,8 @@ pub struct Sample {
     pub text_query: Vec<f32>,
     /// The answer's tokens, end of sequence included.
     pub labels: Vec<i64>,
+    /// What the language model has computed of the segments, once it was asked to keep that; no part of the sample's value.
+    pub prefix: KeptPrefix,
 }
 
 /// Tokens of one kind that follow each other in a sample.
@@ -70,6 +72,7 @@ impl Sample {
             image_query: image_query.clone(),
             text_query: text_query.clone(),
             labels: labels.clone(),
+            prefix: KeptPrefix::default(),
         })
     }
 
@@ -229,7 +232,13 @@ mod tests {
     /// A sample of width 1 whose tokens are the given numbers.
     fn sample(segments: &[(SegmentKind, &[f32])]) -> Sample {
         let segments = segments.iter().map(|&(kind, rows)| SampleSegment { kind, embeds: rows.to_vec() });
-        Sample { segments: segments.collect(), image_query: vec![], text_query: vec![], labels: vec![] }
+        Sample {
+            segments: segments.collect(),
+            image_query: vec![],
+            text_query: vec![],
+            labels: vec![],
+            prefix: KeptPrefix::default(),
+        }
     }
 
     fn concatenated(batch: &[&Sample]) -> (Vec<Vec<f32>>, Vec<SegmentKind>) {

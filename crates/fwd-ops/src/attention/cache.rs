@@ -32,6 +32,17 @@ impl KvCache {
         self.n == 0
     }
 
+    /// What it holds, `(batch, tokens, 2·n_kv_heads·d_head)` with rows `[k ; v]`, as a view.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if it holds nothing.
+    pub fn tokens(&self) -> Result<Tensor> {
+        match &self.memory {
+            Some(memory) => Ok(memory.narrow(1, 0, self.n)?),
+            None => Err(OpError::shape("key-value cache", "it holds nothing".to_owned())),
+        }
+    }
+
     /// Keeps the batch entries `rows` (u32), in that order (beam search). Copies the tokens that are written, and nothing if the entries
     /// stay what they are.
     ///

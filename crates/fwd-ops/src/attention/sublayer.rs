@@ -136,6 +136,41 @@ impl AttentionSublayer {
         self.finish(&x, &context)
     }
 
+    /// Self-attention of tokens behind others, whose keys and values are given: what [`Self::forward_rotary`] of all of them gives for the
+    /// later ones. Only these get a gradient.
+    ///
+    /// # Shapes
+    /// `x (batch, t_new, d)`, `before (batch, t_before, 2·n_kv_heads·d_head)` as [`KvCache::tokens`] gives it -> as `x`; the bias is for
+    /// `t_q = t_new` and all keys, `rotary` for the new tokens.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_behind(
+        &self,
+        x: &Tensor,
+        before: &Tensor,
+        bias: &AttentionBias,
+        rotary: Option<&Rotary>,
+    ) -> Result<Tensor> {
+        let weights = &*self.0;
+        let (width, kv_width) = (weights.output.n_in(), weights.kv_width());
+        let n_before = match before.dims() {
+            &[batch, n_before, w] if batch == x.dim(0)? && w == 2 * kv_width => n_before,
+            dims => {
+                let what = format!("keys and values {dims:?} in front of {:?}", x.shape());
+                return Err(OpError::shape("attention_sublayer", what));
+            }
+        };
+        let sizes = self.sizes(x, None, n_before, bias)?;
+        self.check_rotary(rotary, sizes)?;
+        let projected = self.project(x, rotary)?;
+        let all = Tensor::cat(&[before, &projected.narrow(2, width, 2 * kv_width)?], 1)?;
+        let (q, k, v) =
+            (projected.narrow(2, 0, width)?, all.narrow(2, 0, kv_width)?, all.narrow(2, kv_width, kv_width)?);
+        let context = attention(&q, &k, &v, weights.n_heads, weights.scale, bias)?;
+        self.finish(x, &context)
+    }
+
     fn check_rotary(&self, rotary: Option<&Rotary>, Sizes { batch, shape }: Sizes) -> Result<()> {
         rotary.map_or(Ok(()), |rotary| rotary.check("attention_sublayer", batch, shape.t_q, shape.d_head))
     }

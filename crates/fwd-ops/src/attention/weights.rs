@@ -57,7 +57,7 @@ impl AttentionWeights {
     }
 
     /// Width of a row of keys or of values.
-    pub(super) fn kv_width(&self) -> usize {
+    pub fn kv_width(&self) -> usize {
         self.n_kv_heads * self.d_head()
     }
 }

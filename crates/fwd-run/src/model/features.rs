@@ -15,7 +15,7 @@ use crate::observer::{Observer, Progress, check};
 use anyhow::Result;
 use fwd_data::Orientation;
 use fwd_data::bench::{Benchmark, Record, Split};
-use fwd_models::{Sample, SampleSegment, SegmentKind};
+use fwd_models::{KeptPrefix, Sample, SampleSegment, SegmentKind};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -201,7 +201,8 @@ fn decode(bytes: &[u8]) -> Option<Sample> {
     };
     let segments = segments.as_chunks::<2>().0.iter().map(segment).collect::<Option<_>>()?;
     let (image_query, text_query) = (next(queries[0])?, next(queries[1])?);
-    let sample = Sample { segments, image_query, text_query, labels: Vec::new() };
+    let (labels, prefix) = (Vec::new(), KeptPrefix::default());
+    let sample = Sample { segments, image_query, text_query, labels, prefix };
     (values.is_empty() && rest.is_empty()).then_some(sample)
 }
 
@@ -220,6 +221,7 @@ mod tests {
             image_query: vec![0.25],
             text_query: vec![3.0, 4.0],
             labels: Vec::new(),
+            prefix: KeptPrefix::default(),
         };
         let bytes = encode(&sample);
         assert_eq!(bytes.len(), MAGIC.len() + 4 + 7 * 4 + 6 * 4);
@@ -244,6 +246,7 @@ mod tests {
             image_query: vec![3.0],
             text_query: vec![4.0],
             labels: Vec::new(),
+            prefix: KeptPrefix::default(),
         };
         write(dir.path(), &path, &sample).unwrap();
         assert_eq!(read(&path).unwrap(), Some(sample));
