@@ -260,6 +260,24 @@ impl SubspaceOptions {
     }
 }
 
+/// What the learning rate of the prompts is a multiple of: the first step of AdamW moves each element by so much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LrUnit {
+    /// 1, whatever the model.
+    #[default]
+    One,
+    /// The root of the mean square of the elements of the task's embeddings, as for new prompts (`pool.prompt_scale`). Models differ by
+    /// orders of magnitude in it, so that a learning rate in this unit carries over from one to another. Ours, not the paper's.
+    Embedding,
+}
+
+impl LrUnit {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The training of one task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -272,6 +290,9 @@ pub struct TrainingConfig {
     pub batch_size: usize,
     /// AdamW of the prompts. Weight decay pulls a prompt back to where the task began, inside the allowed space.
     pub prompts: AdamW,
+    /// What the learning rate of the prompts is a multiple of.
+    #[serde(skip_serializing_if = "LrUnit::is_default")]
+    pub lr_unit: LrUnit,
     /// AdamW of the keys.
     pub keys: AdamW,
     /// λ: weight of the key term.
@@ -289,6 +310,7 @@ impl Default for TrainingConfig {
             steps: None,
             batch_size: 16,
             prompts: AdamW { lr: 1e-2, ..AdamW::default() },
+            lr_unit: LrUnit::default(),
             keys: AdamW::default(),
             key_weight: 0.5,
             schedule: Schedule::default(),

@@ -7,7 +7,7 @@
 //! end_task            P ← P + ΔP; interference; rejection thresholds
 //! ```
 
-use crate::config::{Allocation, Config, KeyInit};
+use crate::config::{Allocation, Config, KeyInit, LrUnit};
 use crate::error::PromptError;
 use crate::gradient::{BatchGradient, Rehearsed, queries_of, scatter};
 use crate::ledger::Interference;
@@ -253,6 +253,9 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
         if !self.config().map.is_none() {
             identity["map"] = serde_json::json!(self.config().map);
         }
+        if !training.lr_unit.is_default() {
+            identity["lr_unit"] = serde_json::json!(training.lr_unit);
+        }
         let is_library_used = !pool.start.is_default() || !pool.fallback.is_default();
         if let Some(library) = self.library.as_ref().filter(|_| is_library_used) {
             identity["library"] = format!("{:016x}", library.digest()).into();
@@ -369,7 +372,7 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
         gradients: &Gradients,
         factor: f64,
     ) -> Result<StepReport, Failure> {
-        let Prompts { config, pool, .. } = &mut self.prompts;
+        let Prompts { config, pool, ledger, .. } = &mut self.prompts;
         let dims = pool.dims();
         let n = pool.len() - training.first;
         let due = [n * dims.image_query, n * dims.text_query];
@@ -388,7 +391,13 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
         let (of_map, of_pool) = gradients.parameters.split_at(n_of_map);
         let of_prompts = &of_pool[of_pool.len() - size..];
         let (gradient_scale, grad_norm) = clip_factor(of_prompts, max_norm);
-        let lr = config.training.prompts.lr * factor;
+        let unit = match (config.training.lr_unit, ledger.entries().last()) {
+            (LrUnit::Embedding, Some(of_task)) => {
+                (of_task.energy / (of_task.n_rows.max(1) as f64 * dims.model as f64)).sqrt()
+            }
+            _ => 1.0,
+        };
+        let lr = config.training.prompts.lr * factor * unit;
         let began = Instant::now();
         // Nothing of the rest is changed if the map cannot take its step.
         let norm_of_map = match &mut training.map {

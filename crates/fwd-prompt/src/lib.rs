@@ -58,8 +58,8 @@ mod selection;
 mod start;
 
 pub use config::{
-    Allocation, Anchors, Config, Fallback, Inference, KeyInit, PoolConfig, Rejection, Start, SubspaceOptions,
-    TrainingConfig,
+    Allocation, Anchors, Config, Fallback, Inference, KeyInit, LrUnit, PoolConfig, Rejection, Start,
+    SubspaceOptions, TrainingConfig,
 };
 pub use error::{PromptError, Result};
 pub use fwd_continual as continual;

@@ -71,6 +71,39 @@ fn events(data: &Data, config: &Config) -> (State, Vec<Event<PromptNote>>) {
     (state, events)
 }
 
+/// A learning rate in units of the embeddings is that multiple of their root mean square.
+#[test]
+fn a_learning_rate_may_be_in_units_of_the_embeddings() {
+    let mut data = Data::new(1);
+    data.tasks[0].iter_mut().for_each(|sample| {
+        sample.image.iter_mut().chain(&mut sample.text).for_each(|x| *x *= 3.0);
+    });
+    let elements = || data.tasks[0].iter().flat_map(|sample| sample.image.iter().chain(&sample.text));
+    let rms = (elements().map(|x| f64::from(*x).powi(2)).sum::<f64>() / elements().count() as f64).sqrt();
+    assert!(rms > 1.5, "{rms}");
+    let with = |lr_unit: LrUnit, lr: f64| {
+        let mut config = config(Rule::None);
+        config.training.prompts.lr = lr;
+        config.training.lr_unit = lr_unit;
+        config.training.steps = Some(20);
+        events(&data, &config)
+    };
+    let (_, relative) = with(LrUnit::Embedding, 0.01);
+    let (_, absolute) = with(LrUnit::One, 0.01 * rms);
+    let losses = |events: &[Event<PromptNote>]| -> Vec<(f64, f64)> {
+        let step = |event: &Event<PromptNote>| match event {
+            Event::Step { loss, lr, .. } => Some((*loss, *lr)),
+            _ => None,
+        };
+        events.iter().filter_map(step).collect()
+    };
+    let (relative, absolute) = (losses(&relative), losses(&absolute));
+    assert_eq!((relative.len(), absolute.len()), (20, 20));
+    for ((loss, lr), (other, of_other)) in relative.iter().zip(&absolute) {
+        assert!((loss - other).abs() < 1e-5 && (lr / of_other - 1.0).abs() < 1e-6, "{loss} {other}");
+    }
+}
+
 /// The penalties of the steps of each task.
 fn penalties(events: &[Event<PromptNote>], task: &str) -> Vec<f64> {
     let of = |event: &Event<PromptNote>| match event {

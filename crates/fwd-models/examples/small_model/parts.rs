@@ -27,8 +27,8 @@ const QUERIES: usize = 16;
 const CHAT_TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + \
     '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
-/// Writes the directory `out` of an ONNX file that has a DINOv2 as its `backbone`, the folder of a BERT (`model.safetensors`, `config.json`, `tokenizer.json`)
-/// and a GGUF file of a LLaMA.
+/// Writes the directory `out` of an ONNX file that has a DINOv2 as its `backbone`, the folder of a BERT (`model.safetensors`, `config.json`,
+/// `tokenizer.json`) and a GGUF file of a LLaMA.
 pub(crate) fn assemble(vision: &Path, bert: &Path, language: &Path, out: &Path) -> Result<()> {
     fs::create_dir_all(out.join("qformer_tokenizer"))?;
     let tower = dinov2(&onnx::read(&fs::read(vision)?)?)?;
@@ -163,13 +163,16 @@ fn qformer(path: &Path) -> Result<Arrays> {
         };
         arrays.insert(known, (view.shape().to_vec(), values));
     }
-    let kinds =
-        arrays.remove("qformer.embeddings.token_type_embeddings.weight").ok_or("no BERT: token types")?;
-    let positions =
-        arrays.get_mut("qformer.embeddings.position_embeddings.weight").ok_or("no BERT: positions")?;
-    let width = positions.0[1];
-    for row in positions.1.chunks_exact_mut(width) {
-        row.iter_mut().zip(&kinds.1).for_each(|(position, kind)| *position += kind);
+    let lacks = |what: &str| {
+        format!("{} has no {what} in f32 under the names of a BERT alone (`embeddings.…`)", path.display())
+    };
+    let kinds = arrays.remove("qformer.embeddings.token_type_embeddings.weight");
+    let (_, kinds) = kinds.ok_or_else(|| lacks("embeddings of token types"))?;
+    let positions = arrays.get_mut("qformer.embeddings.position_embeddings.weight");
+    let (shape, positions) = positions.ok_or_else(|| lacks("position embeddings"))?;
+    let width = shape.last().copied().unwrap_or_default().max(1);
+    for row in positions.chunks_exact_mut(width) {
+        row.iter_mut().zip(&kinds).for_each(|(position, kind)| *position += kind);
     }
     Ok(arrays)
 }

@@ -70,6 +70,7 @@ impl FinishedRun {
             ("template", Template::Plain.name()),
             ("pool.inference", "prompts"),
             ("pool.place", "front"),
+            ("training.lr_unit", "one"),
             ("pool.start", "normal"),
             ("pool.fallback", "nothing"),
             ("pool.anchors.count", "0"),

@@ -352,8 +352,8 @@ impl<'a> Pretraining<'a> {
 
     /// `loss + w·max(0, t − share) + w·max(0, t' − rank)`: queries that come to say the same are driven apart, until the share of
     /// the variance of the visual tokens that lies between the queries of a sample is t; and tokens that come to lie in few
-    /// directions are spread, until the participation ratio of their second moment, `(tr C)²/‖C‖²`, is t' of the width. The second hinge may be on the logarithm
-    /// ([`Diversity`]).
+    /// directions are spread, until the participation ratio of their second moment, `(tr C)²/‖C‖²`, is t' of the width. The second
+    /// hinge may be on the logarithm ([`Diversity`]).
     fn with_diversity(&self, features: &FrozenFeatures, loss: &Tensor) -> Result<Tensor> {
         let Diversity { weight, share, rank, is_logarithmic } = self.recipe.diversity;
         if weight == 0.0 {
