@@ -458,6 +458,9 @@ pub(crate) struct PretrainArgs {
     /// Train nothing: measure the gates of the model in --out (without it the embedded one), and write them to its gates.json.
     #[arg(long, conflicts_with = "recipe")]
     pub(crate) gates: bool,
+    /// The downstream tasks whose gates are measured, separated by commas; without it all of the benchmark.
+    #[arg(long, value_delimiter = ',', value_name = "TASK,…", requires = "gates")]
+    pub(crate) tasks: Vec<String>,
     /// Train no weights: tune prompts on each pre-training task alone, for the model in --out, and write them to its
     /// library/prompts.safetensors. New tasks may begin with them (`train --set pool.start=library`).
     #[arg(long, conflicts_with_all = ["gates", "recipe", "from"])]

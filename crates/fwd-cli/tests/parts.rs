@@ -80,6 +80,19 @@ fn parts_become_a_model_whose_bridge_is_trained() {
     let refused = pretrain_parts("recipe.toml");
     assert!(refused.contains("lacks parts of the model") && refused.contains("language_model."), "{refused}");
 
+    // Gates are measured of the tasks that are named, without fine-tuning a language model in blocks.
+    let gates = ["pretrain", "--gates", "--out", "small", "--bench", "bench", "--tasks", "corners"];
+    let measured = place.program(&gates).output().unwrap();
+    assert_eq!(measured.status.code(), Some(1), "{measured:?}");
+    let report = place.json("small/gates.json");
+    let downstream = report["downstream"].as_array().unwrap();
+    assert_eq!((downstream.len(), &downstream[0]["task"]), (1, &"corners".into()));
+    assert!(downstream[0]["fine_tuned"].is_null() && downstream[0]["prompt_tuned"].is_number());
+    assert_eq!(report["pretraining"].as_array().map(Vec::len), Some(1));
+    assert!(String::from_utf8_lossy(&measured.stdout).contains("| – |"), "{measured:?}");
+    let unknown = fail(&mut place.program(&[&gates[..7], &["circles"]].concat()));
+    assert!(unknown.contains("circles"), "{unknown}");
+
     // It answers, is written to by its chat template, and learns in sequence like any model.
     image::RgbImage::new(8, 8).save(place.path("x.png")).unwrap();
     let ask = ["ask", "--backbone", "small", "--image", "x.png", "Is there a square?"];

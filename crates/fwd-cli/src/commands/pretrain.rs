@@ -20,7 +20,7 @@ pub(super) fn command(args: &PretrainArgs, common: &Common) -> Result<ExitCode> 
     let device = args.device.open()?;
     if args.gates {
         let model = args.out.clone().map_or_else(assets::backbone, Ok)?;
-        let report = gates::measure(&model, &bench, args.cache.as_deref(), &device, &Terminal)?;
+        let report = gates::measure(&model, &bench, &args.tasks, args.cache.as_deref(), &device, &Terminal)?;
         write_json(&ModelPaths::new(&model).gates(), &report)?;
         if common.json {
             output::print_json(&report)?;
@@ -91,14 +91,14 @@ fn tables(report: &Report) -> String {
     for t in &report.downstream {
         let _ = writeln!(
             out,
-            "| {} | {} | {} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {} |",
+            "| {} | {} | {} | {:.1} | {:.1} | {:.1} | {} | {} | {} |",
             t.task,
             t.metric,
             t.samples,
             t.instruction_majority,
             t.zero_shot,
             t.prompt_tuned,
-            t.fine_tuned,
+            t.fine_tuned.map_or_else(|| "–".to_owned(), |score| format!("{score:.1}")),
             yes(t.is_in_reach()),
             yes(t.in_sequence)
         );

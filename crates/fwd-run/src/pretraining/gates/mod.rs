@@ -27,7 +27,7 @@ use candle_core::Device;
 use embeddings::Accumulator;
 use fwd_continual::{Column, Curriculum, Event, Moment, Task};
 use fwd_data::bench::{BenchTask, Benchmark, Record, Split, Stage};
-use fwd_models::{ModelError, StepConfig};
+use fwd_models::{ModelError, StepConfig, gguf_file};
 use fwd_prompt::linalg::AdamW;
 use fwd_prompt::{PromptLearner, PromptPool, Rejection, trainer};
 use rand::seq::SliceRandom;
@@ -43,19 +43,24 @@ const PROBE_SAMPLES: usize = 4000;
 const TUNING_STEPS: usize = 200;
 const TUNING_BATCH: usize = 32;
 
-/// Measures all gates of the model in a directory, on a benchmark; frozen features are kept in `cache`, or in the model directory.
+/// Measures all gates of the model in a directory, on a benchmark; frozen features are kept in `cache`, or in the model directory. Of the
+/// tasks that are not of pre-training those of `tasks` are looked at, or all if it names none.
 ///
 /// # Errors
-/// Those of model and data; an interrupt.
+/// A task that there is not; those of model and data; an interrupt.
 pub fn measure(
     model: &Path,
     bench: &Path,
+    tasks: &[String],
     cache: Option<&Path>,
     device: &Device,
     observer: &dyn Observer,
 ) -> Result<Report> {
     let backbone = Backbone::open(model, ModelOptions::default(), device)?;
     let bench = Benchmark::open(bench)?;
+    for name in tasks {
+        bench.task(name)?;
+    }
     let cache = ModelPaths::new(model).cache(cache);
     let gauge = Gauge {
         backbone: &backbone,
@@ -72,7 +77,8 @@ pub fn measure(
     }
     let embeddings = sums.finish()?;
     let mut downstream = Vec::new();
-    for task in bench.tasks.iter().filter(|task| task.stage == Stage::Downstream) {
+    let is_asked = |task: &&BenchTask| tasks.is_empty() || tasks.contains(&task.name);
+    for task in bench.tasks.iter().filter(|task| task.stage == Stage::Downstream).filter(is_asked) {
         downstream.push(gauge.downstream(task, &cache)?);
     }
     let failures = report::failures(&embeddings, &pretraining, &downstream);
@@ -132,6 +138,8 @@ impl Gauge<'_> {
         };
         let zero_shot = score(&self.no_prompts())?;
         let prompt_tuned = score(&self.tune_prompts(task, &train)?)?;
+        let is_in_blocks = gguf_file(&self.backbone.dir)?.is_some();
+        let tuned = (!is_in_blocks).then(|| self.fine_tune(task, &train, &records, cache));
         Ok(Downstream {
             task: task.name.clone(),
             metric: task.metric,
@@ -139,7 +147,7 @@ impl Gauge<'_> {
             instruction_majority: percent(task.metric, &records, |_, r| majority.of_instruction(r))?,
             zero_shot,
             prompt_tuned,
-            fine_tuned: self.fine_tune(task, &train, &records, cache)?,
+            fine_tuned: tuned.transpose()?,
             in_sequence: task.order.is_some(),
         })
     }

@@ -70,8 +70,9 @@ pub struct Downstream {
     pub zero_shot: f64,
     /// With prompts that were tuned on the task alone.
     pub prompt_tuned: f64,
-    /// After all weights but the vision tower's were tuned on the task.
-    pub fine_tuned: f64,
+    /// After all weights but the vision tower's were tuned on the task; none if the language model is in blocks of few bits, which are not
+    /// trained.
+    pub fine_tuned: Option<f64>,
     /// Whether it is part of the default sequence.
     pub in_sequence: bool,
 }
@@ -122,12 +123,15 @@ pub(super) fn failures(
 
 impl Downstream {
     /// Fine-tuning beats the majority by 15 points, zero-shot is below that, and prompts learn a part: a quarter of the way from
-    /// zero-shot to fine-tuning, or 15 points.
+    /// zero-shot to fine-tuning, or 15 points. Without fine-tuning: prompts learn 15 points, and beat the majority.
     pub fn is_in_reach(&self) -> bool {
         let bar = self.instruction_majority + 15.0;
         let gain = self.prompt_tuned - self.zero_shot;
-        let closed = gain / (self.fine_tuned - self.zero_shot).max(1.0);
-        self.fine_tuned >= bar && self.zero_shot < bar && (closed >= 0.25 || gain >= 15.0)
+        let Some(fine_tuned) = self.fine_tuned else {
+            return gain >= 15.0 && self.prompt_tuned > self.instruction_majority;
+        };
+        let closed = gain / (fine_tuned - self.zero_shot).max(1.0);
+        fine_tuned >= bar && self.zero_shot < bar && (closed >= 0.25 || gain >= 15.0)
     }
 }
 
