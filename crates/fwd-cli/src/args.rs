@@ -465,6 +465,10 @@ pub(crate) struct PretrainArgs {
     /// library/prompts.safetensors. New tasks may begin with them (`train --set pool.start=library`).
     #[arg(long, conflicts_with_all = ["gates", "recipe", "from"])]
     pub(crate) library: bool,
+    /// Train nothing: put a model together in --out, of an ONNX file with a DINOv2, the folder of a BERT and a GGUF file of a LLaMA. A recipe
+    /// without the section [model] then trains what lies between them.
+    #[arg(long, num_args = 3, value_names = ["ONNX", "DIR", "GGUF"], conflicts_with_all = ["gates", "library", "recipe", "from"])]
+    pub(crate) parts: Vec<PathBuf>,
     /// The tasks of the library, separated by commas; without it all that the benchmark calls pre-training tasks.
     #[arg(long, value_delimiter = ',', value_name = "TASK,…", requires = "library")]
     pub(crate) pretraining_tasks: Vec<String>,

@@ -4,10 +4,6 @@
 #![allow(clippy::unwrap_used)] // A helper of a test may panic.
 
 mod common;
-#[path = "../../fwd-models/examples/small_model/onnx.rs"]
-mod onnx;
-#[path = "../../fwd-models/examples/small_model/parts.rs"]
-mod parts;
 mod stand_ins;
 
 use common::{Place, RECIPE, fail, succeed};
@@ -32,8 +28,8 @@ fn parts_become_a_model_whose_bridge_is_trained() {
     stand_ins::write_gguf(&place.path("language.gguf"));
     fs::write(place.path("recipe.toml"), recipe()).unwrap();
     let assemble = |out: &str| {
-        let [vision, bert, language] = ["vision.onnx", "bert", "language.gguf"].map(|name| place.path(name));
-        parts::assemble(&vision, &bert, &language, &place.path(out)).unwrap();
+        let parts = ["pretrain", "--out", out, "--parts", "vision.onnx", "bert", "language.gguf"];
+        succeed(&mut place.program(&parts));
     };
     let pretrain =
         |out: &str| place.program(&["pretrain", "--out", out, "--recipe", "recipe.toml", "--bench", "bench"]);

@@ -7,7 +7,9 @@ use anyhow::{Context, Result};
 use fwd_run::assets;
 use fwd_run::files::write_json;
 use fwd_run::pretraining::gates::{self, Report};
-use fwd_run::pretraining::{LibraryOptions, ModelPaths, PretrainingOptions, Recipe, library, pretrain};
+use fwd_run::pretraining::{
+    LibraryOptions, ModelPaths, Parts, PretrainingOptions, Recipe, assemble, library, pretrain,
+};
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -30,6 +32,12 @@ pub(super) fn command(args: &PretrainArgs, common: &Common) -> Result<ExitCode> 
         return Ok(if report.is_met() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let out = args.out.clone().context("name a folder for the model with --out DIR")?;
+    if let [vision, text, language] = &args.parts[..] {
+        let [vision, text, language] = [vision, text, language].map(Clone::clone);
+        assemble(&Parts { vision, text, language }, &out)?;
+        output::print(&format!("{}\n", out.display()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if args.library {
         let options = LibraryOptions {
             model: out,

@@ -1,17 +1,32 @@
-//! Three pre-trained models as parts of one.
+//! A model directory of three pre-trained models: DINOv2 as the vision tower, the first layers of a BERT as the text side of a Q-Former, and a
+//! LLaMA in a GGUF file as the language model. What lies between them (neck, queries, cross-attention, the queries' feed-forward layers,
+//! projection) is missing there: [`pretrain`](super::pretrain) trains it.
 
-use super::onnx::{self, Graph};
+mod onnx;
+
+use super::paths::ModelPaths;
+use crate::files::{read, read_json, write_atomically, write_atomically_with, write_json};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use candle_core::{Device, Tensor};
 use fwd_models::{WeightFile, interpolated_positions};
+use onnx::Graph;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// What a caller is told.
-pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
+/// Where the three models lie.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// An ONNX file with a DINOv2 of transformers as its `backbone`.
+    pub vision: PathBuf,
+    /// The folder of a BERT: `model.safetensors`, `config.json`, `tokenizer.json`.
+    pub text: PathBuf,
+    /// A GGUF file of a LLaMA with a byte-level vocabulary.
+    pub language: PathBuf,
+}
+
 /// Shape and elements.
 type Array = (Vec<usize>, Vec<f32>);
 type Arrays = BTreeMap<String, Array>;
@@ -27,16 +42,18 @@ const QUERIES: usize = 16;
 const CHAT_TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + \
     '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
-/// Writes the directory `out` of an ONNX file that has a DINOv2 as its `backbone`, the folder of a BERT (`model.safetensors`, `config.json`,
-/// `tokenizer.json`) and a GGUF file of a LLaMA.
-pub(crate) fn assemble(vision: &Path, bert: &Path, language: &Path, out: &Path) -> Result<()> {
-    fs::create_dir_all(out.join("qformer_tokenizer"))?;
-    let tower = dinov2(&onnx::read(&fs::read(vision)?)?)?;
-    let width = tower
-        .get("vision_model.layernorm.weight")
-        .ok_or("the ONNX file has no DINOv2 as its backbone")?
-        .1
-        .len();
+/// Writes the directory `out`, which must not have a model yet.
+///
+/// # Errors
+/// A file that is missing or damaged, or of another kind, with what is missing in it.
+pub fn assemble(parts: &Parts, out: &Path) -> Result<()> {
+    let paths = ModelPaths::new(out);
+    ensure!(!paths.config().exists(), "{} has a model already; name another folder", out.display());
+    let Parts { vision, text: bert, language } = parts;
+    let of_vision = || vision.display().to_string();
+    let tower = dinov2(&onnx::read(&read(vision)?).with_context(of_vision)?).with_context(of_vision)?;
+    let norm = tower.get("vision_model.layernorm.weight");
+    let width = norm.with_context(|| format!("{}: no DINOv2 is its backbone", of_vision()))?.1.len();
     let is_norm = |name: &&String| name.ends_with(".norm1.weight");
     let n_layers = tower.keys().filter(is_norm).count();
     // The middle layer knows colors and numbers, the last one kinds.
@@ -45,18 +62,20 @@ pub(crate) fn assemble(vision: &Path, bert: &Path, language: &Path, out: &Path) 
     let bert_config = qformer_config(&text, &bert.join("config.json"))?;
     let mut map: BTreeMap<&String, &str> = tower.keys().map(|name| (name, "vision.safetensors")).collect();
     map.extend(text.keys().map(|name| (name, "qformer.safetensors")));
-    write_json(&out.join("model.safetensors.index.json"), &json!({ "weight_map": map }))?;
-    write_weights(&out.join("vision.safetensors"), &tower)?;
-    write_weights(&out.join("qformer.safetensors"), &text)?;
-
     let file = WeightFile::open(language)?;
-    let text_config = file.config()?.ok_or("the language model must be a GGUF file")?;
-    let tokenizer = file.tokenizer()?.ok_or("the language model must be a GGUF file")?;
-    let token = |key: &str| -> Result<&Value> {
-        let id = text_config[key].as_u64().ok_or_else(|| format!("the GGUF file does not say its {key}"))?;
-        let named = tokenizer["added_tokens"].as_array().and_then(|all| all.iter().find(|t| t["id"] == id));
-        Ok(&named.ok_or_else(|| format!("{key} {id} is no special token"))?["content"])
+    let (Some(text_config), Some(tokenizer)) = (file.config()?, file.tokenizer()?) else {
+        bail!("{}: the language model must be a GGUF file", language.display());
     };
+    let token = |key: &str| -> Result<&Value> {
+        let origin = language.display();
+        let id = text_config[key].as_u64().with_context(|| format!("{origin} does not say its {key}"))?;
+        let named = tokenizer["added_tokens"].as_array().and_then(|all| all.iter().find(|t| t["id"] == id));
+        Ok(&named.with_context(|| format!("{origin}: {key} {id} is no special token"))?["content"])
+    };
+
+    write_json(&out.join("model.safetensors.index.json"), &json!({ "weight_map": map }))?;
+    write_weights(&paths.vision(), &tower)?;
+    write_weights(&paths.qformer(), &text)?;
     let special = json!({
         "bos_token": token("bos_token_id")?, "eos_token": token("eos_token_id")?, "pad_token": token("eos_token_id")?,
     });
@@ -65,12 +84,16 @@ pub(crate) fn assemble(vision: &Path, bert: &Path, language: &Path, out: &Path) 
     let ends = json!({ "bos_token_id": text_config["bos_token_id"], "eos_token_id": text_config["eos_token_id"],
                        "pad_token_id": text_config["eos_token_id"] });
     write_json(&out.join("generation_config.json"), &ends)?;
-    fwd_files::write_atomically(&out.join("chat_template.jinja"), CHAT_TEMPLATE.as_bytes())?;
-    let name = language.file_name().ok_or("the language model has no name")?;
-    fwd_files::write_atomically(&out.join(name), &fs::read(language)?)?;
+    write_atomically(&out.join("chat_template.jinja"), CHAT_TEMPLATE.as_bytes())?;
+    let name = language.file_name().context("the language model has no name")?;
+    let mut from =
+        fwd_files::open(language).with_context(|| format!("cannot read {}", language.display()))?;
+    write_atomically_with(&out.join(name), |to| std::io::copy(&mut from, to).map(drop))?;
 
-    let qformer_tokenizer = fs::read(bert.join("tokenizer.json"))?;
-    fwd_files::write_atomically(&out.join("qformer_tokenizer/tokenizer.json"), &qformer_tokenizer)?;
+    let qformer_tokenizer = read(&bert.join("tokenizer.json"))?;
+    fs::create_dir_all(out.join("qformer_tokenizer"))
+        .with_context(|| format!("cannot make {}", out.join("qformer_tokenizer").display()))?;
+    write_atomically(&out.join("qformer_tokenizer/tokenizer.json"), &qformer_tokenizer)?;
     let preprocessor = json!({
         "image_processor_type": "BlipImageProcessor", "size": { "height": IMAGE_SIZE, "width": IMAGE_SIZE }, "resample": 3,
         "do_resize": true, "do_rescale": true, "do_normalize": true,
@@ -90,7 +113,8 @@ pub(crate) fn assemble(vision: &Path, bert: &Path, language: &Path, out: &Path) 
         "qformer_config": bert_config,
         "text_config": text_config,
     });
-    write_json(&out.join("config.json"), &config)
+    // Last: with it the folder is a model.
+    write_json(&paths.config(), &config)
 }
 
 /// The backbone of the ONNX file under the names of Hugging Face, with positions for our image size.
@@ -118,16 +142,14 @@ fn dinov2(graph: &Graph) -> Result<Arrays> {
     let unnamed = |is_it: &dyn Fn(&[usize]) -> bool| {
         let mut found =
             graph.tensors.iter().filter(|(name, t)| name.starts_with("onnx::") && is_it(&t.shape));
-        found.next().map(|(_, tensor)| tensor).ok_or("the ONNX file has no positions of a DINOv2")
+        found.next().map(|(_, tensor)| tensor).context("there are no positions of a DINOv2")
     };
     let class = unnamed(&|shape| matches!(shape, [1, 1, _]))?;
     let patches = unnamed(&|shape| matches!(shape, [1, n, _] if *n > 1))?;
     let &[_, n, d] = &patches.shape[..] else {
-        return Err("the positions of the patches are no table".into());
+        bail!("the positions of the patches are no table");
     };
-    if n.isqrt().pow(2) != n {
-        return Err(format!("the ONNX file has positions of {n} patches, which make no square").into());
-    }
+    ensure!(n.isqrt().pow(2) == n, "there are positions of {n} patches, which make no square");
     let all = [&class.values[..], &patches.values].concat();
     let positions = Tensor::from_vec(all, (1, 1 + n, d), &Device::Cpu)?;
     let side = IMAGE_SIZE / PATCH;
@@ -143,8 +165,8 @@ fn dinov2(graph: &Graph) -> Result<Arrays> {
 /// The first layers of a BERT under the names of InstructBLIP's Q-Former. The embedding of the first kind of sentence, which BERT adds to
 /// every word, goes into the positions.
 fn qformer(path: &Path) -> Result<Arrays> {
-    let bytes = fs::read(path)?;
-    let file = safetensors::SafeTensors::deserialize(&bytes)?;
+    let bytes = read(path)?;
+    let file = safetensors::SafeTensors::deserialize(&bytes).with_context(|| path.display().to_string())?;
     let mut arrays = Arrays::new();
     for (name, view) in file.tensors() {
         if view.dtype() != Dtype::F32 {
@@ -167,9 +189,9 @@ fn qformer(path: &Path) -> Result<Arrays> {
         format!("{} has no {what} in f32 under the names of a BERT alone (`embeddings.…`)", path.display())
     };
     let kinds = arrays.remove("qformer.embeddings.token_type_embeddings.weight");
-    let (_, kinds) = kinds.ok_or_else(|| lacks("embeddings of token types"))?;
+    let (_, kinds) = kinds.with_context(|| lacks("embeddings of token types"))?;
     let positions = arrays.get_mut("qformer.embeddings.position_embeddings.weight");
-    let (shape, positions) = positions.ok_or_else(|| lacks("position embeddings"))?;
+    let (shape, positions) = positions.with_context(|| lacks("position embeddings"))?;
     let width = shape.last().copied().unwrap_or_default().max(1);
     for row in positions.chunks_exact_mut(width) {
         row.iter_mut().zip(&kinds).for_each(|(position, kind)| *position += kind);
@@ -179,11 +201,10 @@ fn qformer(path: &Path) -> Result<Arrays> {
 
 /// The `qformer_config`: the sizes of the BERT, and what its `config.json` says of heads, activation and norms.
 fn qformer_config(arrays: &Arrays, config: &Path) -> Result<Value> {
-    let bert: Value =
-        serde_json::from_slice(&fs::read(config).map_err(|e| format!("{}: {e}", config.display()))?)?;
+    let bert: Value = read_json(config)?;
     let matrix = |name: &str| match arrays.get(name).map(|(shape, _)| &shape[..]) {
         Some(&[n_rows, n_cols]) => Ok((n_rows, n_cols)),
-        _ => Err(format!("the BERT has no matrix `{name}`")),
+        _ => Err(anyhow!("{}: the BERT beside it has no matrix `{name}`", config.display())),
     };
     let (n_words, width) = matrix("qformer.embeddings.word_embeddings.weight")?;
     let (n_positions, _) = matrix("qformer.embeddings.position_embeddings.weight")?;
@@ -212,9 +233,5 @@ fn write_weights(path: &Path, arrays: &Arrays) -> Result<()> {
             Ok((name.as_str(), TensorView::new(Dtype::F32, (*shape).clone(), bytes)?))
         })
         .collect::<std::result::Result<Vec<_>, safetensors::SafeTensorError>>()?;
-    Ok(fwd_files::write_atomically(path, &safetensors::serialize(views, None)?)?)
-}
-
-fn write_json(path: &Path, value: &Value) -> Result<()> {
-    Ok(fwd_files::write_atomically(path, &serde_json::to_vec_pretty(value)?)?)
+    write_atomically(path, &safetensors::serialize(views, None)?)
 }

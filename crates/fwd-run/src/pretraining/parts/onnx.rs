@@ -1,8 +1,8 @@
 //! The initialisers of an ONNX file and the nodes that read them: what is needed of the protocol buffers of
 //! <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>.
 
+use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
-use std::error::Error;
 
 /// A tensor of the graph in f32.
 #[derive(Debug, Clone)]
@@ -20,8 +20,6 @@ pub(crate) struct Graph {
     pub(crate) nodes: Vec<(String, String, Vec<String>)>,
 }
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
-
 /// A field of a message: its number, and a number or bytes.
 enum Field<'a> {
     Number(u64),
@@ -35,18 +33,18 @@ impl<'a> Message<'a> {
     fn varint(&mut self) -> Result<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
-            let (&byte, rest) = self.0.split_first().ok_or("a number is cut short")?;
+            let (&byte, rest) = self.0.split_first().context("a number is cut short")?;
             self.0 = rest;
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
                 return Ok(value);
             }
         }
-        Err("a number is too long".into())
+        bail!("a number is too long")
     }
 
     fn take(&mut self, n: usize) -> Result<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(n).ok_or("a field is cut short")?;
+        let (head, rest) = self.0.split_at_checked(n).context("a field is cut short")?;
         self.0 = rest;
         Ok(head)
     }
@@ -64,7 +62,7 @@ impl<'a> Message<'a> {
                 Field::Bytes(self.take(usize::try_from(n)?)?)
             }
             5 => Field::Bytes(self.take(4)?),
-            other => return Err(format!("wire type {other}").into()),
+            other => bail!("a field of the unknown wire type {other}"),
         };
         Ok(Some((key >> 3, field)))
     }
@@ -79,7 +77,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Graph> {
             return of_graph(graph);
         }
     }
-    Err("the file has no graph; is it ONNX?".into())
+    bail!("there is no graph; is it an ONNX file?")
 }
 
 fn of_graph(bytes: &[u8]) -> Result<Graph> {
@@ -139,8 +137,30 @@ fn of_tensor(bytes: &[u8]) -> Result<Option<(String, Tensor)>> {
         return Ok(None);
     }
     let values: Vec<f32> = raw.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
-    if values.len() != shape.iter().product::<usize>() {
-        return Err(format!("`{name}` has {} values for the shape {shape:?}", values.len()).into());
-    }
+    let n_values = shape.iter().try_fold(1usize, |n, &side| n.checked_mul(side));
+    ensure!(n_values == Some(values.len()), "`{name}` has {} values for the shape {shape:?}", values.len());
     Ok(Some((name, Tensor { shape, values })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_cut_anywhere_is_refused_or_lacks_its_tensor() {
+        // A model with a graph (field 7), in it a tensor (5): sides 2 and 1, type 1, name "w", eight raw bytes.
+        let tensor = [8, 2, 8, 1, 16, 1, 66, 1, b'w', 74, 8, 0, 0, 128, 63, 0, 0, 0, 64];
+        let graph = [&[42, tensor.len() as u8][..], &tensor].concat();
+        let model = [&[8, 8, 58, graph.len() as u8][..], &graph].concat();
+        let read_w = |bytes: &[u8]| read(bytes).ok().and_then(|graph| graph.tensors.get("w").cloned());
+        let w = read_w(&model).unwrap();
+        assert_eq!((w.shape, w.values), (vec![2, 1], vec![1.0, 2.0]));
+        assert!((0..model.len()).all(|n| read_w(&model[..n]).is_none()));
+        assert!(read(&[]).unwrap_err().to_string().contains("no graph"));
+        assert!(read(&[0x80; 12]).unwrap_err().to_string().contains("too long"));
+        // Sides whose product no machine can hold.
+        let huge = [&[8][..], &[0xff; 8], &[1]].concat();
+        let tensor = [&huge[..], &huge, &[16, 1]].concat();
+        assert!(of_tensor(&tensor).unwrap_err().to_string().contains("0 values"));
+    }
 }
