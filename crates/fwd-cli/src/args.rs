@@ -421,9 +421,9 @@ pub(crate) struct AskArgs {
     /// The question.
     #[arg(value_name = "QUESTION")]
     pub(crate) second: Option<String>,
-    /// The image that the question is about.
+    /// The image that the question is about; a language model alone needs none.
     #[arg(long, value_name = "FILE")]
-    pub(crate) image: PathBuf,
+    pub(crate) image: Option<PathBuf>,
     /// Model directory; without it the run's, or the embedded model.
     #[arg(long, value_name = "DIR")]
     pub(crate) backbone: Option<PathBuf>,
@@ -466,8 +466,8 @@ pub(crate) struct PretrainArgs {
     #[arg(long, conflicts_with_all = ["gates", "recipe", "from"])]
     pub(crate) library: bool,
     /// Train nothing: put a model together in --out, of an ONNX file with a DINOv2, the folder of a BERT and a GGUF file of a LLaMA. A recipe
-    /// without the section [model] then trains what lies between them.
-    #[arg(long, num_args = 3, value_names = ["ONNX", "DIR", "GGUF"], conflicts_with_all = ["gates", "library", "recipe", "from"])]
+    /// without the section [model] then trains what lies between them. Of a GGUF file alone it makes a model that reads no images.
+    #[arg(long, num_args = 1..=3, value_name = "FILE", conflicts_with_all = ["gates", "library", "recipe", "from"])]
     pub(crate) parts: Vec<PathBuf>,
     /// The tasks of the library, separated by commas; without it all that the benchmark calls pre-training tasks.
     #[arg(long, value_delimiter = ',', value_name = "TASK,…", requires = "library")]

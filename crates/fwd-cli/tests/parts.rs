@@ -115,3 +115,30 @@ fn a_folder_without_parts_is_refused_with_what_makes_one() {
     assert!(refused.contains("cargo xtask fetch small"), "{refused}");
     assert!(!place.path("none").exists());
 }
+
+#[test]
+fn a_language_model_alone_learns_and_needs_no_image() {
+    let place = Place::new();
+    stand_ins::write_gguf(&place.path("language.gguf"));
+    succeed(&mut place.program(&["pretrain", "--out", "text", "--parts", "language.gguf"]));
+    let ask = ["ask", "--backbone", "text", "What is this?"];
+    let answer = succeed(&mut place.program(&ask));
+    let shown = succeed(&mut place.program(&[&ask[..], &["--show-prompt"]].concat()));
+    assert!(shown.starts_with("<|im_start|>user\nWhat is this?<|im_end|>"), "{shown}");
+    // An image says nothing to it, and a model that reads images wants one.
+    image::RgbImage::new(8, 8).save(place.path("x.png")).unwrap();
+    assert_eq!(answer, succeed(&mut place.program(&[&ask[..], &["--image", "x.png"]].concat())));
+    let refused = fail(&mut place.program(&["ask", "--backbone", "model", "What is this?"]));
+    assert!(refused.contains("--image FILE"), "{refused}");
+
+    // Prompts at either end, under the paper's rule; two runs are the same.
+    for (name, at) in [("front", "front"), ("end", "end"), ("again", "end")] {
+        let more = ["--backbone", "text", "--set", &format!("pool.place={at}"), "--method", "fwd"];
+        succeed(&mut place.train(name, &more));
+        assert!(place.metrics(name)["measures"]["leakage"].as_f64().unwrap() <= 1e-5);
+    }
+    assert_eq!(place.metrics_bytes("end"), place.metrics_bytes("again"));
+    assert!(place.metrics_bytes("end") != place.metrics_bytes("front"));
+    let two = fail(&mut place.program(&["pretrain", "--out", "two", "--parts", "language.gguf", "bert"]));
+    assert!(two.contains("a GGUF file alone"), "{two}");
+}

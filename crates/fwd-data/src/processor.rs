@@ -152,9 +152,21 @@ impl Processor {
     /// # Errors
     /// An error naming the file that is missing or damaged; the Q-Former's tokenizer may be absent.
     pub fn open(dir: &Path) -> Result<Self> {
+        Self::with_image(ImageProcessor::open(dir)?, dir)
+    }
+
+    /// As [`Self::open`], of a model that reads no images: these are made a single pixel, whatever the directory says.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn without_images(dir: &Path) -> Result<Self> {
+        Self::with_image(ImageProcessor::clip(1), dir)
+    }
+
+    fn with_image(image: ImageProcessor, dir: &Path) -> Result<Self> {
         let qformer = dir.join("qformer_tokenizer/tokenizer.json");
         Ok(Self {
-            image: ImageProcessor::open(dir)?,
+            image,
             text: TextTokenizer::open(&dir.join("tokenizer.json"))?,
             qformer: if qformer.exists() { Some(TextTokenizer::open(&qformer)?) } else { None },
         })

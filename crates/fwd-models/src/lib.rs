@@ -27,7 +27,7 @@ pub use language::{
 };
 pub use multimodal::{
     Blip, FrozenFeatures, Instructions, Llava, MultimodalModel, PromptPlace, Reading, Sample, SampleSegment,
-    load, padded, reading,
+    TextOnly, load, padded, reading,
 };
 pub use promptable::{answer, label_log_probs};
 pub use tap::Tap;

@@ -6,7 +6,7 @@
 use crate::error::{ModelError, Result};
 use crate::generate::{GenerationConfig, Hypothesis, generate};
 use crate::language::{LanguageInput, Prefix, Scored, Segment, SegmentKind};
-use crate::multimodal::{Blip, Llava, MultimodalModel, Sample, padded};
+use crate::multimodal::{Blip, Llava, MultimodalModel, Sample, TextOnly, padded};
 use crate::tap::Tap;
 use candle_core::{Device, Tensor, Var};
 use fwd_ops::IGNORE_INDEX;
@@ -188,7 +188,7 @@ macro_rules! frozen_model {
         }
     )*};
 }
-frozen_model!(Blip, Llava);
+frozen_model!(Blip, Llava, TextOnly);
 
 /// The best answer to each sample of a batch behind its prompts.
 ///

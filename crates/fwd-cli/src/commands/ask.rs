@@ -4,10 +4,11 @@ use super::session;
 use crate::args::{AskArgs, Common};
 use crate::{output, progress};
 use anyhow::{Context, Result, ensure};
+use fwd_data::task::blank;
 use fwd_data::{Alpha, ImageLimits, Orientation, RgbImage};
 use fwd_prompt::PromptPool;
 use fwd_run::assets;
-use fwd_run::model::{Backbone, ShownPrompt};
+use fwd_run::model::{Backbone, ModelTokenizers, ShownPrompt};
 use fwd_run::run::SavedRun;
 use serde::Serialize;
 use std::path::Path;
@@ -38,15 +39,24 @@ pub(super) fn command(args: &AskArgs, common: &Common) -> Result<ExitCode> {
     ensure!(!question.trim().is_empty(), "the question is empty");
     ensure!(args.max_new_tokens > 0, "--max-new-tokens is 0, must be at least 1");
     // The image first: it fails at once, the model takes time.
-    let origin = args.image.display().to_string();
-    let limits = ImageLimits::default();
-    let image = fwd_files::read(&args.image, limits.max_file).with_context(|| origin.clone())?;
-    RgbImage::decode_with(&image, &origin, limits, Alpha::default(), UPRIGHT)?;
+    let image = args.image.as_deref().map(read_image).transpose()?;
     let run = run.map(SavedRun::read).transpose()?;
     let dir = match (&args.backbone, &run) {
         (Some(dir), _) => dir.clone(),
         (None, Some(run)) => run.manifest().backbone_dir()?,
         (None, None) => assets::backbone()?,
+    };
+    let (image, origin) = match image {
+        Some(image) => image,
+        None => {
+            let reads_images = ModelTokenizers::open(&dir, None)?.reader().reads_images();
+            ensure!(
+                !reads_images,
+                "{} answers questions about an image: name it with --image FILE",
+                dir.display()
+            );
+            (blank()?, "no image".to_owned())
+        }
     };
     let options = session::model_options(args.model, run.as_ref());
     let backbone = Backbone::open(&dir, options, &args.device.open()?)?;
@@ -85,6 +95,14 @@ pub(super) fn command(args: &AskArgs, common: &Common) -> Result<ExitCode> {
         output::print(&output::one_line(&answer.text))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// An image that can be decoded, and what it is called in errors.
+fn read_image(path: &Path) -> Result<(Vec<u8>, String)> {
+    let (origin, limits) = (path.display().to_string(), ImageLimits::default());
+    let image = fwd_files::read(path, limits.max_file).with_context(|| origin.clone())?;
+    RgbImage::decode_with(&image, &origin, limits, Alpha::default(), UPRIGHT)?;
+    Ok((image, origin))
 }
 
 /// Prints what the language model is given.

@@ -3,12 +3,13 @@
 use crate::args::{Common, PretrainArgs};
 use crate::output;
 use crate::terminal::Terminal;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use fwd_run::assets;
 use fwd_run::files::write_json;
 use fwd_run::pretraining::gates::{self, Report};
 use fwd_run::pretraining::{
-    LibraryOptions, ModelPaths, Parts, PretrainingOptions, Recipe, assemble, library, pretrain,
+    LibraryOptions, ModelPaths, Parts, PretrainingOptions, Recipe, assemble, assemble_language, library,
+    pretrain,
 };
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -32,9 +33,17 @@ pub(super) fn command(args: &PretrainArgs, common: &Common) -> Result<ExitCode> 
         return Ok(if report.is_met() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let out = args.out.clone().context("name a folder for the model with --out DIR")?;
-    if let [vision, text, language] = &args.parts[..] {
-        let [vision, text, language] = [vision, text, language].map(Clone::clone);
-        assemble(&Parts { vision, text, language }, &out)?;
+    if !args.parts.is_empty() {
+        match &args.parts[..] {
+            [language] => assemble_language(language, &out)?,
+            [vision, text, language] => {
+                let [vision, text, language] = [vision, text, language].map(Clone::clone);
+                assemble(&Parts { vision, text, language }, &out)?;
+            }
+            _ => bail!(
+                "--parts takes an ONNX file, the folder of a BERT and a GGUF file, or a GGUF file alone"
+            ),
+        }
         output::print(&format!("{}\n", out.display()))?;
         return Ok(ExitCode::SUCCESS);
     }

@@ -71,7 +71,10 @@ pub(super) fn relative(image: &str) -> std::result::Result<String, PathFault> {
 }
 
 /// A grey PNG, which stands for the image of a question that has none. LLaVA gives such a question the mean colour too.
-pub(super) fn blank() -> Result<Vec<u8>> {
+///
+/// # Errors
+/// An error of the encoder.
+pub fn blank() -> Result<Vec<u8>> {
     let mut bytes = io::Cursor::new(Vec::new());
     let grey = image::GrayImage::from_pixel(32, 32, image::Luma([127]));
     grey.write_to(&mut bytes, image::ImageFormat::Png)

@@ -84,6 +84,18 @@ impl Segment {
     }
 }
 
+impl Segment {
+    /// The mean of the real tokens of each sample, `(batch, d)`; zeros for one without any.
+    ///
+    /// # Errors
+    /// An error of candle.
+    pub fn mean(&self) -> Result<Tensor> {
+        let count = self.mask.sum_keepdim(1)?.maximum(1f32)?;
+        let sum = self.embeds.broadcast_mul(&self.mask.unsqueeze(2)?)?.sum(1)?;
+        Ok(sum.broadcast_div(&count)?)
+    }
+}
+
 /// The input of a language model for a batch: segments in their order. Cloning it copies no values.
 ///
 /// # Examples

@@ -48,6 +48,7 @@ impl ModelConfig {
             max_instruction_tokens: self.text.max_tokens().map(|n| n.saturating_sub(self.num_query_tokens)),
             is_encoder_decoder: matches!(self.text, TextConfig::T5(_)),
             has_images_in_text: false,
+            reads_images: true,
             uses_chat_template: self.uses_chat_template,
             image_token: self.image_token_index.and_then(|id| u32::try_from(id).ok()),
             vocab_size: self.text.vocab_size(),
@@ -318,14 +319,9 @@ impl MultimodalModel for Blip {
         let visual_tokens = self.visual_tokens(&image, instructions.qformer.as_ref(), tap)?;
         let image_query = self.vision.query(&image)?;
         let text_embeds = self.language.embed(&instructions.ids)?;
-        let text_mask = instructions.mask.to_dtype(DType::F32)?.to_device(self.device())?;
-        let count = text_mask.sum_keepdim(1)?.maximum(1f32)?;
-        let text_query =
-            text_embeds.broadcast_mul(&text_mask.unsqueeze(2)?)?.sum(1)?.broadcast_div(&count)?;
-        let input = LanguageInput::new(vec![
-            Segment::full(SegmentKind::Image, visual_tokens)?,
-            Segment::new(SegmentKind::Text, text_embeds, &text_mask)?,
-        ])?;
+        let text = Segment::new(SegmentKind::Text, text_embeds, &instructions.mask)?;
+        let text_query = text.mean()?;
+        let input = LanguageInput::new(vec![Segment::full(SegmentKind::Image, visual_tokens)?, text])?;
         Ok(FrozenFeatures { input, image_query, text_query })
     }
 

@@ -69,6 +69,7 @@ impl LlavaConfig {
             max_instruction_tokens,
             is_encoder_decoder: matches!(self.text, TextConfig::T5(_)),
             has_images_in_text: true,
+            reads_images: true,
             uses_chat_template: true,
             image_token: Some(self.image_token),
             vocab_size: self.text.vocab_size(),

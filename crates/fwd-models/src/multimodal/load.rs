@@ -3,7 +3,8 @@
 use super::blip::Blip;
 use super::llava::Llava;
 use super::model::{MultimodalModel, Reading};
-use crate::config::{LlavaConfig, ModelConfig, read_json};
+use super::text_only::TextOnly;
+use crate::config::{LlavaConfig, ModelConfig, TextConfig, read_json};
 use crate::error::{ModelError, Result};
 use crate::weights::Precision;
 use candle_core::Device;
@@ -25,13 +26,14 @@ pub fn reading(dir: &Path) -> Result<Reading> {
     match model_type.as_str() {
         "blip-2" | "instructblip" => Ok(ModelConfig::read(&path)?.reading()),
         "llava" | "llava_llama" => Ok(LlavaConfig::read(&path)?.reading()),
+        "llama" | "opt" | "t5" => Ok(TextConfig::read(&path)?.reading()),
         _ => Err(unsupported(&path, &model_type)),
     }
 }
 
 fn unsupported(path: &Path, model_type: &str) -> ModelError {
     let what = format!(
-        "model_type `{}` is not supported; `blip-2`, `instructblip` and `llava` are",
+        "model_type `{}` is not supported; `blip-2`, `instructblip` and `llava` are, and the language models `llama`, `opt` and `t5`",
         model_type.chars().take(60).collect::<String>().escape_debug()
     );
     ModelError::Config { origin: path.display().to_string(), what }
@@ -54,6 +56,7 @@ pub fn load(
         "blip-2" | "instructblip" => Ok(Box::new(Blip::load(dir, precision, device)?)),
         // The second one is that of the original code, of which the configuration is refused with what to do.
         "llava" | "llava_llama" => Ok(Box::new(Llava::load(dir, precision, device)?)),
+        "llama" | "opt" | "t5" => Ok(Box::new(TextOnly::load(dir, precision, device)?)),
         _ => Err(unsupported(&path, &model_type)),
     }
 }

@@ -16,6 +16,7 @@ mod llava;
 mod load;
 mod model;
 mod sample;
+mod text_only;
 
 pub use blip::Blip;
 pub use features::FrozenFeatures;
@@ -23,3 +24,4 @@ pub use llava::Llava;
 pub use load::{load, reading};
 pub use model::{Instructions, MultimodalModel, PromptPlace, Reading};
 pub use sample::{Sample, SampleSegment, padded};
+pub use text_only::TextOnly;

@@ -59,6 +59,8 @@ pub struct Reading {
     pub is_encoder_decoder: bool,
     /// As [`MultimodalModel::has_images_in_text`].
     pub has_images_in_text: bool,
+    /// As [`MultimodalModel::reads_images`].
+    pub reads_images: bool,
     /// As [`MultimodalModel::uses_chat_template`].
     pub uses_chat_template: bool,
     /// As [`MultimodalModel::image_token`].
@@ -77,6 +79,7 @@ impl Reading {
             max_instruction_tokens: model.max_instruction_tokens(),
             is_encoder_decoder: model.language().is_encoder_decoder(),
             has_images_in_text: model.has_images_in_text(),
+            reads_images: model.reads_images(),
             uses_chat_template: model.uses_chat_template(),
             image_token: model.image_token(),
             vocab_size: model.language().vocab_size(),
@@ -123,6 +126,11 @@ pub trait MultimodalModel: Debug + Send + Sync {
     /// front of the instruction, and the ids must not have it.
     fn has_images_in_text(&self) -> bool {
         false
+    }
+
+    /// Whether images say anything to the model. A language model alone passes them over.
+    fn reads_images(&self) -> bool {
+        true
     }
 
     /// Whether the model was trained with the prompts that its chat template writes, if its directory has one.

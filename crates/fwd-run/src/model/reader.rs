@@ -106,6 +106,11 @@ impl Reader<'_> {
         self.format.template.is_some()
     }
 
+    /// Whether images say anything to the model.
+    pub fn reads_images(&self) -> bool {
+        self.format.reading.reads_images
+    }
+
     /// The longest instruction that the language model has positions for, in tokens as [`Self::count_instruction_tokens`] counts them; none
     /// if it has no such limit (T5 has relative positions).
     pub fn max_instruction_tokens(&self) -> Option<usize> {

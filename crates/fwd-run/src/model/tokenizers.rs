@@ -38,7 +38,8 @@ impl ModelTokenizers {
 /// # Errors
 /// That names the file that is missing or damaged, also a tokenizer for the bridge where it reads the instruction.
 pub(crate) fn processor_of(dir: &Path, reading: &Reading) -> Result<Processor> {
-    let mut processor = Processor::open(dir)?;
+    let mut processor =
+        if reading.reads_images { Processor::open(dir)? } else { Processor::without_images(dir)? };
     processor.text = processor.text.for_model(reading.vocab_size, reading.image_token);
     if let Some(vocab_size) = reading.bridge_vocab_size {
         processor.qformer = processor.qformer.map(|tokenizer| tokenizer.for_model(vocab_size, None));

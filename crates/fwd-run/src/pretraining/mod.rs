@@ -17,7 +17,7 @@ mod vision;
 mod vocabulary;
 
 pub use library::{INSTRUCTION, LibraryOptions, library};
-pub use parts::{Parts, assemble};
+pub use parts::{Parts, assemble, assemble_language};
 pub use paths::ModelPaths;
 pub use recipe::{Augmentation, Diversity, Optimiser, Phase, Prompting, Recipe, Sizes};
 pub use training::{PretrainingOptions, pretrain};

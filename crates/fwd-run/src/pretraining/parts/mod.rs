@@ -38,7 +38,7 @@ const PATCH: usize = 14;
 const QFORMER_LAYERS: usize = 3;
 const QUERIES: usize = 16;
 
-/// A conversation without SmolLM2's default system message, which costs 20 tokens in front of every picture.
+/// A conversation in the format of models with the token `<|im_start|>`, without SmolLM2's default system message, which costs 20 tokens in front of every picture.
 const CHAT_TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + \
     '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
@@ -47,8 +47,8 @@ const CHAT_TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + me
 /// # Errors
 /// A file that is missing or damaged, or of another kind, with what is missing in it.
 pub fn assemble(parts: &Parts, out: &Path) -> Result<()> {
+    check_new(out)?;
     let paths = ModelPaths::new(out);
-    ensure!(!paths.config().exists(), "{} has a model already; name another folder", out.display());
     let Parts { vision, text: bert, language } = parts;
     let of_vision = || vision.display().to_string();
     let tower = dinov2(&onnx::read(&read(vision)?).with_context(of_vision)?).with_context(of_vision)?;
@@ -62,34 +62,10 @@ pub fn assemble(parts: &Parts, out: &Path) -> Result<()> {
     let bert_config = qformer_config(&text, &bert.join("config.json"))?;
     let mut map: BTreeMap<&String, &str> = tower.keys().map(|name| (name, "vision.safetensors")).collect();
     map.extend(text.keys().map(|name| (name, "qformer.safetensors")));
-    let file = WeightFile::open(language)?;
-    let (Some(text_config), Some(tokenizer)) = (file.config()?, file.tokenizer()?) else {
-        bail!("{}: the language model must be a GGUF file", language.display());
-    };
-    let token = |key: &str| -> Result<&Value> {
-        let origin = language.display();
-        let id = text_config[key].as_u64().with_context(|| format!("{origin} does not say its {key}"))?;
-        let named = tokenizer["added_tokens"].as_array().and_then(|all| all.iter().find(|t| t["id"] == id));
-        Ok(&named.with_context(|| format!("{origin}: {key} {id} is no special token"))?["content"])
-    };
-
+    let text_config = language_files(language, out)?;
     write_json(&out.join("model.safetensors.index.json"), &json!({ "weight_map": map }))?;
     write_weights(&paths.vision(), &tower)?;
     write_weights(&paths.qformer(), &text)?;
-    let special = json!({
-        "bos_token": token("bos_token_id")?, "eos_token": token("eos_token_id")?, "pad_token": token("eos_token_id")?,
-    });
-    write_json(&out.join("tokenizer_config.json"), &special)?;
-    write_json(&out.join("tokenizer.json"), &tokenizer)?;
-    let ends = json!({ "bos_token_id": text_config["bos_token_id"], "eos_token_id": text_config["eos_token_id"],
-                       "pad_token_id": text_config["eos_token_id"] });
-    write_json(&out.join("generation_config.json"), &ends)?;
-    write_atomically(&out.join("chat_template.jinja"), CHAT_TEMPLATE.as_bytes())?;
-    let name = language.file_name().context("the language model has no name")?;
-    let mut from =
-        fwd_files::open(language).with_context(|| format!("cannot read {}", language.display()))?;
-    write_atomically_with(&out.join(name), |to| std::io::copy(&mut from, to).map(drop))?;
-
     let qformer_tokenizer = read(&bert.join("tokenizer.json"))?;
     fs::create_dir_all(out.join("qformer_tokenizer"))
         .with_context(|| format!("cannot make {}", out.join("qformer_tokenizer").display()))?;
@@ -115,6 +91,53 @@ pub fn assemble(parts: &Parts, out: &Path) -> Result<()> {
     });
     // Last: with it the folder is a model.
     write_json(&paths.config(), &config)
+}
+
+/// Writes the directory `out` of a language model alone, of a GGUF file of a LLaMA with a byte-level vocabulary.
+///
+/// # Errors
+/// As [`assemble`].
+pub fn assemble_language(language: &Path, out: &Path) -> Result<()> {
+    check_new(out)?;
+    let config = language_files(language, out)?;
+    write_json(&ModelPaths::new(out).config(), &config)
+}
+
+fn check_new(out: &Path) -> Result<()> {
+    let has_model = ModelPaths::new(out).config().exists();
+    ensure!(!has_model, "{} has a model already; name another folder", out.display());
+    Ok(())
+}
+
+/// Writes what a GGUF file says of its model into `out`, and the file itself; the configuration of the model, of which nothing is written.
+fn language_files(language: &Path, out: &Path) -> Result<Value> {
+    let file = WeightFile::open(language)?;
+    let (Some(text_config), Some(tokenizer)) = (file.config()?, file.tokenizer()?) else {
+        bail!("{}: the language model must be a GGUF file", language.display());
+    };
+    let token = |key: &str| -> Result<&Value> {
+        let origin = language.display();
+        let id = text_config[key].as_u64().with_context(|| format!("{origin} does not say its {key}"))?;
+        let named = tokenizer["added_tokens"].as_array().and_then(|all| all.iter().find(|t| t["id"] == id));
+        Ok(&named.with_context(|| format!("{origin}: {key} {id} is no special token"))?["content"])
+    };
+    let special = json!({
+        "bos_token": token("bos_token_id")?, "eos_token": token("eos_token_id")?, "pad_token": token("eos_token_id")?,
+    });
+    write_json(&out.join("tokenizer_config.json"), &special)?;
+    write_json(&out.join("tokenizer.json"), &tokenizer)?;
+    let ends = json!({ "bos_token_id": text_config["bos_token_id"], "eos_token_id": text_config["eos_token_id"],
+                       "pad_token_id": text_config["eos_token_id"] });
+    write_json(&out.join("generation_config.json"), &ends)?;
+    let is_chat = |token: &Value| token["content"] == "<|im_start|>";
+    if tokenizer["added_tokens"].as_array().is_some_and(|all| all.iter().any(is_chat)) {
+        write_atomically(&out.join("chat_template.jinja"), CHAT_TEMPLATE.as_bytes())?;
+    }
+    let name = language.file_name().context("the language model has no name")?;
+    let mut from =
+        fwd_files::open(language).with_context(|| format!("cannot read {}", language.display()))?;
+    write_atomically_with(&out.join(name), |to| std::io::copy(&mut from, to).map(drop))?;
+    Ok(text_config)
 }
 
 /// The backbone of the ONNX file under the names of Hugging Face, with positions for our image size.
