@@ -139,6 +139,28 @@ fn a_language_model_alone_learns_and_needs_no_image() {
     }
     assert_eq!(place.metrics_bytes("end"), place.metrics_bytes("again"));
     assert!(place.metrics_bytes("end") != place.metrics_bytes("front"));
+
+    // Questions about no image: the same text in two splits is a leak, as a picture would be.
+    fs::create_dir_all(place.path("facts/tasks")).unwrap();
+    let task = r#"{"name": "facts", "title": "Facts", "metric": "exact", "synthetic": false, "stage": "downstream", "order": 1}"#;
+    fs::write(place.path("facts/benchmark.json"), format!(r#"{{"version": 1, "tasks": [{task}]}}"#)).unwrap();
+    let line = |split: &str, i: usize| {
+        format!(
+            "{{\"split\": \"{split}\", \"instruction\": \"Is {i} even?\", \"answer\": \"{}\"}}\n",
+            i.is_multiple_of(2)
+        )
+    };
+    let mut lines: String = (0..12).map(|i| line(["train", "val", "test"][i / 4], i)).collect();
+    fs::write(place.path("facts/tasks/facts.jsonl"), &lines).unwrap();
+    succeed(&mut place.program(&["data", "check", "facts"]));
+    let more = ["--backbone", "text", "--bench", "facts", "--method", "sequential"];
+    succeed(&mut place.train("facts-run", &more));
+    assert!(place.path("facts-run/metrics.json").exists());
+    lines += &line("test", 0);
+    fs::write(place.path("facts/tasks/facts.jsonl"), &lines).unwrap();
+    let leak = place.program(&["data", "check", "facts"]).output().unwrap();
+    assert_eq!(leak.status.code(), Some(1), "{leak:?}");
+    assert!(String::from_utf8_lossy(&leak.stdout).contains("Is 0 even?"), "{leak:?}");
     let two = fail(&mut place.program(&["pretrain", "--out", "two", "--parts", "language.gguf", "bert"]));
     assert!(two.contains("a GGUF file alone"), "{two}");
 }

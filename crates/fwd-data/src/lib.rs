@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+mod blank;
 mod chat_template;
 mod error;
 mod excerpt;
@@ -29,6 +30,7 @@ pub mod task;
 mod text;
 mod tokenizer_file;
 
+pub use blank::blank_image;
 pub use chat_template::{ChatTemplate, TODAY};
 pub use error::{DataError, PathFault, Result};
 pub use excerpt::excerpt;

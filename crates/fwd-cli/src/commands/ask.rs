@@ -4,8 +4,7 @@ use super::session;
 use crate::args::{AskArgs, Common};
 use crate::{output, progress};
 use anyhow::{Context, Result, ensure};
-use fwd_data::task::blank;
-use fwd_data::{Alpha, ImageLimits, Orientation, RgbImage};
+use fwd_data::{Alpha, ImageLimits, Orientation, RgbImage, blank_image};
 use fwd_prompt::PromptPool;
 use fwd_run::assets;
 use fwd_run::model::{Backbone, ModelTokenizers, ShownPrompt};
@@ -55,7 +54,7 @@ pub(super) fn command(args: &AskArgs, common: &Common) -> Result<ExitCode> {
                 "{} answers questions about an image: name it with --image FILE",
                 dir.display()
             );
-            (blank()?, "no image".to_owned())
+            (blank_image()?, "no image".to_owned())
         }
     };
     let options = session::model_options(args.model, run.as_ref());

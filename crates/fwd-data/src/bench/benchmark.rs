@@ -4,6 +4,7 @@ use super::hash::feed;
 use super::index::{INDEX_FILE, TaskEntry, read, read_index, read_records, task_file};
 use super::pack::{Places, read_folder, read_pack};
 use super::record::{BenchTask, ContentHash, Record, Stage};
+use crate::blank::{BLANK, blank_image};
 use crate::error::{DataError, Result, unknown_task};
 use crate::image_file::{ImageLimits, RgbImage};
 use crate::loose::{LooseImages, Place};
@@ -39,7 +40,7 @@ impl Benchmark {
     /// images cannot be decoded; the hash depends on which are left out.
     pub(crate) fn open_with(dir: &Path, on_bad: OnBad) -> Result<(Self, Skipped)> {
         let mut hasher = Sha256::new();
-        let images = read_images(dir, &mut hasher)?;
+        let mut images = read_images(dir, &mut hasher)?;
         let (bytes, entries) = read_index(dir)?;
         feed(&mut hasher, INDEX_FILE, &bytes);
         let (mut tasks, mut skipped) = (Vec::with_capacity(entries.len()), Skipped::default());
@@ -48,6 +49,14 @@ impl Benchmark {
             let bytes = read(&path)?;
             feed(&mut hasher, &entry.name, &bytes);
             let read: Vec<_> = read_records(&bytes, entry.metric).collect();
+            let is_blank = |(_, record): &(usize, std::result::Result<Record, String>)| {
+                record.as_ref().is_ok_and(|record| record.image == BLANK)
+            };
+            if !images.contains_key(BLANK) && read.iter().any(is_blank) {
+                let mut blank = LooseImages::default();
+                blank.insert_bytes(BLANK, &blank_image()?)?;
+                images.extend(blank.into_places());
+            }
             let broken = if on_bad == OnBad::Skip { undecodable(&images, &read) } else { BTreeMap::new() };
             let mut records = Vec::with_capacity(read.len());
             for (line, record) in read {

@@ -5,6 +5,7 @@
 
 use super::benchmark::Benchmark;
 use super::record::{BenchTask, ContentHash, Record, Split, Stage};
+use crate::blank::BLANK;
 use crate::image_file::{ImageLimits, RgbImage};
 use crate::leaks::states_answer;
 use crate::skip::Skipped;
@@ -140,7 +141,13 @@ fn contents<'a>(
     tasks
         .flat_map(|task| &task.records)
         .filter(|record| split.is_none_or(|split| record.split == split))
-        .filter_map(|record| Some((*hash_of.get(record.image.as_str())?, record.image.as_str())))
+        .filter_map(|record| {
+            // Of a question about no image its text is the content.
+            if record.image == BLANK {
+                return Some((ContentHash::of(record.instruction.as_bytes()), record.instruction.as_str()));
+            }
+            Some((*hash_of.get(record.image.as_str())?, record.image.as_str()))
+        })
         .collect()
 }
 

@@ -1,6 +1,7 @@
 //! The text files of a benchmark: `benchmark.json`, which lists the tasks, and `tasks/NAME.jsonl`, one record a line.
 
 use super::record::{BenchTask, Record, Split, Stage};
+use crate::blank::BLANK;
 use crate::error::{DataError, Result, unknown_task};
 use fwd_eval::Metric;
 use serde::{Deserialize, Serialize};
@@ -48,7 +49,9 @@ pub(crate) struct Line {
     split: Split,
     #[serde(skip_serializing_if = "Option::is_none")]
     question_id: Option<String>,
-    image: String,
+    /// None for a question about no image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image: Option<String>,
     instruction: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     answer: Option<String>,
@@ -61,7 +64,7 @@ impl From<&Record> for Line {
         let Record { split, id: question_id, image, instruction, mut answers } = record.clone();
         let answer = if answers.len() == 1 { answers.pop() } else { None };
         let answers = if answer.is_none() { Some(answers) } else { None };
-        Self { split, question_id, image, instruction, answer, answers }
+        Self { split, question_id, image: Some(image), instruction, answer, answers }
     }
 }
 
@@ -130,14 +133,19 @@ fn read_record(line: &[u8], metric: Metric) -> std::result::Result<Record, Strin
         _ => return Err("needs either `answer` or `answers`".into()),
     };
     if answers.is_empty() || answers.iter().any(|answer| answer.trim().is_empty()) {
-        return Err(format!("an answer about the image `{}` is empty", line.image));
+        return Err(format!("an answer about {} is empty", about(line.image.as_deref())));
     }
     if line.instruction.trim().is_empty() {
-        return Err(format!("the instruction about the image `{}` is empty", line.image));
+        return Err(format!("the instruction about {} is empty", about(line.image.as_deref())));
     }
     let answers = spelt_out(metric, &line.instruction, answers);
     let Line { split, question_id: id, image, instruction, .. } = line;
+    let image = image.unwrap_or_else(|| BLANK.to_owned());
     Ok(Record { split, id, image, instruction, answers })
+}
+
+fn about(image: Option<&str>) -> String {
+    image.map_or_else(|| "no image".to_owned(), |image| format!("the image `{image}`"))
 }
 
 /// The answers, for a multiple choice with what the instruction tells of the right option.

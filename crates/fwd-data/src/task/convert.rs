@@ -5,11 +5,12 @@
 
 use super::description::{self, FileNames, Kind, TaskSpec};
 use super::images::relative;
-use super::set::{BLANK, DESCRIPTION};
+use super::set::DESCRIPTION;
 use crate::bench::{
     BenchTask, Benchmark, INDEX_FILE, Index, Line, MAGIC, Metric, Record, Split, TaskEntry, VERSION,
     record_head, record_name,
 };
+use crate::blank::BLANK;
 use crate::error::{DataError, Result};
 use image::ImageFormat;
 use serde::Serialize;

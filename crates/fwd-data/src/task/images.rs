@@ -3,7 +3,7 @@
 //! A path in a task's file is not trusted: it may neither be absolute nor go up nor follow a symbolic link out of the root.
 
 use crate::error::{DataError, PathFault, Result};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// A folder that images are looked for in.
@@ -68,16 +68,4 @@ pub(super) fn relative(image: &str) -> std::result::Result<String, PathFault> {
     }
     let parts: Vec<&str> = image.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     Ok(parts.join("/"))
-}
-
-/// A grey PNG, which stands for the image of a question that has none. LLaVA gives such a question the mean colour too.
-///
-/// # Errors
-/// An error of the encoder.
-pub fn blank() -> Result<Vec<u8>> {
-    let mut bytes = io::Cursor::new(Vec::new());
-    let grey = image::GrayImage::from_pixel(32, 32, image::Luma([127]));
-    grey.write_to(&mut bytes, image::ImageFormat::Png)
-        .map_err(|error| DataError::Image { origin: "the blank image".into(), what: error.to_string() })?;
-    Ok(bytes.into_inner())
 }

@@ -42,7 +42,7 @@ pub use annotations::{Annotation, Annotations, annotations, sequence};
 pub use check::{Finding, Findings, Look, TaskReport, check, check_with};
 pub use description::{FileNames, Kind, TaskSpec};
 pub use format::Format;
-pub use images::{ImageRoot, blank};
+pub use images::ImageRoot;
 pub use init::{Init, Made, MadeTask, init};
 pub use presets::{Preset, is_same_task};
 pub use reader::{Records, read};

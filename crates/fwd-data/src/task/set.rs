@@ -10,6 +10,7 @@ use super::reader::{no_answer, read_unanswered};
 use super::record::{ImageSource, TaskRecord};
 use super::references::References;
 use crate::bench::{BenchTask, Benchmark, INDEX_FILE, Record, Split, Stage, spelt_out};
+use crate::blank::{BLANK, blank_image};
 use crate::error::{DataError, Result, file, unknown_task};
 use crate::image_file::{ImageLimits, RgbImage};
 use crate::loose::LooseImages;
@@ -25,8 +26,6 @@ use std::sync::Arc;
 pub(super) const DESCRIPTION: &str = "tasks.toml";
 /// The longest description that is read.
 const MAX_DESCRIPTION: u64 = 4 << 20;
-/// The key of the image that stands for none.
-pub(super) const BLANK: &str = "no-image/blank.png";
 
 /// Tasks and the folder that their paths begin at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -385,7 +384,7 @@ impl Loader<'_> {
             }
             None => {
                 if !self.images.contains(BLANK) {
-                    self.images.insert_bytes(BLANK, &images::blank()?)?;
+                    self.images.insert_bytes(BLANK, &blank_image()?)?;
                 }
                 BLANK.to_owned()
             }
