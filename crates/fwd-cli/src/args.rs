@@ -458,7 +458,7 @@ pub(crate) struct PretrainArgs {
     /// Train nothing: measure the gates of the model in --out (without it the embedded one), and write them to its gates.json.
     #[arg(long, conflicts_with = "recipe")]
     pub(crate) gates: bool,
-    /// The downstream tasks whose gates are measured, separated by commas; without it all of the benchmark.
+    /// The downstream tasks whose gates are measured, separated by commas, and no gates.json is written; without it all of the benchmark.
     #[arg(long, value_delimiter = ',', value_name = "TASK,…", requires = "gates")]
     pub(crate) tasks: Vec<String>,
     /// Train no weights: tune prompts on each pre-training task alone, for the model in --out, and write them to its
@@ -467,7 +467,7 @@ pub(crate) struct PretrainArgs {
     pub(crate) library: bool,
     /// Train nothing: put a model together in --out, of an ONNX file with a DINOv2, the folder of a BERT and a GGUF file of a LLaMA. A recipe
     /// without the section [model] then trains what lies between them. Of a GGUF file alone it makes a model that reads no images.
-    #[arg(long, num_args = 1..=3, value_name = "FILE", conflicts_with_all = ["gates", "library", "recipe", "from"])]
+    #[arg(long, num_args = 1..=3, value_name = "FILE", conflicts_with_all = ["gates", "library", "recipe", "from", "bench", "cache", "device"])]
     pub(crate) parts: Vec<PathBuf>,
     /// The tasks of the library, separated by commas; without it all that the benchmark calls pre-training tasks.
     #[arg(long, value_delimiter = ',', value_name = "TASK,…", requires = "library")]

@@ -80,14 +80,21 @@ fn parts_become_a_model_whose_bridge_is_trained() {
     let gates = ["pretrain", "--gates", "--out", "small", "--bench", "bench", "--tasks", "corners"];
     let measured = place.program(&gates).output().unwrap();
     assert_eq!(measured.status.code(), Some(1), "{measured:?}");
-    let report = place.json("small/gates.json");
+    assert!(!place.path("small/gates.json").exists());
+    let whole = place.program(&[&["pretrain", "--json"][..], &gates[1..6]].concat()).output().unwrap();
+    assert_eq!(whole.status.code(), Some(1), "{whole:?}");
+    let mut report = place.json("small/gates.json");
+    let named = |task: &serde_json::Value| task["task"] == "corners";
+    report["downstream"].as_array_mut().unwrap().retain(named);
     let downstream = report["downstream"].as_array().unwrap();
     assert_eq!((downstream.len(), &downstream[0]["task"]), (1, &"corners".into()));
     assert!(downstream[0]["fine_tuned"].is_null() && downstream[0]["prompt_tuned"].is_number());
     assert_eq!(report["pretraining"].as_array().map(Vec::len), Some(1));
     assert!(String::from_utf8_lossy(&measured.stdout).contains("| – |"), "{measured:?}");
-    let unknown = fail(&mut place.program(&[&gates[..7], &["circles"]].concat()));
-    assert!(unknown.contains("circles"), "{unknown}");
+    for (task, what) in [("circles", "circles"), ("squares", "pre-training task")] {
+        let refused = fail(&mut place.program(&[&gates[..7], &[task]].concat()));
+        assert!(refused.contains(what), "{refused}");
+    }
 
     // It answers, is written to by its chat template, and learns in sequence like any model.
     image::RgbImage::new(8, 8).save(place.path("x.png")).unwrap();
@@ -161,6 +168,11 @@ fn a_language_model_alone_learns_and_needs_no_image() {
     let leak = place.program(&["data", "check", "facts"]).output().unwrap();
     assert_eq!(leak.status.code(), Some(1), "{leak:?}");
     assert!(String::from_utf8_lossy(&leak.stdout).contains("Is 0 even?"), "{leak:?}");
+    // What needs images is refused by what it lacks.
+    let tuned = fail(&mut place.train("tuned", &["--backbone", "text", "--method", "finetune"]));
+    assert!(tuned.contains("has no bridge"), "{tuned}");
+    let gates = fail(&mut place.program(&["pretrain", "--gates", "--out", "text", "--bench", "bench"]));
+    assert!(gates.contains("reads images"), "{gates}");
     let two = fail(&mut place.program(&["pretrain", "--out", "two", "--parts", "language.gguf", "bert"]));
     assert!(two.contains("a GGUF file alone"), "{two}");
 }

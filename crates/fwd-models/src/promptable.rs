@@ -5,7 +5,7 @@
 
 use crate::error::{ModelError, Result};
 use crate::generate::{GenerationConfig, Hypothesis, generate};
-use crate::language::{LanguageInput, Prefix, Scored, Segment, SegmentKind};
+use crate::language::{LanguageInput, MOST_OF_BATCH, Prefix, Scored, Segment, SegmentKind};
 use crate::multimodal::{Blip, Llava, MultimodalModel, Sample, TextOnly, padded};
 use crate::tap::Tap;
 use candle_core::{Device, Tensor, Var};
@@ -125,22 +125,25 @@ fn labels_of(batch: &[&Sample]) -> Result<Tensor> {
     padded(&labels, IGNORE_INDEX, &Device::Cpu)
 }
 
-/// What the language model keeps of each sample, where prompts stand at the end; none if it keeps nothing.
+/// What the language model keeps of each sample, where prompts stand at the end; none if it keeps nothing, or these would take too much.
 fn prefixes(
     model: &(dyn MultimodalModel + '_),
     batch: &[&Sample],
     place: Place,
 ) -> Result<Option<Vec<Arc<Prefix>>>> {
-    if place != Place::End {
+    let language = model.language();
+    let n_tokens = |sample: &&Sample| -> usize {
+        sample.segments.iter().map(|part| part.embeds.len() / language.d_model()).sum()
+    };
+    let n_bytes: Option<usize> = batch.iter().map(|sample| language.prefix_bytes(n_tokens(sample))).sum();
+    if place != Place::End || n_bytes.is_none_or(|n| n > MOST_OF_BATCH) {
         return Ok(None);
     }
-    let mut prefixes = Vec::with_capacity(batch.len());
-    for sample in batch {
-        let prefix = sample.prefix.get_or(|| model.language().read_prefix(&model.input(&[sample])?))?;
-        let Some(prefix) = prefix else { return Ok(None) };
-        prefixes.push(prefix);
-    }
-    Ok(Some(prefixes))
+    let of_sample = |sample: &&Sample| {
+        let is_usable = |prefix: &Prefix| language.owns(prefix) && prefix.n_tokens() == n_tokens(sample);
+        sample.prefix.get_or(is_usable, || language.read_prefix(&model.input(&[sample])?))
+    };
+    batch.iter().map(of_sample).collect::<Result<Vec<_>>>().map(Some)
 }
 
 /// What every model does as a [`MultimodalModel`].
@@ -294,15 +297,16 @@ fn loss_gradient(
     prompts: &PromptBatch,
     n_tokens: usize,
 ) -> Result<LossGradient> {
-    let input = input_of(model, batch, prompts.place)?;
+    let input = || input_of(model, batch, prompts.place);
     if n_tokens == 0 {
+        let input = input()?;
         let loss = f64::from(loss_of(model, batch, &input)?.to_scalar::<f32>()?);
         return Ok(LossGradient { loss, gradient: Vec::new() });
     }
     let prompt = Var::from_slice(&prompts.values, (batch.len(), n_tokens, prompts.dim), model.device())?;
     let loss = match prefixes(model, batch, prompts.place)? {
         Some(prefixes) => model.language().score_behind(&prefixes, &prompt, &labels_of(batch)?)?.loss,
-        None => loss_of(model, batch, &input.with_prompt(&prompt)?)?,
+        None => loss_of(model, batch, &input()?.with_prompt(&prompt)?)?,
     };
     let gradient = fwd_ops::backward(&loss, &[("prompt", &prompt)])?;
     Ok(LossGradient {

@@ -6,7 +6,7 @@
 
 use crate::config::{Fallback, PoolConfig};
 use crate::error::{PromptError, Result};
-use crate::model::{Dims, Queries};
+use crate::model::{Dims, Place, Queries};
 use crate::pool::{Guests, PromptPool, slot};
 use crate::prompts::{Prompts, runs};
 use fwd_continual::ContinualError;
@@ -36,6 +36,9 @@ struct Header {
     /// The tasks, and how many prompts each has.
     tasks: Vec<(String, usize)>,
     top_k: usize,
+    /// Where samples read them.
+    #[serde(default, skip_serializing_if = "Place::is_default")]
+    place: Place,
 }
 
 /// The key of [`Header`] in the metadata of a file.
@@ -56,12 +59,12 @@ impl Library {
                 let what = "a library of prompts that were learnt behind a map of the input (map.form), which a library does not take along";
                 return Err(PromptError::Config(what.to_owned()));
             }
-            let sizes = |pool: &PromptPool| (pool.dims(), pool.prompt_len(), pool.top_k());
+            let sizes = |pool: &PromptPool| (pool.dims(), pool.prompt_len(), pool.top_k(), pool.place());
             let empty = || Self { pool: own.emptied(), blocks: Vec::new() };
             let library = library.get_or_insert_with(empty);
             if sizes(own) != sizes(&library.pool) {
                 let what = format!(
-                    "a library of prompts of {:?} and {:?} (widths, tokens of a prompt, prompts of a sample)",
+                    "a library of prompts of {:?} and {:?} (widths, tokens of a prompt, prompts of a sample, place)",
                     sizes(&library.pool),
                     sizes(own)
                 );
@@ -103,7 +106,8 @@ impl Library {
             ("thresholds", vec![m], bytes(&pool.thresholds)),
         ];
         let tasks = self.blocks.iter().map(|(task, of)| (task.clone(), of.len())).collect();
-        let header = Header { model: model.to_owned(), tasks, top_k: pool.top_k() };
+        let (top_k, place) = (pool.top_k(), pool.place());
+        let header = Header { model: model.to_owned(), tasks, top_k, place };
         let failed = |what: String| ContinualError::State { path: path.to_owned(), what };
         let views = tensors.iter().map(|(name, shape, bytes)| {
             Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(|e| failed(e.to_string()))?))
@@ -130,7 +134,7 @@ impl Library {
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| text(&e))?;
         let header = metadata.metadata().as_ref().and_then(|all| all.get(HEADER));
         let header = header.ok_or_else(|| format!("its metadata has no `{HEADER}`"))?;
-        let Header { model, tasks, top_k } = serde_json::from_str(header).map_err(|e| text(&e))?;
+        let Header { model, tasks, top_k, place } = serde_json::from_str(header).map_err(|e| text(&e))?;
         let file = SafeTensors::deserialize(bytes).map_err(|e| text(&e))?;
         let tensor = |name: &str, n_dims: usize| {
             let view = file.tensor(name).map_err(|e| text(&e))?;
@@ -154,6 +158,7 @@ impl Library {
             return Err(format!("{m} prompts of {len} tokens do not fit their keys and tasks"));
         }
         let mut pool = PromptPool::new(dims, len, top_k);
+        pool.place = place;
         for j in 0..m {
             let keys = (slot(&image_keys, j, dims.image_query), slot(&text_keys, j, dims.text_query));
             pool.push(keys.0, keys.1, slot(&prompts, j, len * dims.model)).map_err(|e| text(&e))?;
@@ -204,12 +209,20 @@ impl Library {
         Some(Arc::new(Guests::new(self.pool.clone(), self.blocks.clone(), takes_all)))
     }
 
-    /// Refuses a pool whose samples are to take prompts of this library ([`PoolConfig::fallback`]) beside prompts of another length.
+    /// Refuses a pool that takes prompts of this library for another place than they were tuned at, or whose samples are to take them
+    /// ([`PoolConfig::fallback`]) beside prompts of another length.
     ///
     /// # Errors
-    /// [`PromptError::Config`] that names both keys.
+    /// [`PromptError::Config`] that names the keys.
     pub fn check(&self, pool: &PoolConfig) -> Result<()> {
-        let prompt_len = pool.prompt_len;
+        let (prompt_len, place) = (pool.prompt_len, self.pool.place());
+        let is_used = !pool.start.is_default() || pool.fallback != Fallback::Nothing;
+        if is_used && pool.place != place {
+            return Err(PromptError::Config(format!(
+                "pool.place is {:?}, the prompts of the library were tuned at {place:?}; take that place, or another library",
+                pool.place
+            )));
+        }
         if pool.fallback == Fallback::Nothing || self.pool.prompt_len() == prompt_len {
             return Ok(());
         }

@@ -41,7 +41,7 @@ pub struct Embeddings<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
-    /// In front of everything, or behind the token that begins a sequence if the model was trained with one in front of all.
+    /// In front of everything; in LLaVA behind the token that begins a sequence.
     #[default]
     Front,
     /// Behind the image and the instruction, next to the answer. A decoder-only model may then keep what it has computed of these, and run and

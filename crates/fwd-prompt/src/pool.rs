@@ -136,9 +136,9 @@ impl PromptPool {
         Ok(())
     }
 
-    /// A pool of the same sizes without prompts.
+    /// A pool of the same sizes and place without prompts.
     pub(crate) fn emptied(&self) -> Self {
-        Self::new(self.dims, self.prompt_len, self.top_k)
+        Self { place: self.place, ..Self::new(self.dims, self.prompt_len, self.top_k) }
     }
 
     /// Appends the prompts of another pool of the same widths.

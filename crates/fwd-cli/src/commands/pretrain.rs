@@ -19,12 +19,18 @@ use std::process::ExitCode;
 /// # Errors
 /// Those of [`pretrain`] and of [`gates::measure`].
 pub(super) fn command(args: &PretrainArgs, common: &Common) -> Result<ExitCode> {
+    if !args.parts.is_empty() {
+        return put_together(args);
+    }
     let bench = args.bench.clone().map_or_else(assets::benchmark, Ok)?;
     let device = args.device.open()?;
     if args.gates {
         let model = args.out.clone().map_or_else(assets::backbone, Ok)?;
         let report = gates::measure(&model, &bench, &args.tasks, args.cache.as_deref(), &device, &Terminal)?;
-        write_json(&ModelPaths::new(&model).gates(), &report)?;
+        // What was measured of some tasks alone does not take the place of the whole.
+        if args.tasks.is_empty() {
+            write_json(&ModelPaths::new(&model).gates(), &report)?;
+        }
         if common.json {
             output::print_json(&report)?;
         } else {
@@ -33,20 +39,6 @@ pub(super) fn command(args: &PretrainArgs, common: &Common) -> Result<ExitCode> 
         return Ok(if report.is_met() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let out = args.out.clone().context("name a folder for the model with --out DIR")?;
-    if !args.parts.is_empty() {
-        match &args.parts[..] {
-            [language] => assemble_language(language, &out)?,
-            [vision, text, language] => {
-                let [vision, text, language] = [vision, text, language].map(Clone::clone);
-                assemble(&Parts { vision, text, language }, &out)?;
-            }
-            _ => bail!(
-                "--parts takes an ONNX file, the folder of a BERT and a GGUF file, or a GGUF file alone"
-            ),
-        }
-        output::print(&format!("{}\n", out.display()))?;
-        return Ok(ExitCode::SUCCESS);
-    }
     if args.library {
         let options = LibraryOptions {
             model: out,
@@ -67,6 +59,21 @@ pub(super) fn command(args: &PretrainArgs, common: &Common) -> Result<ExitCode> 
     let recipe = Recipe::read(&recipe)?;
     let (from, cache) = (args.from.clone(), args.cache.clone());
     pretrain(&recipe, &PretrainingOptions { out, from, bench, cache, device }, &Terminal)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `--parts`.
+fn put_together(args: &PretrainArgs) -> Result<ExitCode> {
+    let out = args.out.as_deref().context("name a folder for the model with --out DIR")?;
+    match &args.parts[..] {
+        [language] => assemble_language(language, out)?,
+        [vision, text, language] => {
+            let [vision, text, language] = [vision, text, language].map(Clone::clone);
+            assemble(&Parts { vision, text, language }, out)?;
+        }
+        _ => bail!("--parts takes an ONNX file, the folder of a BERT and a GGUF file, or a GGUF file alone"),
+    }
+    output::print(&format!("{}\n", out.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 

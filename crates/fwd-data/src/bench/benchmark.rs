@@ -156,7 +156,7 @@ impl Benchmark {
 
     /// The number of images, both in packs and out of them.
     pub fn n_images(&self) -> usize {
-        self.images.len()
+        self.images.keys().filter(|key| *key != BLANK).count()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What must hold beyond the form of a benchmark: no image in two splits, none in pre-training and downstream, all decodable.
 //!
-//! Images are compared by the hash of their bytes, never by name. Missing images and empty answers do not come this far:
+//! Images are compared by the hash of their bytes, never by name; questions about no image by their texts. Missing images and empty answers do not come this far:
 //! [`Benchmark::open`] refuses them, naming file and line.
 
 use super::benchmark::Benchmark;
@@ -14,16 +14,16 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 
-/// Equal images where there must be none.
+/// Equal images where there must be none, or equal texts of questions about none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Overlap {
     /// Where the first image is used, as `task/split`.
     pub first: String,
     /// Where the second image is used, as `task/split`.
     pub second: String,
-    /// Number of different images that both use.
+    /// Number of different images, or texts, that both use.
     pub n_images: usize,
-    /// The keys of one pair of equal images.
+    /// The keys of one pair of equal images, or the text twice.
     pub example: (String, String),
 }
 

@@ -1,4 +1,4 @@
-//! Images below a root folder, and the blank image of a question without one.
+//! Images below a root folder.
 //!
 //! A path in a task's file is not trusted: it may neither be absolute nor go up nor follow a symbolic link out of the root.
 

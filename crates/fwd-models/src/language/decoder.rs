@@ -25,13 +25,21 @@ use fwd_ops::{
     embedding, in_pool,
 };
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// OPT's table of positions has this many rows in front that no token uses.
 const OPT_OFFSET: i64 = 2;
 
+fn new_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// A LLaMA or an OPT. Cloning it copies no parameters.
 #[derive(Debug, Clone)]
 pub struct CausalLm {
+    /// A number that no other model of the process has; copies share it, as they share the parameters.
+    id: u64,
     config: TextConfig,
     /// `(vocab, d_model)`.
     words: Embedding,
@@ -94,6 +102,7 @@ impl CausalLm {
         let head = head(llama.tie_word_embeddings, &words, weights, [vocab, d])?;
         let positions = Positions::Rotary(llama.inv_freq().map_err(fail)?.into());
         Ok(Self {
+            id: new_id(),
             config: config.clone(),
             words,
             device,
@@ -121,7 +130,8 @@ impl CausalLm {
         let head = head(opt.tie_word_embeddings, &words, weights, [vocab, d])?;
         let device = table.device().clone();
         let positions = Positions::Learned(table);
-        Ok(Self { config: config.clone(), words, device, positions, layers, norm, head, max_tokens })
+        let (id, config) = (new_id(), config.clone());
+        Ok(Self { id, config, words, device, positions, layers, norm, head, max_tokens })
     }
 
     /// The full names under which a checkpoint may keep copies of the embedding table, the table itself first.
@@ -271,8 +281,17 @@ impl LanguageModel for CausalLm {
         in_pool(|| self.run(input, labels, tap))
     }
 
-    fn read_prefix(&self, input: &LanguageInput) -> Result<Option<Prefix>> {
-        in_pool(|| self.prefix(input)).map(Some)
+    fn prefix_bytes(&self, n_tokens: usize) -> Option<usize> {
+        let width: usize = self.layers.iter().map(|layer| 2 * layer.attention.weights().kv_width()).sum();
+        n_tokens.checked_mul(width)?.checked_mul(size_of::<f32>())
+    }
+
+    fn read_prefix(&self, input: &LanguageInput) -> Result<Prefix> {
+        in_pool(|| self.prefix(input))
+    }
+
+    fn owns(&self, prefix: &Prefix) -> bool {
+        prefix.model() == self.id
     }
 
     fn score_behind(&self, prefixes: &[Arc<Prefix>], ending: &Tensor, labels: &Tensor) -> Result<Scored> {

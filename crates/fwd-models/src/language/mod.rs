@@ -18,5 +18,6 @@ pub use input::{Assembled, LanguageInput, PaddingSide, Segment, SegmentKind};
 pub(crate) use load::{embedding_names, redundant};
 pub use load::{language_model, load_language_model};
 pub use model::{Decoding, LanguageModel, Scored};
+pub(crate) use prefix::MOST_OF_BATCH;
 pub use prefix::{KeptPrefix, Prefix};
 pub use t5::{Encoded, T5};

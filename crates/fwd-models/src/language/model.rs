@@ -91,14 +91,27 @@ pub trait LanguageModel: Debug + Send + Sync {
     /// Shapes that do not fit, labels outside the vocabulary, a batch without any label.
     fn score(&self, input: &LanguageInput, labels: &Tensor, tap: &mut Tap<'_>) -> Result<Scored>;
 
+    /// The bytes of what [`Self::read_prefix`] keeps of so many tokens. None if the model can keep nothing: what an encoder makes of a
+    /// beginning depends on the ending.
+    fn prefix_bytes(&self, n_tokens: usize) -> Option<usize> {
+        let _ = n_tokens;
+        None
+    }
+
     /// What the model computes of one input without prompts, so that endings can be scored behind it again and again
-    /// ([`Self::score_behind`]). None if it cannot keep it: what an encoder makes of a beginning depends on the ending.
+    /// ([`Self::score_behind`]).
     ///
     /// # Errors
-    /// More than one input; shapes that do not fit.
-    fn read_prefix(&self, input: &LanguageInput) -> Result<Option<Prefix>> {
+    /// More than one input; shapes that do not fit; a model that keeps nothing.
+    fn read_prefix(&self, input: &LanguageInput) -> Result<Prefix> {
         let _ = input;
-        Ok(None)
+        Err(ModelError::input("prefix", "this language model keeps no prefixes"))
+    }
+
+    /// Whether a prefix is one of this model.
+    fn owns(&self, prefix: &Prefix) -> bool {
+        let _ = prefix;
+        false
     }
 
     /// The loss of labels behind prefixes, one for each sample, and an ending: that of [`Self::score`] of the whole, but only ending and

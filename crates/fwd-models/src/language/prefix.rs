@@ -9,8 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 /// Bytes that the kept prefixes of a process may take together. The oldest give way to new ones.
 const MOST: usize = 1 << 30;
 
-/// The prefixes that are kept, the oldest first. Samples point to them.
-static KEPT: Mutex<VecDeque<Arc<Prefix>>> = Mutex::new(VecDeque::new());
+/// Bytes that the prefixes of one batch may take; where they would take more, nothing is kept and the whole input is computed.
+pub(crate) const MOST_OF_BATCH: usize = MOST / 4;
+
+/// Where a prefix is kept, as long as its sample is there.
+type Cell = Mutex<Option<Arc<Prefix>>>;
+
+/// The places with a prefix, the oldest first.
+static KEPT: Mutex<VecDeque<Weak<Cell>>> = Mutex::new(VecDeque::new());
 
 /// The keys and values of the beginning of one input, in host memory.
 #[derive(Debug)]
@@ -18,11 +24,13 @@ pub struct Prefix {
     /// Of each layer `(tokens, 2·n_kv_heads·d_head)` row-major, rows `[k ; v]`, turned by their positions.
     layers: Vec<Vec<f32>>,
     n_tokens: usize,
+    /// Which model it is of, in a number that no other model of the process has.
+    model: u64,
 }
 
 impl Prefix {
-    pub(super) fn new(layers: Vec<Vec<f32>>, n_tokens: usize) -> Self {
-        Self { layers, n_tokens }
+    pub(super) fn new(layers: Vec<Vec<f32>>, n_tokens: usize, model: u64) -> Self {
+        Self { layers, n_tokens, model }
     }
 
     /// Tokens of the beginning.
@@ -35,21 +43,19 @@ impl Prefix {
         &self.layers
     }
 
+    pub(super) fn model(&self) -> u64 {
+        self.model
+    }
+
     fn n_bytes(&self) -> usize {
         self.layers.iter().map(|layer| size_of_val(&layer[..])).sum()
     }
 }
 
-/// The prefix that a sample has under the one model that reads it, while there is room for it. It is no part of the sample's value: all
-/// are equal.
-#[derive(Debug, Default)]
-pub struct KeptPrefix(Mutex<Weak<Prefix>>);
-
-impl Clone for KeptPrefix {
-    fn clone(&self) -> Self {
-        Self(Mutex::new(locked(&self.0).clone()))
-    }
-}
+/// The prefix that a sample has under the model that read it last, while there is room for it. It is no part of the sample's value: all are
+/// equal. Copies of a sample share it.
+#[derive(Debug, Clone, Default)]
+pub struct KeptPrefix(Arc<Cell>);
 
 impl PartialEq for KeptPrefix {
     fn eq(&self, _: &Self) -> bool {
@@ -58,32 +64,37 @@ impl PartialEq for KeptPrefix {
 }
 
 impl KeptPrefix {
-    /// The prefix that is kept, or else what `read` gives, if anything, which is kept from then on.
+    /// The prefix that is kept, if `is_usable` says so, or else what `read` gives, which is kept from then on.
     ///
     /// # Errors
     /// Those of `read`.
     pub(crate) fn get_or<E>(
         &self,
-        read: impl FnOnce() -> Result<Option<Prefix>, E>,
-    ) -> Result<Option<Arc<Prefix>>, E> {
-        if let Some(kept) = locked(&self.0).upgrade() {
-            return Ok(Some(kept));
+        is_usable: impl FnOnce(&Prefix) -> bool,
+        read: impl FnOnce() -> Result<Prefix, E>,
+    ) -> Result<Arc<Prefix>, E> {
+        if let Some(kept) = locked(&self.0).clone().filter(|prefix| is_usable(prefix)) {
+            return Ok(kept);
         }
-        let Some(prefix) = read()?.map(Arc::new) else { return Ok(None) };
-        *locked(&self.0) = Arc::downgrade(&prefix);
-        keep(&mut locked(&KEPT), prefix.clone(), MOST);
-        Ok(Some(prefix))
+        let prefix = Arc::new(read()?);
+        *locked(&self.0) = Some(prefix.clone());
+        keep(&mut locked(&KEPT), &self.0, MOST);
+        Ok(prefix)
     }
 }
 
-/// Adds a prefix to those that are kept. Those of samples that are gone, and the oldest, are dropped until all take `most` bytes at most.
-fn keep(kept: &mut VecDeque<Arc<Prefix>>, prefix: Arc<Prefix>, most: usize) {
-    kept.retain(|prefix| Arc::weak_count(prefix) > 0);
-    kept.push_back(prefix);
-    let mut n_bytes: usize = kept.iter().map(|prefix| prefix.n_bytes()).sum();
-    while n_bytes > most {
+/// Adds a place with a prefix to those that there are, of which the oldest are emptied until all take `most` bytes at most.
+fn keep(kept: &mut VecDeque<Weak<Cell>>, new: &Arc<Cell>, most: usize) {
+    let n_bytes = |cell: &Cell| locked(cell).as_ref().map_or(0, |prefix| prefix.n_bytes());
+    kept.retain(|cell| cell.upgrade().is_some_and(|cell| n_bytes(&cell) > 0 && !Arc::ptr_eq(&cell, new)));
+    kept.push_back(Arc::downgrade(new));
+    let mut all: usize = kept.iter().filter_map(Weak::upgrade).map(|cell| n_bytes(&cell)).sum();
+    while all > most {
         let Some(oldest) = kept.pop_front() else { return };
-        n_bytes -= oldest.n_bytes();
+        if let Some(cell) = oldest.upgrade() {
+            all -= n_bytes(&cell);
+            *locked(&cell) = None;
+        }
     }
 }
 
@@ -96,39 +107,41 @@ mod tests {
     use super::*;
 
     fn prefix(n: usize) -> Prefix {
-        Prefix::new(vec![vec![0.0; n]; 2], n)
+        Prefix::new(vec![vec![0.0; n]; 2], n, 1)
     }
 
     #[test]
-    fn a_prefix_is_read_once_also_through_a_copy_of_its_sample() {
+    fn a_prefix_is_read_once_and_anew_for_another_model() {
         let kept = KeptPrefix::default();
-        let first = kept.get_or(|| Ok::<_, ()>(Some(prefix(8)))).unwrap().unwrap();
-        let again = kept.clone().get_or(|| Err(())).unwrap().unwrap();
+        let first = kept.get_or(|_| true, || Ok::<_, ()>(prefix(8))).unwrap();
+        let again = kept.clone().get_or(|prefix| prefix.model() == 1, || Err(())).unwrap();
         assert!(Arc::ptr_eq(&first, &again));
-        assert!(KeptPrefix::default().get_or(|| Err(())).is_err());
-        assert!(KeptPrefix::default().get_or(|| Ok::<_, ()>(None)).unwrap().is_none());
+        let other = kept.get_or(|prefix| prefix.model() == 2, || Ok::<_, ()>(prefix(4))).unwrap();
+        assert_eq!(other.n_tokens(), 4);
+        assert!(KeptPrefix::default().get_or(|_| true, || Err(())).is_err());
     }
 
     #[test]
     fn the_oldest_give_way_and_those_of_samples_that_are_gone() {
         let mut kept = VecDeque::new();
-        let samples: Vec<Arc<Prefix>> = (0..4).map(|_| Arc::new(prefix(10))).collect();
-        let mut pointers: Vec<Weak<Prefix>> = samples.iter().map(Arc::downgrade).collect();
-        for sample in samples {
-            // 80 bytes each: there is room for three.
-            keep(&mut kept, sample, 250);
-        }
-        let is_there = |pointers: &[Weak<Prefix>]| -> Vec<bool> {
-            pointers.iter().map(|pointer| pointer.strong_count() > 0).collect()
+        let cell = |n: usize| Arc::new(Mutex::new(Some(Arc::new(prefix(n)))));
+        let mut samples: Vec<Arc<Cell>> = (0..4).map(|_| cell(10)).collect();
+        // 80 bytes each: there is room for three.
+        samples.iter().for_each(|sample| keep(&mut kept, sample, 250));
+        let is_kept = |samples: &[Arc<Cell>]| -> Vec<bool> {
+            samples.iter().map(|sample| locked(sample).is_some()).collect()
         };
-        assert_eq!(is_there(&pointers), [false, true, true, true]);
-        pointers.remove(2);
-        let last = Arc::new(prefix(10));
-        pointers.push(Arc::downgrade(&last));
-        keep(&mut kept, last, 250);
-        assert_eq!((kept.len(), is_there(&pointers)), (3, vec![false, true, true, true]));
-        let large = Arc::new(prefix(100));
-        keep(&mut kept, large, 250);
-        assert!(kept.is_empty());
+        assert_eq!(is_kept(&samples), [false, true, true, true]);
+        let gone = Arc::downgrade(&locked(&samples.remove(2)).clone().unwrap());
+        assert_eq!(gone.strong_count(), 0);
+        samples.push(cell(10));
+        keep(&mut kept, &samples[3], 250);
+        assert_eq!((kept.len(), is_kept(&samples)), (3, vec![false, true, true, true]));
+        // One that is read again for another model counts once.
+        keep(&mut kept, &samples[1], 250);
+        assert_eq!((kept.len(), is_kept(&samples)), (3, vec![false, true, true, true]));
+        let large = cell(100);
+        keep(&mut kept, &large, 250);
+        assert!(kept.is_empty() && locked(&large).is_none());
     }
 }

@@ -17,7 +17,8 @@ pub struct Sample {
     pub text_query: Vec<f32>,
     /// The answer's tokens, end of sequence included.
     pub labels: Vec<i64>,
-    /// What the language model has computed of the segments, once it was asked to keep that; no part of the sample's value.
+    /// What the language model has computed of the segments, once it was asked to keep that; no part of the sample's value. Whoever changes
+    /// the segments puts a new one here.
     pub prefix: KeptPrefix,
 }
 

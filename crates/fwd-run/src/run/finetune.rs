@@ -12,7 +12,7 @@ use crate::samples::Exam;
 use crate::weight_training::{
     Batch, ImageFeatures, Network, View, gradient, halves, load_weights, save_weights, weights_of,
 };
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use fwd_continual::{
     Change, Failure, Gradients, Learner, Reporter, Section, SectionError, StepReport, TaskAt, permutation,
     stream,
@@ -46,6 +46,11 @@ impl<'a> BridgeLearner<'a> {
     ) -> Result<Self> {
         let parts = backbone.model.bridge_parameters();
         let trainable = weights_of(backbone, Some(parts), memory::available())?;
+        ensure!(
+            trainable.n_parameters() > 0,
+            "{} has no bridge between images and text, which is what `finetune` trains",
+            backbone.dir.display()
+        );
         let (n, bytes) = (trainable.n_parameters(), memory::of_training(trainable.n_parameters()));
         let gib = bytes as f64 / f64::from(1 << 30);
         observer.note(&format!(

@@ -30,7 +30,7 @@ impl CausalLm {
             x = layer.feed_forward.forward(&x)?;
             layers.push(cache.tokens()?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?);
         }
-        Ok(Prefix::new(layers, n_tokens))
+        Ok(Prefix::new(layers, n_tokens, self.id))
     }
 
     /// The loss of labels behind prefixes and an ending of `(batch, tokens, d_model)`, of which all tokens are real.
@@ -41,9 +41,8 @@ impl CausalLm {
         labels: &Tensor,
     ) -> Result<Scored> {
         let (batch, n_ending, _) = ending.dims3()?;
-        let n_layers = self.layers.len();
-        let is_of_model = |prefix: &Arc<Prefix>| prefix.layers().len() == n_layers;
-        if prefixes.len() != batch || n_ending == 0 || !prefixes.iter().all(is_of_model) {
+        if prefixes.len() != batch || n_ending == 0 || prefixes.iter().any(|prefix| prefix.model() != self.id)
+        {
             let what = format!("{} prefixes of this model for endings {:?}", prefixes.len(), ending.shape());
             return Err(ModelError::input("score behind a prefix", what));
         }

@@ -22,7 +22,7 @@ use crate::plan::Plan;
 use crate::predictions::{self, Generation};
 use crate::samples::{self, Exam};
 use crate::weight_training::{Batch, View, halves, step, weights_of};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use candle_core::Device;
 use embeddings::Accumulator;
 use fwd_continual::{Column, Curriculum, Event, Moment, Task};
@@ -58,8 +58,14 @@ pub fn measure(
 ) -> Result<Report> {
     let backbone = Backbone::open(model, ModelOptions::default(), device)?;
     let bench = Benchmark::open(bench)?;
+    ensure!(
+        backbone.model.reads_images(),
+        "{}: gates are those of a model that reads images",
+        model.display()
+    );
     for name in tasks {
-        bench.task(name)?;
+        let is_learnt = bench.task(name)?.stage == Stage::Downstream;
+        ensure!(is_learnt, "`{name}` is a pre-training task; those are looked at in any case");
     }
     let cache = ModelPaths::new(model).cache(cache);
     let gauge = Gauge {

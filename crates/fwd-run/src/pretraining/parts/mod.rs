@@ -8,7 +8,7 @@ use super::paths::ModelPaths;
 use crate::files::{read, read_json, write_atomically, write_atomically_with, write_json};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use candle_core::{Device, Tensor};
-use fwd_models::{WeightFile, interpolated_positions};
+use fwd_models::{ModelConfig, WeightFile, interpolated_positions};
 use onnx::Graph;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
@@ -62,7 +62,24 @@ pub fn assemble(parts: &Parts, out: &Path) -> Result<()> {
     let bert_config = qformer_config(&text, &bert.join("config.json"))?;
     let mut map: BTreeMap<&String, &str> = tower.keys().map(|name| (name, "vision.safetensors")).collect();
     map.extend(text.keys().map(|name| (name, "qformer.safetensors")));
-    let text_config = language_files(language, out)?;
+    let language = Language::read(language)?;
+    let config = json!({
+        "model_type": "instructblip",
+        "num_query_tokens": QUERIES,
+        "projection_norm": true,
+        "uses_chat_template": true,
+        "vision_config": {
+            "model_type": "dinov2", "hidden_size": width, "num_hidden_layers": n_layers,
+            "num_attention_heads": width / 64, "image_size": IMAGE_SIZE, "patch_size": PATCH, "layer_norm_eps": 1e-6,
+            "out_indices": read_layers, "neck_width": bert_config["hidden_size"],
+        },
+        "qformer_config": bert_config,
+        "text_config": language.config,
+    });
+    let readable = serde_json::from_value::<ModelConfig>(config.clone()).map(drop);
+    readable.with_context(|| format!("{} and {} make no model", bert.display(), language.path.display()))?;
+
+    language.write(out)?;
     write_json(&out.join("model.safetensors.index.json"), &json!({ "weight_map": map }))?;
     write_weights(&paths.vision(), &tower)?;
     write_weights(&paths.qformer(), &text)?;
@@ -76,19 +93,6 @@ pub fn assemble(parts: &Parts, out: &Path) -> Result<()> {
         "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225], "background": [255, 255, 255],
     });
     write_json(&out.join("preprocessor_config.json"), &preprocessor)?;
-    let config = json!({
-        "model_type": "instructblip",
-        "num_query_tokens": QUERIES,
-        "projection_norm": true,
-        "uses_chat_template": true,
-        "vision_config": {
-            "model_type": "dinov2", "hidden_size": width, "num_hidden_layers": n_layers,
-            "num_attention_heads": width / 64, "image_size": IMAGE_SIZE, "patch_size": PATCH, "layer_norm_eps": 1e-6,
-            "out_indices": read_layers, "neck_width": bert_config["hidden_size"],
-        },
-        "qformer_config": bert_config,
-        "text_config": text_config,
-    });
     // Last: with it the folder is a model.
     write_json(&paths.config(), &config)
 }
@@ -99,8 +103,9 @@ pub fn assemble(parts: &Parts, out: &Path) -> Result<()> {
 /// As [`assemble`].
 pub fn assemble_language(language: &Path, out: &Path) -> Result<()> {
     check_new(out)?;
-    let config = language_files(language, out)?;
-    write_json(&ModelPaths::new(out).config(), &config)
+    let language = Language::read(language)?;
+    language.write(out)?;
+    write_json(&ModelPaths::new(out).config(), &language.config)
 }
 
 fn check_new(out: &Path) -> Result<()> {
@@ -109,35 +114,51 @@ fn check_new(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes what a GGUF file says of its model into `out`, and the file itself; the configuration of the model, of which nothing is written.
-fn language_files(language: &Path, out: &Path) -> Result<Value> {
-    let file = WeightFile::open(language)?;
-    let (Some(text_config), Some(tokenizer)) = (file.config()?, file.tokenizer()?) else {
-        bail!("{}: the language model must be a GGUF file", language.display());
-    };
-    let token = |key: &str| -> Result<&Value> {
-        let origin = language.display();
-        let id = text_config[key].as_u64().with_context(|| format!("{origin} does not say its {key}"))?;
-        let named = tokenizer["added_tokens"].as_array().and_then(|all| all.iter().find(|t| t["id"] == id));
-        Ok(&named.with_context(|| format!("{origin}: {key} {id} is no special token"))?["content"])
-    };
-    let special = json!({
-        "bos_token": token("bos_token_id")?, "eos_token": token("eos_token_id")?, "pad_token": token("eos_token_id")?,
-    });
-    write_json(&out.join("tokenizer_config.json"), &special)?;
-    write_json(&out.join("tokenizer.json"), &tokenizer)?;
-    let ends = json!({ "bos_token_id": text_config["bos_token_id"], "eos_token_id": text_config["eos_token_id"],
-                       "pad_token_id": text_config["eos_token_id"] });
-    write_json(&out.join("generation_config.json"), &ends)?;
-    let is_chat = |token: &Value| token["content"] == "<|im_start|>";
-    if tokenizer["added_tokens"].as_array().is_some_and(|all| all.iter().any(is_chat)) {
-        write_atomically(&out.join("chat_template.jinja"), CHAT_TEMPLATE.as_bytes())?;
+/// What a GGUF file says of its model.
+struct Language<'a> {
+    path: &'a Path,
+    config: Value,
+    tokenizer: Value,
+    /// `tokenizer_config.json`.
+    special: Value,
+}
+
+impl<'a> Language<'a> {
+    fn read(path: &'a Path) -> Result<Self> {
+        let file = WeightFile::open(path)?;
+        let (Some(config), Some(tokenizer)) = (file.config()?, file.tokenizer()?) else {
+            bail!("{}: the language model must be a GGUF file", path.display());
+        };
+        let added = tokenizer["added_tokens"].as_array().map_or(&[][..], Vec::as_slice);
+        let token = |key: &str| -> Result<&Value> {
+            let id =
+                config[key].as_u64().with_context(|| format!("{} does not say its {key}", path.display()))?;
+            let named = added.iter().find(|token| token["id"] == id);
+            Ok(
+                &named.with_context(|| format!("{}: {key} {id} is no special token", path.display()))?["content"],
+            )
+        };
+        let (bos, eos) = (token("bos_token_id")?, token("eos_token_id")?);
+        let special = json!({ "bos_token": bos, "eos_token": eos, "pad_token": eos });
+        Ok(Self { path, special, config, tokenizer })
     }
-    let name = language.file_name().context("the language model has no name")?;
-    let mut from =
-        fwd_files::open(language).with_context(|| format!("cannot read {}", language.display()))?;
-    write_atomically_with(&out.join(name), |to| std::io::copy(&mut from, to).map(drop))?;
-    Ok(text_config)
+
+    /// Writes all of it but the configuration, and the file itself.
+    fn write(&self, out: &Path) -> Result<()> {
+        let Self { path, config, tokenizer, special } = self;
+        write_json(&out.join("tokenizer_config.json"), special)?;
+        write_json(&out.join("tokenizer.json"), tokenizer)?;
+        let ends = json!({ "bos_token_id": config["bos_token_id"], "eos_token_id": config["eos_token_id"],
+                           "pad_token_id": config["eos_token_id"] });
+        write_json(&out.join("generation_config.json"), &ends)?;
+        let is_chat = |token: &Value| token["content"] == "<|im_start|>";
+        if tokenizer["added_tokens"].as_array().is_some_and(|all| all.iter().any(is_chat)) {
+            write_atomically(&out.join("chat_template.jinja"), CHAT_TEMPLATE.as_bytes())?;
+        }
+        let name = path.file_name().context("the language model has no name")?;
+        let mut from = fwd_files::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        write_atomically_with(&out.join(name), |to| std::io::copy(&mut from, to).map(drop))
+    }
 }
 
 /// The backbone of the ONNX file under the names of Hugging Face, with positions for our image size.

@@ -113,7 +113,8 @@ fn of_node(bytes: &[u8]) -> Result<(String, String, Vec<String>)> {
     Ok((name, operator, inputs))
 }
 
-/// A tensor of 32-bit floats whose elements are raw bytes, as exporters write them; none for another type.
+/// A tensor of 32-bit floats whose elements are raw bytes, as exporters write them; none for another type, and for elements that lie
+/// elsewhere.
 fn of_tensor(bytes: &[u8]) -> Result<Option<(String, Tensor)>> {
     const FLOAT: u64 = 1;
     let (mut message, mut name, mut kind) = (Message(bytes), String::new(), 0);
@@ -133,7 +134,7 @@ fn of_tensor(bytes: &[u8]) -> Result<Option<(String, Tensor)>> {
             _ => {}
         }
     }
-    if kind != FLOAT {
+    if kind != FLOAT || (raw.is_empty() && !shape.contains(&0)) {
         return Ok(None);
     }
     let values: Vec<f32> = raw.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
@@ -161,6 +162,8 @@ mod tests {
         // Sides whose product no machine can hold.
         let huge = [&[8][..], &[0xff; 8], &[1]].concat();
         let tensor = [&huge[..], &huge, &[16, 1]].concat();
-        assert!(of_tensor(&tensor).unwrap_err().to_string().contains("0 values"));
+        assert!(of_tensor(&tensor).unwrap().is_none());
+        let with_bytes = [&tensor[..], &[74, 4, 0, 0, 0, 0]].concat();
+        assert!(of_tensor(&with_bytes).unwrap_err().to_string().contains("1 values"));
     }
 }
