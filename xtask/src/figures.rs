@@ -49,7 +49,7 @@ const FIGURES: [Figure; 2] = [
         panels: &[
             ("average", "A, points", 10.0, 50.0),
             ("forward_transfer", "FWT, points", -4.0, 12.0),
-            ("retention", "pre-training, points", -12.0, 4.0),
+            ("retention", "pre-training, points", -28.0, 4.0),
         ],
         rows: &[
             own("five tasks, 32 samples: own", "few-32-reuse"),
@@ -60,6 +60,10 @@ const FIGURES: [Figure; 2] = [
             reuse("five"),
             own("six parts of three, 64: own", "classes-64-reuse"),
             reuse("classes-64-reuse"),
+            own("ten tasks, 64: own", "ten-64"),
+            reuse("ten-64"),
+            own("thirty parts of five, all: own", "long"),
+            reuse("long"),
         ],
     },
     Figure {
