@@ -62,7 +62,7 @@ pub(super) fn command(args: &PretrainArgs, common: &Common) -> Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// `--parts`.
+/// Writes the model directory that `--parts` asks for.
 fn put_together(args: &PretrainArgs) -> Result<ExitCode> {
     let out = args.out.as_deref().context("name a folder for the model with --out DIR")?;
     match &args.parts[..] {
