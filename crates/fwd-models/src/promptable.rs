@@ -131,12 +131,15 @@ fn prefixes(
     batch: &[&Sample],
     place: Place,
 ) -> Result<Option<Vec<Arc<Prefix>>>> {
+    if place != Place::End {
+        return Ok(None);
+    }
     let language = model.language();
     let n_tokens = |sample: &&Sample| -> usize {
         sample.segments.iter().map(|part| part.embeds.len() / language.d_model()).sum()
     };
     let n_bytes: Option<usize> = batch.iter().map(|sample| language.prefix_bytes(n_tokens(sample))).sum();
-    if place != Place::End || n_bytes.is_none_or(|n| n > MOST_OF_BATCH) {
+    if n_bytes.is_none_or(|n| n > MOST_OF_BATCH) {
         return Ok(None);
     }
     let of_sample = |sample: &&Sample| {

@@ -1,7 +1,7 @@
 //! What must hold beyond the form of a benchmark: no image in two splits, none in pre-training and downstream, all decodable.
 //!
-//! Images are compared by the hash of their bytes, never by name; questions about no image by their texts. Missing images and empty answers do not come this far:
-//! [`Benchmark::open`] refuses them, naming file and line.
+//! Images are compared by the hash of their bytes, never by name; questions about no image by their texts. Missing images and empty
+//! answers do not come this far: [`Benchmark::open`] refuses them, naming file and line.
 
 use super::benchmark::Benchmark;
 use super::record::{BenchTask, ContentHash, Record, Split, Stage};

@@ -62,6 +62,8 @@ struct Pretraining<'a> {
     format: TextFormat,
     /// The model whose parameters are replaced at each step.
     base: Box<Model>,
+    /// Its trained parameters with their first values.
+    first: Trainable,
     images: ImageFeatures,
     statistics: Statistics,
     /// As [`initial::embedding_rms`].
@@ -174,7 +176,7 @@ impl<'a> Pretraining<'a> {
         let shape = [config.text.vocab_size(), config.text.d_model()];
         let embedding_rms =
             initial::embedding_rms(&mut frozen_parts(&out, Precision::default(), &Device::Cpu)?, &shape)?;
-        let (base, _) = new_model(recipe, embedding_rms, &out, &options.device)?;
+        let (base, first) = new_model(recipe, embedding_rms, &out, &options.device)?;
         let eos = end_of_answer(&processor.text, base.special_tokens());
         let format = TextFormat::open(out.dir(), None, reading, eos)?;
 
@@ -212,6 +214,7 @@ impl<'a> Pretraining<'a> {
             processor,
             format,
             base,
+            first,
             images,
             statistics,
             embedding_rms,
@@ -296,7 +299,7 @@ impl<'a> Pretraining<'a> {
 
     /// The parameters before the next step: of the state, if there is one; before the first step those of the model `from`, or random.
     fn start(&self, sampler: &Sampler<'_>, from: Option<&Path>) -> Result<Trainable> {
-        let mut trainable = new_model(self.recipe, self.embedding_rms, &self.out, &Device::Cpu)?.1;
+        let mut trainable = self.first.clone();
         if let Some(model) = from.filter(|_| !SavedState::exists(&self.out.state())) {
             self.take_over(&mut trainable, model)?;
         }
