@@ -70,16 +70,28 @@ class Task:
         self.records = []
         self._phrasing = Stream("phrasing", name)
         self._seen = set()
+        self._split_of = {}
 
     def add(self, split, image, instruction, *answers):
         """Adds a record; of several phrasings the task's own stream draws one."""
-        assert split in SPLITS and image and all(answers) and answers, (self.name, split, image, answers)
+        assert image, (self.name, instruction)
+        self._add(split, image, {"image": image}, instruction, answers)
+
+    def add_text(self, split, subject, phrasings, *answers):
+        """Adds a record without a picture: a question about a subject, whose parts a phrasing names as {0}, {1} and so on."""
+        parts = subject if isinstance(subject, tuple) else (subject,)
+        self._add(split, "/".join(map(str, parts)), {}, self._phrasing.choice(phrasings).format(*parts), answers)
+
+    def _add(self, split, subject, picture, instruction, answers):
+        assert split in SPLITS and all(answers) and answers, (self.name, split, subject, answers)
         if not isinstance(instruction, str):
             instruction = self._phrasing.choice(instruction)
-        if (image, instruction) in self._seen:
+        if (subject, instruction) in self._seen:
             return
-        self._seen.add((image, instruction))
-        self.records.append({"split": split, "image": image, "instruction": instruction, "answers": list(answers)})
+        self._seen.add((subject, instruction))
+        before = self._split_of.setdefault(subject, split)
+        assert before == split, f"{self.name}: {subject} is in {before} and {split}"
+        self.records.append({"split": split, **picture, "instruction": instruction, "answers": list(answers)})
 
 
 class Benchmark:
@@ -104,16 +116,12 @@ class Benchmark:
         return key
 
     def used_by(self, stage):
-        return {r["image"] for t in self.tasks.values() if t.stage == stage for r in t.records}
+        return {r["image"] for t in self.tasks.values() if t.stage == stage for r in t.records if "image" in r}
 
     def verify(self):
         """What must hold before anything is written."""
         for task in self.tasks.values():
-            split_of = {}
-            for record in task.records:
-                assert record["image"] in self.images, (task.name, record)
-                before = split_of.setdefault(record["image"], record["split"])
-                assert before == record["split"], f"{task.name}: {record['image']} is in {before} and {record['split']}"
+            assert all(r["image"] in self.images for r in task.records if "image" in r), task.name
             assert {r["split"] for r in task.records} == set(SPLITS), f"{task.name} lacks a split"
         shared = self.used_by("pretraining") & self.used_by("downstream")
         assert not shared, f"in pre-training and downstream: {sorted(shared)[:5]}"

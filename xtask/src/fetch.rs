@@ -41,7 +41,11 @@ const FILES: [(&str, &str, &str); 3] = [
 
 pub(crate) fn fetch(args: &FetchArgs) -> Result<()> {
     let FetchArgs { model: Model::Small, out, parts_only } = args;
-    let out = root().join(out);
+    small(&root().join(out), *parts_only)
+}
+
+/// Makes the model directory `out`, of the parts alone or with what was trained between them.
+pub(crate) fn small(out: &Path, parts_only: bool) -> Result<()> {
     ensure!(
         !out.exists(),
         "{} is there already; delete it, or name another folder with --out",
@@ -80,7 +84,7 @@ pub(crate) fn fetch(args: &FetchArgs) -> Result<()> {
     if let Some(parent) = out.parent() {
         fs::create_dir_all(parent)?;
     }
-    fs::rename(&made, &out).with_context(|| out.display().to_string())?;
+    fs::rename(&made, out).with_context(|| out.display().to_string())?;
     eprintln!("{}; licences of the parts: {}", out.display(), out.join("licences").display());
     if !is_trained {
         eprintln!(

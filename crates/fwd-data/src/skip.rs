@@ -87,7 +87,7 @@ impl Remarks {
     }
 
     /// Whether there is nothing to say.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.counts().next().is_none()
     }
 }

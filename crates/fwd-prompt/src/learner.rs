@@ -391,11 +391,16 @@ impl<M: FrozenModel> Learner for PromptLearner<M> {
         let (of_map, of_pool) = gradients.parameters.split_at(n_of_map);
         let of_prompts = &of_pool[of_pool.len() - size..];
         let (gradient_scale, grad_norm) = clip_factor(of_prompts, max_norm);
-        let unit = match (config.training.lr_unit, ledger.entries().last()) {
-            (LrUnit::Embedding, Some(of_task)) => {
-                (of_task.energy / (of_task.n_rows.max(1) as f64 * dims.model as f64)).sqrt()
+        let unit = match config.training.lr_unit {
+            LrUnit::One => 1.0,
+            // The task's own subspace is recorded before its first step.
+            LrUnit::Embedding => {
+                let of_task = ledger.entries().last().ok_or_else(|| PromptError::Shape {
+                    op: "PromptLearner::step",
+                    what: "a ledger without the subspace of a task, whose embeddings are the unit".to_owned(),
+                })?;
+                of_task.rms_length() / (dims.model as f64).sqrt()
             }
-            _ => 1.0,
         };
         let lr = config.training.prompts.lr * factor * unit;
         let began = Instant::now();

@@ -78,6 +78,13 @@ pub struct Entry {
     pub captured: f64,
 }
 
+impl Entry {
+    /// The root mean square length of the embeddings, `√(tr C / N)`; 0 without any.
+    pub fn rms_length(&self) -> f64 {
+        (self.energy / self.n_rows.max(1) as f64).sqrt()
+    }
+}
+
 /// How much of a change lies in the subspace of an older task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Interference {

@@ -98,8 +98,7 @@ impl Prompts {
                 if let Some(started) = self.started.get(&t) {
                     return started.tokens.clone();
                 }
-                let length = (entry.energy / entry.n_rows.max(1) as f64).sqrt();
-                initial_values(&self.config, self.ledger.dim(), t, of_task.len(), length)
+                initial_values(&self.config, self.ledger.dim(), t, of_task.len(), entry.rms_length())
             })
         };
         self.owners.chunk_by(|a, b| a == b).filter_map(draw).flatten().collect()

@@ -3,6 +3,7 @@
 //!
 //! Files within the program are written to the user's cache once, into a folder that is named by their content.
 
+use crate::model::library_beside;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::io;
@@ -34,6 +35,20 @@ pub fn embed(assets: Embedded) {
 /// If it is nowhere, or cannot be written to the user's cache; the message says what to do.
 pub fn benchmark() -> Result<PathBuf> {
     find("bench")?.context("the embedded benchmark is not here; name one with --bench DIR")
+}
+
+/// The folder of the embedded benchmark without pictures, for a language model alone.
+///
+/// # Errors
+/// As [`benchmark`].
+pub fn text_benchmark() -> Result<PathBuf> {
+    find("text")?.context("the embedded benchmark without pictures is not here; name one with --bench DIR")
+}
+
+/// The library of prompts that was tuned for SmolLM2-135M-Instruct in Q4_1; none if it is not among the assets.
+pub fn smollm2_library() -> Option<PathBuf> {
+    let dir = find("smollm2").ok().flatten()?;
+    Some(library_beside(&dir)).filter(|library| library.is_file())
 }
 
 /// The folder of the embedded model.

@@ -102,6 +102,10 @@ impl Session {
         for remark in &backbone.remarks {
             observer.note(remark);
         }
+        if !backbone.reader().reads_images() {
+            skipped.remarks.iter_mut().for_each(|remarks| remarks.without_image = 0);
+            skipped.remarks.retain(|remarks| !remarks.is_empty());
+        }
         let cut = options.limits.apply(&mut bench, backbone.reader(), options.on_bad, &mut skipped)?;
         tracing::info!("model {} ({})", backbone.dir.display(), backbone.hash);
         tracing::info!("benchmark {} ({})", bench_dir.display(), bench.hash());

@@ -4,13 +4,13 @@ use crate::args::{Common, PretrainArgs};
 use crate::output;
 use crate::terminal::Terminal;
 use anyhow::{Context, Result, bail};
-use fwd_run::assets;
 use fwd_run::files::write_json;
 use fwd_run::pretraining::gates::{self, Report};
 use fwd_run::pretraining::{
     LibraryOptions, ModelPaths, Parts, PretrainingOptions, Recipe, assemble, assemble_language, library,
     pretrain,
 };
+use fwd_run::{RunConfig, assets};
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -40,13 +40,15 @@ pub(super) fn command(args: &PretrainArgs, common: &Common) -> Result<ExitCode> 
     }
     let out = args.out.clone().context("name a folder for the model with --out DIR")?;
     if args.library {
+        let mut settings = RunConfig::read(None, &args.set)?;
+        settings.compute = args.compute.unwrap_or(settings.compute);
         let options = LibraryOptions {
             model: out,
             bench,
             tasks: args.pretraining_tasks.clone(),
             cache: args.cache.clone(),
             device: args.device,
-            compute: args.compute.unwrap_or_default(),
+            settings,
         };
         let path = library(&options, &Terminal)?;
         output::print(&format!("{}\n", path.display()))?;

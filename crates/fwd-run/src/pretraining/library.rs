@@ -2,21 +2,21 @@
 //! (`pool.start`). It lies in the model directory, in `library/prompts.safetensors`, which is no part of the model's identity.
 
 use super::paths::ModelPaths;
-use crate::config::RunConfig;
+use crate::config::{Paths, RunConfig};
 use crate::device::DeviceKind;
 use crate::method::Method;
+use crate::model::ModelTokenizers;
 use crate::observer::Observer;
 use crate::run::{Manifest, RunPaths, library_of, train};
 use crate::session::{Session, SessionOptions};
 use anyhow::{Result, ensure};
 use fwd_data::bench::Split;
-use fwd_ops::Compute;
 use std::path::PathBuf;
 
-/// What is asked of every sample. A task's own instruction would tell a model that was pre-trained on the task what to do, and its prompts
-/// would learn nothing that another task could use.
+/// What is asked of every image. A task's own instruction would tell a model that was pre-trained on the task what to do, and its prompts
+/// would learn nothing that another task could use. A model that reads no images is asked each task's own questions.
 pub const INSTRUCTION: &str = "What is the answer?";
-/// Training samples of each task, at most.
+/// Training samples of each task, at most, unless the settings say how many.
 const SAMPLES: usize = 400;
 
 /// What a library is made of.
@@ -32,8 +32,8 @@ pub struct LibraryOptions {
     pub cache: Option<PathBuf>,
     /// Where the model computes.
     pub device: DeviceKind,
-    /// How its frozen products are computed.
-    pub compute: Compute,
+    /// How the prompts are tuned. Method, tasks, split and paths are those of a library, whatever it says.
+    pub settings: RunConfig,
 }
 
 /// Tunes prompts on each task alone, an ordinary run of the method `independent` in `library/run` of the model directory that goes on where
@@ -42,13 +42,17 @@ pub struct LibraryOptions {
 /// # Errors
 /// No task, one without training or validation samples, those of [`train`]; a file that cannot be written.
 pub fn library(options: &LibraryOptions, observer: &dyn Observer) -> Result<PathBuf> {
-    let LibraryOptions { model, bench, tasks, cache, device, compute } = options;
+    let LibraryOptions { model, bench, tasks, cache, device, settings } = options;
+    let reads_images = ModelTokenizers::open(model, None)?.reader().reads_images();
     let session = SessionOptions {
         backbone: Some(model.clone()),
         bench: Some(bench.clone()),
         device: *device,
-        compute: *compute,
-        instruction: Some(INSTRUCTION.to_owned()),
+        dtype: settings.dtype,
+        compute: settings.compute,
+        template: settings.template,
+        limits: settings.limits,
+        instruction: settings.instruction.clone().or_else(|| reads_images.then(|| INSTRUCTION.to_owned())),
         ..SessionOptions::default()
     };
     let session = Session::open(&session, observer)?;
@@ -66,23 +70,32 @@ pub fn library(options: &LibraryOptions, observer: &dyn Observer) -> Result<Path
     let mut config = RunConfig {
         method: Method::Independent,
         tasks,
-        training_samples: Some(SAMPLES),
+        training_samples: settings.training_samples.or(Some(SAMPLES)),
         split: Split::Val,
-        ..RunConfig::default()
+        ..settings.clone()
     };
-    config.paths.cache = Some(paths.cache(cache.as_deref()));
+    config.paths = Paths { cache: Some(paths.cache(cache.as_deref())), ..Paths::default() };
     let run = paths.library_run();
     if RunPaths::new(&run).is_finished() {
         session.tasks(&config)?;
         let manifest = Manifest::read(&run)?;
         manifest.check_benchmark(&session.bench.hash().to_string(), bench)?;
-        let there = &manifest.run.config;
+        let there = manifest.run.config;
+        // What a run takes from its session or from where it lies, not from its settings.
+        let same = RunConfig {
+            device: there.device,
+            instruction: there.instruction.clone(),
+            template: there.template,
+            skip_bad: there.skip_bad,
+            order: there.order,
+            save_every: there.save_every,
+            paths: there.paths.clone(),
+            ..config
+        };
         ensure!(
-            there.tasks == config.tasks && there.compute == *compute,
-            "{} holds the prompts of {} in {}; delete it to tune others",
-            run.display(),
-            there.tasks.join(", "),
-            there.compute
+            there == same,
+            "{} holds prompts of other tasks or settings, as its manifest.json says; delete it to tune others",
+            run.display()
         );
     } else {
         train(&session, config, &run, observer)?;

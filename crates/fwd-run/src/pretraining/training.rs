@@ -29,14 +29,18 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Steps between two checkpoints.
-const SAVE_EVERY: usize = 200;
+/// Steps between two points of the loss curve, at each of which the model is written.
+const POINT_EVERY: usize = 200;
+/// What training goes on from is saved at least as often as this.
+const SAVE_EVERY: Duration = Duration::from_secs(120);
 /// Validation samples of each task whose loss goes into the curve.
 const WATCHED: usize = 48;
 /// The section of the saved state that holds the weights.
 const WEIGHTS: &str = "weights";
+/// The section that holds the losses since the last point of the curve.
+const LOSSES: &str = "losses";
 
 /// Where a pre-training finds its parts, and where it puts the model.
 #[derive(Debug, Clone)]
@@ -236,7 +240,8 @@ impl<'a> Pretraining<'a> {
             self.recipe.n_steps()
         ));
         let progress = self.observer.begin("pre-training", self.recipe.n_steps());
-        let (mut recent, mut began) = (Vec::new(), Instant::now());
+        let mut recent = self.recent_losses()?;
+        let (mut n_timed, mut began, mut saved) = (0, Instant::now(), Instant::now());
         while n_done < self.recipe.n_steps() {
             let config = StepConfig {
                 optimiser: self.recipe.optimiser_at(n_done),
@@ -250,11 +255,13 @@ impl<'a> Pretraining<'a> {
             tracing::debug!("step {n_done}: loss {:.4}, gradient {:.3}", report.loss, report.grad_norm);
             recent.push(report.loss);
             n_done += 1;
+            n_timed += 1;
             progress.set(n_done);
             let is_stopped = self.observer.is_stop_requested();
-            if n_done % SAVE_EVERY == 0 || n_done == self.recipe.n_steps() || is_stopped {
+            let is_point = n_done % POINT_EVERY == 0 || n_done == self.recipe.n_steps();
+            if is_point {
                 let mean = recent.iter().sum::<f64>() / recent.len() as f64;
-                let rate = (recent.len() * self.recipe.batch_size) as f64 / began.elapsed().as_secs_f64();
+                let rate = (n_timed * self.recipe.batch_size) as f64 / began.elapsed().as_secs_f64();
                 progress.say(&format!("loss {mean:.3}, {rate:.0}/s"));
                 let watched = self.watch(&trainable)?;
                 tracing::info!(
@@ -262,10 +269,16 @@ impl<'a> Pretraining<'a> {
                 );
                 curve.add(n_done, mean, &watched);
                 write_atomically(&self.out.curve(), curve.text().as_bytes())?;
-                // The state first: a model without it counts as finished.
-                self.save(&trainable)?;
+                recent.clear();
+                (n_timed, began) = (0, Instant::now());
+            }
+            if is_point || is_stopped || saved.elapsed() >= SAVE_EVERY {
+                self.save(&trainable, &recent)?;
+                saved = Instant::now();
+            }
+            if is_point {
+                // After the state: a model without one counts as finished.
                 self.export(&trainable)?;
-                (recent, began) = (Vec::new(), Instant::now());
             }
             if is_stopped {
                 return Err(Interrupted.into());
@@ -322,10 +335,24 @@ impl<'a> Pretraining<'a> {
         Ok(trainable)
     }
 
+    /// The losses of the steps after the last point of the curve, where a saved training goes on.
+    fn recent_losses(&self) -> Result<Vec<f64>> {
+        let dir = self.out.state();
+        if !SavedState::exists(&dir) {
+            return Ok(Vec::new());
+        }
+        let state = SavedState::load(&dir)?;
+        // Saved at a point of the curve by an older version of this program, a state has no such section.
+        let Ok(section) = state.section(LOSSES) else { return Ok(Vec::new()) };
+        let n = section.shape("recent").map_or(0, |shape| shape.iter().product());
+        Ok(section.f64("recent", &[n])?)
+    }
+
     /// Writes what training goes on from.
-    fn save(&self, trainable: &Trainable) -> Result<()> {
+    fn save(&self, trainable: &Trainable, recent_losses: &[f64]) -> Result<()> {
         let mut state = SavedState::default();
         save_weights(trainable, state.section_mut(WEIGHTS));
+        state.section_mut(LOSSES).put_f64("recent", &[recent_losses.len()], recent_losses);
         Ok(state.save(&self.out.state())?)
     }
 

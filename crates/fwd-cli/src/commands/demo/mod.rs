@@ -1,16 +1,21 @@
 //! `demo`: the embedded model learns the embedded benchmark's tasks one after another, by plain prompt tuning, with a shared pool,
 //! by Fwd-Prompt, and with prompts that reuse those of pre-training tasks; one table compares them.
 //!
+//! With `--text` a language model alone learns questions without pictures, in fewer steps.
+//!
 //! Each method is an ordinary run in a folder of its own, so that everything about it can be looked at, and a demo that was stopped
 //! goes on where it was.
+
+mod smollm2;
 
 use super::session;
 use crate::args::{Common, DemoArgs};
 use crate::terminal::Terminal;
 use crate::{output, progress, table};
 use anyhow::{Result, ensure};
+use fwd_prompt::{LrUnit, Place};
 use fwd_run::run::{Manifest, RunMetrics, RunPaths, train};
-use fwd_run::{Method, RunConfig, Session, SessionOptions};
+use fwd_run::{Method, RunConfig, Session, SessionOptions, assets};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -21,6 +26,17 @@ const METHODS: [Method; 5] =
 
 /// Training samples of a task, so that five runs take two minutes.
 const SAMPLES: usize = 64;
+
+/// The methods of `--text`, the number of its tasks, their training samples and steps, and the samples of a step.
+const TEXT_METHODS: [Method; 3] = [Method::Sequential, Method::Fwd, Method::Reuse];
+const TEXT_TASKS: usize = 3;
+const TEXT_SAMPLES: usize = 64;
+const TEXT_STEPS: usize = 12;
+const TEXT_BATCH: usize = 8;
+
+/// The longest answer in tokens, and the samples of each pre-training task that are scored: before it learns, the model talks on and on.
+const TEXT_ANSWER: usize = 6;
+const TEXT_RETENTION: usize = 2;
 
 /// The methods of `--quick`.
 const QUICK_METHODS: [Method; 2] = [Method::Sequential, Method::Fwd];
@@ -37,9 +53,17 @@ const QUICK_STEPS: usize = 10;
 /// As `train`.
 pub(super) fn command(args: &DemoArgs, common: &Common) -> Result<ExitCode> {
     let began = Instant::now();
+    let (backbone, bench) = if args.text {
+        let backbone = args.backbone.clone().unwrap_or_else(|| PathBuf::from("smollm2"));
+        let bench = args.bench.clone().map_or_else(assets::text_benchmark, Ok)?;
+        smollm2::fetch(&backbone, args.yes)?;
+        (Some(backbone), Some(bench))
+    } else {
+        (args.backbone.clone(), args.bench.clone())
+    };
     let options = SessionOptions {
-        backbone: args.backbone.clone(),
-        bench: args.bench.clone(),
+        backbone,
+        bench,
         device: args.device,
         dtype: args.model.dtype.unwrap_or_default(),
         compute: args.model.compute.unwrap_or_default(),
@@ -47,8 +71,12 @@ pub(super) fn command(args: &DemoArgs, common: &Common) -> Result<ExitCode> {
         ..session::options()
     };
     let session = Session::open(&options, &Terminal)?;
-    let out = args.out.clone().unwrap_or_else(|| default_folder(args.quick));
-    let mut methods = if args.quick { QUICK_METHODS.to_vec() } else { METHODS.to_vec() };
+    let out = args.out.clone().unwrap_or_else(|| default_folder(args));
+    let mut methods = match args {
+        DemoArgs { quick: true, .. } => QUICK_METHODS.to_vec(),
+        DemoArgs { text: true, .. } => TEXT_METHODS.to_vec(),
+        _ => METHODS.to_vec(),
+    };
     let needs_library = |method: &Method| method.reuses() && !session.backbone.has_library();
     if let Some(method) = methods.iter().find(|method| needs_library(method)) {
         progress::note(&format!(
@@ -94,18 +122,37 @@ pub(super) fn command(args: &DemoArgs, common: &Common) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn default_folder(is_quick: bool) -> PathBuf {
-    PathBuf::from(if is_quick { "runs/quick" } else { "runs/demo" })
+fn default_folder(args: &DemoArgs) -> PathBuf {
+    PathBuf::from(match args {
+        DemoArgs { text: true, quick: true, .. } => "runs/text-quick",
+        DemoArgs { text: true, .. } => "runs/text",
+        DemoArgs { quick: true, .. } => "runs/quick",
+        _ => "runs/demo",
+    })
 }
 
 /// What a method is run with.
 fn configuration(args: &DemoArgs, method: Method, session: &Session, out: &Path) -> RunConfig {
     let mut config = RunConfig::of(method);
     (config.seed, config.device) = (args.seed, args.device);
+    let first = |n: usize| session.bench.sequence().iter().take(n).map(|task| task.name.clone()).collect();
+    if args.text {
+        // Behind the question a prompt costs less, and what it is made of is small in a language model.
+        config.pool.place = Place::End;
+        config.training.lr_unit = LrUnit::Embedding;
+        config.training.batch_size = TEXT_BATCH;
+        config.max_new_tokens = TEXT_ANSWER;
+        config.retention_samples = TEXT_RETENTION;
+    }
     if args.quick {
-        let tasks = session.bench.sequence();
-        config.tasks = tasks.iter().take(QUICK_TASKS).map(|task| task.name.clone()).collect();
+        config.tasks = first(QUICK_TASKS);
         config.training.steps = Some(QUICK_STEPS);
+        return config;
+    }
+    if args.text {
+        config.tasks = first(TEXT_TASKS);
+        config.training_samples = Some(TEXT_SAMPLES);
+        config.training.steps = Some(TEXT_STEPS);
         return config;
     }
     config.training_samples = Some(SAMPLES);
