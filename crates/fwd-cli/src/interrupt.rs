@@ -1,6 +1,6 @@
 //! Ctrl-C and SIGTERM: the first asks the work to stop at the next safe point, the second ends the program at once.
 //!
-//! Work that reaches no safe point in a quarter of a minute (a huge batch, a slow disk) is ended without one: every file is written whole or
+//! Work that reaches no safe point in a few seconds (a huge batch, a slow disk) is ended without one: every file is written whole or
 //! not at all, so that what was saved last is there.
 
 use anyhow::{Context, Result};
@@ -11,7 +11,7 @@ use std::time::Duration;
 pub(crate) const EXIT_CODE: u8 = 130;
 
 /// How long the work is waited for.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(4);
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 static AT_ONCE: AtomicBool = AtomicBool::new(false);

@@ -94,8 +94,9 @@ pub fn library(options: &LibraryOptions, observer: &dyn Observer) -> Result<Path
         };
         ensure!(
             there == same,
-            "{} holds prompts of other tasks or settings, as its manifest.json says; delete it to tune others",
-            run.display()
+            "{} holds the prompts of {}, of other tasks or settings than are asked for, as its manifest.json says; delete it to tune others",
+            run.display(),
+            there.tasks.join(", ")
         );
     } else {
         train(&session, config, &run, observer)?;

@@ -29,9 +29,9 @@ const SAMPLES: usize = 64;
 
 /// The methods of `--text`, the number of its tasks, their training samples and steps, and the samples of a step.
 const TEXT_METHODS: [Method; 3] = [Method::Sequential, Method::Fwd, Method::Reuse];
-const TEXT_TASKS: usize = 3;
+const TEXT_TASKS: usize = 2;
 const TEXT_SAMPLES: usize = 64;
-const TEXT_STEPS: usize = 12;
+const TEXT_STEPS: usize = 16;
 const TEXT_BATCH: usize = 8;
 
 /// The longest answer in tokens, and the samples of each pre-training task that are scored: before it learns, the model talks on and on.
