@@ -23,33 +23,43 @@ _LANGUAGES = {
 }
 _CONTINENTS = {"AF": "Africa", "AS": "Asia", "EU": "Europe", "NA": "America", "SA": "America", "OC": "Oceania"}
 # Beginnings of an emoji's subgroup: what is asked of it.
-_KINDS = {"animal": "an animal", "food": "something to eat", "transport": "a vehicle"}
+_KINDS = {"animal": "an animal", "food": "food or drink", "transport": "a vehicle"}
 _PAGES = {
     "animals and nature": "Nature", "food and drink": "Food", "travel and places": "Travel", "objects": "Objects",
     "activities": "Activities", "smileys and emotion": "Emotion",
 }
-# Where the packages are wrong: nationalities of Wallis and Futuna and of Antigua; Papiamento (pap) is called Punjabi (pa).
-_WRONG_PEOPLE = {"WF", "AG"}
+# Where the packages are wrong or disputed: peoples, and Papiamento (pap), which is called Punjabi (pa).
+_WRONG_PEOPLE = {"AE", "AG", "BW", "LS", "PN", "WF", "YE"}
 _WRONG_LANGUAGES = {("AW", "pa"), ("CW", "pa")}
+_LANGUAGE_NAMES = {"so": "Somali", "to": "Tongan", "rw": "Kinyarwanda"}
+_WRONG_CAPITALS = {"HK", "LK", "SZ"}
+_WRONG_CONTINENTS = {"RU", "TL"}
 # Past tenses are regular here; these are not, or have a second form.
 _IRREGULAR = set("""
-    awake bear bend bereave beset bind bleed breed burn burst cast cleave cost creep deal dig dream dwell feed fight find fling found grind
+    abide awake bear bend bereave beset bind bleed breed burn burst cast cleave cost creep deal dig dream dwell feed fell fight find fling found gild grind
     hang heave hew kneel knit lay lean leap learn lend lie light mean mow mislead plead prove read rend ring saw seek shave shear shed shine
     shoe show shrink sling slink sow speed spell spend spill spin spoil spread spring sting strew string strive swear sweat sweep swell swing
     tear thrive tread wake weave weep wet wind wring
 """.split())
-# Words to which un- does not give the opposite.
-_OTHERWISE = set("""
-    bending bidden bound canny censored countable dies earth hand hands hinge ion ionize ions less leash loose loosen ravel raveled til
-    tie ties wonted remitting relenting requited thaw bosom bosoms bosomed
+# Beginnings of words to which un- does not give the opposite.
+_OTHERWISE = tuple("""
+    bending bid bosom bound cann countable dies earth hand hing ion leash less loos ravel relent remit requit thaw tie til wonted
 """.split())
+# Emoji of transport that do not move, and others that are no example of their group.
+_NO_EXAMPLE = set("""
+    anchor|bellhop bell|bus stop|chopsticks|construction|cooking|dizzy|feather|fuel pump|hook|horizontal traffic light|luggage|motorway|
+    mountain railway|oil drum|parachute|police car light|railway track|ring buoy|satellite|seat|stop sign|takeout box|vertical traffic light|
+    wheel|wing|paw prints|salt|ice|honey pot|jar|amphora
+""".replace("\n", "").replace("    ", "").split("|"))
 # Beginnings of words that are left out beside the unwanted ones.
 _RUDE = tuple("""
-    abus assass assault bastard bayonet behead bimbo bitch blood bomb booz bugger bullet castrat cocain condom corps crap crippl cuss dagger
-    damn detonat dope drug drunk execut explo faggot fart fetish fornic genital grenad gunm harem harlot hash heroin homicid hooker impal
-    incest infantici jihad jehad kill lacerat lesbi lewd lust lynch maim martyr massacr molest murder nazi negro nigg nipple nude obscen opium
-    orgas orgy penis perver piss poison porn prick prostit pube racis rape rapin ravish rectal rifle semen sex shit slaughter slave slur slut
-    smok spank stab stripp strangl suicid sword terror testicl tit tits tobacco tortur vagina vulva wank whisk whor
+    abus addict assass assault babe bastard bayonet behead bigot bimbo bisex bitch blood bomb booz bourbon bugger bullet butcher castrat cigar
+    cocain condom corps crap crippl cuss dagger damn death defecat detonat dope drug drunk execut explo faggot fagot fart fetish firearm
+    fornic genital gigolo grenad gunm harem harlot hash heathen heroin homicid hooker impal incest infantici instinct jihad jehad kill
+    lacerat lesbi lewd lolita lunatic lust lynch machete maim martyr massacr molest morphin murder mutilat napalm nazi negro nigg nipple nude
+    obscen opium orgas orgy penis perver piss poison porn prick prostit pube punch racis rape rapi ravish rect rifle sadis screw semen sex
+    shit slaughter slave slur slut smok sodom spank spinster stab stripp strangl suckl suicid sword tankard terror testicl tit tits tobacco
+    bosom enema panti tomahawk tortur vagina vulva wank whisk whor
 """.split())
 _WORD = " Answer in one word."
 _LETTER = " Answer with a letter."
@@ -80,7 +90,8 @@ class _Facts:
         files = glob.glob(os.path.join(packages, "i18n-iso-countries", "langs", "*.json"))
         self.names = {os.path.basename(file).removesuffix(".json"): _json(file)["countries"] for file in sorted(files)}
         self.concepts = sorted(emoji.concepts(packages), key=lambda concept: (concept.name, concept.id))
-        self.films = posters.films(packages)
+        is_decent = lambda title: not any(word.startswith(_RUDE) for word in re.findall("[a-z]+", title.lower()))
+        self.films = [(title, genre) for title, genre in posters.films(packages) if is_decent(title)]
         with open(os.path.join(packages, "wamerican-small", "usr", "share", "dict", "american-english-small"), encoding="utf-8") as file:
             self.known = {line.strip() for line in file}
         is_fit = lambda word: not unwanted(word) and not word.startswith(_RUDE)
@@ -89,7 +100,7 @@ class _Facts:
     def spoken(self, code):
         """The languages of a country, the most important one first."""
         codes = [l for l in self.countries[code]["languages"] if (code, l) not in _WRONG_LANGUAGES]
-        names = [name for l in codes for name in ("Somali" if l == "so" else self.languages[l]["name"]).split(" / ")]
+        names = [name for l in codes for name in _LANGUAGE_NAMES.get(l, self.languages[l]["name"]).split(" / ")]
         return tuple(dict.fromkeys(names))
 
     def foreign(self, languages):
@@ -102,7 +113,8 @@ class _Facts:
 
     def is_noun(self, word):
         """Whether a word has a plural in -s and no form of a verb."""
-        return word + "s" in self.known and not {word + "ing", word + "ed", word.removesuffix("e") + "ing"} & self.known
+        forms = (word + "ing", word + "ed", word.removesuffix("e") + "ing", word + word[-1] + "ing", word + word[-1] + "ed")
+        return word + "s" in self.known and word not in ("calve", "louse") and not self.known.intersection(forms)
 
     def past(self, word):
         """The regular past tense of a verb that is surely one, and does not double its last letter."""
@@ -113,7 +125,8 @@ class _Facts:
 
     def things(self, groups):
         """(name, concept) of emoji of these groups with plain names, each once."""
-        found = {c.name: c for c in self.concepts if c.group in groups and re.fullmatch("[a-z' -]+", c.name)}
+        is_fit = lambda name: re.fullmatch("[a-z' -]+", name) and name not in _NO_EXAMPLE
+        found = {c.name: c for c in self.concepts if c.group in groups and is_fit(c.name)}
         return sorted(found.items())
 
 
@@ -123,11 +136,10 @@ def _fill(task, items, phrasings, train=300, val=60, test=80):
     for subject, answers, *key in sorted(set(items)):
         by_key.setdefault(key[0] if key else subject, []).append((subject, answers))
     keys = sorted(by_key)
-    # Of several subjects with one key the first few, so that the numbers below are those of records.
     val, test = min(val, len(keys) // 6), min(test, len(keys) // 4)
     n_train = 0
     for key, split in split_by_count(Stream("text", task.name), keys, test, val):
-        for subject, answers in by_key[key] if split == "train" else by_key[key][:1]:
+        for subject, answers in by_key[key]:
             n_train += split == "train"
             if split != "train" or n_train <= train:
                 task.add_text(split, subject, phrasings, *answers)
@@ -147,8 +159,9 @@ def _pretraining(bench, facts):
         _fill(bench.task(name, title, "pretraining", synthetic=synthetic), items, phrasings)
 
     countries = facts.countries
-    task("capital", "Capitals of countries", [(c["name"], (c["capital"],)) for c in countries.values()],
-         ["What is the capital of {0}?" + _WORD, "Name the capital city of {0}." + _WORD])
+    capitals = [(c["name"], (c["capital"],)) for code, c in countries.items() if code not in _WRONG_CAPITALS]
+    task("capital", "Capitals of countries", capitals,
+         ["What is the capital of {0}? Answer with its name.", "Name the capital city of {0}. Answer with its name."])
     people = [(c["name"], (facts.nationalities.get(code, ""),)) for code, c in countries.items() if code not in _WRONG_PEOPLE]
     # Of some territories the package has their own name there.
     people = [(name, answers) for name, answers in people if re.fullmatch("[A-Z][a-z]+", answers[0]) and answers[0] != name]
@@ -173,9 +186,10 @@ def _pretraining(bench, facts):
     stream, kinds = Stream("text", "kind", "asked"), []
     for name, concept in facts.things(_PAGES):
         kind = next((kind for kind in _KINDS if concept.subgroup.startswith(kind)), None)
-        # What lives in the sea is food in one place and an animal in another, what gives food may be a sign on the road.
-        if kind and concept.subgroup not in ("food marine", "transport sign") and concept.subgroup != "animal bug":
-            asked = kind if stream.chance(0.5) else stream.choice(sorted(set(_KINDS) - {kind}))
+        # Some animals are food, and nobody is asked.
+        others = [other for other in sorted(_KINDS) if kind and other != kind and {kind, other} != {"animal", "food"}]
+        if others and concept.subgroup not in ("food marine", "transport sign", "dishware"):
+            asked = kind if stream.chance(0.5) else stream.choice(others)
             kinds.append(((name, _KINDS[asked]), ("Yes" if asked == kind else "No",)))
     task("kind", "Kinds of things, yes or no", kinds,
          ["Is \"{0}\" {1}? Answer yes or no.", "Would you call \"{0}\" {1}? Answer yes or no."])
@@ -193,10 +207,11 @@ def _downstream(bench, facts):
         _fill(bench.task(name, title, "downstream"), items, phrasings)
 
     countries = facts.countries
-    located = [(c["name"], (_CONTINENTS[c["continent"]],)) for c in countries.values() if c["continent"] in _CONTINENTS]
+    located = [(c["name"], (_CONTINENTS.get(c["continent"], ""),)) for code, c in countries.items() if code not in _WRONG_CONTINENTS]
+    located = [(name, answers) for name, answers in located if all(answers)]
     task("continent", "Continents of countries", located, ["On which continent is {0}?", "Sort {0} under its continent."])
     capitals = {}
-    for c in countries.values():
+    for c in (c for code, c in countries.items() if code not in _WRONG_CAPITALS):
         capitals.setdefault(c["capital"], []).append(c["name"])
     told = [(capital, (names[0],)) for capital, names in capitals.items() if len(names) == 1 and capital != names[0]]
     task("capital-of", "Countries by their capitals", told,
@@ -228,8 +243,10 @@ def _downstream(bench, facts):
     verbs = [w for w in facts.words if facts.past(w) in facts.known]
     task("past", "Past tenses of verbs", [(verb, (facts.past(verb),)) for verb in _drawn("past", verbs)],
          ["What is the past tense of \"{0}\"?" + _WORD, "Put \"{0}\" into the past tense." + _WORD])
-    opposites = [w for w in facts.words if "un" + w in facts.known and w not in _OTHERWISE]
-    task("opposite", "Opposites with un-", [(word, ("un" + word,)) for word in _drawn("opposite", opposites)],
+    opposites = [w for w in facts.words if "un" + w in facts.known and not w.startswith(_OTHERWISE)]
+    # Words that begin alike, as forms of one word do, are in one split.
+    opposites = [(word, ("un" + word,), word[:4]) for word in _drawn("opposite", opposites)]
+    task("opposite", "Opposites with un-", opposites,
          ["Which word with un- is the opposite of \"{0}\"?" + _WORD, "Turn \"{0}\" into its opposite with un-." + _WORD])
 
 

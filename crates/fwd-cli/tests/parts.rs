@@ -177,6 +177,9 @@ fn a_language_model_alone_learns_and_needs_no_image() {
     assert_eq!(fs::read(&file).unwrap(), bytes, "what was tuned is not what is written again");
     let other = fail(&mut place.program(&[&make[..], &settings[..3], &["training.steps=3"]].concat()));
     assert!(other.contains("other tasks or settings"), "{other}");
+    let other =
+        fail(&mut place.program(&[&make[..], &settings, &["--set", "instruction=\"Well?\""]].concat()));
+    assert!(other.contains("other tasks or settings"), "{other}");
     // The demo takes it where it is, and asks nobody.
     let demo = ["demo", "--text", "--quick", "--bench", "facts", "--backbone", "text", "--out", "demo"];
     let table = succeed(&mut place.program(&demo));
@@ -190,7 +193,7 @@ fn a_language_model_alone_learns_and_needs_no_image() {
     assert!(refused.contains("no model in nowhere") && refused.contains("--yes"), "{refused}");
     assert!(!place.path("nowhere").exists());
     let refused = fail(&mut place.program(&["demo", "--text", "--yes", "--backbone", "facts"]));
-    assert!(refused.contains("facts has no model and is not empty"), "{refused}");
+    assert!(refused.contains("facts has no model and is no empty folder"), "{refused}");
     lines += &line("test", 0);
     fs::write(place.path("facts/tasks/facts.jsonl"), &lines).unwrap();
     let leak = place.program(&["data", "check", "facts"]).output().unwrap();

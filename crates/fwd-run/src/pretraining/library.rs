@@ -81,11 +81,12 @@ pub fn library(options: &LibraryOptions, observer: &dyn Observer) -> Result<Path
         let manifest = Manifest::read(&run)?;
         manifest.check_benchmark(&session.bench.hash().to_string(), bench)?;
         let there = manifest.run.config;
-        // What a run takes from its session or from where it lies, not from its settings.
+        let there = RunConfig { template: Some(there.template.unwrap_or_default()), ..there };
+        // As a run writes down what it takes from its session; where it computes and lies is no matter.
         let same = RunConfig {
             device: there.device,
-            instruction: there.instruction.clone(),
-            template: there.template,
+            instruction: session.instruction.clone(),
+            template: Some(session.backbone.template()),
             skip_bad: there.skip_bad,
             order: there.order,
             save_every: there.save_every,

