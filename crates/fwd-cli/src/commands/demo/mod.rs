@@ -41,7 +41,7 @@ const TEXT_RETENTION: usize = 2;
 /// The methods of `--quick`.
 const QUICK_METHODS: [Method; 2] = [Method::Sequential, Method::Fwd];
 
-/// The number of tasks of `--quick`, from the front of the sequence.
+/// The number of tasks of `--quick`, from the front of the sequence; a language model learns one.
 const QUICK_TASKS: usize = 2;
 
 /// The training steps of a task under `--quick`: enough to see that everything works, not to learn it.
@@ -145,7 +145,7 @@ fn configuration(args: &DemoArgs, method: Method, session: &Session, out: &Path)
         config.retention_samples = TEXT_RETENTION;
     }
     if args.quick {
-        config.tasks = first(QUICK_TASKS);
+        config.tasks = first(if args.text { 1 } else { QUICK_TASKS });
         config.training.steps = Some(QUICK_STEPS);
         return config;
     }
