@@ -6,8 +6,39 @@
 mod common;
 
 use common::{Place, RECIPE, fail, succeed};
+use fwd_run::pretraining::{PretrainingOptions, Recipe};
+use fwd_run::{DeviceKind, Observer, Progress};
 use std::fs;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Asks the work to stop after so many steps.
+struct StopsAfter(usize, Arc<AtomicBool>);
+
+impl Observer for StopsAfter {
+    fn begin(&self, work: &str, _: usize) -> Box<dyn Progress + '_> {
+        Box::new(Steps(if work == "pre-training" { self.0 } else { usize::MAX }, Arc::clone(&self.1)))
+    }
+
+    fn note(&self, _: &str) {}
+
+    fn is_stop_requested(&self) -> bool {
+        self.1.load(Ordering::SeqCst)
+    }
+}
+
+struct Steps(usize, Arc<AtomicBool>);
+
+impl Progress for Steps {
+    fn advance(&self) {}
+
+    fn set(&self, position: usize) {
+        self.1.fetch_or(position == self.0, Ordering::SeqCst);
+    }
+
+    fn say(&self, _: &str) {}
+}
 
 #[test]
 fn a_model_is_trained_interrupted_and_used() {
@@ -41,8 +72,28 @@ fn a_model_is_trained_interrupted_and_used() {
     }
     let weights = |out: &str| fs::read(place.path(out).join("trained.safetensors")).unwrap();
     assert!(weights("whole") == weights("part"), "an interrupted training ended elsewhere");
+    // After three of eight steps: the mean loss of all of them stands in the curve.
+    let recipe = Recipe::read(&place.path("recipe.toml")).unwrap();
+    let device = DeviceKind::Cpu.open().unwrap();
+    let (out, bench) = (place.path("third"), place.path("bench"));
+    let options = PretrainingOptions { out, from: None, bench, cache: None, device };
+    let stopped = std::thread::Builder::new()
+        .stack_size(64 << 20)
+        .spawn(move || {
+            fwd_run::pretraining::pretrain(&recipe, &options, &StopsAfter(3, Arc::default())).unwrap_err()
+        })
+        .unwrap()
+        .join()
+        .unwrap();
+    assert!(fwd_run::is_interrupt(&stopped), "{stopped:?}");
+    assert!(!place.path("third/loss.csv").exists());
+    succeed(&mut pretrain("third"));
     let losses = |out: &str| fs::read_to_string(place.path(out).join("loss.csv")).unwrap();
-    assert_eq!(losses("whole"), losses("part"));
+    assert_eq!(losses("whole"), losses("third"));
+    assert!(
+        weights("whole") == weights("third"),
+        "a training that was stopped in the middle ended elsewhere"
+    );
 
     let refused = fail(&mut pretrain("whole"));
     assert!(refused.contains("finished training"), "{refused}");

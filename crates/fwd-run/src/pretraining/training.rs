@@ -228,7 +228,7 @@ impl<'a> Pretraining<'a> {
 
     fn train(&self, bench: &Benchmark, from: Option<&Path>) -> Result<()> {
         let mut sampler = Sampler::new(self.recipe, bench);
-        let mut trainable = self.start(&sampler, from)?;
+        let (mut trainable, mut recent) = self.start(&sampler, from)?;
         let mut n_done = trainable.n_steps();
         let names: Vec<&str> = self.watched.iter().map(|(name, _)| *name).collect();
         let mut curve = Curve::read(&self.out.curve(), n_done, &names)?;
@@ -240,7 +240,6 @@ impl<'a> Pretraining<'a> {
             self.recipe.n_steps()
         ));
         let progress = self.observer.begin("pre-training", self.recipe.n_steps());
-        let mut recent = self.recent_losses()?;
         let (mut n_timed, mut began, mut saved) = (0, Instant::now(), Instant::now());
         while n_done < self.recipe.n_steps() {
             let config = StepConfig {
@@ -310,8 +309,9 @@ impl<'a> Pretraining<'a> {
         draw.samples.chunks(draw.samples.len().div_ceil(2).max(1)).map(half).collect()
     }
 
-    /// The parameters before the next step: of the state, if there is one; before the first step those of the model `from`, or random.
-    fn start(&self, sampler: &Sampler<'_>, from: Option<&Path>) -> Result<Trainable> {
+    /// The parameters before the next step: of the state, if there is one; before the first step those of the model `from`, or random. And the
+    /// losses of the steps since the last point of the curve.
+    fn start(&self, sampler: &Sampler<'_>, from: Option<&Path>) -> Result<(Trainable, Vec<f64>)> {
         let mut trainable = self.first.clone();
         if let Some(model) = from.filter(|_| !SavedState::exists(&self.out.state())) {
             self.take_over(&mut trainable, model)?;
@@ -323,29 +323,21 @@ impl<'a> Pretraining<'a> {
             let values = initial::value(given, PROMPTS, &shape);
             trainable.insert(PROMPTS, &shape, values)?;
         }
-        let dir = self.out.state();
+        let (dir, mut recent) = (self.out.state(), Vec::new());
         if SavedState::exists(&dir) {
             let state = SavedState::load(&dir)?;
             let loaded = state.section(WEIGHTS).and_then(|section| load_weights(&mut trainable, section));
             loaded.with_context(|| dir.display().to_string())?;
+            // Saved by an older version of this program, at a point of the curve, a state has no such section.
+            if let Ok(section) = state.section(LOSSES) {
+                let n = section.shape("recent").map_or(0, |shape| shape.iter().product());
+                recent = section.f64("recent", &[n]).with_context(|| dir.display().to_string())?;
+            }
         }
         let shares: Vec<(String, f64)> =
             trainable.names().map(|name| (name.to_owned(), self.recipe.lr_share(name))).collect();
         shares.iter().for_each(|(name, share)| trainable.set_lr_share(name, *share));
-        Ok(trainable)
-    }
-
-    /// The losses of the steps after the last point of the curve, where a saved training goes on.
-    fn recent_losses(&self) -> Result<Vec<f64>> {
-        let dir = self.out.state();
-        if !SavedState::exists(&dir) {
-            return Ok(Vec::new());
-        }
-        let state = SavedState::load(&dir)?;
-        // Saved at a point of the curve by an older version of this program, a state has no such section.
-        let Ok(section) = state.section(LOSSES) else { return Ok(Vec::new()) };
-        let n = section.shape("recent").map_or(0, |shape| shape.iter().product());
-        Ok(section.f64("recent", &[n])?)
+        Ok((trainable, recent))
     }
 
     /// Writes what training goes on from.
