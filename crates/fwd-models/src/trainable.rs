@@ -5,6 +5,7 @@
 
 use crate::error::{ModelError, Result};
 use crate::weights::Weights;
+use crate::weights::scaled::{rounded, scales_of};
 use candle_core::{Device, Tensor, Var};
 use fwd_prompt::linalg::{AdamW, AdamWState};
 use half::bf16;
@@ -234,26 +235,57 @@ impl Trainable {
     /// # Errors
     /// [`ModelError::Input`] if a value is not a finite number in bf16.
     pub fn to_bf16_checkpoint(&self) -> Result<Vec<u8>> {
-        let half = |(name, p): (&String, &Parameter)| -> Result<(String, Vec<usize>, Vec<u8>)> {
-            let values: Vec<bf16> = p.values.iter().map(|&v| bf16::from_f32(v)).collect();
-            if values.iter().any(|v| !v.is_finite()) {
-                return Err(ModelError::input("bf16 checkpoint", format!("`{name}` does not fit into bf16")));
-            }
-            Ok((name.clone(), p.shape.clone(), values.iter().flat_map(|v| v.to_le_bytes()).collect()))
-        };
-        let arrays = self.parameters.iter().map(half).collect::<Result<Vec<_>>>()?;
-        serialise(
-            arrays.iter().map(|(name, shape, bytes)| (name.as_str(), Dtype::BF16, &shape[..], &bytes[..])),
-        )
+        let arrays = self.parameters.iter().map(|(name, p)| p.in_bf16(name)).collect::<Result<Vec<_>>>()?;
+        serialise(&arrays)
+    }
+
+    /// The values alone, half as large as [`Self::to_bf16_checkpoint`]: matrices in signed bytes (`I8`), each with a scale for every row
+    /// in the f32 tensor `…weight_scale`, as the library compressed-tensors writes them; all else in bf16.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] if a value is not a finite number in bf16.
+    pub fn to_int8_checkpoint(&self) -> Result<Vec<u8>> {
+        let mut arrays = Vec::new();
+        for (name, p) in &self.parameters {
+            let in_bf16 = p.in_bf16(name)?;
+            let [n_rows, n_cols] = p.shape[..] else {
+                arrays.push(in_bf16);
+                continue;
+            };
+            let (codes, scales) = rounded(&p.values, n_cols);
+            let bytes = codes.iter().map(|code| code.cast_unsigned()).collect();
+            arrays.push(Array { name: name.clone(), dtype: Dtype::I8, shape: p.shape.clone(), bytes });
+            let bytes = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+            arrays.push(Array { name: scales_of(name), dtype: Dtype::F32, shape: vec![n_rows, 1], bytes });
+        }
+        serialise(&arrays)
     }
 }
 
-fn serialise<'a>(arrays: impl Iterator<Item = (&'a str, Dtype, &'a [usize], &'a [u8])>) -> Result<Vec<u8>> {
+impl Parameter {
+    fn in_bf16(&self, name: &str) -> Result<Array> {
+        let values: Vec<bf16> = self.values.iter().map(|&v| bf16::from_f32(v)).collect();
+        if values.iter().any(|v| !v.is_finite()) {
+            return Err(ModelError::input("bf16 checkpoint", format!("`{name}` does not fit into bf16")));
+        }
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Ok(Array { name: name.into(), dtype: Dtype::BF16, shape: self.shape.clone(), bytes })
+    }
+}
+
+/// A tensor of a file that is written.
+struct Array {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+fn serialise(arrays: &[Array]) -> Result<Vec<u8>> {
     let broken = |e: safetensors::SafeTensorError| ModelError::input("safetensors", e.to_string());
     let views = arrays
-        .map(|(name, dtype, shape, bytes)| {
-            Ok((name, TensorView::new(dtype, shape.to_vec(), bytes).map_err(broken)?))
-        })
+        .iter()
+        .map(|a| Ok((&a.name, TensorView::new(a.dtype, a.shape.clone(), &a.bytes).map_err(broken)?)))
         .collect::<Result<Vec<_>>>()?;
     safetensors::serialize(views, None).map_err(broken)
 }
@@ -391,6 +423,45 @@ mod tests {
         take_steps(&mut second, 6);
         assert_eq!(second.get("a"), whole.get("a"));
         assert_eq!(second.get("b"), whole.get("b"));
+    }
+
+    #[test]
+    fn eight_bits_are_read_as_written_to_half_a_scale() {
+        use crate::weights::{Checkpoint, WeightDtype};
+        use fwd_ops::Weight;
+        let values: Vec<f32> = (0..96).map(|i| ((i * 37 % 97) as f32 - 48.0) * 0.01).collect();
+        let mut trainable = Trainable::default();
+        let mut matrix = values.clone();
+        // A row of zeros, and one of other magnitude.
+        matrix[32..64].fill(0.0);
+        matrix[64..].iter_mut().for_each(|x| *x *= 0.1);
+        trainable.insert("map.weight", &[3, 32], matrix.clone()).unwrap();
+        trainable.insert("map.bias", &[3], vec![0.5, -2.0, 1.0]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        std::fs::write(&path, trainable.to_int8_checkpoint().unwrap()).unwrap();
+        assert!(
+            std::fs::metadata(&path).unwrap().len() < 500,
+            "three rows of 32 bytes, three scales and a bias"
+        );
+        for dtype in [WeightDtype::F32, WeightDtype::Bf16, WeightDtype::Q8] {
+            let mut checkpoint = Checkpoint::open(dir.path(), dtype, &Device::Cpu).unwrap();
+            let bias = checkpoint.get("map.bias", &[3]).unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(bias, [0.5, -2.0, 1.0]);
+            let read = match checkpoint.weight("map.weight", [3, 32]).unwrap() {
+                Weight::Dense(tensor) => tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+                Weight::Matrix(matrix) => matrix.values().unwrap(),
+            };
+            for (row, (read, written)) in read.chunks(32).zip(matrix.chunks(32)).enumerate() {
+                let largest = written.iter().fold(0f32, |most, x| most.max(x.abs()));
+                // Another rounding of the same size, where it is kept in another type.
+                let bound = largest / 127.0 * if dtype == WeightDtype::F32 { 0.501 } else { 1.01 };
+                let is_near = read.iter().zip(written).all(|(a, b)| (a - b).abs() <= bound);
+                assert!(is_near, "{dtype} row {row}: {read:?} for {written:?}");
+            }
+            // The scales belong to the matrix: none is left over.
+            checkpoint.finish(|_| None).unwrap();
+        }
     }
 
     #[test]

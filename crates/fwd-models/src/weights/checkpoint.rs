@@ -5,6 +5,7 @@ use super::entry::{Entry, Stored};
 use super::file::WeightFile;
 use super::gguf::ROPE_FACTORS;
 use super::precision::Precision;
+use super::scaled::scales_of;
 use super::source::Weights;
 use super::spelling::{hub_name, is_of_llava};
 use crate::error::{ModelError, Result, TensorProblems};
@@ -240,7 +241,13 @@ impl Checkpoint {
             return None;
         }
         match entry.stored {
-            Stored::Floats(format) => Some(Place { file: *index, name: inside.clone(), entry, format }),
+            Stored::Floats(format) => {
+                Some(Place { file: *index, name: inside.clone(), entry, format: Some(format) })
+            }
+            Stored::ScaledRows => {
+                self.used.insert(scales_of(name));
+                Some(Place { file: *index, name: inside.clone(), entry, format: None })
+            }
             Stored::Other(dtype) => {
                 self.problems.wrong_dtype.push(format!("{name}: {dtype:?}"));
                 None
@@ -251,7 +258,7 @@ impl Checkpoint {
     /// A matrix in a format that is not, or not always, f32.
     fn matrix(&mut self, name: &str, place: &Place, format: Format) -> Result<Weight> {
         let file = &self.files[place.file];
-        if place.format == format {
+        if place.format == Some(format) {
             // Packed weights are a copy: a mapped file would stay in memory beside it.
             let is_packed = self.precision.compute != Compute::F32 && format.block_len() == 1;
             if is_packed {
@@ -259,7 +266,11 @@ impl Checkpoint {
             }
             return Ok(file.matrix(&place.name, &place.entry, format)?.into());
         }
-        let problem = match file.converted(&place.name, &place.entry, place.format, format)? {
+        let converted = match place.format {
+            Some(from) => file.converted(&place.name, &place.entry, from, format),
+            None => file.scaled_rows_in(&place.name, &place.entry, format),
+        };
+        let problem = match converted? {
             Ok(matrix) => return Ok(matrix.into()),
             Err(Unfit::NotFinite(_)) => name.into(),
             Err(Unfit::TooLarge(_) | Unfit::ReadOnly) => format!("{name} (in {format})"),
@@ -320,7 +331,8 @@ struct Place {
     /// Its name in the file.
     name: String,
     entry: Entry,
-    format: Format,
+    /// None of a matrix of signed bytes with scales.
+    format: Option<Format>,
 }
 
 /// What old checkpoints and converters write beside the parameters.
@@ -355,7 +367,7 @@ impl Weights for Checkpoint {
         let place = self.find(name, &shape);
         let wanted = match &place {
             // As it lies in the file: all products widen exactly.
-            Some(place) if self.files[place.file].is_gguf() => Some(place.format),
+            Some(place) if self.files[place.file].is_gguf() => place.format,
             _ => self.precision.dtype.format(name, shape[1]),
         };
         match (place, wanted) {

@@ -9,6 +9,8 @@ use std::fmt;
 pub(super) enum Stored {
     /// Numbers, one by one or in blocks.
     Floats(Format),
+    /// A matrix of signed bytes, each row with a factor in the tensor [`scales_of`](super::scaled::scales_of) its name.
+    ScaledRows,
     /// What only safetensors files have: integers and other types that no weight has.
     Other(Dtype),
 }
@@ -27,7 +29,7 @@ impl Stored {
     pub(super) fn format(self) -> Option<Format> {
         match self {
             Self::Floats(format) => Some(format),
-            Self::Other(_) => None,
+            Self::ScaledRows | Self::Other(_) => None,
         }
     }
 }
@@ -36,6 +38,7 @@ impl fmt::Display for Stored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Floats(format) => write!(f, "{format:?}"),
+            Self::ScaledRows => f.write_str("I8 with scales"),
             Self::Other(dtype) => write!(f, "{dtype:?}"),
         }
     }

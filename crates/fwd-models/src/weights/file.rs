@@ -4,6 +4,7 @@
 //! mapped, and nothing of it is read before it is used.
 
 use super::entry::{Entry, Stored};
+use super::scaled::{scales_of, widened};
 use super::{gguf, safetensors as header};
 use crate::error::{ModelError, Result};
 use fwd_files::Mapped;
@@ -135,9 +136,13 @@ impl WeightFile {
 
     /// The elements of a float tensor in f32; none if there is no such tensor, or it is one of integers.
     pub(super) fn floats(&self, name: &str) -> Result<Option<Vec<f32>>> {
-        let Some((entry, format)) = self.entry(name).and_then(|entry| Some((entry, entry.stored.format()?)))
-        else {
-            return Ok(None);
+        let Some(entry) = self.entry(name) else { return Ok(None) };
+        let Some(format) = entry.stored.format() else {
+            return if entry.stored == Stored::ScaledRows {
+                self.scaled_rows(name, entry).map(Some)
+            } else {
+                Ok(None)
+            };
         };
         if format.block_len() > 1 || entry.interleaved.is_some() {
             return Ok(Some(self.matrix(name, entry, format)?.values()?));
@@ -147,6 +152,28 @@ impl WeightFile {
             decode(format, &self.piece(name, entry, piece)?, &mut elements);
         }
         Ok(Some(elements))
+    }
+
+    /// The elements of a matrix of signed bytes, multiplied by the scales of their rows.
+    fn scaled_rows(&self, name: &str, entry: &Entry) -> Result<Vec<f32>> {
+        let scales = self.floats(&scales_of(name))?.unwrap_or_default();
+        let codes = self.piece(name, entry, (0, entry.n_bytes))?;
+        Ok(widened(&codes, &scales, sides(entry)[1]))
+    }
+
+    /// A matrix of signed bytes in a format of floats; or why it does not fit that format.
+    pub(super) fn scaled_rows_in(
+        &self,
+        name: &str,
+        entry: &Entry,
+        format: Format,
+    ) -> Result<std::result::Result<Matrix, Unfit>> {
+        let encoded = match format.encode(&self.scaled_rows(name, entry)?) {
+            Ok(bytes) => bytes,
+            Err(unfit) => return Ok(Err(unfit)),
+        };
+        let n_bytes = encoded.len();
+        Ok(Ok(Matrix::new(name, format, sides(entry), Arc::new(encoded), 0..n_bytes)?))
     }
 
     /// A matrix in the format that it is stored in: mapped, unless its rows must be brought into order.
@@ -223,6 +250,9 @@ impl WeightFile {
         let (Some(a), Some(b)) = (self.entry(name), other.entry(other_name)) else { return Ok(false) };
         if a.shape != b.shape || a.interleaved != b.interleaved {
             return Ok(false);
+        }
+        if [a, b].iter().any(|entry| entry.stored == Stored::ScaledRows) {
+            return Ok(self.floats(name)? == other.floats(other_name)?);
         }
         let formats = match a.stored.format().zip(b.stored.format()) {
             _ if a.stored == b.stored => None,

@@ -12,6 +12,7 @@ mod file;
 mod gguf;
 mod precision;
 mod safetensors;
+pub(crate) mod scaled;
 mod scope;
 mod source;
 mod spelling;

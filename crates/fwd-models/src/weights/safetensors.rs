@@ -1,8 +1,10 @@
 //! The header of a safetensors file: eight bytes of length, and JSON with the place of every tensor.
 
 use super::entry::{Entry, Stored};
+use super::scaled::scales_of;
 use crate::error::{ModelError, Result};
-use safetensors::tensor::{Metadata, TensorInfo};
+use fwd_ops::Format;
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -49,5 +51,18 @@ pub(super) fn read(
         n_bytes: (info.data_offsets.1 - info.data_offsets.0) as u64,
         interleaved: None,
     };
-    Ok(metadata.tensors().into_iter().map(|(name, info)| (name, entry(info))).collect())
+    let mut tensors: BTreeMap<String, Entry> =
+        metadata.tensors().into_iter().map(|(name, info)| (name, entry(info))).collect();
+    let is_scaled = |(name, entry): (&String, &Entry)| {
+        let scales = tensors.get(&scales_of(name))?;
+        let fits = matches!(entry.shape[..], [n_rows, _] if scales.shape == [n_rows, 1]);
+        let has_types =
+            entry.stored == Stored::Other(Dtype::I8) && scales.stored == Stored::Floats(Format::F32);
+        (fits && has_types).then(|| name.clone())
+    };
+    let scaled: Vec<String> = tensors.iter().filter_map(is_scaled).collect();
+    for name in scaled {
+        tensors.entry(name).and_modify(|entry| entry.stored = Stored::ScaledRows);
+    }
+    Ok(tensors)
 }

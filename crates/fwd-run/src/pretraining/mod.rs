@@ -19,5 +19,5 @@ mod vocabulary;
 pub use library::{INSTRUCTION, LibraryOptions, library};
 pub use parts::{Parts, assemble, assemble_language};
 pub use paths::ModelPaths;
-pub use recipe::{Augmentation, Diversity, Optimiser, Phase, Prompting, Recipe, Sizes};
+pub use recipe::{Augmentation, Diversity, Optimiser, Phase, Prompting, Recipe, Sizes, StoredAs};
 pub use training::{PretrainingOptions, pretrain};

@@ -26,8 +26,11 @@ pub struct Recipe {
     pub decay_from: Option<usize>,
     /// How many samples a step sees.
     pub batch_size: usize,
+    /// How trained matrices are written to `trained.safetensors`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub stored: StoredAs,
     /// How frozen products are computed. Trained weights and all else are computed in f32.
-    #[serde(default, skip_serializing_if = "is_f32")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub compute: Compute,
     /// Against learning the pictures by heart.
     pub augmentation: Augmentation,
@@ -51,8 +54,19 @@ pub struct Recipe {
     pub model: Option<Sizes>,
 }
 
-fn is_f32(compute: &Compute) -> bool {
-    *compute == Compute::F32
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// The type of the trained matrices in a file; while they are trained they are in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoredAs {
+    /// [`Trainable::to_bf16_checkpoint`](fwd_models::Trainable::to_bf16_checkpoint).
+    #[default]
+    Bf16,
+    /// [`Trainable::to_int8_checkpoint`](fwd_models::Trainable::to_int8_checkpoint).
+    Int8,
 }
 
 /// What is different from a step on.

@@ -4,7 +4,7 @@
 use super::curve::Curve;
 use super::initial::{self, Given};
 use super::paths::ModelPaths;
-use super::recipe::{Diversity, Recipe};
+use super::recipe::{Diversity, Recipe, StoredAs};
 use super::sampler::{Draw, Drawn, Sampler};
 use super::vision::features;
 use super::vocabulary::{self, texts_of};
@@ -410,7 +410,11 @@ impl<'a> Pretraining<'a> {
         let mut model = trainable.clone();
         model.remove(PROMPTS);
         fold(&mut model, &self.statistics)?;
-        write_atomically(&self.out.trained(), &model.to_bf16_checkpoint()?)?;
+        let file = match self.recipe.stored {
+            StoredAs::Bf16 => model.to_bf16_checkpoint()?,
+            StoredAs::Int8 => model.to_int8_checkpoint()?,
+        };
+        write_atomically(&self.out.trained(), &file)?;
         let mut map = BTreeMap::new();
         let parts = [self.out.vision(), self.out.qformer(), self.out.trained()];
         for path in parts.into_iter().filter(|path| path.exists()) {
