@@ -62,6 +62,16 @@ impl FeedForwardSublayer {
         Err(OpError::shape("feed_forward", what))
     }
 
+    /// The same sublayer with what `change` makes of its linear maps, as [`Linear::adapted`].
+    ///
+    /// # Errors
+    /// Those of `change`; [`OpError::Shape`] if a map has other widths then.
+    pub fn with_maps(&self, change: &mut dyn FnMut(&Linear) -> Result<Linear>) -> Result<Self> {
+        let weights = &*self.0;
+        let (input, output) = (change(&weights.input)?, change(&weights.output)?);
+        Self::new(FeedForwardWeights { input, output, ..weights.clone() })
+    }
+
     /// `y = post(x + W_out·act(W_in·pre(x)))`.
     ///
     /// # Shapes

@@ -94,7 +94,7 @@ struct FusedAttention {
 
 /// The parameters of the sublayer in one element type.
 #[derive(Clone, Copy)]
-pub(super) struct Parts<'a, E> {
+pub(super) struct Parts<'a, E: Clone> {
     pub(super) pre: NormRef<'a, E>,
     pub(super) projection: LinearRef<'a, E>,
     pub(super) output: LinearRef<'a, E>,

@@ -15,7 +15,7 @@ use crate::bias::AttentionBias;
 use crate::cpu::attention::HeadShape;
 use crate::dispatch::on_gpu;
 use crate::error::{OpError, Result};
-use crate::linear::check_last_dim;
+use crate::linear::{Linear, check_last_dim};
 use crate::rotary::Rotary;
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -199,6 +199,16 @@ impl AttentionSublayer {
             || weights.output.is_trained()
             || weights.post.is_trained()
             || bias.trained().is_some()
+    }
+
+    /// The same sublayer with what `change` makes of its linear maps, as [`Linear::adapted`](crate::Linear::adapted).
+    ///
+    /// # Errors
+    /// Those of `change`; [`OpError::Shape`] if a map has other widths then.
+    pub fn with_maps(&self, change: &mut dyn FnMut(&Linear) -> Result<Linear>) -> Result<Self> {
+        let weights = &*self.0;
+        let (projection, output) = (change(&weights.projection)?, change(&weights.output)?);
+        Self::new(AttentionWeights { projection, output, ..weights.clone() })
     }
 
     /// The weights that this sublayer was built from.

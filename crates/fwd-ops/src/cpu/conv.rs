@@ -168,7 +168,7 @@ pub(crate) fn linear_relu6<E: Elem>(linear: LinearRef<'_, E>, x: &[E], y: &mut [
 
 /// An inverted residual block: `relu6(expand)`, `relu6(depthwise)`, `project`, and the input on top where `residual`.
 #[derive(Clone, Copy)]
-pub(crate) struct InvertedResidualRef<'a, E> {
+pub(crate) struct InvertedResidualRef<'a, E: Clone> {
     pub(crate) geometry: Geometry,
     pub(crate) expand: Option<LinearRef<'a, E>>,
     /// `(planes, k·k)` vectors; the last plane is filled up with zeros.

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 /// A feed-forward sublayer in the element type of the computation.
 #[derive(Clone, Copy)]
-pub(crate) struct FeedForwardRef<'a, E> {
+pub(crate) struct FeedForwardRef<'a, E: Clone> {
     pub(crate) pre: NormRef<'a, E>,
     /// `(d_hidden, d)`, or `(2·d_hidden, d)` = `[gate ; up]` when gated.
     pub(crate) w_in: LinearRef<'a, E>,

@@ -1,8 +1,9 @@
-//! Products with a frozen weight: `y = x·Wᵀ` forward, `dx = dy·W` backward. Packed weights are multiplied panel by panel ([`packed`]),
+//! Products with a frozen weight: `y = x·Wᵀ` forward, `dx = dy·W` backward, and what low-rank additions ([`LowRankValues`]) change of them. Packed weights are multiplied panel by panel ([`packed`]),
 //! those that stay as they are stored tile by tile ([`product`]).
 
 use super::elem::Elem;
 use super::gemm::{Threads, gemm, rows, rows_mut};
+use super::low_rank::LowRankValues;
 use super::packed;
 use super::parallel::simd;
 use super::stored::{StoredRows, product};
@@ -57,9 +58,11 @@ impl Run<'_> {
 
 /// A frozen linear map for activations of one element type.
 #[derive(Clone, Copy)]
-pub(crate) struct LinearRef<'a, E> {
+pub(crate) struct LinearRef<'a, E: Clone> {
     pub(crate) weight: WeightRef<'a, E>,
     pub(crate) bias: Option<&'a [E]>,
+    /// What is added to the weight.
+    pub(crate) additions: &'a [LowRankValues<'a, E>],
     pub(crate) n_in: usize,
     pub(crate) n_out: usize,
 }
@@ -95,6 +98,10 @@ impl<'a, E: Elem> LinearRef<'a, E> {
                 }
             }
         }
+        for addition in self.additions.iter().map(LowRankValues::as_ref) {
+            let inner = addition.inner(x, m, self.n_in, threads);
+            addition.add_outer(&inner, m, y, self.n_out, threads);
+        }
         if let Some(bias) = self.bias {
             simd(
                 #[inline(always)]
@@ -111,6 +118,7 @@ impl<'a, E: Elem> LinearRef<'a, E> {
 
     /// `dx = dy·W` for `m` rows, or `dx += …`.
     pub(crate) fn backward(&self, dy: &[E], m: usize, dx: &mut [E], accum: Accum, threads: Threads) {
+        let d_outputs = dy;
         let (to, dy) = (rows_mut(dx, m, self.n_in, self.n_in), rows(dy, m, self.n_out, self.n_out));
         match self.weight {
             WeightRef::Transposed(values) => {
@@ -128,6 +136,10 @@ impl<'a, E: Elem> LinearRef<'a, E> {
                     (accum, at) = (Accum::Add, at + run.n_rows());
                 }
             }
+        }
+        for addition in self.additions.iter().map(LowRankValues::as_ref) {
+            let d_inner = addition.d_inner(d_outputs, m, self.n_out, threads);
+            addition.add_dx(&d_inner, m, dx, self.n_in, threads);
         }
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod elem;
 pub(crate) mod feed_forward;
 pub(crate) mod gemm;
 pub(crate) mod linear;
+pub(crate) mod low_rank;
 pub(crate) mod norm;
 pub(crate) mod packed;
 mod parallel;
