@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod additions;
 mod bridge;
 mod config;
 mod error;
@@ -13,6 +14,7 @@ mod trainable;
 mod vision;
 mod weights;
 
+pub use additions::Additions;
 pub use bridge::{QFormer, QFormerText};
 pub use config::{
     LlamaConfig, LlavaConfig, ModelConfig, ModelKind, OneOrMany, OptConfig, QFormerConfig, RopeConfig,

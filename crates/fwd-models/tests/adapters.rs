@@ -1,8 +1,8 @@
 //! Parity with PEFT over language models alone: prompt tuning and LoRA on T5 and LLaMA, every set of these kinds in
 //! `tests/fixtures/sets`, or in the folder that `FWD_ORACLE_DIR` names.
 //!
-//! A soft prompt stands in front of the input. LoRA's `W + s·B·A` is made here, of the weights that the model asks for, so that the
-//! gradient of each weight is that of `B·A`: `dB = s·dW·Aᵀ`, `dA = s·Bᵀ·dW`.
+//! A soft prompt stands in front of the input. LoRA's `s·B·A` is added to the linear maps: trained, frozen within the fused sublayers, and
+//! merged into the weights that the model asks for.
 
 #![allow(clippy::unwrap_used)] // A helper of a test may panic.
 
@@ -15,7 +15,7 @@ use fwd_models::{
     Assembled, CausalLm, Checkpoint, LanguageInput, LanguageModel, Result, Segment, SegmentKind, T5, Tap,
     TextConfig, WeightDtype, Weights,
 };
-use fwd_ops::IGNORE_INDEX;
+use fwd_ops::{IGNORE_INDEX, LowRank};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -61,6 +61,22 @@ impl Model {
             TextConfig::T5(t5) => Self::T5(T5::new(t5, &mut *weights, "").unwrap()),
             config => Self::Causal(CausalLm::new(config, &mut *weights, "").unwrap()),
         }
+    }
+
+    /// The same model with `s·B·A` added to each map that `factors` has `[A, B]` of.
+    fn adapted(&self, scale: f64, factors: impl Fn(&str) -> Option<[Tensor; 2]>) -> Self {
+        let mut n_found = 0;
+        let mut additions = |module: &str, _: [usize; 2]| {
+            let found = factors(module);
+            n_found += found.iter().len();
+            Ok(found.map(|[a, b]| LowRank { a, b, scale }))
+        };
+        let model = match self {
+            Self::T5(model) => Self::T5(model.adapted(&mut additions).unwrap()),
+            Self::Causal(model) => Self::Causal(model.adapted(&mut additions).unwrap()),
+        };
+        assert!(n_found > 0);
+        model
     }
 
     /// Reads a batch as transformers does, behind a prompt `(tokens, d)` or none.
@@ -246,27 +262,26 @@ impl Lora {
 
     /// The loss, and the gradients of `[A, B]` by module.
     fn gradients(&self, set: &Set) -> (Scored, BTreeMap<String, [Tensor; 2]>) {
-        let weights: BTreeMap<String, Var> =
-            self.merged(set).into_iter().map(|(n, w)| (n, Var::from_tensor(&w).unwrap())).collect();
-        let tracked = weights.iter().map(|(name, w)| (name.clone(), w.as_tensor().clone())).collect();
-        let model = Model::open(set, |checkpoint| Box::new(Merged(checkpoint, tracked)));
-        let scored = model.score(set, None);
-        let named: Vec<(&str, &Var)> = weights.iter().map(|(name, w)| (name.as_str(), w)).collect();
-        let of_weights = fwd_ops::backward(&scored.loss, &named).unwrap();
-        let gradients = self.pairs.iter().map(|(module, [a, b])| {
-            let at = named.iter().position(|(name, _)| *name == format!("{module}.weight")).unwrap();
-            let dw = (&of_weights[at] * self.scale).unwrap();
-            let of_a = b.t().unwrap().matmul(&dw).unwrap();
-            let of_b = dw.matmul(&a.t().unwrap()).unwrap();
-            (module.clone(), [of_a, of_b])
-        });
-        let gradients = gradients.collect();
+        let variables: BTreeMap<&str, [Var; 2]> = self
+            .pairs
+            .iter()
+            .map(|(module, pair)| (module.as_str(), [0, 1].map(|i| Var::from_tensor(&pair[i]).unwrap())))
+            .collect();
+        let model = Model::open(set, |checkpoint| Box::new(checkpoint));
+        let factors =
+            |module: &str| variables.get(module).map(|pair| [0, 1].map(|i| pair[i].as_tensor().clone()));
+        let scored = model.adapted(self.scale, factors).score(set, None);
+        let named: Vec<(&str, &Var)> =
+            variables.iter().flat_map(|(module, [a, b])| [(*module, a), (*module, b)]).collect();
+        let gradients = fwd_ops::backward(&scored.loss, &named).unwrap();
+        let pairs = gradients.chunks(2).map(|pair| [pair[0].clone(), pair[1].clone()]);
+        let gradients = self.pairs.keys().cloned().zip(pairs).collect();
         (scored, gradients)
     }
 }
 
 #[test]
-fn merged_adapters_give_the_logits_and_gradients_of_peft() {
+fn adapters_give_the_logits_and_gradients_of_peft() {
     let mut report = Report::default();
     for set in sets_of(&["lora-t5", "lora-llama"]) {
         report.enter(&set.name);
@@ -280,10 +295,12 @@ fn merged_adapters_give_the_logits_and_gradients_of_peft() {
         }
         let model = Model::open(&set, |checkpoint| Box::new(Merged(checkpoint, merged)));
         let scored = model.score(&set, None);
-        model.check(&set, "", &scored, (ACTIVATION, LOSS), &mut report);
         let want = model.real(&set, &set.io("merged.logits"));
         report.close("merged.logits", &scored.logits, &want, ACTIVATION);
-        let (_, gradients) = lora.gradients(&set);
+        let frozen = plain.adapted(lora.scale, |module| lora.pairs.get(module).cloned()).score(&set, None);
+        plain.check(&set, "", &frozen, (ACTIVATION, LOSS), &mut report);
+        let (scored, gradients) = lora.gradients(&set);
+        plain.check(&set, "", &scored, (ACTIVATION, LOSS), &mut report);
         for (module, pair) in &gradients {
             for (part, ours) in ["A", "B"].iter().zip(pair) {
                 let name = format!("grad.{}", key(module, part));

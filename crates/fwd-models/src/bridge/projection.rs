@@ -1,5 +1,6 @@
 //! The map from the Q-Former to the language model: `W·q + b`, followed by an RMS norm where the configuration asks for one.
 
+use crate::additions::Additions;
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::weights::Scope;
@@ -24,6 +25,11 @@ impl Projection {
             Norm::identity()
         };
         Ok(Self { map, norm })
+    }
+
+    /// The same with low-rank additions.
+    pub(crate) fn adapted(&self, additions: &mut Additions<'_>) -> Result<Self> {
+        Ok(Self { map: self.map.adapted(additions)?, norm: self.norm.clone() })
     }
 
     /// The width of a visual token.

@@ -1,5 +1,6 @@
 //! LLaVA's way from the vision tower to the language model, `W₂·act(W₁·x + b₁) + b₂` for every token of an image (Liu et al. 2024).
 
+use crate::additions::Additions;
 use crate::config::{LlavaConfig, activation};
 use crate::error::Result;
 use crate::tap::Tap;
@@ -25,6 +26,12 @@ impl Projector {
             activation: activation("projector_hidden_act", &config.projector_hidden_act)?,
             second: weights.linear("linear_2", d_model, d_model, bias)?,
         })
+    }
+
+    /// The same with low-rank additions.
+    pub(crate) fn adapted(&self, additions: &mut Additions<'_>) -> Result<Self> {
+        let (first, second) = (self.first.adapted(additions)?, self.second.adapted(additions)?);
+        Ok(Self { first, second, activation: self.activation })
     }
 
     /// `(…, d_image)` -> `(…, d_model)`.

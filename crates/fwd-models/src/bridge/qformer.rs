@@ -4,6 +4,7 @@
 //! Self-attention runs over `[queries ; instruction]`; cross-attention to the image is for the queries only, in every
 //! `cross_attention_frequency`-th layer; queries and instruction have feed-forward layers of their own.
 
+use crate::additions::Additions;
 use crate::config::{ModelConfig, ModelKind, QFormerConfig, activation};
 use crate::error::{ModelError, Result};
 use crate::tap::Tap;
@@ -85,6 +86,24 @@ impl QFormer {
         }
         for (i, layer) in qformer.layers.iter_mut().enumerate() {
             layer.take(config, weights.at(&layer_name(i)))?;
+        }
+        Ok(qformer)
+    }
+
+    /// The same with low-rank additions.
+    pub(crate) fn adapted(&self, additions: &mut Additions<'_>) -> Result<Self> {
+        let mut change = |map: &Linear| map.adapted(additions);
+        let mut qformer = self.clone();
+        for layer in &mut qformer.layers {
+            layer.attention = layer.attention.with_maps(&mut change)?;
+            if let Some((cross, key_value)) = &mut layer.cross {
+                *cross = cross.with_maps(&mut change)?;
+                *key_value = change(key_value)?;
+            }
+            layer.feed_forward_query = layer.feed_forward_query.with_maps(&mut change)?;
+            if let Some(feed_forward) = &mut layer.feed_forward_text {
+                *feed_forward = feed_forward.with_maps(&mut change)?;
+            }
         }
         Ok(qformer)
     }

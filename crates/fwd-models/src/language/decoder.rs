@@ -14,6 +14,7 @@ mod behind;
 use super::input::{Assembled, LanguageInput, PaddingSide};
 use super::model::{Decoding, LanguageModel, Scored};
 use super::prefix::Prefix;
+use crate::additions::Additions;
 use crate::config::{LlamaConfig, OptConfig, SpecialTokens, TextConfig, activation};
 use crate::error::{ModelError, Result};
 use crate::tap::Tap;
@@ -249,6 +250,23 @@ impl CausalLm {
         let answer = self.embed(&ids)?.to_dtype(dtype)?;
         Ok((answer, is_label.to_dtype(DType::F32)?.to_device(self.device())?))
     }
+
+    /// [`LanguageModel::adapted`], which for this type need not be boxed.
+    ///
+    /// # Errors
+    /// Those of `additions`; one that does not fit its map.
+    pub fn adapted(&self, additions: &mut Additions<'_>) -> Result<Self> {
+        let mut change = |map: &Linear| map.adapted(additions);
+        let mut model = self.clone();
+        // What it makes of a prefix is not what this model makes of it.
+        model.id = new_id();
+        for Layer { attention, feed_forward } in &mut model.layers {
+            *attention = attention.with_maps(&mut change)?;
+            *feed_forward = feed_forward.with_maps(&mut change)?;
+        }
+        model.head = change(&model.head)?;
+        Ok(model)
+    }
 }
 
 impl LanguageModel for CausalLm {
@@ -317,6 +335,10 @@ impl LanguageModel for CausalLm {
             return Ok(None);
         }
         Ok(Some(Arc::new(Self::new(&self.config, weights, prefix)?)))
+    }
+
+    fn adapted(&self, additions: &mut Additions<'_>) -> Result<Option<Arc<dyn LanguageModel>>> {
+        Ok(Some(Arc::new(Self::adapted(self, additions)?)))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::input::LanguageInput;
 use super::prefix::Prefix;
+use crate::additions::Additions;
 use crate::config::SpecialTokens;
 use crate::error::{ModelError, Result};
 use crate::tap::Tap;
@@ -153,6 +154,16 @@ pub trait LanguageModel: Debug + Send + Sync {
         prefix: &str,
     ) -> Result<Option<Arc<dyn LanguageModel>>> {
         let _ = (weights, prefix);
+        Ok(None)
+    }
+
+    /// The same model with low-rank additions to its linear maps, in the place of those that it had: tracked ones are trained. `None` for a
+    /// model that cannot have any.
+    ///
+    /// # Errors
+    /// Those of `additions`; one that does not fit its map.
+    fn adapted(&self, additions: &mut Additions<'_>) -> Result<Option<Arc<dyn LanguageModel>>> {
+        let _ = additions;
         Ok(None)
     }
 }

@@ -6,6 +6,7 @@
 use super::input::{Assembled, LanguageInput, PaddingSide, SegmentKind};
 use super::model::{Decoding, LanguageModel, Scored};
 use super::relative::{Direction, buckets};
+use crate::additions::Additions;
 use crate::config::{SpecialTokens, T5Config};
 use crate::error::{ModelError, Result};
 use crate::tap::Tap;
@@ -193,6 +194,25 @@ impl T5 {
         }
         Ok(self.head.forward(&(states * self.head_scale)?)?)
     }
+
+    /// [`LanguageModel::adapted`], which for this type need not be boxed.
+    ///
+    /// # Errors
+    /// Those of `additions`; one that does not fit its map.
+    pub fn adapted(&self, additions: &mut Additions<'_>) -> Result<Self> {
+        let mut change = |map: &Linear| map.adapted(additions);
+        let mut model = self.clone();
+        for block in model.encoder.blocks.iter_mut().chain(&mut model.decoder.blocks) {
+            block.attention = block.attention.with_maps(&mut change)?;
+            if let Some((cross, key_value)) = &mut block.cross {
+                *cross = cross.with_maps(&mut change)?;
+                *key_value = change(key_value)?;
+            }
+            block.feed_forward = block.feed_forward.with_maps(&mut change)?;
+        }
+        model.head = change(&model.head)?;
+        Ok(model)
+    }
 }
 
 impl LanguageModel for T5 {
@@ -244,6 +264,10 @@ impl LanguageModel for T5 {
             return Ok(None);
         }
         Ok(Some(Arc::new(Self::new(&self.config, weights, prefix)?)))
+    }
+
+    fn adapted(&self, additions: &mut Additions<'_>) -> Result<Option<Arc<dyn LanguageModel>>> {
+        Ok(Some(Arc::new(Self::adapted(self, additions)?)))
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::features::FrozenFeatures;
 use super::model::{Instructions, MultimodalModel, Reading};
+use crate::additions::Additions;
 use crate::bridge::{Projection, QFormer, QFormerText};
 use crate::config::{ModelConfig, ModelKind, SpecialTokens, TextConfig};
 use crate::error::{ModelError, Result};
@@ -327,6 +328,16 @@ impl MultimodalModel for Blip {
 
     fn with_parameters(&self, weights: &mut dyn Weights) -> Result<Box<dyn MultimodalModel>> {
         Ok(Box::new(Blip::with_parameters(self, weights)?))
+    }
+
+    fn adapted(&self, additions: &mut Additions<'_>) -> Result<Box<dyn MultimodalModel>> {
+        let mut model = self.clone();
+        model.qformer = self.qformer.adapted(additions)?;
+        model.projection = self.projection.adapted(additions)?;
+        if let Some(language) = self.language.adapted(additions)? {
+            model.language = language;
+        }
+        Ok(Box::new(model))
     }
 
     fn bridge_parameters(&self) -> &'static [&'static str] {

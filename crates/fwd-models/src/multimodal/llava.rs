@@ -12,6 +12,7 @@
 use super::features::FrozenFeatures;
 use super::model::{Instructions, MultimodalModel, PromptPlace, Reading};
 use super::sample::gathered;
+use crate::additions::Additions;
 use crate::bridge::Projector;
 use crate::config::{LlavaConfig, SpecialTokens, TextConfig};
 use crate::error::{ModelError, Result};
@@ -322,6 +323,15 @@ impl MultimodalModel for Llava {
             model.projector = Projector::new(&self.config, root.same())?;
         }
         if let Some(language) = self.language.with_parameters(weights, LANGUAGE)? {
+            model.language = language;
+        }
+        Ok(Box::new(model))
+    }
+
+    fn adapted(&self, additions: &mut Additions<'_>) -> Result<Box<dyn MultimodalModel>> {
+        let mut model = self.clone();
+        model.projector = self.projector.adapted(additions)?;
+        if let Some(language) = self.language.adapted(additions)? {
             model.language = language;
         }
         Ok(Box::new(model))

@@ -2,6 +2,7 @@
 
 use super::features::FrozenFeatures;
 use super::sample::{Sample, batched};
+use crate::additions::Additions;
 use crate::bridge::QFormerText;
 use crate::config::SpecialTokens;
 use crate::error::Result;
@@ -187,6 +188,13 @@ pub trait MultimodalModel: Debug + Send + Sync {
     /// # Errors
     /// An error of the source.
     fn with_parameters(&self, weights: &mut dyn Weights) -> Result<Box<dyn MultimodalModel>>;
+
+    /// The same model with low-rank additions to the linear maps of language model and bridge, in the place of those that it had: tracked
+    /// ones are trained. The vision network stays as it is.
+    ///
+    /// # Errors
+    /// Those of `additions`; one that does not fit its map.
+    fn adapted(&self, additions: &mut Additions<'_>) -> Result<Box<dyn MultimodalModel>>;
 
     /// The prefixes of the names of the bridge's parameters, which full fine-tuning trains.
     fn bridge_parameters(&self) -> &'static [&'static str];

@@ -5,6 +5,7 @@
 
 use super::features::FrozenFeatures;
 use super::model::{Instructions, MultimodalModel, Reading};
+use crate::additions::Additions;
 use crate::config::{SpecialTokens, TextConfig};
 use crate::error::{ModelError, Result};
 use crate::language::{LanguageInput, LanguageModel, Segment, SegmentKind, load_language_model};
@@ -127,6 +128,14 @@ impl MultimodalModel for TextOnly {
     fn with_parameters(&self, weights: &mut dyn Weights) -> Result<Box<dyn MultimodalModel>> {
         let mut model = self.clone();
         if let Some(language) = self.language.with_parameters(weights, "")? {
+            model.language = language;
+        }
+        Ok(Box::new(model))
+    }
+
+    fn adapted(&self, additions: &mut Additions<'_>) -> Result<Box<dyn MultimodalModel>> {
+        let mut model = self.clone();
+        if let Some(language) = self.language.adapted(additions)? {
             model.language = language;
         }
         Ok(Box::new(model))

@@ -61,11 +61,12 @@ impl<'a> Scope<'a> {
         self.weights.has(&self.name(name))
     }
 
-    /// `{name}.weight (n_out, n_in)`, and `{name}.bias (n_out)` if wanted.
+    /// `{name}.weight (n_out, n_in)`, and `{name}.bias (n_out)` if wanted; under its full name, by which [`Additions`](crate::Additions) are
+    /// asked for it.
     pub(crate) fn linear(&mut self, name: &str, n_out: usize, n_in: usize, bias: bool) -> Result<Linear> {
         let weight = self.weight(name, [n_out, n_in])?;
         let bias = if bias { Some(self.get(&format!("{name}.bias"), &[n_out])?) } else { None };
-        self.map(weight, bias)
+        Ok(self.map(weight, bias)?.named(&self.name(name)))
     }
 
     /// A linear map whose products are computed as the source says, from a weight that was taken from it.
