@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod adaptable;
 mod additions;
 mod bridge;
 mod config;
@@ -14,6 +15,7 @@ mod trainable;
 mod vision;
 mod weights;
 
+pub use adaptable::with_adapters;
 pub use additions::Additions;
 pub use bridge::{QFormer, QFormerText};
 pub use config::{

@@ -120,7 +120,8 @@ fn scored(model: &(dyn MultimodalModel + '_), batch: &[&Sample], input: &Languag
     model.language().score(input, &labels_of(batch)?, &mut Tap::none())
 }
 
-fn labels_of(batch: &[&Sample]) -> Result<Tensor> {
+/// The labels of samples, in rows of one length.
+pub(crate) fn labels_of(batch: &[&Sample]) -> Result<Tensor> {
     let labels: Vec<&[i64]> = batch.iter().map(|s| &s.labels[..]).collect();
     padded(&labels, IGNORE_INDEX, &Device::Cpu)
 }

@@ -14,6 +14,10 @@
 //! | `independent` | new ones for each task | none | each task alone: gives b_j of FWT* |
 //! | `joint` | as many as all tasks have together | none | all tasks at once: the upper bound |
 //! | `finetune` | none: Q-Former and projection are trained | none | task after task |
+//! | `lora` | none: a low-rank adapter of the language model is trained (Hu et al. 2021) | none | task after task |
+//! | `lora-replay`, `lora-ewc`, `lora-agem` | as `lora`, beside the method of this name | none | task after task |
+//! | `lora-per-task` | as `lora`, a new adapter for each task; a sample has that of the task with the nearest queries | none | task after task |
+//! | `o-lora` | as `lora`, a new adapter for each task, added to the older ones, which stay (Wang et al. 2023) | none | task after task |
 
 use crate::choice::Choice;
 use crate::model::library_beside;
@@ -56,7 +60,18 @@ pub enum Method {
     Joint,
     /// The bridge between image and language model trained in sequence, no prompts.
     Finetune,
+    /// A low-rank adapter of the language model, trained in sequence.
+    Lora,
+    /// The same, with the method of [`fwd_continual::MethodConfig`] of this name against forgetting.
+    LoraBeside(&'static str),
+    /// A low-rank adapter for each task; a sample has that of the nearest one.
+    LoraPerTask,
+    /// A low-rank adapter for each task, added up, their row spaces kept apart.
+    OLora,
 }
+
+/// The names of sequential adapters beside a method of [`fwd_continual::MethodConfig`], and the method's own.
+const BESIDE: [(&str, &str); 3] = [("lora-replay", "replay"), ("lora-ewc", "ewc"), ("lora-agem", "agem")];
 
 impl Choice for Method {
     fn all() -> Vec<(Self, &'static str, String)> {
@@ -105,6 +120,24 @@ impl Choice for Method {
             row(Self::Independent, "independent", "Each task alone, from an empty pool"),
             row(Self::Joint, "joint", "All tasks at once"),
             row(Self::Finetune, "finetune", "Q-Former and projection trained in sequence, no prompts"),
+            row(Self::Lora, "lora", "A low-rank adapter of the language model, trained in sequence"),
+        ]);
+        let beside = MethodConfig::all().into_iter().filter_map(|method| {
+            let (name, of) = BESIDE.into_iter().find(|(_, of)| *of == method.name())?;
+            Some((Self::LoraBeside(of), name, format!("As lora, and {}", method.build().about())))
+        });
+        all.extend(beside);
+        all.extend([
+            row(
+                Self::LoraPerTask,
+                "lora-per-task",
+                "A low-rank adapter for each task; a sample has that of the nearest one",
+            ),
+            row(
+                Self::OLora,
+                "o-lora",
+                "A low-rank adapter for each task, added up, their row spaces kept apart (O-LoRA)",
+            ),
         ]);
         all
     }
@@ -151,9 +184,28 @@ impl Method {
         if has_library { Self::Reuse } else { Self::Fwd }
     }
 
-    /// Whether prompts are trained. The method `finetune` trains weights of the model instead.
+    /// Whether anything is trained on frozen features, which are then computed of the training samples: prompts or adapters. The method
+    /// `finetune` trains the bridge, which makes these features.
     pub fn trains(self) -> bool {
         !matches!(self, Self::ZeroShot | Self::Finetune)
+    }
+
+    /// Whether low-rank adapters are trained.
+    pub fn has_adapters(self) -> bool {
+        matches!(self, Self::Lora | Self::LoraBeside(_) | Self::LoraPerTask | Self::OLora)
+    }
+
+    /// Whether prompts are trained.
+    pub fn has_prompts(self) -> bool {
+        self.trains() && !self.has_adapters()
+    }
+
+    /// The name of the method of [`fwd_continual::MethodConfig`] that acts against forgetting, if one does.
+    pub fn beside(self) -> Option<&'static str> {
+        match self {
+            Self::Shared(name) | Self::LoraBeside(name) => Some(name),
+            _ => None,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::config::RunConfig;
 use crate::method::Method;
+use fwd_adapters::Sharing;
 use fwd_prompt::{Allocation, Config, PoolConfig, Rule, TrainingSelection};
 
 /// What a method does, with the configuration of the trainer.
@@ -17,6 +18,8 @@ pub(crate) enum Plan {
     Joint(Config),
     /// Weights instead of prompts.
     Finetune,
+    /// Low-rank adapters instead of prompts.
+    Lora(Sharing),
 }
 
 impl Method {
@@ -62,6 +65,9 @@ impl Method {
             Self::Independent => Plan::Alone(trainer(Rule::None, own)),
             Self::Joint => Plan::Joint(trainer(Rule::None, shared)),
             Self::Finetune => Plan::Finetune,
+            Self::Lora | Self::LoraBeside(_) => Plan::Lora(Sharing::One),
+            Self::LoraPerTask => Plan::Lora(Sharing::OnePerTask),
+            Self::OLora => Plan::Lora(Sharing::Summed),
         }
     }
 }

@@ -8,7 +8,7 @@ const LAYERS: [&[&str]; 7] = [
     &["fwd-files", "fwd-simd", "fwd-kernels"],
     &["fwd-linalg"],
     &["fwd-ops", "fwd-eval", "fwd-continual"],
-    &["fwd-prompt", "fwd-data"],
+    &["fwd-adapters", "fwd-prompt", "fwd-data"],
     &["fwd-models"],
     &["fwd-run"],
     &["fwd-cli", "fwd-benches", "fwd-fuzz"],

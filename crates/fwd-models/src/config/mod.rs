@@ -56,6 +56,9 @@ pub struct ModelConfig {
     /// Whether the model's chat template writes the prompts (ours; the published models were trained without one).
     #[serde(default)]
     pub uses_chat_template: bool,
+    /// How many tokens of a prompt stand in front of the image (ours; none in the published models): those that begin a turn of a chat.
+    #[serde(default)]
+    pub image_after: usize,
     /// Number of learned queries, the visual tokens of an image.
     #[serde(default = "default_num_query_tokens")]
     pub num_query_tokens: usize,
@@ -96,7 +99,10 @@ impl ModelConfig {
     /// What makes the configuration impossible, if anything.
     pub(crate) fn check(&self) -> std::result::Result<(), String> {
         not_zero(&[("num_query_tokens", self.num_query_tokens)])?;
-        at_most(&[("num_query_tokens", self.num_query_tokens, LENGTH)])?;
+        at_most(&[
+            ("num_query_tokens", self.num_query_tokens, LENGTH),
+            ("image_after", self.image_after, LENGTH),
+        ])?;
         self.text.check()?;
         self.vision.check()?;
         if self.vision.kind() == Some(VisionKind::Clip) {

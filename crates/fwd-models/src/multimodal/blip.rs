@@ -1,11 +1,12 @@
 //! BLIP-2 and InstructBLIP: vision tower -> Q-Former -> linear projection -> language model.
 //!
-//! The input of the language model is `[visual tokens ; instruction]`, also where the instruction begins with a token of its own
+//! The input of the language model is `[visual tokens ; instruction]`, unless the configuration puts the first tokens of the instruction in front
+//! (`image_after`), also where the instruction begins with a token of its own
 //! (LLaMA, OPT), as transformers has it. The published language models are FlanT5, OPT and Vicuna; any other [`LanguageModel`] of the
 //! projection's width can take their place ([`Blip::with_language`]).
 
 use super::features::FrozenFeatures;
-use super::model::{Instructions, MultimodalModel, Reading};
+use super::model::{Instructions, MultimodalModel, PromptPlace, Reading};
 use crate::additions::Additions;
 use crate::bridge::{Projection, QFormer, QFormerText};
 use crate::config::{ModelConfig, ModelKind, SpecialTokens, TextConfig};
@@ -296,6 +297,10 @@ impl MultimodalModel for Blip {
         self.config.reading().image_token
     }
 
+    fn prompt_place(&self) -> PromptPlace {
+        if self.config.image_after == 0 { PromptPlace::Front } else { PromptPlace::AfterBos }
+    }
+
     fn image_features(&self, pixels: &Tensor, tap: &mut Tap<'_>) -> Result<Tensor> {
         in_pool(|| self.vision.features(pixels, tap))
     }
@@ -322,7 +327,10 @@ impl MultimodalModel for Blip {
         let text_embeds = self.language.embed(&instructions.ids)?;
         let text = Segment::new(SegmentKind::Text, text_embeds, &instructions.mask)?;
         let text_query = text.mean()?;
-        let input = LanguageInput::new(vec![Segment::full(SegmentKind::Image, visual_tokens)?, text])?;
+        let visual = Segment::full(SegmentKind::Image, visual_tokens)?;
+        let n_before = self.config.image_after;
+        let segments = if n_before == 0 { vec![visual, text] } else { around(visual, &text, n_before)? };
+        let input = LanguageInput::new(segments)?.with_prompt_at(self.prompt_place().segment())?;
         Ok(FrozenFeatures { input, image_query, text_query })
     }
 
@@ -347,6 +355,27 @@ impl MultimodalModel for Blip {
     fn vision_parameters(&self) -> &'static [&'static str] {
         &["vision_model."]
     }
+}
+
+/// An image behind the first `n` tokens of a text, and in front of the others.
+fn around(image: Segment, text: &Segment, n: usize) -> Result<Vec<Segment>> {
+    let (_, n_tokens, _) = text.embeds.dims3()?;
+    let mask = text.mask.to_vec2::<f32>()?;
+    if mask.iter().any(|row| row.iter().take(n).filter(|&&mask| mask != 0.0).count() < n) {
+        let what = format!(
+            "an instruction of fewer than the {n} tokens that stand in front of the image, or with padding there"
+        );
+        return Err(ModelError::input("features", what));
+    }
+    let part = |from: usize, len: usize| -> Result<Segment> {
+        let (embeds, mask) = (text.embeds.narrow(1, from, len)?, text.mask.narrow(1, from, len)?);
+        Segment::new(SegmentKind::Text, embeds.contiguous()?, &mask.contiguous()?)
+    };
+    let mut segments = vec![part(0, n)?, image];
+    if n_tokens > n {
+        segments.push(part(n, n_tokens - n)?);
+    }
+    Ok(segments)
 }
 
 /// The parameters of a model of which some are frozen.

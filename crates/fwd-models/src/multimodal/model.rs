@@ -31,7 +31,8 @@ pub enum PromptPlace {
     /// In front of everything.
     #[default]
     Front,
-    /// Right behind the first segment of every sample, which is the token that begins a sequence and nothing else.
+    /// Right behind the first segment of every sample, which is what begins a sequence and nothing else: a token, or those that begin a turn
+    /// of a chat.
     AfterBos,
 }
 

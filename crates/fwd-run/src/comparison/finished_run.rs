@@ -90,9 +90,10 @@ impl FinishedRun {
             match section {
                 "seed" | "method" | "order" | "tasks" | "split" => false,
                 "alpha" => self.metrics.method == Method::FwdWeighted,
+                "lora" => self.metrics.method.has_adapters(),
                 "finetune" => self.metrics.method == Method::Finetune,
                 _ => fwd_continual::MethodConfig::named(section)
-                    .is_none_or(|method| self.metrics.method == Method::Shared(method.name())),
+                    .is_none_or(|method| self.metrics.method.beside() == Some(method.name())),
             }
         };
         out.retain(|key, _| is_read(key));

@@ -48,6 +48,7 @@ fields![
     training,
     alpha,
     finetune,
+    lora,
     save_every,
     paths,
 ];

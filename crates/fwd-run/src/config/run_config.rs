@@ -22,6 +22,7 @@ use crate::limits::TextLimits;
 use crate::method::Method;
 use crate::model::Template;
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use fwd_adapters::LoraConfig;
 use fwd_continual::MethodConfig;
 use fwd_data::bench::Split;
 use fwd_models::WeightDtype;
@@ -95,6 +96,8 @@ pub struct RunConfig {
     pub options: MethodOptions,
     /// AdamW of the weights under the method `finetune`; epochs and batches are those of `training`.
     pub finetune: AdamW,
+    /// The adapters of the methods `lora…` and `o-lora`; epochs and batches are those of `training`.
+    pub lora: LoraConfig,
     /// The state is saved every so many steps; it changes nothing in the result.
     #[serde(skip_serializing)]
     pub save_every: usize,
@@ -184,6 +187,7 @@ impl Default for RunConfig {
             alpha: 0.5,
             options: MethodOptions::default(),
             finetune: AdamW { lr: 3e-4, ..AdamW::default() },
+            lora: LoraConfig::default(),
             save_every: 50,
             paths: Paths::default(),
         }
@@ -310,10 +314,11 @@ impl RunConfig {
         for method in self.options.all() {
             method.build().check(&config.plan()).map_err(anyhow::Error::msg)?;
         }
-        if let Method::Shared(name) = self.method {
+        if let Some(name) = self.method.beside() {
             config.method = self.options.of(name).unwrap_or_default();
         }
         config.check()?;
+        self.lora.check()?;
         Ok(())
     }
 

@@ -11,7 +11,6 @@ pub use findings::{
 };
 
 use crate::config::RunConfig;
-use crate::method::Method;
 use crate::model::FeatureStore;
 use crate::observer::check;
 use crate::run::SavedRun;
@@ -36,11 +35,7 @@ pub struct InspectionOptions {
 /// That names the run and its method.
 pub fn refuse_without_prompts(run: &SavedRun) -> Result<()> {
     let method = run.manifest().run.config.method;
-    ensure!(
-        !matches!(method, Method::ZeroShot | Method::Finetune),
-        "{} is a run of `{method}`, which has no prompts",
-        run.dir().display()
-    );
+    ensure!(method.has_prompts(), "{} is a run of `{method}`, which has no prompts", run.dir().display());
     Ok(())
 }
 

@@ -5,6 +5,7 @@ mod directory;
 mod evaluate;
 mod finetune;
 mod library;
+mod lora;
 mod losses;
 mod manifest;
 mod metrics;

@@ -62,18 +62,26 @@ pub(super) fn of_prompts(
 ) -> Result<Distributions> {
     let model = &*backbone.model;
     distributions(model, exam, max_tokens, |cases, max_tokens| {
-        let target = |Case { record, sample, .. }: &Case<'_>| {
-            let answer = record.answers.first().map_or("", String::as_str);
-            let mut labels = backbone.labels(&record.instruction, answer)?;
-            labels.truncate(max_tokens);
-            Ok(Sample { labels, ..sample.clone() })
-        };
-        let targets = cases.iter().map(|case| target(case)).collect::<Result<Vec<Sample>>>()?;
+        let targets = targets(backbone, cases, max_tokens)?;
         let batch: Vec<&Sample> = targets.iter().collect();
         let Behind { prompts, samples, .. } = backbone.behind(&batch, pool)?;
         let read: Vec<&Sample> = samples.iter().map(|sample| &**sample).collect();
         Ok(fwd_models::label_log_probs(model, &read, &prompts)?)
     })
+}
+
+/// Scored samples with the first `max_tokens` tokens of their first answers as labels.
+///
+/// # Errors
+/// Those of the tokenizer.
+pub(super) fn targets(backbone: &Backbone, cases: &[&Case<'_>], max_tokens: usize) -> Result<Vec<Sample>> {
+    let target = |Case { record, sample, .. }: &Case<'_>| {
+        let answer = record.answers.first().map_or("", String::as_str);
+        let mut labels = backbone.labels(&record.instruction, answer)?;
+        labels.truncate(max_tokens);
+        Ok(Sample { labels, ..sample.clone() })
+    };
+    cases.iter().map(|case| target(case)).collect()
 }
 
 /// The outputs of a run: what they were, and how far they have moved.

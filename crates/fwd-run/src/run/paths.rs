@@ -6,6 +6,7 @@
 //! predictions/        after-T/TASK.jsonl
 //! ranks/              after-T.json: directions of the input embeddings
 //! outputs/            TASK.safetensors: what the model said of a task's answers when it was learnt; after-T.json: how far that moved
+//! adapters/           of a finished run with adapters: all-tasks/ or TASK/, each in PEFT's format
 //! metrics.json, .csv  the result; a run that has it is finished
 //! losses.jsonl        the loss of every training step
 //! timing.json         seconds
@@ -32,6 +33,7 @@ const PREDICTIONS: &str = "predictions";
 const PRETRAINING: &str = "pretraining";
 const RANKS: &str = "ranks";
 const OUTPUTS: &str = "outputs";
+const ADAPTERS: &str = "adapters";
 
 /// The files of one run directory, whether or not they are there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,6 +138,11 @@ impl RunPaths {
     /// How far the outputs of each older task have moved when `after` tasks were learnt.
     pub(super) fn moved_outputs(&self, after: usize) -> PathBuf {
         self.dir.join(OUTPUTS).join(format!("{}.json", after_name(after)))
+    }
+
+    /// The folder of the adapters that were learnt, each a folder in PEFT's format.
+    pub fn adapters(&self) -> PathBuf {
+        self.dir.join(ADAPTERS)
     }
 
     /// Where frozen features are kept: in `given`, or beside the run directory.

@@ -159,7 +159,11 @@ impl SavedRun {
             None
         };
         let method = self.manifest.run.config.method;
-        ensure!(method.trains(), "{} is a run of `{method}`, which has no prompts", self.dir().display());
+        ensure!(
+            method.has_prompts(),
+            "{} is a run of `{method}`, which has no prompts",
+            self.dir().display()
+        );
         let dir = self.paths.state(task);
         ensure!(SavedState::exists(&dir), "{} holds no prompts yet; let the run go on first", dir.display());
         let prompts = Prompts::load(&dir)?;

@@ -7,6 +7,7 @@
 use super::directory::RunDir;
 use super::finetune::{BridgeLearner, image_features};
 use super::library::library_for;
+use super::lora::{AdaptedModels, Adapters, write_adapters};
 use super::losses::LossLog;
 use super::manifest::{Known, Manifest};
 use super::metrics::{Measures, RunMetrics, TaskInfo};
@@ -25,6 +26,7 @@ use crate::predictions::{self, AnswerCache, Generation, Prediction};
 use crate::samples::{Exam, Samples, spread};
 use crate::session::Session;
 use anyhow::{Context, Result, bail};
+use fwd_adapters::{LoraLearner, Sharing};
 use fwd_continual::{
     Column, Curriculum, Event, Learner, Method, MethodConfig, Moment, PRETRAINING, SavedState, Schedule,
     Stage, Status, Task, TaskId, Trainer,
@@ -218,6 +220,7 @@ impl<'a> Runner<'a> {
             Plan::Alone(config) => self.alone(config),
             Plan::Joint(config) => self.joint(config),
             Plan::Finetune => self.finetune(alone),
+            Plan::Lora(sharing) => self.lora(*sharing, alone),
         }
     }
 
@@ -365,6 +368,63 @@ impl<'a> Runner<'a> {
             measures: Measures { output_kl: outputs.mean(exams.len())?, ..of_scores },
             scores: trainer.scores().rows.clone(),
             n_parameters: trainer.learner().n_parameters(),
+            ..Outcome::default()
+        })
+    }
+
+    /// Adapters of the language model instead of prompts, one task after another.
+    fn lora(&self, sharing: Sharing, alone: Option<&[f64]>) -> Result<Outcome> {
+        let Self { session, config, samples, observer, .. } = *self;
+        let (backbone, names) = (&session.backbone, &config.tasks);
+        let (max_norm, seed) = (config.training.max_grad_norm, config.seed);
+        let learner = LoraLearner::new(&*backbone.model, config.lora.clone(), sharing, max_norm, seed)?;
+        let tasks = names.iter().zip(&samples.train);
+        let tasks = tasks.map(|(name, train)| Task { name: name.clone(), train: &train[..] }).collect();
+        let curriculum = Curriculum { pretraining: &samples.pretraining[..], tasks };
+        let outputs = Outputs { run: self.run };
+        // The models of a row are made once, for all of its columns.
+        let mut kept: Option<(Moment, AdaptedModels<'_>)> = None;
+        let mut score = |learner: &Adapters<'_>, moment: Moment, column: Column| {
+            let row = moment.n_learnt();
+            let models = match kept.take().filter(|(of, _)| *of == moment) {
+                Some((_, models)) => models,
+                None => AdaptedModels::new(backbone, learner)?,
+            };
+            let (_, models) = kept.insert((moment, models));
+            let of_exam = |exam: &Exam<'_>, path: &Path| {
+                if path.exists() {
+                    return predictions::read_percent(exam.task.metric, path);
+                }
+                let began = Instant::now();
+                let answers = models.answer(learner, exam, self.generation(), observer)?;
+                self.finish_score(began, path, exam, &answers)
+            };
+            match column {
+                Column::Task(task) => {
+                    let exam = &samples.exams[task.index()];
+                    outputs.record((row, task.number()), &exam.task.name, || {
+                        models.outputs(learner, exam, config.max_new_tokens)
+                    })?;
+                    of_exam(exam, &self.run.answers(row, &exam.task.name))
+                }
+                Column::Pretraining => {
+                    let path = |exam: &Exam<'_>| self.run.pretraining_answers(row, &exam.task.name);
+                    let scores = samples.retention.iter().map(|exam| of_exam(exam, &path(exam)));
+                    Ok(mean(&scores.collect::<Result<Vec<_>>>()?))
+                }
+            }
+        };
+        let beside = config.method.beside().and_then(|name| config.options.of(name));
+        let plan = config.trainer(Rule::None, config.pool.clone()).plan();
+        let course = Course { learner, method: beside.unwrap_or_default().build(), plan, task: None };
+        let trainer = self.learn(curriculum, course, &mut score)?;
+        write_adapters(trainer.learner(), names, &self.run.adapters())?;
+        let of_scores = Measures::of_sequence(trainer.scores(), &[], alone);
+        Ok(Outcome {
+            measures: Measures { output_kl: outputs.mean(names.len())?, ..of_scores },
+            scores: trainer.scores().rows.clone(),
+            n_parameters: trainer.learner().n_parameters() as u64,
+            n_stored: trainer.method().stored_samples().len() as u64,
             ..Outcome::default()
         })
     }

@@ -1,0 +1,319 @@
+//! Adapters as a learner of the continual loop.
+
+use crate::config::{LoraConfig, Sharing};
+use crate::lora::{Lora, Module};
+use crate::model::AdaptableModel;
+use crate::overlap::add_overlap;
+use fwd_continual::{
+    Batch, Change, ContinualError, Failure, Gradients, Learner, NotFinite, Place, Reporter, Section,
+    SectionError, StepReport, TaskAt,
+};
+use fwd_linalg::{AdamW, AdamWState, clip_factor, cosines};
+use serde::{Deserialize, Serialize};
+use std::time::Instant;
+
+/// Low-rank adapters of a frozen model, and what was learnt with them.
+#[derive(Debug, Clone)]
+pub struct LoraLearner<M> {
+    model: M,
+    config: LoraConfig,
+    sharing: Sharing,
+    max_norm: f64,
+    seed: u64,
+    modules: Vec<Module>,
+    /// One, or one for each task so far.
+    adapters: Vec<Lora>,
+    /// For each adapter the mean of its task's keys, each part divided by its length; only where a sample has that of the nearest task.
+    keys: Vec<[Vec<f32>; 2]>,
+}
+
+/// What exists while a task is being learnt.
+#[derive(Debug, Clone)]
+pub struct LoraTraining {
+    /// The values of the trained adapter when the task began.
+    before: Vec<f32>,
+    state: AdamWState,
+}
+
+/// The plain data of a saved state.
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    n_adapters: usize,
+    key_sizes: Vec<[usize; 2]>,
+    /// Steps of the optimiser, if a task is being learnt.
+    n_steps: Option<u32>,
+}
+
+impl<M: AdaptableModel> LoraLearner<M> {
+    /// No adapters yet. The gradient of a step is clipped to the norm `max_norm`, if there is one.
+    ///
+    /// # Errors
+    /// [`ContinualError::Config`] for an impossible configuration, and for targets that the model does not have.
+    pub fn new(
+        model: M,
+        config: LoraConfig,
+        sharing: Sharing,
+        max_norm: Option<f64>,
+        seed: u64,
+    ) -> Result<Self, ContinualError> {
+        let refused = |e: crate::AdapterError| ContinualError::Config(e.to_string());
+        config.check().map_err(refused)?;
+        let modules = config.chosen(&model.modules()).map_err(refused)?;
+        if modules.is_empty() {
+            return Err(ContinualError::Config("the model has no linear map that can be adapted".to_owned()));
+        }
+        let max_norm = max_norm.unwrap_or(f64::INFINITY);
+        Ok(Self { model, config, sharing, max_norm, seed, modules, adapters: Vec::new(), keys: Vec::new() })
+    }
+
+    /// The frozen model.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// The adapters so far: none before the first task.
+    pub fn adapters(&self) -> &[Lora] {
+        &self.adapters
+    }
+
+    /// How many numbers are trained, of all adapters so far.
+    pub fn n_parameters(&self) -> usize {
+        self.adapters.iter().map(|adapter| adapter.values().len()).sum()
+    }
+
+    /// How the adapters are made and trained.
+    pub fn config(&self) -> &LoraConfig {
+        &self.config
+    }
+
+    /// The adapters that are added up to answer samples: of each combination all of them. There is one combination, or where each task has an
+    /// adapter of its own, one for each task; none before the first task.
+    pub fn combinations(&self) -> impl Iterator<Item = Vec<&Lora>> {
+        let size = match self.sharing {
+            Sharing::OnePerTask => 1,
+            Sharing::One | Sharing::Summed => self.adapters.len().max(1),
+        };
+        self.adapters.chunks(size).map(|adapters| adapters.iter().collect())
+    }
+
+    /// The number of the combination that answers a sample.
+    ///
+    /// # Errors
+    /// Keys of other sizes than those of the tasks.
+    pub fn combination_of(&self, sample: &M::Sample) -> Result<usize, Failure> {
+        match self.sharing {
+            Sharing::OnePerTask => Ok(self.nearest(sample)?.unwrap_or(0)),
+            Sharing::One | Sharing::Summed => Ok(0),
+        }
+    }
+
+    /// The task whose mean keys are nearest to a sample's, by the sum of the cosines of both parts; the earlier one of equal ones.
+    ///
+    /// # Errors
+    /// Keys of other sizes than those of the tasks.
+    fn nearest(&self, sample: &M::Sample) -> Result<Option<usize>, Failure> {
+        let parts = self.model.keys(sample);
+        let mut sums = vec![0.0; self.keys.len()];
+        for (i, part) in parts.iter().enumerate() {
+            let all: Vec<f32> = self.keys.iter().flat_map(|keys| &keys[i]).copied().collect();
+            let of_part = cosines(part, &all, (1, self.keys.len()), part.len())?;
+            sums.iter_mut().zip(of_part).for_each(|(sum, cosine)| *sum += cosine);
+        }
+        let best = sums.iter().enumerate().fold(None, |best: Option<(usize, f64)>, (i, &sum)| match best {
+            Some((_, most)) if sum <= most => best,
+            _ => Some((i, sum)),
+        });
+        Ok(best.map(|(i, _)| i))
+    }
+
+    /// The mean of the samples' keys, each divided by its length.
+    fn mean_keys(&self, samples: &[M::Sample]) -> [Vec<f32>; 2] {
+        let mut means = [Vec::new(), Vec::new()];
+        for sample in samples {
+            for (mean, part) in means.iter_mut().zip(self.model.keys(sample)) {
+                mean.resize(part.len(), 0f64);
+                let length = part.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+                if length > 0.0 {
+                    mean.iter_mut().zip(part.iter()).for_each(|(m, &x)| *m += f64::from(x) / length);
+                }
+            }
+        }
+        means.map(|mean| mean.into_iter().map(|x| (x / samples.len() as f64) as f32).collect())
+    }
+
+    fn trained(&self) -> Result<&Lora, Failure> {
+        self.adapters.last().ok_or_else(|| NotBegun.into())
+    }
+
+    /// The adapters of a step, the trained one last.
+    fn active(&self) -> &[Lora] {
+        let first = match self.sharing {
+            Sharing::Summed => 0,
+            Sharing::One | Sharing::OnePerTask => self.adapters.len().saturating_sub(1),
+        };
+        &self.adapters[first..]
+    }
+
+    /// A gradient of the trained adapter among those of all adapters so far.
+    fn among_all(&self, gradient: Vec<f32>) -> Vec<f32> {
+        let mut all = vec![0.0; self.n_parameters() - gradient.len()];
+        all.extend(gradient);
+        all
+    }
+}
+
+/// A step before any task.
+#[derive(Debug, thiserror::Error)]
+#[error("no task has begun")]
+struct NotBegun;
+
+impl<M: AdaptableModel> Learner for LoraLearner<M> {
+    type Sample = M::Sample;
+    type Training = LoraTraining;
+    type Note = ();
+
+    fn kind(&self) -> &'static str {
+        "lora"
+    }
+
+    fn identity(&self) -> serde_json::Value {
+        let Self { config, sharing, max_norm, seed, modules, .. } = self;
+        let max_norm = max_norm.is_finite().then_some(max_norm);
+        serde_json::json!({ "seed": seed, "lora": config, "sharing": sharing, "max_norm": max_norm, "modules": modules })
+    }
+
+    fn shares_parameters(&self) -> bool {
+        self.sharing == Sharing::One
+    }
+
+    fn begin_task(
+        &mut self,
+        samples: &[M::Sample],
+        task: &TaskAt<'_>,
+        _report: &mut Reporter<'_, ()>,
+    ) -> Result<Option<LoraTraining>, Failure> {
+        if self.adapters.is_empty() || self.sharing != Sharing::One {
+            let keys = self.mean_keys(samples);
+            if !keys.iter().flatten().all(|x| x.is_finite()) {
+                return Err(NotFinite("the mean of the keys of a task").into());
+            }
+            self.adapters.push(Lora::new(&self.modules, &self.config, self.seed, task.number() as u64));
+            if self.sharing == Sharing::OnePerTask {
+                self.keys.push(keys);
+            }
+        }
+        let before = self.trained()?.values().to_vec();
+        let state = AdamWState::new(before.len());
+        Ok(Some(LoraTraining { before, state }))
+    }
+
+    fn gradients(
+        &self,
+        _training: &LoraTraining,
+        _task: &TaskAt<'_>,
+        batch: &Batch<'_, M::Sample>,
+    ) -> Result<Gradients, Failure> {
+        let samples: Vec<&M::Sample> = batch.samples().collect();
+        let active: Vec<&Lora> = self.active().iter().collect();
+        let found = self.model.adapter_gradient(&samples, &active)?;
+        let (loss, mut parameters) = (found.loss, found.gradient);
+        let weight = self.config.overlap_weight;
+        let mut auxiliary_loss = 0.0;
+        if let Some((trained, older)) = active.split_last().filter(|_| weight > 0.0) {
+            auxiliary_loss = weight * add_overlap(trained, older, weight, &mut parameters);
+        }
+        Ok(Gradients { loss, auxiliary_loss, parameters, auxiliary: Vec::new() })
+    }
+
+    fn step(
+        &mut self,
+        training: &mut LoraTraining,
+        gradients: &Gradients,
+        factor: f64,
+    ) -> Result<StepReport, Failure> {
+        let optimiser = AdamW { lr: self.config.optimiser.lr * factor, ..self.config.optimiser };
+        let (scale, grad_norm) = clip_factor(&gradients.parameters, self.max_norm);
+        let began = Instant::now();
+        let clipped: Vec<f32>;
+        let gradient = if scale == 1.0 {
+            &gradients.parameters
+        } else {
+            clipped = gradients.parameters.iter().map(|g| (f64::from(*g) * scale) as f32).collect();
+            &clipped
+        };
+        let Some(trained) = self.adapters.last_mut() else { return Err(NotBegun.into()) };
+        optimiser.step(&mut training.state, trained.values_mut(), gradient)?;
+        Ok(StepReport { grad_norm, lr: optimiser.lr, optimiser_seconds: began.elapsed().as_secs_f64() })
+    }
+
+    fn change<'t>(&'t self, training: &'t LoraTraining) -> Change<'t> {
+        let now = self.adapters.last().map_or(&[][..], Lora::values);
+        let values: Vec<f32> = now.iter().zip(&training.before).map(|(now, before)| now - before).collect();
+        Change { first: self.n_parameters() - values.len(), values: values.into() }
+    }
+
+    fn end_task(
+        &mut self,
+        _training: &LoraTraining,
+        _samples: &[M::Sample],
+        _task: &TaskAt<'_>,
+    ) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn gradient_of(&self, sample: &M::Sample) -> Result<Vec<f32>, Failure> {
+        let active: Vec<&Lora> = self.active().iter().collect();
+        let found =
+            self.model.adapter_gradient(&[sample], &active).map_err(|e| Failure::at(Place::Sample(0), e))?;
+        Ok(self.among_all(found.gradient))
+    }
+
+    fn save(&self, training: Option<&LoraTraining>, section: &mut Section) {
+        let key_sizes = self.keys.iter().map(|[image, text]| [image.len(), text.len()]).collect();
+        let n_steps = training.map(|training| training.state.n_steps());
+        section.set_info(&Saved { n_adapters: self.adapters.len(), key_sizes, n_steps });
+        // Adapters of older tasks never change again, the last one may.
+        let n_sealed = match self.sharing {
+            Sharing::One => 0,
+            _ => self.adapters.len().saturating_sub(1),
+        };
+        for (i, adapter) in self.adapters.iter().enumerate() {
+            let put = |section: &mut Section| {
+                section.put_f32(&format!("adapter.{i}"), &[adapter.values().len()], adapter.values());
+            };
+            if i < n_sealed { section.seal(&format!("adapter.{i}"), put) } else { put(section) }
+        }
+        for (i, keys) in self.keys.iter().enumerate() {
+            for (part, keys) in keys.iter().enumerate() {
+                section.put_f32(&format!("keys.{i}.{part}"), &[keys.len()], keys);
+            }
+        }
+        if let Some(LoraTraining { before, state }) = training {
+            let (first, second) = state.moments();
+            for (name, values) in [("before", &before[..]), ("first", first), ("second", second)] {
+                section.put_f32(&format!("training.{name}"), &[values.len()], values);
+            }
+        }
+    }
+
+    fn load(&mut self, section: &Section) -> Result<Option<LoraTraining>, SectionError> {
+        let Saved { n_adapters, key_sizes, n_steps } = section.info()?;
+        let fresh = Lora::new(&self.modules, &self.config, self.seed, 0);
+        let n = fresh.values().len();
+        let adapter = |i: usize| {
+            let mut adapter = fresh.clone();
+            adapter.values_mut().copy_from_slice(&section.f32(&format!("adapter.{i}"), &[n])?);
+            Ok(adapter)
+        };
+        self.adapters = (0..n_adapters).map(adapter).collect::<Result<_, SectionError>>()?;
+        let key = |i: usize, part: usize, n: usize| section.f32(&format!("keys.{i}.{part}"), &[n]);
+        let sizes = key_sizes.iter().enumerate();
+        let keys = sizes.map(|(i, &[image, text])| Ok([key(i, 0, image)?, key(i, 1, text)?]));
+        self.keys = keys.collect::<Result<_, SectionError>>()?;
+        let Some(n_steps) = n_steps else { return Ok(None) };
+        let part = |name: &str| section.f32(&format!("training.{name}"), &[n]);
+        let state = AdamWState::from_moments(part("first")?, part("second")?, n_steps);
+        let state = state.map_err(|e| SectionError(e.to_string()))?;
+        Ok(Some(LoraTraining { before: part("before")?, state }))
+    }
+}

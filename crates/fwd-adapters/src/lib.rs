@@ -1,0 +1,17 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod config;
+mod error;
+mod learner;
+mod lora;
+mod model;
+mod overlap;
+mod peft;
+
+pub use config::{LoraConfig, Sharing};
+pub use error::{AdapterError, Result};
+pub use learner::{LoraLearner, LoraTraining};
+pub use lora::{Factors, Lora, Module};
+pub use model::{AdaptableModel, LossGradient};
+pub use peft::{read, write};

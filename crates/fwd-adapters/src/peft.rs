@@ -1,0 +1,189 @@
+//! PEFT's files of a LoRA adapter: a folder with `adapter_config.json` and `adapter_model.safetensors`, whose tensors are called
+//! `base_model.model.MODULE.lora_A.weight` `(rank, n_in)` and `….lora_B.weight` `(n_out, rank)`.
+
+use crate::config::LoraConfig;
+use crate::error::{AdapterError, Result};
+use crate::lora::{Lora, Module};
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const CONFIG: &str = "adapter_config.json";
+const TENSORS: &str = "adapter_model.safetensors";
+const PREFIX: &str = "base_model.model.";
+
+/// The largest files that are read, in bytes.
+const MAX_CONFIG: u64 = 1 << 24;
+const MAX_TENSORS: u64 = 1 << 34;
+
+/// The keys of a configuration that decide what is computed. All others are PEFT's own affair.
+#[derive(Debug, Deserialize)]
+struct Config {
+    peft_type: String,
+    lora_alpha: f64,
+    #[serde(default)]
+    use_rslora: bool,
+    #[serde(default)]
+    alpha_pattern: BTreeMap<String, Value>,
+    #[serde(default)]
+    bias: Option<String>,
+    #[serde(default)]
+    modules_to_save: Option<Vec<String>>,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
+}
+
+/// Switches that change what an adapter computes, none of which is known here.
+const SWITCHES: [&str; 5] = ["use_dora", "use_qalora", "use_bdlora", "fan_in_fan_out", "lora_bias"];
+
+/// Reads the folder of an adapter.
+///
+/// Ranks are those of the tensors, so that `rank_pattern` need not be understood; the scale of each is `lora_alpha/rank`, with `use_rslora`
+/// `lora_alpha/√rank`.
+///
+/// # Errors
+/// [`AdapterError::Io`] for a missing or too large file; [`AdapterError::File`] that names the key or tensor for another kind of adapter (DoRA,
+/// trained biases or whole modules), and for a damaged file.
+pub fn read(dir: &Path) -> Result<Lora> {
+    let config = read_config(&dir.join(CONFIG))?;
+    let path = dir.join(TENSORS);
+    let bytes = read_file(&path, MAX_TENSORS)?;
+    let wrong = |what: String| AdapterError::File { path: path.clone(), what };
+    if let Some(what) = fwd_files::foreign(&bytes) {
+        return Err(wrong(what.to_owned()));
+    }
+    let tensors = SafeTensors::deserialize(&bytes)
+        .map_err(|e| wrong(format!("not a valid safetensors file: {e}; copy it again")))?;
+    let mut halves: BTreeMap<String, [Option<TensorView<'_>>; 2]> = BTreeMap::new();
+    for (name, tensor) in tensors.tensors() {
+        let inside = name.strip_prefix(PREFIX);
+        let half = inside.and_then(|name| {
+            let of = |(i, end): (usize, &str)| Some((name.strip_suffix(end)?.to_owned(), i));
+            [".lora_A.weight", ".lora_B.weight"].into_iter().enumerate().find_map(of)
+        });
+        let Some((module, i)) = half else {
+            return Err(wrong(format!(
+                "tensor `{name:.200}` is neither `{PREFIX}MODULE.lora_A.weight` nor `….lora_B.weight`; adapters of linear maps alone are read"
+            )));
+        };
+        halves.entry(module).or_default()[i] = Some(tensor);
+    }
+    if halves.is_empty() {
+        return Err(wrong("it has no tensors".to_owned()));
+    }
+    let mut factors = Vec::with_capacity(halves.len());
+    for (name, [a, b]) in halves {
+        let (Some(a), Some(b)) = (a, b) else {
+            return Err(wrong(format!("module `{name:.200}` has only one of lora_A and lora_B")));
+        };
+        let (&[rank, n_in], &[n_out, of_b]) = (a.shape(), b.shape()) else {
+            return Err(wrong(format!(
+                "the factors of `{name:.200}` are {:?} and {:?}",
+                a.shape(),
+                b.shape()
+            )));
+        };
+        if rank == 0 || rank != of_b || n_in * n_out == 0 {
+            return Err(wrong(format!(
+                "the factors of `{name:.200}` are {:?} and {:?}, which have no common rank",
+                a.shape(),
+                b.shape()
+            )));
+        }
+        let values = |part: &str, tensor: &TensorView<'_>| {
+            floats(tensor).map_err(|what| wrong(format!("lora_{part} of `{name:.200}` {what}")))
+        };
+        let (a, b) = (values("A", &a)?, values("B", &b)?);
+        let of_rank = rank as f64;
+        let scale = config.lora_alpha / if config.use_rslora { of_rank.sqrt() } else { of_rank };
+        factors.push((Module { name, n_out, n_in }, rank, scale, a, b));
+    }
+    Ok(Lora::of_factors(factors.into_iter()))
+}
+
+/// Writes the folder of an adapter, which `PeftModel.from_pretrained` reads. Each file is written whole; the tensors come first.
+///
+/// # Errors
+/// [`AdapterError::Io`].
+pub fn write(dir: &Path, lora: &Lora, config: &LoraConfig) -> Result<()> {
+    let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|x| x.to_le_bytes()).collect() };
+    let mut tensors = Vec::new();
+    for (module, _, factors) in lora.all_factors() {
+        let key = |part: &str| format!("{PREFIX}{}.lora_{part}.weight", module.name);
+        tensors.push((key("A"), vec![factors.rank, module.n_in], bytes(factors.a)));
+        tensors.push((key("B"), vec![module.n_out, factors.rank], bytes(factors.b)));
+    }
+    let path = dir.join(TENSORS);
+    let broken =
+        |e: safetensors::SafeTensorError| AdapterError::File { path: path.clone(), what: e.to_string() };
+    let views = tensors
+        .iter()
+        .map(|(name, shape, bytes)| {
+            Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(broken)?))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let format = [("format".to_owned(), "pt".to_owned())].into();
+    let file = safetensors::serialize(views, Some(format)).map_err(broken)?;
+    let io = |path: &Path| {
+        let path: PathBuf = path.into();
+        move |source| AdapterError::Io { path, source }
+    };
+    fwd_files::write_atomically(&path, &file).map_err(io(&path))?;
+    let names: Vec<&str> = lora.modules().map(|module| module.name.as_str()).collect();
+    let json = json!({
+        "peft_type": "LORA", "task_type": null, "base_model_name_or_path": null, "inference_mode": true,
+        "r": config.rank, "lora_alpha": config.alpha, "use_rslora": config.use_rslora, "lora_dropout": 0.0,
+        "bias": "none", "fan_in_fan_out": false, "target_modules": names,
+    });
+    let path = dir.join(CONFIG);
+    fwd_files::write_atomically(&path, format!("{json:#}\n").as_bytes()).map_err(io(&path))
+}
+
+fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
+    fwd_files::read(path, max_bytes).map_err(|source| AdapterError::Io { path: path.into(), source })
+}
+
+fn read_config(path: &Path) -> Result<Config> {
+    let wrong = |what: String| AdapterError::File { path: path.into(), what };
+    let bytes = read_file(path, MAX_CONFIG)?;
+    let config: Config = serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
+    let refuse = |what: String| Err(wrong(format!("{what}, which is not supported")));
+    if config.peft_type != "LORA" {
+        return refuse(format!("peft_type is {:?}", config.peft_type));
+    }
+    if let Some(name) = SWITCHES.iter().find(|name| config.rest.get(**name) == Some(&Value::Bool(true))) {
+        return refuse(format!("{name} is true"));
+    }
+    if !config.alpha_pattern.is_empty() {
+        return refuse("alpha_pattern gives some modules another alpha".to_owned());
+    }
+    if let Some(bias) = config.bias.filter(|bias| bias != "none") {
+        return refuse(format!("bias is {bias:?}: biases were trained too"));
+    }
+    if let Some(modules) = config.modules_to_save.filter(|modules| !modules.is_empty()) {
+        return refuse(format!("modules_to_save is {modules:?}: whole modules were trained too"));
+    }
+    if !(config.lora_alpha.is_finite() && config.lora_alpha > 0.0) {
+        return Err(wrong(format!("lora_alpha is {}; it must be above 0", config.lora_alpha)));
+    }
+    Ok(Config { bias: None, modules_to_save: None, ..config })
+}
+
+/// The elements in f32, or what is wrong with them.
+fn floats(tensor: &TensorView<'_>) -> Result<Vec<f32>, String> {
+    let data = tensor.data();
+    let values: Vec<f32> = match tensor.dtype() {
+        Dtype::F32 => data.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+        Dtype::BF16 => data.as_chunks::<2>().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::F16 => data.as_chunks::<2>().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
+        other => return Err(format!("is of type {other:?}; F32, BF16 and F16 are read")),
+    };
+    if values.iter().all(|x| x.is_finite()) {
+        Ok(values)
+    } else {
+        Err("has values that are not finite".to_owned())
+    }
+}

@@ -1,0 +1,312 @@
+//! Adapters of a linear regression through the whole loop: what is trained, what stays, who answers, and that a killed run ends in the same
+//! bytes.
+
+#![allow(clippy::unwrap_used)] // A helper of a test may panic.
+
+use fwd_adapters::{AdaptableModel, Factors, Lora, LoraConfig, LoraLearner, LossGradient, Module, Sharing};
+use fwd_continual::{
+    Column, Curriculum, Learner, Method, MethodConfig, Moment, Plan, SavedState, Stage, Status, Task, Trainer,
+};
+use fwd_linalg::AdamW;
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+const N_IN: usize = 6;
+const N_OUT: usize = 4;
+
+/// `y = (W + Σ s·B·A)·x` with the loss `‖y − target‖²/2`.
+struct Regression {
+    weight: Vec<f32>,
+}
+
+#[derive(Debug, Clone)]
+struct Sample {
+    x: Vec<f32>,
+    target: Vec<f32>,
+    key: Vec<f32>,
+}
+
+impl Regression {
+    fn new() -> Self {
+        Self { weight: (0..N_IN * N_OUT).map(|i| (i as f32 * 0.7).sin()).collect() }
+    }
+
+    /// The map with its adapters.
+    fn map(&self, adapters: &[&Lora]) -> Vec<f64> {
+        let mut map: Vec<f64> = self.weight.iter().map(|&w| f64::from(w)).collect();
+        for adapter in adapters {
+            let Factors { a, b, rank, scale } = adapter.factors("map").unwrap();
+            for (o, row) in map.chunks_exact_mut(N_IN).enumerate() {
+                for r in 0..rank {
+                    let b = scale * f64::from(b[o * rank + r]);
+                    row.iter_mut().zip(&a[r * N_IN..]).for_each(|(w, &a)| *w += b * f64::from(a));
+                }
+            }
+        }
+        map
+    }
+
+    fn errors(&self, adapters: &[&Lora], sample: &Sample) -> Vec<f64> {
+        let map = self.map(adapters);
+        let y = map
+            .chunks_exact(N_IN)
+            .map(|row| row.iter().zip(&sample.x).map(|(w, &x)| w * f64::from(x)).sum::<f64>());
+        y.zip(&sample.target).map(|(y, &target)| y - f64::from(target)).collect()
+    }
+
+    fn loss(&self, adapters: &[&Lora], sample: &Sample) -> f64 {
+        self.errors(adapters, sample).iter().map(|e| e * e / 2.0).sum()
+    }
+}
+
+impl AdaptableModel for Regression {
+    type Sample = Sample;
+    type Error = Infallible;
+
+    fn modules(&self) -> Vec<Module> {
+        vec![Module { name: "map".into(), n_out: N_OUT, n_in: N_IN }]
+    }
+
+    fn adapter_gradient(&self, batch: &[&Sample], adapters: &[&Lora]) -> Result<LossGradient, Infallible> {
+        let Factors { a, b, rank, scale } = adapters.last().unwrap().factors("map").unwrap();
+        let (mut of_a, mut of_b) = (vec![0f64; rank * N_IN], vec![0f64; N_OUT * rank]);
+        let mut loss = 0.0;
+        let n = batch.len() as f64;
+        for sample in batch {
+            let errors = self.errors(adapters, sample);
+            loss += self.loss(adapters, sample) / n;
+            for r in 0..rank {
+                let inner: f64 = (0..N_IN).map(|i| f64::from(a[r * N_IN + i]) * f64::from(sample.x[i])).sum();
+                let outer: f64 = errors.iter().enumerate().map(|(o, e)| e * f64::from(b[o * rank + r])).sum();
+                for (i, x) in sample.x.iter().enumerate() {
+                    of_a[r * N_IN + i] += scale * outer * f64::from(*x) / n;
+                }
+                for (o, e) in errors.iter().enumerate() {
+                    of_b[o * rank + r] += scale * e * inner / n;
+                }
+            }
+        }
+        let gradient = of_a.into_iter().chain(of_b).map(|g| g as f32).collect();
+        Ok(LossGradient { loss, gradient })
+    }
+
+    fn keys<'s>(&'s self, sample: &'s Sample) -> [Cow<'s, [f32]>; 2] {
+        [sample.key[..].into(), (&[0.0][..]).into()]
+    }
+}
+
+/// Two tasks whose targets are those of different maps, and whose keys differ.
+fn tasks() -> Vec<Task<Vec<Sample>>> {
+    let sample = |task: usize, i: usize| {
+        let x: Vec<f32> = (0..N_IN).map(|k| ((task * 31 + i * 7 + k * 3) as f32 * 0.37).cos()).collect();
+        let target = (0..N_OUT).map(|o| x[(o + task) % N_IN] * if task == 0 { 1.5 } else { -1.0 }).collect();
+        // Not of one length, and not along one direction.
+        let key = [task as f32 + 0.3 * x[0], 1.0 - task as f32, 0.2 * x[1]].map(|v| v * (1.0 + i as f32));
+        Sample { x, target, key: key.to_vec() }
+    };
+    let task = |task: usize| Task {
+        name: ["first", "second"][task].to_owned(),
+        train: (0..12).map(|i| sample(task, i)).collect(),
+    };
+    (0..2).map(task).collect()
+}
+
+fn learner(model: &Regression, sharing: Sharing) -> LoraLearner<&Regression> {
+    let config = LoraConfig {
+        rank: 2,
+        alpha: 4.0,
+        optimiser: AdamW { lr: 0.03, weight_decay: 0.0, ..AdamW::default() },
+        ..LoraConfig::default()
+    };
+    LoraLearner::new(model, config, sharing, Some(5.0), 3).unwrap()
+}
+
+type Run<'m> = Trainer<LoraLearner<&'m Regression>, Vec<Sample>>;
+
+fn plan() -> Plan {
+    let mut plan = Plan::default();
+    (plan.batch_size, plan.epochs, plan.save_every) = (5, 40, 7);
+    plan
+}
+
+fn begin<'m>(model: &'m Regression, sharing: Sharing, method: &MethodConfig, dir: Option<&Path>) -> Run<'m> {
+    let curriculum = Curriculum { pretraining: Vec::new(), tasks: tasks() };
+    let (learner, method): (_, Box<dyn Method>) = (learner(model, sharing), method.build());
+    match dir {
+        Some(dir) if SavedState::exists(dir) => {
+            Trainer::resume(learner, method, curriculum, plan(), dir).unwrap()
+        }
+        _ => Trainer::new(learner, method, curriculum, plan()).unwrap(),
+    }
+}
+
+/// Goes on until the end, or until `n_events` were seen.
+fn go_on(run: &mut Run<'_>, dir: Option<&Path>, n_events: usize) -> Status {
+    let mut score = |_: &LoraLearner<&Regression>, _: Moment, _: Column| Ok::<_, Infallible>(0.0);
+    let mut seen = 0;
+    run.run(dir, &mut score, &mut |_| {
+        seen += 1;
+        if seen >= n_events { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+    .unwrap()
+}
+
+fn learnt(model: &Regression, sharing: Sharing) -> Run<'_> {
+    let mut run = begin(model, sharing, &MethodConfig::Plain, None);
+    assert_eq!(go_on(&mut run, None, usize::MAX), Status::Finished);
+    run
+}
+
+/// The mean loss of a task with the adapters that answer its samples.
+fn mean_loss(model: &Regression, learner: &LoraLearner<&Regression>, task: usize) -> f64 {
+    let combinations: Vec<Vec<&Lora>> = learner.combinations().collect();
+    let samples = &tasks()[task].train;
+    let loss = |sample: &Sample| {
+        let of = learner.combination_of(sample).unwrap();
+        model.loss(&combinations[of], sample)
+    };
+    samples.iter().map(loss).sum::<f64>() / samples.len() as f64
+}
+
+#[test]
+fn one_adapter_forgets_and_one_a_task_does_not() {
+    let model = Regression::new();
+    let before: Vec<f64> = tasks()
+        .iter()
+        .map(|task| task.train.iter().map(|s| model.loss(&[], s)).sum::<f64>() / 12.0)
+        .collect();
+    let one = learnt(&model, Sharing::One);
+    assert_eq!(one.learner().adapters().len(), 1);
+    assert_eq!(one.learner().n_parameters(), 2 * (N_IN + N_OUT));
+    let [first, second] = [0, 1].map(|task| mean_loss(&model, one.learner(), task));
+    assert!(second < 0.3 * before[1], "{second} of {}", before[1]);
+    assert!(first > 2.0 * second, "the first task is overwritten: {first}, {second}");
+    let own = learnt(&model, Sharing::OnePerTask);
+    assert_eq!(own.learner().adapters().len(), 2);
+    for (task, before) in before.iter().enumerate() {
+        for sample in &tasks()[task].train {
+            assert_eq!(own.learner().combination_of(sample).unwrap(), task);
+        }
+        let after = mean_loss(&model, own.learner(), task);
+        assert!(after < 0.3 * before, "task {task}: {after} of {before}");
+    }
+}
+
+#[test]
+fn summed_adapters_keep_the_older_one_and_turn_away_from_it() {
+    let model = Regression::new();
+    let run = learnt(&model, Sharing::Summed);
+    let [older, newer] = run.learner().adapters() else { panic!("two adapters") };
+    // The first task alone gives the same adapter: the second has not touched it.
+    let alone = learnt(&model, Sharing::OnePerTask);
+    assert_eq!(older.values(), alone.learner().adapters()[0].values());
+    let overlap = |a: &Lora, b: &Lora| {
+        let [a, b] = [a, b].map(|lora| lora.factors("map").unwrap().a.to_vec());
+        let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(x * y)).sum::<f64>().abs();
+        a.chunks(N_IN).flat_map(|x| b.chunks(N_IN).map(move |y| dot(x, y))).sum::<f64>()
+    };
+    let begun = Lora::new(
+        &model.modules(),
+        run.learner().config(),
+        3,
+        2, // The second task's number.
+    );
+    let (now, then) = (overlap(older, newer), overlap(older, &begun));
+    assert!(now < 0.2 * then, "overlap {now} of {then}");
+    assert_eq!(run.learner().combinations().collect::<Vec<_>>(), [vec![older, newer]]);
+}
+
+#[test]
+fn the_gradient_is_that_of_loss_and_penalty() {
+    let model = Regression::new();
+    let mut run = begin(&model, Sharing::Summed, &MethodConfig::Plain, None);
+    // Within the second task.
+    while !matches!(run.stage(), Stage::Train { task, step: 20.., .. } if task.index() == 1) {
+        go_on(&mut run, None, 1);
+    }
+    let learner = run.learner();
+    let [older, newer] = learner.adapters() else { panic!("two adapters") };
+    let (samples, task) =
+        (&tasks()[1].train[..4], fwd_continual::TaskAt { id: None, name: "second", seed: 0 });
+    let batch = fwd_continual::Batch { new: samples.iter().enumerate().collect(), old: Vec::new() };
+    let training = learner_training(&run);
+    let found = learner.gradients(&training, &task, &batch).unwrap();
+    let objective = |newer: &Lora| {
+        let loss = samples.iter().map(|s| model.loss(&[older, newer], s)).sum::<f64>() / 4.0;
+        let [old, new] = [older, newer].map(|lora| lora.factors("map").unwrap().a);
+        let mut penalty = 0.0;
+        for x in old.chunks(N_IN) {
+            for y in new.chunks(N_IN) {
+                penalty += x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>().abs();
+            }
+        }
+        (loss, learner.config().overlap_weight * penalty)
+    };
+    let (loss, penalty) = objective(newer);
+    assert!((found.loss - loss).abs() < 1e-9 && (found.auxiliary_loss - penalty).abs() < 1e-9);
+    for i in 0..newer.values().len() {
+        let at = |step: f32| {
+            let mut moved = newer.clone();
+            moved.values_mut()[i] += step;
+            let (loss, penalty) = objective(&moved);
+            loss + penalty
+        };
+        let slope = (at(1e-3) - at(-1e-3)) / 2e-3;
+        let got = f64::from(found.parameters[i]);
+        assert!(
+            (slope - got).abs() < 1e-3 * (1.0 + slope.abs()),
+            "value {i}: {got}, differences say {slope}"
+        );
+    }
+}
+
+/// What the loop keeps of the task that is being learnt, through a saved state.
+fn learner_training(run: &Run<'_>) -> fwd_adapters::LoraTraining {
+    let mut state = run.saved_state();
+    let mut learner = learner(run.learner().model(), Sharing::Summed);
+    learner.load(state.section_mut("learner")).unwrap().unwrap()
+}
+
+#[test]
+fn a_killed_run_ends_in_the_same_bytes() {
+    let model = Regression::new();
+    let beside = ["replay", "ewc"].map(|name| (Sharing::One, MethodConfig::named(name).unwrap()));
+    let plain = [Sharing::One, Sharing::OnePerTask, Sharing::Summed].map(|s| (s, MethodConfig::Plain));
+    for (sharing, method) in plain.into_iter().chain(beside) {
+        let mut whole = begin(&model, sharing, &method, None);
+        go_on(&mut whole, None, usize::MAX);
+        for n_events in [17, 58] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut n_sessions = 0;
+            let ended = loop {
+                let mut run = begin(&model, sharing, &method, Some(dir.path()));
+                n_sessions += 1;
+                // More events than the loop needs for one unit of work, which begins anew if it is not done.
+                if go_on(&mut run, Some(dir.path()), n_events) == Status::Finished {
+                    break run;
+                }
+                assert!(n_sessions < 1000);
+            };
+            assert!(n_sessions > 1);
+            assert_eq!(
+                ended.learner().adapters(),
+                whole.learner().adapters(),
+                "{sharing:?} {}",
+                method.name()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_learner_of_another_configuration_does_not_go_on() {
+    let model = Regression::new();
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = begin(&model, Sharing::One, &MethodConfig::Plain, None);
+    go_on(&mut run, Some(dir.path()), 20);
+    let curriculum = Curriculum { pretraining: Vec::new(), tasks: tasks() };
+    let other = learner(&model, Sharing::OnePerTask);
+    assert!(Trainer::resume(other, MethodConfig::Plain.build(), curriculum, plan(), dir.path()).is_err());
+}

@@ -1,0 +1,124 @@
+//! Multimodal models whose language model has low-rank adapters: what a learner of adapters asks of a model, and the adapted model itself.
+//!
+//! What vision tower and bridge compute of a sample is computed once; adapters are in the language model.
+
+use crate::error::{ModelError, Result};
+use crate::language::LanguageModel;
+use crate::multimodal::{MultimodalModel, Sample};
+use crate::promptable::labels_of;
+use crate::tap::Tap;
+use candle_core::{Device, Tensor, Var};
+use fwd_adapters::{AdaptableModel, Factors, Lora, LossGradient, Module};
+use fwd_ops::LowRank;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+impl AdaptableModel for dyn MultimodalModel + '_ {
+    type Sample = Sample;
+    type Error = ModelError;
+
+    fn modules(&self) -> Vec<Module> {
+        let mut modules = Vec::new();
+        let mut see = |name: &str, [n_out, n_in]: [usize; 2]| {
+            modules.push(Module { name: name.to_owned(), n_out, n_in });
+            Ok(None)
+        };
+        // A language model that takes no additions has no such maps.
+        let _ = self.language().adapted(&mut see);
+        modules
+    }
+
+    fn adapter_gradient(&self, batch: &[&Sample], adapters: &[&Lora]) -> Result<LossGradient> {
+        let Some((trained, older)) = adapters.split_last() else {
+            return Err(ModelError::input("adapters", "there is none to be trained"));
+        };
+        let device = self.device();
+        let mut variables = BTreeMap::new();
+        for Module { name, n_out, n_in } in trained.modules() {
+            let Some(factors) = trained.factors(name) else { continue };
+            let a = Var::from_slice(factors.a, (factors.rank, *n_in), device)?;
+            let b = Var::from_slice(factors.b, (*n_out, factors.rank), device)?;
+            variables.insert(name.as_str(), ([a, b], factors.scale));
+        }
+        let language = adapted(self.language(), &mut |name, shape| {
+            let mut parts = frozen_parts(older, name, shape, device)?;
+            if let Some(([a, b], scale)) = variables.get(name) {
+                parts.push(LowRank { a: a.as_tensor().clone(), b: b.as_tensor().clone(), scale: *scale });
+            }
+            summed(parts)
+        })?;
+        let loss = language.score(&self.input(batch)?, &labels_of(batch)?, &mut Tap::none())?.loss;
+        let parameters: Vec<(&str, &Var)> = trained
+            .modules()
+            .filter_map(|module| variables.get_key_value(module.name.as_str()))
+            .flat_map(|(name, ([a, b], _))| [(*name, a), (*name, b)])
+            .collect();
+        let mut gradient = Vec::with_capacity(trained.values().len());
+        for of_factor in fwd_ops::backward(&loss, &parameters)? {
+            gradient.extend(of_factor.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Ok(LossGradient { loss: f64::from(loss.to_scalar::<f32>()?), gradient })
+    }
+
+    fn keys<'s>(&'s self, sample: &'s Sample) -> [Cow<'s, [f32]>; 2] {
+        [sample.image_query[..].into(), sample.text_query[..].into()]
+    }
+}
+
+/// The same model with some adapters in its language model, all added up and frozen.
+///
+/// # Errors
+/// [`ModelError::Input`] for a language model that takes no additions, and for an adapter of a map that it does not have or of another
+/// shape.
+pub fn with_adapters(model: &dyn MultimodalModel, adapters: &[&Lora]) -> Result<Box<dyn MultimodalModel>> {
+    let modules = AdaptableModel::modules(model);
+    for adapted in adapters.iter().flat_map(|adapter| adapter.modules()) {
+        let refuse = |what: String| Err(ModelError::input("adapters", what));
+        match modules.iter().find(|module| module.name == adapted.name) {
+            None => return refuse(format!("the language model has no linear map `{:.200}`", adapted.name)),
+            Some(module) if module != adapted => {
+                return refuse(format!(
+                    "the adapter of `{:.200}` is for a map {}x{}, which is {}x{} here",
+                    adapted.name, adapted.n_out, adapted.n_in, module.n_out, module.n_in
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    let device = model.device().clone();
+    model.adapted(&mut |name, shape| summed(frozen_parts(adapters, name, shape, &device)?))
+}
+
+fn adapted(
+    language: &dyn LanguageModel,
+    additions: &mut crate::additions::Additions<'_>,
+) -> Result<Arc<dyn LanguageModel>> {
+    language
+        .adapted(additions)?
+        .ok_or_else(|| ModelError::input("adapters", "this language model takes no low-rank additions"))
+}
+
+/// What some adapters add to a map.
+fn frozen_parts(
+    adapters: &[&Lora],
+    name: &str,
+    [n_out, n_in]: [usize; 2],
+    device: &Device,
+) -> fwd_ops::Result<Vec<LowRank>> {
+    let part = |Factors { a, b, rank, scale }: Factors<'_>| {
+        let a = Tensor::from_slice(a, (rank, n_in), device)?;
+        Ok(LowRank { a, b: Tensor::from_slice(b, (n_out, rank), device)?, scale })
+    };
+    adapters.iter().filter_map(|adapter| adapter.factors(name)).map(part).collect()
+}
+
+/// `Σ s·B·A` as one product: the factors below and beside each other.
+fn summed(parts: Vec<LowRank>) -> fwd_ops::Result<Option<LowRank>> {
+    if parts.len() < 2 {
+        return Ok(parts.into_iter().next());
+    }
+    let scaled = parts.iter().map(|part| &part.b * part.scale).collect::<candle_core::Result<Vec<_>>>()?;
+    let a: Vec<&Tensor> = parts.iter().map(|part| &part.a).collect();
+    Ok(Some(LowRank { a: Tensor::cat(&a, 0)?, b: Tensor::cat(&scaled, 1)?, scale: 1.0 }))
+}
