@@ -5,11 +5,11 @@
 
 mod common;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use common::{BLIP_T5, Set, abs_max, fixtures, max_diff, sets_of};
 use fwd_models::{
-    Blip, FrozenFeatures, GenerationConfig, Instructions, ModelError, MultimodalModel, QFormerText, Sample,
-    SegmentKind, Tap, answer, padded,
+    Blip, FrozenFeatures, GenerationConfig, Instructions, ModelConfig, ModelError, MultimodalModel,
+    QFormerText, Sample, SegmentKind, Tap, WeightDtype, answer, padded,
 };
 use fwd_prompt::continual::{Column, Curriculum, Event, Moment, Task};
 use fwd_prompt::{
@@ -50,6 +50,47 @@ fn loss_and_gradient_through_the_trait_are_those_of_transformers() {
         n_checked += 1;
     }
     assert!(n_checked > 0 || common::elsewhere().is_some(), "no set has per-sample prompts");
+}
+
+/// `image_after`: the first tokens of the instruction, the image, the rest of the instruction; prompts come behind the first tokens.
+#[test]
+fn an_image_stands_behind_the_beginning_of_the_instruction() {
+    let set = Set::open(&fixtures().join("sets/instructblip-tiny"));
+    let (_, plain) = open(&set);
+    let with = |image_after: usize| {
+        let mut config = ModelConfig::read(&set.dir.join("config.json")).unwrap();
+        config.image_after = image_after;
+        let model = Blip::load_with(&set.dir, config, WeightDtype::F32, &Device::Cpu).unwrap();
+        let (ids, mask) =
+            model.without_placeholders(&set.io("input_ids"), &set.io("attention_mask")).unwrap();
+        let qformer =
+            QFormerText { ids: set.io("qformer_input_ids"), mask: set.io("qformer_attention_mask") };
+        let instructions = Instructions { ids, mask, qformer: Some(qformer) };
+        model.features(&set.io("pixel_values"), &instructions, &mut Tap::none()).map(|f| (model, f))
+    };
+    let (model, features) = with(2).unwrap();
+    assert_eq!(model.prompt_place().segment(), 1);
+    let rows = |features: &FrozenFeatures| features.samples(&set.io("labels")).unwrap();
+    let d = model.language().d_model();
+    for (sample, plain) in rows(&features).iter().zip(rows(&plain)) {
+        let kinds: Vec<SegmentKind> = sample.segments.iter().map(|segment| segment.kind).collect();
+        assert_eq!(kinds, [SegmentKind::Text, SegmentKind::Image, SegmentKind::Text]);
+        let [image, text] = [0, 1].map(|i| &plain.segments[i].embeds);
+        assert_eq!(sample.segments[0].embeds, text[..2 * d]);
+        assert_eq!(sample.segments[1].embeds, *image);
+        assert_eq!(sample.segments[2].embeds, text[2 * d..]);
+        // The queries of a pool are those of the same image and words.
+        assert_eq!((&sample.image_query, &sample.text_query), (&plain.image_query, &plain.text_query));
+        // In front, prompts stand behind the first tokens: with them 2 + 1 + the rest.
+        let input = model.input(&[sample]).unwrap();
+        let prompt = Tensor::ones((1, 1, d), DType::F32, &Device::Cpu).unwrap();
+        let read = input.with_prompt(&prompt).unwrap();
+        let order: Vec<SegmentKind> = read.segments().iter().map(|segment| segment.kind).collect();
+        assert_eq!(order, [SegmentKind::Text, SegmentKind::Prompt, SegmentKind::Image, SegmentKind::Text]);
+    }
+    // The shortest instruction of the set has fewer tokens.
+    let refused = with(9).unwrap_err().to_string();
+    assert!(refused.contains("9 tokens"), "{refused}");
 }
 
 /// The mean loss of a batch is that of its samples, weighted by their labels, if padding is not seen.

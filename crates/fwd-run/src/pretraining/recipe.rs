@@ -81,6 +81,12 @@ pub struct Phase {
     /// Of these tasks only records with one of these words in their instruction are drawn; until the next phase.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub only: BTreeMap<String, Vec<String>>,
+    /// The share of batches with prompts from here on, in the place of that of [`Prompting`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompting_share: Option<f64>,
+    /// The weight of the penalty on queries that say the same from here on, in the place of that of [`Diversity`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diversity_weight: Option<f64>,
 }
 
 /// Pictures are shown in several views: as they are, and scaled, shifted and mirrored at random.
@@ -232,6 +238,14 @@ impl Recipe {
             "{}: augmentation.views and views_of must not be 0",
             path.display()
         );
+        let is_share = |share: f64| (0.0..=1.0).contains(&share);
+        ensure!(
+            recipe.phases.iter().all(|phase| {
+                phase.prompting_share.is_none_or(is_share) && phase.diversity_weight.is_none_or(|w| w >= 0.0)
+            }),
+            "{}: a phase's prompting_share must be from 0 to 1, its diversity_weight not negative",
+            path.display()
+        );
         let in_order = recipe.phases.windows(2).all(|pair| pair[0].from < pair[1].from);
         ensure!(in_order, "{}: the phases must begin one after another", path.display());
         for step in std::iter::once(0).chain(recipe.phases.iter().map(|phase| phase.from)) {
@@ -256,6 +270,21 @@ impl Recipe {
         let phases = self.phases.iter().filter(|phase| phase.from <= step);
         let all = std::iter::once(&self.weights).chain(phases.map(|phase| &phase.weights));
         all.flatten().map(|(name, weight)| (name.as_str(), *weight)).collect()
+    }
+
+    /// The share of batches with prompts at a step.
+    pub(super) fn prompting_share_at(&self, step: usize) -> f64 {
+        self.last_at(step, |phase| phase.prompting_share).unwrap_or(self.prompting.share)
+    }
+
+    /// The weight of the penalty on queries that say the same, at a step.
+    pub(super) fn diversity_weight_at(&self, step: usize) -> f64 {
+        self.last_at(step, |phase| phase.diversity_weight).unwrap_or(self.diversity.weight)
+    }
+
+    /// What the last phase that says it has said by a step.
+    fn last_at(&self, step: usize, of: impl Fn(&Phase) -> Option<f64>) -> Option<f64> {
+        self.phases.iter().rev().filter(|phase| phase.from <= step).find_map(of)
     }
 
     /// The words of which one must be in the instruction of a task's record at a step; none if any record will do.
@@ -358,11 +387,16 @@ mod tests {
                 from: 5,
                 weights: [("color".to_owned(), 7.0)].into(),
                 only: BTreeMap::new(),
+                prompting_share: Some(0.75),
+                diversity_weight: None,
             }],
             ..whole.clone()
         };
         assert_eq!(later.weights_at(4), weights(4));
         assert_eq!(later.weights_at(5)["color"], 7.0);
         assert_eq!(later.weights_at(9)["words"], weights(9)["words"]);
+        let share = whole.prompting.share;
+        assert_eq!([4, 5].map(|step| later.prompting_share_at(step)), [share, 0.75]);
+        assert_eq!(later.diversity_weight_at(9), whole.diversity.weight);
     }
 }

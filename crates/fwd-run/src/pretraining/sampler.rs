@@ -81,7 +81,7 @@ impl<'a> Sampler<'a> {
         };
         let Recipe { seed, prompting, .. } = self.recipe;
         let mut rng = fwd_continual::stream(*seed, "pre-training tasks", [step as u64, 0]);
-        let is_prompted = prompting.tokens > 0 && rng.random_bool(prompting.share);
+        let is_prompted = prompting.tokens > 0 && rng.random_bool(self.recipe.prompting_share_at(step));
         let draw = |_| {
             let task = chosen.sample(&mut rng);
             let stream = &mut self.tasks[task];

@@ -247,8 +247,9 @@ impl<'a> Pretraining<'a> {
                 max_norm: self.recipe.optimiser.max_norm,
             };
             let batches = self.batches(&sampler.draw(n_done))?;
+            let diversity_weight = self.recipe.diversity_weight_at(n_done);
             let report = step(&*self.base, &mut trainable, &batches, &config, |features, loss| {
-                self.with_diversity(features, loss)
+                self.with_diversity(diversity_weight, features, loss)
             });
             let report = report.with_context(|| format!("step {n_done}"))?;
             tracing::debug!("step {n_done}: loss {:.4}, gradient {:.3}", report.loss, report.grad_norm);
@@ -376,8 +377,8 @@ impl<'a> Pretraining<'a> {
     /// the variance of the visual tokens that lies between the queries of a sample is t; and tokens that come to lie in few
     /// directions are spread, until the participation ratio of their second moment, `(tr C)²/‖C‖²`, is t' of the width. The second
     /// hinge may be on the logarithm ([`Diversity`]).
-    fn with_diversity(&self, features: &FrozenFeatures, loss: &Tensor) -> Result<Tensor> {
-        let Diversity { weight, share, rank, is_logarithmic } = self.recipe.diversity;
+    fn with_diversity(&self, weight: f64, features: &FrozenFeatures, loss: &Tensor) -> Result<Tensor> {
+        let Diversity { share, rank, is_logarithmic, .. } = self.recipe.diversity;
         if weight == 0.0 {
             return Ok(loss.clone());
         }

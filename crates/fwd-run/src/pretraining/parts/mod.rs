@@ -8,6 +8,7 @@ use super::paths::ModelPaths;
 use crate::files::{read, read_json, write_atomically, write_atomically_with, write_json};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use candle_core::{Device, Tensor};
+use fwd_data::TextTokenizer;
 use fwd_models::{ModelConfig, WeightFile, interpolated_positions};
 use onnx::Graph;
 use safetensors::tensor::{Dtype, TensorView};
@@ -42,6 +43,9 @@ const QUERIES: usize = 16;
 const CHAT_TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + \
     '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
+/// What [`CHAT_TEMPLATE`] writes in front of an instruction, and so of the image.
+const TURN: &str = "<|im_start|>user\n";
+
 /// Writes the directory `out`, which must not have a model yet.
 ///
 /// # Errors
@@ -63,7 +67,7 @@ pub fn assemble(parts: &Parts, out: &Path) -> Result<()> {
     let mut map: BTreeMap<&String, &str> = tower.keys().map(|name| (name, "vision.safetensors")).collect();
     map.extend(text.keys().map(|name| (name, "qformer.safetensors")));
     let language = Language::read(language)?;
-    let config = json!({
+    let mut config = json!({
         "model_type": "instructblip",
         "num_query_tokens": QUERIES,
         "projection_norm": true,
@@ -80,6 +84,8 @@ pub fn assemble(parts: &Parts, out: &Path) -> Result<()> {
     readable.with_context(|| format!("{} and {} make no model", bert.display(), language.path.display()))?;
 
     language.write(out)?;
+    config["image_after"] =
+        TextTokenizer::open(&out.join("tokenizer.json"))?.encode_prompt(TURN)?.len().into();
     write_json(&out.join("model.safetensors.index.json"), &json!({ "weight_map": map }))?;
     write_weights(&paths.vision(), &tower)?;
     write_weights(&paths.qformer(), &text)?;
