@@ -9,7 +9,7 @@ pub(crate) struct KillsArgs {
     /// How many kills there are in all.
     #[arg(long, default_value_t = 20)]
     pub(crate) n: u32,
-    /// Only these commands, separated by commas: train, finetune, pretrain, eval, inspect, compare, report, convert.
+    /// Only these commands, separated by commas: train, finetune, lora, pretrain, eval, inspect, compare, report, convert.
     #[arg(long, value_delimiter = ',', value_name = "COMMAND,…")]
     pub(crate) commands: Vec<String>,
     /// Seed of the moments.

@@ -30,7 +30,7 @@ enum Writes {
     Folder,
 }
 
-const COMMANDS: [Killed; 8] = [
+const COMMANDS: [Killed; 9] = [
     Killed {
         name: "train",
         start: |place, out| place.train(out, &["--steps", "12"]),
@@ -40,6 +40,12 @@ const COMMANDS: [Killed; 8] = [
     Killed {
         name: "finetune",
         start: |place, out| place.train(out, &["--steps", "12", "--method", "finetune"]),
+        writes: Writes::Folder,
+        is_final: true,
+    },
+    Killed {
+        name: "lora",
+        start: |place, out| place.train(out, &["--steps", "12", "--method", "o-lora"]),
         writes: Writes::Folder,
         is_final: true,
     },

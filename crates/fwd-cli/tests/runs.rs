@@ -94,13 +94,17 @@ fn every_method_runs_and_the_plasticity_is_against_tasks_alone() {
         "independent",
         "joint",
         "finetune",
+        "lora",
+        "lora-replay",
+        "lora-per-task",
+        "o-lora",
     ];
     for method in methods {
         let found = succeed(&mut place.train(method, &[&few[..], &["--json", "--method", method]].concat()));
         let found: Value = serde_json::from_str(&found).unwrap();
         assert_eq!(found["method"], method);
         assert!(found["measures"]["average"].is_number(), "{method}: {found}");
-        assert_eq!(found["stored_samples"].as_u64().unwrap() > 0, method == "replay", "{method}");
+        assert_eq!(found["stored_samples"].as_u64().unwrap() > 0, method.ends_with("replay"), "{method}");
         let n_rows = found["scores"].as_array().unwrap().len();
         assert_eq!(
             n_rows,
@@ -112,6 +116,24 @@ fn every_method_runs_and_the_plasticity_is_against_tasks_alone() {
             "{method}"
         );
     }
+    // What adapters have learnt is there in PEFT's format: one, or one for each task.
+    for (method, folders) in [("lora", vec!["all-tasks"]), ("o-lora", TASKS.to_vec())] {
+        for folder in folders {
+            let dir = place.path(&format!("{method}/adapters/{folder}"));
+            let config: Value =
+                serde_json::from_slice(&fs::read(dir.join("adapter_config.json")).unwrap()).unwrap();
+            assert_eq!((&config["peft_type"], &config["r"]), (&"LORA".into(), &8.into()));
+            let tensors = fs::read(dir.join("adapter_model.safetensors")).unwrap();
+            let tensors = safetensors::SafeTensors::deserialize(&tensors).unwrap();
+            let is_b = |name: &&str| name.ends_with(".lora_B.weight");
+            let changed = |name: &str| tensors.tensor(name).unwrap().data().iter().any(|&byte| byte != 0);
+            assert!(
+                tensors.names().into_iter().filter(is_b).all(changed),
+                "{method}: an adapter that has not learnt"
+            );
+        }
+    }
+    assert!(fail(&mut place.program(&["inspect", "lora"])).contains("has no prompts"));
     // A batch that has nothing new in front of it is not asked again, and whoever asks it gets the same.
     let counts = |run: &str| {
         let timing = place.json(&format!("{run}/timing.json"));
