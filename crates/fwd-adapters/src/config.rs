@@ -1,7 +1,7 @@
 //! What is adapted, how, and what tasks share.
 
 use crate::error::{AdapterError, Result};
-use crate::lora::Module;
+use crate::module::Module;
 use fwd_linalg::AdamW;
 use serde::{Deserialize, Serialize};
 

@@ -12,7 +12,7 @@ pub enum AdapterError {
     /// A file that cannot be read or written.
     #[error("{}", path.display())]
     Io {
-        /// The file.
+        /// The file that was asked for.
         path: PathBuf,
         /// The error of the system.
         source: std::io::Error,
@@ -20,7 +20,7 @@ pub enum AdapterError {
     /// A file that is no adapter, or one that cannot be used here.
     #[error("{}: {what}", path.display())]
     File {
-        /// The file.
+        /// The file that is wrong.
         path: PathBuf,
         /// What is wrong with it, and what to do.
         what: String,

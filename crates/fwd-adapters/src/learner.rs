@@ -1,8 +1,9 @@
 //! Adapters as a learner of the continual loop.
 
 use crate::config::{LoraConfig, Sharing};
-use crate::lora::{Lora, Module};
+use crate::lora::Lora;
 use crate::model::AdaptableModel;
+use crate::module::Module;
 use crate::overlap::add_overlap;
 use fwd_continual::{
     Batch, Change, ContinualError, Failure, Gradients, Learner, NotFinite, Place, Reporter, Section,

@@ -6,12 +6,14 @@ mod error;
 mod learner;
 mod lora;
 mod model;
+mod module;
 mod overlap;
 mod peft;
 
 pub use config::{LoraConfig, Sharing};
 pub use error::{AdapterError, Result};
 pub use learner::{LoraLearner, LoraTraining};
-pub use lora::{Factors, Lora, Module};
+pub use lora::{Factors, Lora};
 pub use model::{AdaptableModel, LossGradient};
+pub use module::Module;
 pub use peft::{read, write};

@@ -1,20 +1,9 @@
 //! The factors of all adapted maps of a model.
 
 use crate::config::LoraConfig;
+use crate::module::Module;
 use fwd_continual::stream;
 use rand::Rng;
-use serde::{Deserialize, Serialize};
-
-/// A linear map of a model, `(n_out, n_in)`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Module {
-    /// Its name in the model, which is that of its weight without `.weight`.
-    pub name: String,
-    /// Rows of the weight.
-    pub n_out: usize,
-    /// Columns of the weight.
-    pub n_in: usize,
-}
 
 /// `s·B·A` for each of some linear maps.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,6 +1,7 @@
 //! What a learner of adapters asks of a model.
 
-use crate::lora::{Lora, Module};
+use crate::lora::Lora;
+use crate::module::Module;
 use std::borrow::Cow;
 use std::error::Error;
 

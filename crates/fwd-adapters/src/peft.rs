@@ -3,7 +3,8 @@
 
 use crate::config::LoraConfig;
 use crate::error::{AdapterError, Result};
-use crate::lora::{Lora, Module};
+use crate::lora::Lora;
+use crate::module::Module;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::Deserialize;
