@@ -9,7 +9,7 @@ use crate::promptable::labels_of;
 use crate::tap::Tap;
 use candle_core::{Device, Tensor, Var};
 use fwd_adapters::{AdaptableModel, Factors, Lora, LossGradient, Module};
-use fwd_ops::LowRank;
+use fwd_ops::{Additions, LowRank};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -90,10 +90,7 @@ pub fn with_adapters(model: &dyn MultimodalModel, adapters: &[&Lora]) -> Result<
     model.adapted(&mut |name, shape| summed(frozen_parts(adapters, name, shape, &device)?))
 }
 
-fn adapted(
-    language: &dyn LanguageModel,
-    additions: &mut crate::additions::Additions<'_>,
-) -> Result<Arc<dyn LanguageModel>> {
+fn adapted(language: &dyn LanguageModel, additions: &mut Additions<'_>) -> Result<Arc<dyn LanguageModel>> {
     language
         .adapted(additions)?
         .ok_or_else(|| ModelError::input("adapters", "this language model takes no low-rank additions"))

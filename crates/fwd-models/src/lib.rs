@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 mod adaptable;
-mod additions;
 mod bridge;
 mod config;
 mod error;
@@ -16,7 +15,6 @@ mod vision;
 mod weights;
 
 pub use adaptable::with_adapters;
-pub use additions::Additions;
 pub use bridge::{QFormer, QFormerText};
 pub use config::{
     LlamaConfig, LlavaConfig, ModelConfig, ModelKind, OneOrMany, OptConfig, QFormerConfig, RopeConfig,

@@ -1,11 +1,10 @@
 //! The map from the Q-Former to the language model: `W·q + b`, followed by an RMS norm where the configuration asks for one.
 
-use crate::additions::Additions;
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::weights::Scope;
 use candle_core::Tensor;
-use fwd_ops::{Linear, Norm};
+use fwd_ops::{Additions, Linear, Norm};
 
 /// The map from queries to visual tokens.
 #[derive(Debug, Clone)]

@@ -1,12 +1,11 @@
 //! LLaVA's way from the vision tower to the language model, `W₂·act(W₁·x + b₁) + b₂` for every token of an image (Liu et al. 2024).
 
-use crate::additions::Additions;
 use crate::config::{LlavaConfig, activation};
 use crate::error::Result;
 use crate::tap::Tap;
 use crate::weights::Scope;
 use candle_core::Tensor;
-use fwd_ops::{Activation, Linear};
+use fwd_ops::{Activation, Additions, Linear};
 
 /// The map from image features to visual tokens.
 #[derive(Debug, Clone)]

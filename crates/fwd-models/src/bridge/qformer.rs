@@ -4,15 +4,14 @@
 //! Self-attention runs over `[queries ; instruction]`; cross-attention to the image is for the queries only, in every
 //! `cross_attention_frequency`-th layer; queries and instruction have feed-forward layers of their own.
 
-use crate::additions::Additions;
 use crate::config::{ModelConfig, ModelKind, QFormerConfig, activation};
 use crate::error::{ModelError, Result};
 use crate::tap::Tap;
 use crate::weights::Scope;
 use candle_core::{DType, Tensor};
 use fwd_ops::{
-    AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights, Linear,
-    Norm, embedding,
+    Additions, AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights,
+    Linear, Norm, embedding,
 };
 
 /// A frozen Q-Former with its learned queries.

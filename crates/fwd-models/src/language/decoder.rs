@@ -14,14 +14,13 @@ mod behind;
 use super::input::{Assembled, LanguageInput, PaddingSide};
 use super::model::{Decoding, LanguageModel, Scored};
 use super::prefix::Prefix;
-use crate::additions::Additions;
 use crate::config::{LlamaConfig, OptConfig, SpecialTokens, TextConfig, activation};
 use crate::error::{ModelError, Result};
 use crate::tap::Tap;
 use crate::weights::{Scope, Weights};
 use candle_core::{DType, Device, Tensor};
 use fwd_ops::{
-    AttentionBias, AttentionSublayer, AttentionWeights, Compute, Embedding, FeedForwardSublayer,
+    Additions, AttentionBias, AttentionSublayer, AttentionWeights, Compute, Embedding, FeedForwardSublayer,
     FeedForwardWeights, Format, IGNORE_INDEX, KvCache, Linear, Matrix, Norm, Rotary, Weight, cross_entropy,
     embedding, in_pool,
 };

@@ -2,12 +2,12 @@
 
 use super::input::LanguageInput;
 use super::prefix::Prefix;
-use crate::additions::Additions;
 use crate::config::SpecialTokens;
 use crate::error::{ModelError, Result};
 use crate::tap::Tap;
 use crate::weights::Weights;
 use candle_core::{DType, Device, Tensor};
+use fwd_ops::Additions;
 use std::fmt::Debug;
 use std::sync::Arc;
 

@@ -6,15 +6,14 @@
 use super::input::{Assembled, LanguageInput, PaddingSide, SegmentKind};
 use super::model::{Decoding, LanguageModel, Scored};
 use super::relative::{Direction, buckets};
-use crate::additions::Additions;
 use crate::config::{SpecialTokens, T5Config};
 use crate::error::{ModelError, Result};
 use crate::tap::Tap;
 use crate::weights::{Scope, Weights};
 use candle_core::{DType, Device, Tensor};
 use fwd_ops::{
-    AttentionBias, AttentionSublayer, AttentionWeights, Embedding, FeedForwardSublayer, FeedForwardWeights,
-    IGNORE_INDEX, KvCache, Linear, Norm, cross_entropy, in_pool, position_bias,
+    Additions, AttentionBias, AttentionSublayer, AttentionWeights, Embedding, FeedForwardSublayer,
+    FeedForwardWeights, IGNORE_INDEX, KvCache, Linear, Norm, cross_entropy, in_pool, position_bias,
 };
 use std::sync::Arc;
 

@@ -7,7 +7,6 @@
 
 use super::features::FrozenFeatures;
 use super::model::{Instructions, MultimodalModel, PromptPlace, Reading};
-use crate::additions::Additions;
 use crate::bridge::{Projection, QFormer, QFormerText};
 use crate::config::{ModelConfig, ModelKind, SpecialTokens, TextConfig};
 use crate::error::{ModelError, Result};
@@ -19,7 +18,7 @@ use crate::trainable::{FirstValues, Trainable};
 use crate::vision::VisionTower;
 use crate::weights::{Checkpoint, Precision, Redundant, Scope, Weights};
 use candle_core::{DType, Device, Tensor};
-use fwd_ops::{Compute, Weight, in_pool};
+use fwd_ops::{Additions, Compute, Weight, in_pool};
 use fwd_prompt::Dims;
 use std::path::Path;
 use std::sync::Arc;

@@ -12,7 +12,6 @@
 use super::features::FrozenFeatures;
 use super::model::{Instructions, MultimodalModel, PromptPlace, Reading};
 use super::sample::gathered;
-use crate::additions::Additions;
 use crate::bridge::Projector;
 use crate::config::{LlavaConfig, SpecialTokens, TextConfig};
 use crate::error::{ModelError, Result};
@@ -21,7 +20,7 @@ use crate::tap::Tap;
 use crate::vision::{VisionTower, VisionTransformer};
 use crate::weights::{Checkpoint, Precision, Redundant, Scope, Weights};
 use candle_core::{DType, Device, Tensor};
-use fwd_ops::in_pool;
+use fwd_ops::{Additions, in_pool};
 use fwd_prompt::Dims;
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -2,7 +2,6 @@
 
 use super::features::FrozenFeatures;
 use super::sample::{Sample, batched};
-use crate::additions::Additions;
 use crate::bridge::QFormerText;
 use crate::config::SpecialTokens;
 use crate::error::Result;
@@ -10,6 +9,7 @@ use crate::language::{LanguageInput, LanguageModel};
 use crate::tap::Tap;
 use crate::weights::Weights;
 use candle_core::{Device, Tensor};
+use fwd_ops::Additions;
 use fwd_prompt::Dims;
 use std::fmt::Debug;
 

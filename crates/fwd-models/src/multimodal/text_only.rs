@@ -5,13 +5,13 @@
 
 use super::features::FrozenFeatures;
 use super::model::{Instructions, MultimodalModel, Reading};
-use crate::additions::Additions;
 use crate::config::{SpecialTokens, TextConfig};
 use crate::error::{ModelError, Result};
 use crate::language::{LanguageInput, LanguageModel, Segment, SegmentKind, load_language_model};
 use crate::tap::Tap;
 use crate::weights::{Precision, Weights};
 use candle_core::{DType, Device, Tensor};
+use fwd_ops::Additions;
 use fwd_prompt::Dims;
 use std::path::Path;
 use std::sync::Arc;

@@ -61,7 +61,7 @@ impl<'a> Scope<'a> {
         self.weights.has(&self.name(name))
     }
 
-    /// `{name}.weight (n_out, n_in)`, and `{name}.bias (n_out)` if wanted; under its full name, by which [`Additions`](crate::Additions) are
+    /// `{name}.weight (n_out, n_in)`, and `{name}.bias (n_out)` if wanted; under its full name, by which [`Additions`](fwd_ops::Additions) are
     /// asked for it.
     pub(crate) fn linear(&mut self, name: &str, n_out: usize, n_in: usize, bias: bool) -> Result<Linear> {
         let weight = self.weight(name, [n_out, n_in])?;

@@ -6,6 +6,10 @@ use crate::dispatch::Read;
 use crate::error::{OpError, Result};
 use candle_core::{DType, Device, Tensor};
 
+/// Says what is added to a linear map: asked with the name of the map, which in a model is that of its weight without `.weight`
+/// (`language_model.model.layers.0.self_attn.q_proj`), and with `[n_out, n_in]`. None leaves the map as it is.
+pub type Additions<'a> = dyn FnMut(&str, [usize; 2]) -> Result<Option<LowRank>> + 'a;
+
 /// `s·B·A`, which is added to the weight of a linear map.
 #[derive(Debug, Clone)]
 pub struct LowRank {

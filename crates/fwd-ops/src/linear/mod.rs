@@ -9,7 +9,7 @@ mod check;
 mod map;
 mod trained;
 
-pub use addition::LowRank;
+pub use addition::{Additions, LowRank};
 pub(crate) use check::{activation_dtype, check_last_dim, frozen_dtype, with_last_dim};
 pub(crate) use map::LinearRead;
 pub(crate) use trained::SumRows;
@@ -128,10 +128,7 @@ impl Linear {
     /// assert_eq!(y.to_vec2::<f32>()?, [[11., -4. + 0.5 * 2. * 7.]]);
     /// # Ok::<(), fwd_ops::OpError>(())
     /// ```
-    pub fn adapted(
-        &self,
-        additions: &mut dyn FnMut(&str, [usize; 2]) -> Result<Option<LowRank>>,
-    ) -> Result<Self> {
+    pub fn adapted(&self, additions: &mut Additions<'_>) -> Result<Self> {
         let (mut first, mut found) = (0, Vec::new());
         for Part { name, n_out } in &self.parts {
             let shape = [*n_out, self.map.n_in];
