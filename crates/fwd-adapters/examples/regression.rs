@@ -9,6 +9,7 @@
 use fwd_adapters::{AdaptableModel, Factors, Lora, LoraConfig, LoraLearner, LossGradient, Module, Sharing};
 use fwd_continual::{Column, Curriculum, MethodConfig, Moment, Plan, Task, Trainer};
 use fwd_linalg::AdamW;
+use fwd_prompt::{Rule, SubspaceOptions};
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::error::Error;
@@ -50,8 +51,8 @@ impl AdaptableModel for Identity {
     type Sample = Sample;
     type Error = Infallible;
 
-    fn modules(&self) -> Vec<Module> {
-        vec![Module { name: "map".to_owned(), n_out: D, n_in: D }]
+    fn sites(&self) -> Vec<Vec<Module>> {
+        vec![vec![Module { name: "map".to_owned(), n_out: D, n_in: D }]]
     }
 
     fn adapter_gradient(&self, batch: &[&Sample], adapters: &[&Lora]) -> Result<LossGradient, Infallible> {
@@ -76,6 +77,16 @@ impl AdaptableModel for Identity {
         Ok(LossGradient { loss, gradient: [of_a, of_b].concat() })
     }
 
+    fn inputs(
+        &self,
+        sample: &Sample,
+        _adapters: &[&Lora],
+        see: &mut dyn FnMut(&[&str], &[f32]),
+    ) -> Result<(), Infallible> {
+        see(&["map"], &sample.x);
+        Ok(())
+    }
+
     fn keys<'s>(&'s self, sample: &'s Sample) -> [Cow<'s, [f32]>; 2] {
         [sample.key[..].into(), (&[0.0][..]).into()]
     }
@@ -93,7 +104,12 @@ fn samples(task: usize) -> Vec<Sample> {
 
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     println!("mean loss after both tasks, of the first and of the second");
-    for sharing in [Sharing::One, Sharing::OnePerTask, Sharing::Summed] {
+    for sharing in [
+        Sharing::One,
+        Sharing::OnePerTask,
+        Sharing::Summed,
+        Sharing::Projected(Rule::Fwd, SubspaceOptions::default()),
+    ] {
         let config = LoraConfig {
             rank: D,
             optimiser: AdamW { lr: 0.03, weight_decay: 0.0, ..AdamW::default() },

@@ -3,6 +3,7 @@
 use crate::error::{AdapterError, Result};
 use crate::module::Module;
 use fwd_linalg::AdamW;
+use fwd_prompt::{Rule, SubspaceOptions};
 use serde::{Deserialize, Serialize};
 
 /// In the place of names: all linear maps but the language model's head.
@@ -44,7 +45,7 @@ impl Default for LoraConfig {
 }
 
 /// What the adapters of several tasks have to do with each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sharing {
     /// One adapter, which every task trains on.
@@ -54,6 +55,10 @@ pub enum Sharing {
     /// An adapter for each task, which begins anew; those of older tasks stay, frozen, and all are added up (O-LoRA). The overlap of `A` with
     /// the older tasks' is penalised.
     Summed,
+    /// An adapter for each task, which begins anew; those of older tasks stay, frozen, and all are added up. Rows of `A` obey a rule of
+    /// Fwd-Prompt in the space of what each map reads: under `fwd` they are orthogonal to what older tasks have read, but for what
+    /// pre-training reads, under `residual` to that too. The options say how many directions the subspaces have.
+    Projected(Rule, SubspaceOptions),
 }
 
 impl LoraConfig {

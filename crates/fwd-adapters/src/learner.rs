@@ -5,11 +5,13 @@ use crate::lora::Lora;
 use crate::model::AdaptableModel;
 use crate::module::Module;
 use crate::overlap::add_overlap;
+use crate::spaces::{self, Spaces};
 use fwd_continual::{
     Batch, Change, ContinualError, Failure, Gradients, Learner, NotFinite, Place, Reporter, Section,
     SectionError, StepReport, TaskAt,
 };
-use fwd_linalg::{AdamW, AdamWState, clip_factor, cosines};
+use fwd_linalg::{AdamW, AdamWState, ProjectAt, ProjectedAdamW, Projection, clip_factor, cosines};
+use fwd_prompt::Interference;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -26,6 +28,8 @@ pub struct LoraLearner<M> {
     adapters: Vec<Lora>,
     /// For each adapter the mean of its task's keys, each part divided by its length; only where a sample has that of the nearest task.
     keys: Vec<[Vec<f32>; 2]>,
+    /// What the maps have read; only where the rows of `A` are projected.
+    spaces: Option<Spaces>,
 }
 
 /// What exists while a task is being learnt.
@@ -33,7 +37,10 @@ pub struct LoraLearner<M> {
 pub struct LoraTraining {
     /// The values of the trained adapter when the task began.
     before: Vec<f32>,
-    state: AdamWState,
+    /// Of the factors of each map, `A` and `B`.
+    states: Vec<[AdamWState; 2]>,
+    /// Of the rows of each map's `A`.
+    projections: Vec<Projection>,
 }
 
 /// The plain data of a saved state.
@@ -43,6 +50,7 @@ struct Saved {
     key_sizes: Vec<[usize; 2]>,
     /// Steps of the optimiser, if a task is being learnt.
     n_steps: Option<u32>,
+    spaces: Option<spaces::Saved>,
 }
 
 impl<M: AdaptableModel> LoraLearner<M> {
@@ -59,12 +67,18 @@ impl<M: AdaptableModel> LoraLearner<M> {
     ) -> Result<Self, ContinualError> {
         let refused = |e: crate::AdapterError| ContinualError::Config(e.to_string());
         config.check().map_err(refused)?;
-        let modules = config.chosen(&model.modules()).map_err(refused)?;
+        let sites = model.sites();
+        let modules = config.chosen(&sites.concat()).map_err(refused)?;
         if modules.is_empty() {
             return Err(ContinualError::Config("the model has no linear map that can be adapted".to_owned()));
         }
         let max_norm = max_norm.unwrap_or(f64::INFINITY);
-        Ok(Self { model, config, sharing, max_norm, seed, modules, adapters: Vec::new(), keys: Vec::new() })
+        let spaces = match sharing {
+            Sharing::Projected(rule, options) => Some(Spaces::new(rule, options, sites, &modules)),
+            _ => None,
+        };
+        let (adapters, keys) = (Vec::new(), Vec::new());
+        Ok(Self { model, config, sharing, max_norm, seed, modules, adapters, keys, spaces })
     }
 
     /// The frozen model.
@@ -82,6 +96,12 @@ impl<M: AdaptableModel> LoraLearner<M> {
         self.adapters.iter().map(|adapter| adapter.values().len()).sum()
     }
 
+    /// For each learnt task, how much of the rows of its `A` lies in the subspace of each older task's inputs, the largest share of any map;
+    /// nothing where rows are not projected.
+    pub fn interference(&self) -> &[Vec<Interference>] {
+        self.spaces.as_ref().map_or(&[], Spaces::interference)
+    }
+
     /// How the adapters are made and trained.
     pub fn config(&self) -> &LoraConfig {
         &self.config
@@ -92,7 +112,7 @@ impl<M: AdaptableModel> LoraLearner<M> {
     pub fn combinations(&self) -> impl Iterator<Item = Vec<&Lora>> {
         let size = match self.sharing {
             Sharing::OnePerTask => 1,
-            Sharing::One | Sharing::Summed => self.adapters.len().max(1),
+            Sharing::One | Sharing::Summed | Sharing::Projected(..) => self.adapters.len().max(1),
         };
         self.adapters.chunks(size).map(|adapters| adapters.iter().collect())
     }
@@ -104,7 +124,7 @@ impl<M: AdaptableModel> LoraLearner<M> {
     pub fn combination_of(&self, sample: &M::Sample) -> Result<usize, Failure> {
         match self.sharing {
             Sharing::OnePerTask => Ok(self.nearest(sample)?.unwrap_or(0)),
-            Sharing::One | Sharing::Summed => Ok(0),
+            Sharing::One | Sharing::Summed | Sharing::Projected(..) => Ok(0),
         }
     }
 
@@ -149,10 +169,19 @@ impl<M: AdaptableModel> LoraLearner<M> {
     /// The adapters of a step, the trained one last.
     fn active(&self) -> &[Lora] {
         let first = match self.sharing {
-            Sharing::Summed => 0,
+            Sharing::Summed | Sharing::Projected(..) => 0,
             Sharing::One | Sharing::OnePerTask => self.adapters.len().saturating_sub(1),
         };
         &self.adapters[first..]
+    }
+
+    /// The Π of the rows of each map's `A` while the next task is learnt.
+    fn projections(&self) -> Vec<Projection> {
+        let of = |module: &Module| match &self.spaces {
+            Some(spaces) => spaces.projection(module),
+            None => Projection::identity(module.n_in),
+        };
+        self.modules.iter().map(of).collect()
     }
 
     /// A gradient of the trained adapter among those of all adapters so far.
@@ -161,6 +190,14 @@ impl<M: AdaptableModel> LoraLearner<M> {
         all.extend(gradient);
         all
     }
+}
+
+/// Moments before the first step, for `A` and `B` of each map.
+fn fresh_states(adapter: &Lora) -> Vec<[AdamWState; 2]> {
+    adapter
+        .all_factors()
+        .map(|(_, _, factors)| [factors.a, factors.b].map(|f| AdamWState::new(f.len())))
+        .collect()
 }
 
 /// A step before any task.
@@ -187,6 +224,26 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
         self.sharing == Sharing::One
     }
 
+    fn skip_task(&mut self, task: &TaskAt<'_>, _report: &mut Reporter<'_, ()>) -> Result<(), Failure> {
+        // A task without samples has no adapter, and no subspace but an empty one.
+        match &mut self.spaces {
+            Some(spaces) => spaces.add(&self.model, &[], &[], task.name),
+            None => Ok(()),
+        }
+    }
+
+    fn begin_pretraining(
+        &mut self,
+        samples: &[M::Sample],
+        task: &TaskAt<'_>,
+        _report: &mut Reporter<'_, ()>,
+    ) -> Result<Option<()>, Failure> {
+        if let Some(spaces) = &mut self.spaces {
+            spaces.add(&self.model, samples, &[], task.name)?;
+        }
+        Ok(Some(()))
+    }
+
     fn begin_task(
         &mut self,
         samples: &[M::Sample],
@@ -203,9 +260,18 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
                 self.keys.push(keys);
             }
         }
-        let before = self.trained()?.values().to_vec();
-        let state = AdamWState::new(before.len());
-        Ok(Some(LoraTraining { before, state }))
+        let projections = self.projections();
+        if let (Some(_), Some(trained)) = (&self.spaces, self.adapters.last_mut()) {
+            for (a, projection) in trained.rows_of_a().zip(&projections) {
+                projection.apply(a)?;
+            }
+        }
+        let trained = self.trained()?;
+        Ok(Some(LoraTraining {
+            before: trained.values().to_vec(),
+            states: fresh_states(trained),
+            projections,
+        }))
     }
 
     fn gradients(
@@ -220,7 +286,9 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
         let (loss, mut parameters) = (found.loss, found.gradient);
         let weight = self.config.overlap_weight;
         let mut auxiliary_loss = 0.0;
-        if let Some((trained, older)) = active.split_last().filter(|_| weight > 0.0) {
+        if let Some((trained, older)) =
+            active.split_last().filter(|_| weight > 0.0 && self.sharing == Sharing::Summed)
+        {
             auxiliary_loss = weight * add_overlap(trained, older, weight, &mut parameters);
         }
         Ok(Gradients { loss, auxiliary_loss, parameters, auxiliary: Vec::new() })
@@ -235,15 +303,24 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
         let optimiser = AdamW { lr: self.config.optimiser.lr * factor, ..self.config.optimiser };
         let (scale, grad_norm) = clip_factor(&gradients.parameters, self.max_norm);
         let began = Instant::now();
-        let clipped: Vec<f32>;
-        let gradient = if scale == 1.0 {
-            &gradients.parameters
-        } else {
-            clipped = gradients.parameters.iter().map(|g| (f64::from(*g) * scale) as f32).collect();
-            &clipped
-        };
         let Some(trained) = self.adapters.last_mut() else { return Err(NotBegun.into()) };
-        optimiser.step(&mut training.state, trained.values_mut(), gradient)?;
+        // Nothing is changed where one map cannot take its step.
+        if gradients.parameters.len() != trained.values().len()
+            || !gradients.parameters.iter().all(|g| g.is_finite())
+        {
+            return Err(NotFinite("the gradient of an adapter").into());
+        }
+        let mut rest = &gradients.parameters[..];
+        let parts = trained.factors_mut().zip(&mut training.states).zip(&training.projections);
+        for (([a, b], [of_a, of_b]), projection) in parts {
+            let (gradient_a, behind) = rest.split_at(a.len());
+            let (gradient_b, behind) = behind.split_at(b.len());
+            rest = behind;
+            let step = ProjectedAdamW { optimiser, projection, at: ProjectAt::Both, gradient_scale: scale };
+            step.step(of_a, a, gradient_a)?;
+            let identity = Projection::identity(b.len().max(1));
+            ProjectedAdamW { projection: &identity, ..step }.step(of_b, b, gradient_b)?;
+        }
         Ok(StepReport { grad_norm, lr: optimiser.lr, optimiser_seconds: began.elapsed().as_secs_f64() })
     }
 
@@ -256,9 +333,14 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
     fn end_task(
         &mut self,
         _training: &LoraTraining,
-        _samples: &[M::Sample],
-        _task: &TaskAt<'_>,
+        samples: &[M::Sample],
+        task: &TaskAt<'_>,
     ) -> Result<(), Failure> {
+        Spaces::check(self.trained()?)?;
+        if let Some(spaces) = &mut self.spaces {
+            let adapters: Vec<&Lora> = self.adapters.iter().collect();
+            spaces.add(&self.model, samples, &adapters, task.name)?;
+        }
         Ok(())
     }
 
@@ -271,8 +353,9 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
 
     fn save(&self, training: Option<&LoraTraining>, section: &mut Section) {
         let key_sizes = self.keys.iter().map(|[image, text]| [image.len(), text.len()]).collect();
-        let n_steps = training.map(|training| training.state.n_steps());
-        section.set_info(&Saved { n_adapters: self.adapters.len(), key_sizes, n_steps });
+        let n_steps = training.and_then(|training| Some(training.states.first()?[0].n_steps()));
+        let spaces = self.spaces.as_ref().map(|spaces| spaces.save(section));
+        section.set_info(&Saved { n_adapters: self.adapters.len(), key_sizes, n_steps, spaces });
         // Adapters of older tasks never change again, the last one may.
         let n_sealed = match self.sharing {
             Sharing::One => 0,
@@ -289,16 +372,18 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
                 section.put_f32(&format!("keys.{i}.{part}"), &[keys.len()], keys);
             }
         }
-        if let Some(LoraTraining { before, state }) = training {
-            let (first, second) = state.moments();
-            for (name, values) in [("before", &before[..]), ("first", first), ("second", second)] {
+        if let Some(LoraTraining { before, states, .. }) = training {
+            let moments = || states.iter().flatten().map(AdamWState::moments);
+            let first: Vec<f32> = moments().flat_map(|(first, _)| first).copied().collect();
+            let second: Vec<f32> = moments().flat_map(|(_, second)| second).copied().collect();
+            for (name, values) in [("before", before), ("first", &first), ("second", &second)] {
                 section.put_f32(&format!("training.{name}"), &[values.len()], values);
             }
         }
     }
 
     fn load(&mut self, section: &Section) -> Result<Option<LoraTraining>, SectionError> {
-        let Saved { n_adapters, key_sizes, n_steps } = section.info()?;
+        let Saved { n_adapters, key_sizes, n_steps, spaces } = section.info()?;
         let fresh = Lora::new(&self.modules, &self.config, self.seed, 0);
         let n = fresh.values().len();
         let adapter = |i: usize| {
@@ -311,10 +396,28 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
         let sizes = key_sizes.iter().enumerate();
         let keys = sizes.map(|(i, &[image, text])| Ok([key(i, 0, image)?, key(i, 1, text)?]));
         self.keys = keys.collect::<Result<_, SectionError>>()?;
+        match (&mut self.spaces, spaces) {
+            (Some(own), Some(saved)) => own.load(section, saved)?,
+            (None, None) => {}
+            _ => {
+                return Err(SectionError(
+                    "subspaces are there or missing against the configuration".to_owned(),
+                ));
+            }
+        }
         let Some(n_steps) = n_steps else { return Ok(None) };
         let part = |name: &str| section.f32(&format!("training.{name}"), &[n]);
-        let state = AdamWState::from_moments(part("first")?, part("second")?, n_steps);
-        let state = state.map_err(|e| SectionError(e.to_string()))?;
-        Ok(Some(LoraTraining { before: part("before")?, state }))
+        let (first, second) = (part("first")?, part("second")?);
+        let mut at = 0;
+        let mut next = |n: usize| {
+            let of = at..at + n;
+            at = of.end;
+            AdamWState::from_moments(first[of.clone()].to_vec(), second[of].to_vec(), n_steps)
+                .map_err(|e| SectionError(e.to_string()))
+        };
+        let states =
+            fresh.all_factors().map(|(_, _, factors)| Ok([next(factors.a.len())?, next(factors.b.len())?]));
+        let states = states.collect::<Result<_, SectionError>>()?;
+        Ok(Some(LoraTraining { before: part("before")?, states, projections: self.projections() }))
     }
 }

@@ -9,6 +9,7 @@ mod model;
 mod module;
 mod overlap;
 mod peft;
+mod spaces;
 
 pub use config::{LoraConfig, Sharing};
 pub use error::{AdapterError, Result};

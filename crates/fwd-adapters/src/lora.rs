@@ -99,6 +99,22 @@ impl Lora {
             .map(|part| (&part.module, part.start..part.start + part.len(), self.factors_of(part)))
     }
 
+    /// `A` and `B` of each map, to be changed.
+    pub(crate) fn factors_mut(&mut self) -> impl Iterator<Item = [&mut [f32]; 2]> {
+        let mut rest = &mut self.values[..];
+        self.parts.iter().map(move |part| {
+            let (a, behind) = std::mem::take(&mut rest).split_at_mut(part.n_of_a());
+            let (b, behind) = behind.split_at_mut(part.len() - part.n_of_a());
+            rest = behind;
+            [a, b]
+        })
+    }
+
+    /// `A` of each map, to be changed.
+    pub(crate) fn rows_of_a(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        self.factors_mut().map(|[a, _]| a)
+    }
+
     fn factors_of(&self, part: &Part) -> Factors<'_> {
         let (a, b) = self.values[part.start..][..part.len()].split_at(part.n_of_a());
         Factors { a, b, rank: part.rank, scale: part.scale }

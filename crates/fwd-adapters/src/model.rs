@@ -21,8 +21,8 @@ pub trait AdaptableModel {
     /// What can go wrong.
     type Error: Error + Send + Sync + 'static;
 
-    /// The maps that may be adapted, in a fixed order.
-    fn modules(&self) -> Vec<Module>;
+    /// The maps that may be adapted, in a fixed order; those that read the same input stand together.
+    fn sites(&self) -> Vec<Vec<Module>>;
 
     /// The loss of a batch and its gradient with respect to the last of some adapters; the others are frozen, and all are added up.
     ///
@@ -34,6 +34,18 @@ pub trait AdaptableModel {
         adapters: &[&Lora],
     ) -> Result<LossGradient, Self::Error>;
 
+    /// Shows what the maps read of a sample and its labels behind some adapters, all added up: for each input the names of the maps that read
+    /// it, and its rows `(tokens, n_in)`.
+    ///
+    /// # Errors
+    /// Its own.
+    fn inputs(
+        &self,
+        sample: &Self::Sample,
+        adapters: &[&Lora],
+        see: &mut dyn FnMut(&[&str], &[f32]),
+    ) -> Result<(), Self::Error>;
+
     /// What a sample is told apart by, independent of any adapter: parts that are compared one by one, by their cosines.
     fn keys<'s>(&'s self, sample: &'s Self::Sample) -> [Cow<'s, [f32]>; 2];
 }
@@ -42,8 +54,17 @@ impl<M: AdaptableModel + ?Sized> AdaptableModel for &M {
     type Sample = M::Sample;
     type Error = M::Error;
 
-    fn modules(&self) -> Vec<Module> {
-        (**self).modules()
+    fn sites(&self) -> Vec<Vec<Module>> {
+        (**self).sites()
+    }
+
+    fn inputs(
+        &self,
+        sample: &Self::Sample,
+        adapters: &[&Lora],
+        see: &mut dyn FnMut(&[&str], &[f32]),
+    ) -> Result<(), Self::Error> {
+        (**self).inputs(sample, adapters, see)
     }
 
     fn adapter_gradient(

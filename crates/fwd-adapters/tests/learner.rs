@@ -8,6 +8,7 @@ use fwd_continual::{
     Column, Curriculum, Learner, Method, MethodConfig, Moment, Plan, SavedState, Stage, Status, Task, Trainer,
 };
 use fwd_linalg::AdamW;
+use fwd_prompt::{Rule, SubspaceOptions};
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::ops::ControlFlow;
@@ -65,8 +66,8 @@ impl AdaptableModel for Regression {
     type Sample = Sample;
     type Error = Infallible;
 
-    fn modules(&self) -> Vec<Module> {
-        vec![Module { name: "map".into(), n_out: N_OUT, n_in: N_IN }]
+    fn sites(&self) -> Vec<Vec<Module>> {
+        vec![vec![Module { name: "map".into(), n_out: N_OUT, n_in: N_IN }]]
     }
 
     fn adapter_gradient(&self, batch: &[&Sample], adapters: &[&Lora]) -> Result<LossGradient, Infallible> {
@@ -90,6 +91,16 @@ impl AdaptableModel for Regression {
         }
         let gradient = of_a.into_iter().chain(of_b).map(|g| g as f32).collect();
         Ok(LossGradient { loss, gradient })
+    }
+
+    fn inputs(
+        &self,
+        sample: &Sample,
+        _adapters: &[&Lora],
+        see: &mut dyn FnMut(&[&str], &[f32]),
+    ) -> Result<(), Infallible> {
+        see(&["map"], &sample.x);
+        Ok(())
     }
 
     fn keys<'s>(&'s self, sample: &'s Sample) -> [Cow<'s, [f32]>; 2] {
@@ -208,7 +219,7 @@ fn summed_adapters_keep_the_older_one_and_turn_away_from_it() {
         a.chunks(N_IN).flat_map(|x| b.chunks(N_IN).map(move |y| dot(x, y))).sum::<f64>()
     };
     let begun = Lora::new(
-        &model.modules(),
+        &model.sites().concat(),
         run.learner().config(),
         3,
         2, // The second task's number.
@@ -269,11 +280,68 @@ fn learner_training(run: &Run<'_>) -> fwd_adapters::LoraTraining {
     learner.load(state.section_mut("learner")).unwrap().unwrap()
 }
 
+/// Tasks whose inputs lie in the axes of a mask each, and a sample of pre-training along the last axis.
+fn in_axes(axes: [[f32; N_IN]; 2]) -> Curriculum<Vec<Sample>> {
+    let mut tasks = tasks();
+    for (task, axes) in tasks.iter_mut().zip(axes) {
+        for sample in &mut task.train {
+            sample.x.iter_mut().zip(axes).for_each(|(x, axis)| *x *= axis);
+        }
+    }
+    let mut x = vec![0.0; N_IN];
+    x[N_IN - 1] = 1.0;
+    let pretraining = vec![Sample { x, target: vec![0.0; N_OUT], key: vec![1.0; 3] }];
+    Curriculum { pretraining, tasks }
+}
+
+#[test]
+fn projected_adapters_add_nothing_to_what_older_tasks_read() {
+    let model = Regression::new();
+    // The second and the last axis are read by both tasks; the last one by pre-training too.
+    let axes = [[1.0, 1.0, 1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 1.0, 1.0, 1.0]];
+    for rule in [Rule::Residual, Rule::Fwd, Rule::None] {
+        let all = SubspaceOptions { pretrained_energy: 1.0, task_energy: 1.0, ..SubspaceOptions::default() };
+        let learner = learner(&model, Sharing::Projected(rule, all));
+        let mut run = Trainer::new(learner, MethodConfig::Plain.build(), in_axes(axes), plan()).unwrap();
+        assert_eq!(go_on(&mut run, None, usize::MAX), Status::Finished);
+        let learner = run.learner();
+        let [first, second] = learner.adapters() else { panic!("two adapters") };
+        let moved = |sample: &Sample| {
+            let [now, then] =
+                [&[first, second][..], &[first][..]].map(|adapters| model.errors(adapters, sample));
+            now.iter().zip(then).map(|(now, then)| (now - then).abs()).fold(0.0, f64::max)
+        };
+        let tasks = in_axes(axes).tasks;
+        let of_first = tasks[0].train.iter().map(moved).fold(0.0, f64::max);
+        let of_second = tasks[1].train.iter().map(moved).fold(0.0, f64::max);
+        assert!(of_second > 0.1, "{rule:?}: the second task has learnt, {of_second}");
+        // Without what both share with pre-training, which `fwd` leaves free.
+        let apart = |sample: &Sample| {
+            moved(&Sample { x: [&sample.x[..N_IN - 1], &[0.0]].concat(), ..sample.clone() })
+        };
+        let of_rest = tasks[0].train.iter().map(apart).fold(0.0, f64::max);
+        match rule {
+            Rule::Residual => assert!(of_first < 1e-5, "{of_first}"),
+            Rule::Fwd => assert!(of_rest < 1e-5 && of_first > 0.01, "{of_rest}, {of_first}"),
+            _ => assert!(of_rest > 0.01, "{of_rest}"),
+        }
+        // What is reported: a share of pre-training and of the first task.
+        let [of_task_1, of_task_2] = learner.interference() else { panic!("two learnt tasks") };
+        assert_eq!((of_task_1.len(), of_task_2.len()), (1, 2));
+        for found in of_task_1.iter().chain(of_task_2) {
+            assert!(!found.forbidden || found.leakage < 1e-5, "{rule:?}: {found:?}");
+        }
+        assert_eq!(of_task_2[1].forbidden, rule != Rule::None);
+    }
+}
+
 #[test]
 fn a_killed_run_ends_in_the_same_bytes() {
     let model = Regression::new();
     let beside = ["replay", "ewc"].map(|name| (Sharing::One, MethodConfig::named(name).unwrap()));
-    let plain = [Sharing::One, Sharing::OnePerTask, Sharing::Summed].map(|s| (s, MethodConfig::Plain));
+    let projected = Sharing::Projected(Rule::Fwd, SubspaceOptions::default());
+    let plain =
+        [Sharing::One, Sharing::OnePerTask, Sharing::Summed, projected].map(|s| (s, MethodConfig::Plain));
     for (sharing, method) in plain.into_iter().chain(beside) {
         let mut whole = begin(&model, sharing, &method, None);
         go_on(&mut whole, None, usize::MAX);

@@ -98,6 +98,8 @@ fn every_method_runs_and_the_plasticity_is_against_tasks_alone() {
         "lora-replay",
         "lora-per-task",
         "o-lora",
+        "lora-fwd",
+        "lora-residual",
     ];
     for method in methods {
         let found = succeed(&mut place.train(method, &[&few[..], &["--json", "--method", method]].concat()));
@@ -134,6 +136,16 @@ fn every_method_runs_and_the_plasticity_is_against_tasks_alone() {
         }
     }
     assert!(fail(&mut place.program(&["inspect", "lora"])).contains("has no prompts"));
+    for method in ["lora-fwd", "lora-residual"] {
+        let metrics = place.metrics(method);
+        let of_last = metrics["interference"][1].as_array().unwrap();
+        assert_eq!(of_last.len(), 2, "pre-training and the first task: {metrics}");
+        for older in of_last {
+            let leakage = older["leakage"].as_f64().unwrap();
+            assert!(older["forbidden"] != true || leakage <= 1e-5, "{method}: {older}");
+        }
+        assert!(of_last[1]["forbidden"] == true, "{method}: {of_last:?}");
+    }
     // A batch that has nothing new in front of it is not asked again, and whoever asks it gets the same.
     let counts = |run: &str| {
         let timing = place.json(&format!("{run}/timing.json"));

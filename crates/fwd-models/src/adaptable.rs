@@ -9,24 +9,28 @@ use crate::promptable::labels_of;
 use crate::tap::Tap;
 use candle_core::{Device, Tensor, Var};
 use fwd_adapters::{AdaptableModel, Factors, Lora, LossGradient, Module};
-use fwd_ops::{Additions, LowRank};
+use fwd_ops::{Additions, LowRank, Observer};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 impl AdaptableModel for dyn MultimodalModel + '_ {
     type Sample = Sample;
     type Error = ModelError;
 
-    fn modules(&self) -> Vec<Module> {
-        let mut modules = Vec::new();
-        let mut see = |name: &str, [n_out, n_in]: [usize; 2]| {
-            modules.push(Module { name: name.to_owned(), n_out, n_in });
-            Ok(None)
-        };
-        // A language model that takes no additions has no such maps.
-        let _ = self.language().adapted(&mut see);
-        modules
+    fn sites(&self) -> Vec<Vec<Module>> {
+        let mut sites = Vec::new();
+        // A language model that cannot change its maps has none for adapters; nothing fails where nothing is added.
+        let _ = self.language().with_maps(&mut |map| {
+            let mut modules = Vec::new();
+            let seen = map.adapted(&mut |name, [n_out, n_in]| {
+                modules.push(Module { name: name.to_owned(), n_out, n_in });
+                Ok(None)
+            });
+            sites.extend((!modules.is_empty()).then_some(modules));
+            seen
+        });
+        sites
     }
 
     fn adapter_gradient(&self, batch: &[&Sample], adapters: &[&Lora]) -> Result<LossGradient> {
@@ -61,6 +65,32 @@ impl AdaptableModel for dyn MultimodalModel + '_ {
         Ok(LossGradient { loss: f64::from(loss.to_scalar::<f32>()?), gradient })
     }
 
+    fn inputs(
+        &self,
+        sample: &Sample,
+        adapters: &[&Lora],
+        see: &mut dyn FnMut(&[&str], &[f32]),
+    ) -> Result<()> {
+        type Seen = (Vec<String>, Tensor);
+        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+        let kept = Arc::clone(&seen);
+        let observer = Observer::new(move |names, input| {
+            let names = names.iter().map(|&name| name.to_owned()).collect();
+            kept.lock().unwrap_or_else(PoisonError::into_inner).push((names, input.detach()));
+        });
+        let device = self.device();
+        let mut additions = |name: &str, shape| summed(frozen_parts(adapters, name, shape, device)?);
+        let language =
+            self.language().with_maps(&mut |map| Ok(map.adapted(&mut additions)?.observed(&observer)))?;
+        let language = language.ok_or_else(no_adapters)?;
+        language.score(&self.input(&[sample])?, &labels_of(&[sample])?, &mut Tap::none())?;
+        for (names, input) in seen.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            see(&names, &input.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Ok(())
+    }
+
     fn keys<'s>(&'s self, sample: &'s Sample) -> [Cow<'s, [f32]>; 2] {
         [sample.image_query[..].into(), sample.text_query[..].into()]
     }
@@ -72,7 +102,7 @@ impl AdaptableModel for dyn MultimodalModel + '_ {
 /// [`ModelError::Input`] for a language model that takes no additions, and for an adapter of a map that it does not have or of another
 /// shape.
 pub fn with_adapters(model: &dyn MultimodalModel, adapters: &[&Lora]) -> Result<Box<dyn MultimodalModel>> {
-    let modules = AdaptableModel::modules(model);
+    let modules = model.sites().concat();
     for adapted in adapters.iter().flat_map(|adapter| adapter.modules()) {
         let refuse = |what: String| Err(ModelError::input("adapters", what));
         match modules.iter().find(|module| module.name == adapted.name) {
@@ -87,13 +117,16 @@ pub fn with_adapters(model: &dyn MultimodalModel, adapters: &[&Lora]) -> Result<
         }
     }
     let device = model.device().clone();
-    model.adapted(&mut |name, shape| summed(frozen_parts(adapters, name, shape, &device)?))
+    let mut additions = |name: &str, shape| summed(frozen_parts(adapters, name, shape, &device)?);
+    model.with_maps(&mut |map| map.adapted(&mut additions))
 }
 
 fn adapted(language: &dyn LanguageModel, additions: &mut Additions<'_>) -> Result<Arc<dyn LanguageModel>> {
-    language
-        .adapted(additions)?
-        .ok_or_else(|| ModelError::input("adapters", "this language model takes no low-rank additions"))
+    language.with_maps(&mut |map| map.adapted(additions))?.ok_or_else(no_adapters)
+}
+
+fn no_adapters() -> ModelError {
+    ModelError::input("adapters", "this language model takes no low-rank additions")
 }
 
 /// What some adapters add to a map.

@@ -10,12 +10,13 @@ mod common;
 
 use candle_core::{DType, Device, IndexOp, Tensor, Var};
 use common::{Report, Set, abs_max, elsewhere, fixtures, sets_of};
+use fwd_adapters::{AdaptableModel, Lora, LoraConfig, Module};
 use fwd_linalg::{AdamW, AdamWState};
 use fwd_models::{
-    Assembled, CausalLm, Checkpoint, LanguageInput, LanguageModel, Result, Segment, SegmentKind, T5, Tap,
-    TextConfig, WeightDtype, Weights,
+    Assembled, CausalLm, Checkpoint, Instructions, LanguageInput, LanguageModel, MultimodalModel, Result,
+    Segment, SegmentKind, T5, Tap, TextConfig, TextOnly, WeightDtype, Weights, with_adapters,
 };
-use fwd_ops::{IGNORE_INDEX, LowRank};
+use fwd_ops::{IGNORE_INDEX, Linear, LowRank};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -71,9 +72,10 @@ impl Model {
             n_found += found.iter().len();
             Ok(found.map(|[a, b]| LowRank { a, b, scale }))
         };
+        let mut change = |map: &Linear| map.adapted(&mut additions);
         let model = match self {
-            Self::T5(model) => Self::T5(model.adapted(&mut additions).unwrap()),
-            Self::Causal(model) => Self::Causal(model.adapted(&mut additions).unwrap()),
+            Self::T5(model) => Self::T5(model.with_maps(&mut change).unwrap()),
+            Self::Causal(model) => Self::Causal(model.with_maps(&mut change).unwrap()),
         };
         assert!(n_found > 0);
         model
@@ -222,7 +224,7 @@ impl Weights for Merged {
 }
 
 /// The pairs of an adapter by the name of the weight they are for, and their scale.
-struct Lora {
+struct Reference {
     pairs: BTreeMap<String, [Tensor; 2]>,
     scale: f64,
 }
@@ -232,7 +234,7 @@ fn key(module: &str, part: &str) -> String {
     format!("base_model.model.{module}.lora_{part}.weight")
 }
 
-impl Lora {
+impl Reference {
     fn open(set: &Set) -> Self {
         let file = set.dir.join("adapter/adapter_model.safetensors");
         let tensors = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
@@ -287,7 +289,7 @@ fn adapters_give_the_logits_and_gradients_of_peft() {
         report.enter(&set.name);
         let plain = Model::open(&set, |checkpoint| Box::new(checkpoint));
         plain.check(&set, "base.", &plain.score(&set, None), (ACTIVATION, LOSS), &mut report);
-        let lora = Lora::open(&set);
+        let lora = Reference::open(&set);
         let merged = lora.merged(&set);
         for (name, ours) in &merged {
             let name = format!("merged.{name}");
@@ -315,9 +317,97 @@ fn adapters_give_the_logits_and_gradients_of_peft() {
     report.finish();
 }
 
+/// What a learner of adapters asks of a model: sites in order, their inputs, and a gradient that is that of the loss.
+#[test]
+fn a_language_model_alone_is_adaptable() {
+    for name in ["peft-base-t5", "peft-base-llama"] {
+        let model =
+            TextOnly::load(&fixtures().join("sets").join(name), WeightDtype::F32, &Device::Cpu).unwrap();
+        let model: &dyn MultimodalModel = &model;
+        let sites = model.sites();
+        let of_first: Vec<&str> =
+            sites[0].iter().map(|module| module.name.rsplit('.').next().unwrap()).collect();
+        let is_t5 = name.ends_with("t5");
+        assert_eq!(of_first, if is_t5 { ["q", "k", "v"] } else { ["q_proj", "k_proj", "v_proj"] });
+        assert!(sites.iter().all(|site| site.iter().all(|module| module.n_in == site[0].n_in)));
+        let ids = Tensor::new(&[[5i64, 9, 13, 7]], &Device::Cpu).unwrap();
+        let instructions = Instructions { mask: ids.ones_like().unwrap(), ids, qformer: None };
+        let image = Tensor::zeros((1, 1, 1), DType::F32, &Device::Cpu).unwrap();
+        let features = model.features_of(&image, &instructions, &mut Tap::none()).unwrap();
+        let labels = Tensor::new(&[[11i64, 3]], &Device::Cpu).unwrap();
+        let sample = features.samples(&labels).unwrap().remove(0);
+        let config = LoraConfig { rank: 2, ..LoraConfig::default() };
+        let modules = config.chosen(&sites.concat()).unwrap();
+        let mut lora = Lora::new(&modules, &config, 1, 0);
+        // B begins at 0, where A has no gradient.
+        lora.values_mut().iter_mut().enumerate().for_each(|(i, x)| *x += ((i * 37 % 11) as f32 - 5.0) * 0.01);
+        let mut older = lora.clone();
+        older.values_mut().iter_mut().for_each(|x| *x *= -0.5);
+        let mut seen = Vec::new();
+        model
+            .inputs(&sample, &[&older, &lora], &mut |names, rows| {
+                seen.push((names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>(), rows.len()));
+            })
+            .unwrap();
+        let expected = sites.iter().filter(|site| !site[0].name.ends_with("lm_head"));
+        for site in expected {
+            let names: Vec<&str> = site.iter().map(|module| module.name.as_str()).collect();
+            let (_, n) =
+                seen.iter().find(|(of, _)| *of == names).unwrap_or_else(|| panic!("{names:?} is not seen"));
+            assert!(*n > 0 && n % site[0].n_in == 0, "{names:?}: {n} elements");
+        }
+        let at = |lora: &Lora| model.adapter_gradient(&[&sample], &[&older, lora]).unwrap();
+        let found = at(&lora);
+        assert_eq!(found.gradient.len(), lora.values().len());
+        let largest = found.gradient.iter().fold(0f32, |most, g| most.max(g.abs()));
+        for i in (0..lora.values().len()).step_by(101) {
+            let loss = |step: f32| {
+                let mut moved = lora.clone();
+                moved.values_mut()[i] += step;
+                at(&moved).loss
+            };
+            let slope = (loss(0.01) - loss(-0.01)) / 0.02;
+            let got = f64::from(found.gradient[i]);
+            assert!(
+                (slope - got).abs() < 0.02 * f64::from(largest),
+                "{name} {i}: {got}, differences say {slope}"
+            );
+        }
+        // Frozen in the model, both give the same loss.
+        let adapted = with_adapters(model, &[&older, &lora]).unwrap();
+        let scored = adapted.language().score(&adapted.input(&[&sample]).unwrap(), &labels, &mut Tap::none());
+        let loss = f64::from(scored.unwrap().loss.to_scalar::<f32>().unwrap());
+        assert!((loss - found.loss).abs() < 1e-4, "{loss} frozen, {} trained", found.loss);
+        // A file of another model.
+        let mut other = modules.clone();
+        other[0].n_in += 1;
+        let refused = with_adapters(model, &[&Lora::new(&other, &config, 1, 0)]).unwrap_err().to_string();
+        assert!(refused.contains(&other[0].name), "{refused}");
+        other[0] = Module { name: "nowhere.q_proj".into(), n_out: 3, n_in: 2 };
+        let refused = with_adapters(model, &[&Lora::new(&other, &config, 1, 0)]).unwrap_err().to_string();
+        assert!(refused.contains("nowhere.q_proj"), "{refused}");
+    }
+}
+
+/// The files of PEFT's adapters are read as PEFT reads them.
+#[test]
+fn files_of_peft_are_read() {
+    for set in sets_of(&["lora-t5", "lora-llama"]) {
+        let read = fwd_adapters::read(&set.dir.join("adapter")).unwrap();
+        let lora = Reference::open(&set);
+        assert_eq!(read.modules().count(), lora.pairs.len());
+        for (module, [a, b]) in &lora.pairs {
+            let factors = read.factors(module).unwrap();
+            let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!((factors.a, factors.b), (&flat(a)[..], &flat(b)[..]), "{} {module}", set.name);
+            assert!((factors.scale - lora.scale).abs() < 1e-12, "{}", set.name);
+        }
+    }
+}
+
 /// Penalties of O-LoRA on the overlap `M = A_old·Aᵀ` of each module with an earlier adapter, summed over modules, and their gradients to
 /// `A`: `Σ|m|` with `sgn(M)ᵀ·A_old`, `‖M‖` with `Mᵀ·A_old/‖M‖`, and `‖M‖²` with `2Mᵀ·A_old`.
-fn check_penalties(set: &Set, lora: &Lora, report: &mut Report) {
+fn check_penalties(set: &Set, lora: &Reference, report: &mut Report) {
     if !set.names().any(|name| name.starts_with("olora.")) {
         return;
     }
@@ -352,7 +442,7 @@ fn check_penalties(set: &Set, lora: &Lora, report: &mut Report) {
 }
 
 /// AdamW on all pairs, learning rate 0.01, no weight decay.
-fn check_trajectory(set: &Set, mut lora: Lora, report: &mut Report) {
+fn check_trajectory(set: &Set, mut lora: Reference, report: &mut Report) {
     let want = set.io("train.adamw.losses");
     let optimiser = AdamW { lr: 0.01, weight_decay: 0.0, ..AdamW::default() };
     let mut states: BTreeMap<String, [AdamWState; 2]> = lora

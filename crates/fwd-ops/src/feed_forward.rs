@@ -11,7 +11,7 @@ use crate::cpu::feed_forward::{FeedForwardRef, FeedForwardSaved};
 use crate::dispatch::{Read, apply1, apply2, keep, on_gpu};
 use crate::error::{OpError, Result};
 use crate::kernel::{Kernel, View};
-use crate::linear::{Linear, check_last_dim};
+use crate::linear::{Linear, MapChange, check_last_dim};
 use crate::norm::Norm;
 use candle_core::{Shape, Tensor};
 use std::sync::{Arc, OnceLock};
@@ -66,7 +66,7 @@ impl FeedForwardSublayer {
     ///
     /// # Errors
     /// Those of `change`; [`OpError::Shape`] if a map has other widths then.
-    pub fn with_maps(&self, change: &mut dyn FnMut(&Linear) -> Result<Linear>) -> Result<Self> {
+    pub fn with_maps(&self, change: &mut MapChange<'_>) -> Result<Self> {
         let weights = &*self.0;
         let (input, output) = (change(&weights.input)?, change(&weights.output)?);
         Self::new(FeedForwardWeights { input, output, ..weights.clone() })
@@ -83,7 +83,7 @@ impl FeedForwardSublayer {
         check_last_dim("feed_forward", x, self.0.input.n_in())?;
         let weights = &*self.0;
         let norms = weights.pre.is_trained() || weights.post.is_trained();
-        if on_gpu(x) || norms || weights.input.is_trained() || weights.output.is_trained() {
+        if on_gpu(x) || norms || weights.input.is_apart() || weights.output.is_apart() {
             let hidden = weights.input.forward(&weights.pre.forward(x)?)?;
             let active = if weights.gated {
                 weights.activation.forward_gated(&hidden)?

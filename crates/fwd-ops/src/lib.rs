@@ -48,7 +48,7 @@ pub use emulation::emulated;
 pub use error::{OpError, Result};
 pub use feed_forward::{FeedForwardSublayer, FeedForwardWeights};
 pub use gpu::cuda_device;
-pub use linear::{Additions, Linear, LowRank};
+pub use linear::{Additions, Linear, LowRank, MapChange, Observer};
 pub use matrix::{Matrix, Weight};
 pub use norm::Norm;
 pub use rotary::Rotary;

@@ -8,8 +8,9 @@ use candle_core::{DType, Device, Tensor};
 use common::*;
 use fwd_ops::{
     Activation, AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights,
-    Format, KvCache, Linear, LowRank, Matrix, Norm,
+    Format, KvCache, Linear, LowRank, Matrix, Norm, Observer,
 };
+use std::sync::{Arc, Mutex};
 
 /// `W + s·B·A`.
 fn merged(weight: &Tensor, a: &Tensor, b: &Tensor, scale: f64) -> Tensor {
@@ -186,6 +187,34 @@ fn sublayers_take_additions_along() {
         Sublayers { dtype: x[0].dtype(), scale, factors: pairs(&factors) }.forward(&x[0])
     };
     verify("sublayers with frozen additions", &x[..1], &|x| frozen(x, Some(0.3)), &|x| frozen(x, None));
+}
+
+#[test]
+fn an_observer_sees_what_maps_read() {
+    let layers = Sublayers { dtype: DType::F32, scale: Some(0.3), factors: pairs(&factors(DType::F32)) };
+    type Seen = Vec<(Vec<String>, Tensor)>;
+    let seen: Arc<Mutex<Seen>> = Arc::default();
+    let kept = Arc::clone(&seen);
+    let observer = Observer::new(move |names, input| {
+        kept.lock().unwrap().push((names.iter().map(|&name| name.to_owned()).collect(), input.clone()));
+    });
+    let mut change = |map: &Linear| Ok(map.observed(&observer));
+    let x = normal(7, &[3, 5, D], DType::F32);
+    let attention = layers.attention();
+    let fused = attention.forward(&x, &AttentionBias::none().causal()).unwrap();
+    let apart =
+        attention.with_maps(&mut change).unwrap().forward(&x, &AttentionBias::none().causal()).unwrap();
+    assert!(max_diff(&fused, &apart) <= 1e-5 * abs_max(&fused));
+    let feed_forward = layers.feed_forward();
+    let observed = feed_forward.with_maps(&mut change).unwrap().forward(&apart).unwrap();
+    assert!(max_diff(&feed_forward.forward(&apart).unwrap(), &observed) <= 1e-5 * abs_max(&observed));
+    let seen = seen.lock().unwrap();
+    assert!(seen.iter().all(|(names, _)| names == &["map"]));
+    let widths: Vec<&[usize]> = seen.iter().map(|(_, input)| input.dims()).collect();
+    assert_eq!(widths, [&[3, 5, D][..], &[3, 5, D], &[3, 5, D], &[3, 5, 40]]);
+    // The first map reads the input as the norm leaves it.
+    let normed = layers.norm().forward(&x).unwrap();
+    assert!(max_diff(&seen[0].1, &normed) <= 1e-6 * abs_max(&normed));
 }
 
 #[test]

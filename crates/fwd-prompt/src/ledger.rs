@@ -132,7 +132,7 @@ impl SubspaceLedger {
     ///
     /// # Errors
     /// [`LinalgError::Shape`] if a basis has another width, or if they are not orthonormal together to 1e-5.
-    pub(crate) fn from_entries(dim: usize, entries: Vec<Entry>) -> Result<Self, LinalgError> {
+    pub fn from_entries(dim: usize, entries: Vec<Entry>) -> Result<Self, LinalgError> {
         let ledger = Self { dim, entries };
         let mut all = Basis::empty(dim);
         for entry in &ledger.entries {

@@ -18,6 +18,7 @@
 //! | `lora-replay`, `lora-ewc`, `lora-agem` | as `lora`, beside the method of this name | none | task after task |
 //! | `lora-per-task` | as `lora`, a new adapter for each task; a sample has that of the task with the nearest queries | none | task after task |
 //! | `o-lora` | as `lora`, a new adapter for each task, added to the older ones, which stay (Wang et al. 2023) | none | task after task |
+//! | `lora-residual`, `lora-fwd`, `lora-fwd-weighted` (ours) | as `o-lora`, without its penalty | of this name, on the rows of `A` in the space of each map's input | task after task |
 
 use crate::choice::Choice;
 use crate::model::library_beside;
@@ -68,6 +69,12 @@ pub enum Method {
     LoraPerTask,
     /// A low-rank adapter for each task, added up, their row spaces kept apart.
     OLora,
+    /// A low-rank adapter for each task, added up, away from all that older tasks and pre-training read (ours).
+    LoraResidual,
+    /// A low-rank adapter for each task, added up, away from what older tasks read and free in what pre-training reads (ours).
+    LoraFwd,
+    /// As [`Self::LoraFwd`], the pre-trained part scaled by alpha (ours).
+    LoraFwdWeighted,
 }
 
 /// The names of sequential adapters beside a method of [`fwd_continual::MethodConfig`], and the method's own.
@@ -138,6 +145,17 @@ impl Choice for Method {
                 "o-lora",
                 "A low-rank adapter for each task, added up, their row spaces kept apart (O-LoRA)",
             ),
+            row(
+                Self::LoraResidual,
+                "lora-residual",
+                "A low-rank adapter for each task, added up, away from all that older tasks and pre-training read (ours)",
+            ),
+            row(
+                Self::LoraFwd,
+                "lora-fwd",
+                "A low-rank adapter for each task, added up, away from what older tasks read and free in what pre-training reads (ours)",
+            ),
+            row(Self::LoraFwdWeighted, "lora-fwd-weighted", "As lora-fwd, the pre-trained part scaled by alpha (ours)"),
         ]);
         all
     }
@@ -192,7 +210,16 @@ impl Method {
 
     /// Whether low-rank adapters are trained.
     pub fn has_adapters(self) -> bool {
-        matches!(self, Self::Lora | Self::LoraBeside(_) | Self::LoraPerTask | Self::OLora)
+        matches!(
+            self,
+            Self::Lora
+                | Self::LoraBeside(_)
+                | Self::LoraPerTask
+                | Self::OLora
+                | Self::LoraResidual
+                | Self::LoraFwd
+                | Self::LoraFwdWeighted
+        )
     }
 
     /// Whether prompts are trained.

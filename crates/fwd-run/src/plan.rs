@@ -37,6 +37,7 @@ impl Method {
             Allocation::Partitioned(n) => Allocation::Partitioned(n),
         };
         let trainer = |rule, allocation| config.trainer(rule, PoolConfig { allocation, ..pool.clone() });
+        let projected = |rule| Plan::Lora(Sharing::Projected(rule, config.subspace));
         match self {
             Self::ZeroShot => Plan::ZeroShot,
             // What `reuse` and `reuse-map` do beside that, the configuration says: `RunConfig::of`.
@@ -68,6 +69,9 @@ impl Method {
             Self::Lora | Self::LoraBeside(_) => Plan::Lora(Sharing::One),
             Self::LoraPerTask => Plan::Lora(Sharing::OnePerTask),
             Self::OLora => Plan::Lora(Sharing::Summed),
+            Self::LoraResidual => projected(Rule::Residual),
+            Self::LoraFwd => projected(Rule::Fwd),
+            Self::LoraFwdWeighted => projected(Rule::FwdWeighted(config.alpha)),
         }
     }
 }

@@ -4,11 +4,12 @@ use crate::workspace::Crate;
 use std::path::Path;
 
 /// The crates of the workspace in layers, the lowest first. A crate may depend on those of lower layers only.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["fwd-files", "fwd-simd", "fwd-kernels"],
     &["fwd-linalg"],
     &["fwd-ops", "fwd-eval", "fwd-continual"],
-    &["fwd-adapters", "fwd-prompt", "fwd-data"],
+    &["fwd-prompt", "fwd-data"],
+    &["fwd-adapters"],
     &["fwd-models"],
     &["fwd-run"],
     &["fwd-cli", "fwd-benches", "fwd-fuzz"],

@@ -4,7 +4,7 @@ use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::weights::Scope;
 use candle_core::Tensor;
-use fwd_ops::{Additions, Linear, Norm};
+use fwd_ops::{Linear, MapChange, Norm};
 
 /// The map from queries to visual tokens.
 #[derive(Debug, Clone)]
@@ -26,9 +26,9 @@ impl Projection {
         Ok(Self { map, norm })
     }
 
-    /// The same with low-rank additions.
-    pub(crate) fn adapted(&self, additions: &mut Additions<'_>) -> Result<Self> {
-        Ok(Self { map: self.map.adapted(additions)?, norm: self.norm.clone() })
+    /// The same with what `change` makes of its linear maps.
+    pub(crate) fn with_maps(&self, change: &mut MapChange<'_>) -> Result<Self> {
+        Ok(Self { map: change(&self.map)?, norm: self.norm.clone() })
     }
 
     /// The width of a visual token.

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::tap::Tap;
 use crate::weights::Scope;
 use candle_core::Tensor;
-use fwd_ops::{Activation, Additions, Linear};
+use fwd_ops::{Activation, Linear, MapChange};
 
 /// The map from image features to visual tokens.
 #[derive(Debug, Clone)]
@@ -27,9 +27,9 @@ impl Projector {
         })
     }
 
-    /// The same with low-rank additions.
-    pub(crate) fn adapted(&self, additions: &mut Additions<'_>) -> Result<Self> {
-        let (first, second) = (self.first.adapted(additions)?, self.second.adapted(additions)?);
+    /// The same with what `change` makes of its linear maps.
+    pub(crate) fn with_maps(&self, change: &mut MapChange<'_>) -> Result<Self> {
+        let (first, second) = (change(&self.first)?, change(&self.second)?);
         Ok(Self { first, second, activation: self.activation })
     }
 

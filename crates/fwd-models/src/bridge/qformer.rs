@@ -10,8 +10,8 @@ use crate::tap::Tap;
 use crate::weights::Scope;
 use candle_core::{DType, Tensor};
 use fwd_ops::{
-    Additions, AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights,
-    Linear, Norm, embedding,
+    AttentionBias, AttentionSublayer, AttentionWeights, FeedForwardSublayer, FeedForwardWeights, Linear,
+    MapChange, Norm, embedding,
 };
 
 /// A frozen Q-Former with its learned queries.
@@ -89,19 +89,18 @@ impl QFormer {
         Ok(qformer)
     }
 
-    /// The same with low-rank additions.
-    pub(crate) fn adapted(&self, additions: &mut Additions<'_>) -> Result<Self> {
-        let mut change = |map: &Linear| map.adapted(additions);
+    /// The same with what `change` makes of its linear maps.
+    pub(crate) fn with_maps(&self, change: &mut MapChange<'_>) -> Result<Self> {
         let mut qformer = self.clone();
         for layer in &mut qformer.layers {
-            layer.attention = layer.attention.with_maps(&mut change)?;
+            layer.attention = layer.attention.with_maps(change)?;
             if let Some((cross, key_value)) = &mut layer.cross {
-                *cross = cross.with_maps(&mut change)?;
+                *cross = cross.with_maps(change)?;
                 *key_value = change(key_value)?;
             }
-            layer.feed_forward_query = layer.feed_forward_query.with_maps(&mut change)?;
+            layer.feed_forward_query = layer.feed_forward_query.with_maps(change)?;
             if let Some(feed_forward) = &mut layer.feed_forward_text {
-                *feed_forward = feed_forward.with_maps(&mut change)?;
+                *feed_forward = feed_forward.with_maps(change)?;
             }
         }
         Ok(qformer)

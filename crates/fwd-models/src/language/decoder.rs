@@ -20,9 +20,9 @@ use crate::tap::Tap;
 use crate::weights::{Scope, Weights};
 use candle_core::{DType, Device, Tensor};
 use fwd_ops::{
-    Additions, AttentionBias, AttentionSublayer, AttentionWeights, Compute, Embedding, FeedForwardSublayer,
-    FeedForwardWeights, Format, IGNORE_INDEX, KvCache, Linear, Matrix, Norm, Rotary, Weight, cross_entropy,
-    embedding, in_pool,
+    AttentionBias, AttentionSublayer, AttentionWeights, Compute, Embedding, FeedForwardSublayer,
+    FeedForwardWeights, Format, IGNORE_INDEX, KvCache, Linear, MapChange, Matrix, Norm, Rotary, Weight,
+    cross_entropy, embedding, in_pool,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -250,18 +250,17 @@ impl CausalLm {
         Ok((answer, is_label.to_dtype(DType::F32)?.to_device(self.device())?))
     }
 
-    /// [`LanguageModel::adapted`], which for this type need not be boxed.
+    /// [`LanguageModel::with_maps`], which for this type need not be boxed.
     ///
     /// # Errors
-    /// Those of `additions`; one that does not fit its map.
-    pub fn adapted(&self, additions: &mut Additions<'_>) -> Result<Self> {
-        let mut change = |map: &Linear| map.adapted(additions);
+    /// Those of `change`; a map of other widths.
+    pub fn with_maps(&self, change: &mut MapChange<'_>) -> Result<Self> {
         let mut model = self.clone();
         // What it makes of a prefix is not what this model makes of it.
         model.id = new_id();
         for Layer { attention, feed_forward } in &mut model.layers {
-            *attention = attention.with_maps(&mut change)?;
-            *feed_forward = feed_forward.with_maps(&mut change)?;
+            *attention = attention.with_maps(change)?;
+            *feed_forward = feed_forward.with_maps(change)?;
         }
         model.head = change(&model.head)?;
         Ok(model)
@@ -336,8 +335,8 @@ impl LanguageModel for CausalLm {
         Ok(Some(Arc::new(Self::new(&self.config, weights, prefix)?)))
     }
 
-    fn adapted(&self, additions: &mut Additions<'_>) -> Result<Option<Arc<dyn LanguageModel>>> {
-        Ok(Some(Arc::new(Self::adapted(self, additions)?)))
+    fn with_maps(&self, change: &mut MapChange<'_>) -> Result<Option<Arc<dyn LanguageModel>>> {
+        Ok(Some(Arc::new(Self::with_maps(self, change)?)))
     }
 }
 

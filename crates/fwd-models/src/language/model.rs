@@ -7,7 +7,7 @@ use crate::error::{ModelError, Result};
 use crate::tap::Tap;
 use crate::weights::Weights;
 use candle_core::{DType, Device, Tensor};
-use fwd_ops::Additions;
+use fwd_ops::MapChange;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -157,13 +157,13 @@ pub trait LanguageModel: Debug + Send + Sync {
         Ok(None)
     }
 
-    /// The same model with low-rank additions to its linear maps, in the place of those that it had: tracked ones are trained. `None` for a
-    /// model that cannot have any.
+    /// The same model with what `change` makes of its linear maps, as low-rank additions of which tracked ones are trained. Tied heads, and
+    /// maps that are made of several tensors (DINOv2's behind its layer scales), have no name. `None` for a model that cannot change them.
     ///
     /// # Errors
-    /// Those of `additions`; one that does not fit its map.
-    fn adapted(&self, additions: &mut Additions<'_>) -> Result<Option<Arc<dyn LanguageModel>>> {
-        let _ = additions;
+    /// Those of `change`; a map of other widths.
+    fn with_maps(&self, change: &mut MapChange<'_>) -> Result<Option<Arc<dyn LanguageModel>>> {
+        let _ = change;
         Ok(None)
     }
 }

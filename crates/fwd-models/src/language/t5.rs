@@ -12,8 +12,8 @@ use crate::tap::Tap;
 use crate::weights::{Scope, Weights};
 use candle_core::{DType, Device, Tensor};
 use fwd_ops::{
-    Additions, AttentionBias, AttentionSublayer, AttentionWeights, Embedding, FeedForwardSublayer,
-    FeedForwardWeights, IGNORE_INDEX, KvCache, Linear, Norm, cross_entropy, in_pool, position_bias,
+    AttentionBias, AttentionSublayer, AttentionWeights, Embedding, FeedForwardSublayer, FeedForwardWeights,
+    IGNORE_INDEX, KvCache, Linear, MapChange, Norm, cross_entropy, in_pool, position_bias,
 };
 use std::sync::Arc;
 
@@ -194,20 +194,19 @@ impl T5 {
         Ok(self.head.forward(&(states * self.head_scale)?)?)
     }
 
-    /// [`LanguageModel::adapted`], which for this type need not be boxed.
+    /// [`LanguageModel::with_maps`], which for this type need not be boxed.
     ///
     /// # Errors
-    /// Those of `additions`; one that does not fit its map.
-    pub fn adapted(&self, additions: &mut Additions<'_>) -> Result<Self> {
-        let mut change = |map: &Linear| map.adapted(additions);
+    /// Those of `change`; a map of other widths.
+    pub fn with_maps(&self, change: &mut MapChange<'_>) -> Result<Self> {
         let mut model = self.clone();
         for block in model.encoder.blocks.iter_mut().chain(&mut model.decoder.blocks) {
-            block.attention = block.attention.with_maps(&mut change)?;
+            block.attention = block.attention.with_maps(change)?;
             if let Some((cross, key_value)) = &mut block.cross {
-                *cross = cross.with_maps(&mut change)?;
+                *cross = cross.with_maps(change)?;
                 *key_value = change(key_value)?;
             }
-            block.feed_forward = block.feed_forward.with_maps(&mut change)?;
+            block.feed_forward = block.feed_forward.with_maps(change)?;
         }
         model.head = change(&model.head)?;
         Ok(model)
@@ -265,8 +264,8 @@ impl LanguageModel for T5 {
         Ok(Some(Arc::new(Self::new(&self.config, weights, prefix)?)))
     }
 
-    fn adapted(&self, additions: &mut Additions<'_>) -> Result<Option<Arc<dyn LanguageModel>>> {
-        Ok(Some(Arc::new(Self::adapted(self, additions)?)))
+    fn with_maps(&self, change: &mut MapChange<'_>) -> Result<Option<Arc<dyn LanguageModel>>> {
+        Ok(Some(Arc::new(Self::with_maps(self, change)?)))
     }
 }
 

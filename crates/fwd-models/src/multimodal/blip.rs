@@ -18,7 +18,7 @@ use crate::trainable::{FirstValues, Trainable};
 use crate::vision::VisionTower;
 use crate::weights::{Checkpoint, Precision, Redundant, Scope, Weights};
 use candle_core::{DType, Device, Tensor};
-use fwd_ops::{Additions, Compute, Weight, in_pool};
+use fwd_ops::{Compute, MapChange, Weight, in_pool};
 use fwd_prompt::Dims;
 use std::path::Path;
 use std::sync::Arc;
@@ -337,11 +337,11 @@ impl MultimodalModel for Blip {
         Ok(Box::new(Blip::with_parameters(self, weights)?))
     }
 
-    fn adapted(&self, additions: &mut Additions<'_>) -> Result<Box<dyn MultimodalModel>> {
+    fn with_maps(&self, change: &mut MapChange<'_>) -> Result<Box<dyn MultimodalModel>> {
         let mut model = self.clone();
-        model.qformer = self.qformer.adapted(additions)?;
-        model.projection = self.projection.adapted(additions)?;
-        if let Some(language) = self.language.adapted(additions)? {
+        model.qformer = self.qformer.with_maps(change)?;
+        model.projection = self.projection.with_maps(change)?;
+        if let Some(language) = self.language.with_maps(change)? {
             model.language = language;
         }
         Ok(Box::new(model))

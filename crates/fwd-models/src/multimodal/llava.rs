@@ -20,7 +20,7 @@ use crate::tap::Tap;
 use crate::vision::{VisionTower, VisionTransformer};
 use crate::weights::{Checkpoint, Precision, Redundant, Scope, Weights};
 use candle_core::{DType, Device, Tensor};
-use fwd_ops::{Additions, in_pool};
+use fwd_ops::{MapChange, in_pool};
 use fwd_prompt::Dims;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -327,10 +327,10 @@ impl MultimodalModel for Llava {
         Ok(Box::new(model))
     }
 
-    fn adapted(&self, additions: &mut Additions<'_>) -> Result<Box<dyn MultimodalModel>> {
+    fn with_maps(&self, change: &mut MapChange<'_>) -> Result<Box<dyn MultimodalModel>> {
         let mut model = self.clone();
-        model.projector = self.projector.adapted(additions)?;
-        if let Some(language) = self.language.adapted(additions)? {
+        model.projector = self.projector.with_maps(change)?;
+        if let Some(language) = self.language.with_maps(change)? {
             model.language = language;
         }
         Ok(Box::new(model))

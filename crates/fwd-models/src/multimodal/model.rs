@@ -9,7 +9,7 @@ use crate::language::{LanguageInput, LanguageModel};
 use crate::tap::Tap;
 use crate::weights::Weights;
 use candle_core::{Device, Tensor};
-use fwd_ops::Additions;
+use fwd_ops::MapChange;
 use fwd_prompt::Dims;
 use std::fmt::Debug;
 
@@ -190,12 +190,12 @@ pub trait MultimodalModel: Debug + Send + Sync {
     /// An error of the source.
     fn with_parameters(&self, weights: &mut dyn Weights) -> Result<Box<dyn MultimodalModel>>;
 
-    /// The same model with low-rank additions to the linear maps of language model and bridge, in the place of those that it had: tracked
-    /// ones are trained. The vision network stays as it is.
+    /// The same model with what `change` makes of the linear maps of language model and bridge ([`LanguageModel::with_maps`]). The vision
+    /// network stays as it is.
     ///
     /// # Errors
-    /// Those of `additions`; one that does not fit its map.
-    fn adapted(&self, additions: &mut Additions<'_>) -> Result<Box<dyn MultimodalModel>>;
+    /// Those of `change`; a map of other widths.
+    fn with_maps(&self, change: &mut MapChange<'_>) -> Result<Box<dyn MultimodalModel>>;
 
     /// The prefixes of the names of the bridge's parameters, which full fine-tuning trains.
     fn bridge_parameters(&self) -> &'static [&'static str];

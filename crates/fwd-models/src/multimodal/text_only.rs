@@ -11,7 +11,7 @@ use crate::language::{LanguageInput, LanguageModel, Segment, SegmentKind, load_l
 use crate::tap::Tap;
 use crate::weights::{Precision, Weights};
 use candle_core::{DType, Device, Tensor};
-use fwd_ops::Additions;
+use fwd_ops::MapChange;
 use fwd_prompt::Dims;
 use std::path::Path;
 use std::sync::Arc;
@@ -133,9 +133,9 @@ impl MultimodalModel for TextOnly {
         Ok(Box::new(model))
     }
 
-    fn adapted(&self, additions: &mut Additions<'_>) -> Result<Box<dyn MultimodalModel>> {
+    fn with_maps(&self, change: &mut MapChange<'_>) -> Result<Box<dyn MultimodalModel>> {
         let mut model = self.clone();
-        if let Some(language) = self.language.adapted(additions)? {
+        if let Some(language) = self.language.with_maps(change)? {
             model.language = language;
         }
         Ok(Box::new(model))

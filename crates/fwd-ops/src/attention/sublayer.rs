@@ -15,7 +15,7 @@ use crate::bias::AttentionBias;
 use crate::cpu::attention::HeadShape;
 use crate::dispatch::on_gpu;
 use crate::error::{OpError, Result};
-use crate::linear::{Linear, check_last_dim};
+use crate::linear::{MapChange, check_last_dim};
 use crate::rotary::Rotary;
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -191,12 +191,12 @@ impl AttentionSublayer {
         weights.post.forward(&(x + weights.output.forward(context)?)?)
     }
 
-    /// Whether any parameter gets a gradient: then the sublayer runs as single operations, not as one.
+    /// Whether any parameter gets a gradient, or somebody sees the input of a map: then the sublayer runs as single operations, not as one.
     fn is_trained(&self, bias: &AttentionBias) -> bool {
         let weights = &*self.0;
         weights.pre.is_trained()
-            || weights.projection.is_trained()
-            || weights.output.is_trained()
+            || weights.projection.is_apart()
+            || weights.output.is_apart()
             || weights.post.is_trained()
             || bias.trained().is_some()
     }
@@ -205,7 +205,7 @@ impl AttentionSublayer {
     ///
     /// # Errors
     /// Those of `change`; [`OpError::Shape`] if a map has other widths then.
-    pub fn with_maps(&self, change: &mut dyn FnMut(&Linear) -> Result<Linear>) -> Result<Self> {
+    pub fn with_maps(&self, change: &mut MapChange<'_>) -> Result<Self> {
         let weights = &*self.0;
         let (projection, output) = (change(&weights.projection)?, change(&weights.output)?);
         Self::new(AttentionWeights { projection, output, ..weights.clone() })

@@ -7,11 +7,13 @@ mod adapted;
 mod addition;
 mod check;
 mod map;
+mod observer;
 mod trained;
 
 pub use addition::{Additions, LowRank};
 pub(crate) use check::{activation_dtype, check_last_dim, frozen_dtype, with_last_dim};
 pub(crate) use map::LinearRead;
+pub use observer::Observer;
 pub(crate) use trained::SumRows;
 
 use crate::compute::Compute;
@@ -36,7 +38,11 @@ use trained::Trained;
 pub struct Linear {
     map: Map,
     parts: Vec<Part>,
+    observer: Option<Observer>,
 }
+
+/// Makes another linear map of a given one, as [`Linear::adapted`] and [`Linear::observed`] do.
+pub type MapChange<'a> = dyn FnMut(&Linear) -> Result<Linear> + 'a;
 
 /// A map that is one of those that were stacked, or alone.
 #[derive(Debug, Clone)]
@@ -76,7 +82,7 @@ impl Linear {
             }
         };
         let map = Map { store, bias, additions: Vec::new(), n_in, n_out };
-        Ok(Self { map, parts: vec![Part { name: None, n_out }] })
+        Ok(Self { map, parts: vec![Part { name: None, n_out }], observer: None })
     }
 
     /// The same map with the products of a frozen weight computed in another way, its weight packed for that ([`Matrix::packed`](crate::Matrix::packed)). A trained
@@ -99,7 +105,7 @@ impl Linear {
             Store::Matrix(matrix) => Store::Matrix(matrix.packed(compute)?),
             store @ Store::Transposed(_) => store,
         };
-        Ok(Self { map: Map { store, ..self.map }, parts: self.parts })
+        Ok(Self { map: Map { store, ..self.map }, ..self })
     }
 
     /// The same map under a name, by which [`Self::adapted`] asks for it. The parts of stacked maps keep theirs.
@@ -138,7 +144,18 @@ impl Linear {
             }
             first += n_out;
         }
-        Ok(Self { map: Map { additions: found, ..self.map.clone() }, parts: self.parts.clone() })
+        Ok(Self { map: Map { additions: found, ..self.map.clone() }, ..self.clone() })
+    }
+
+    /// The same map with somebody who sees its input in every forward pass.
+    #[must_use]
+    pub fn observed(&self, observer: &Observer) -> Self {
+        Self { observer: Some(observer.clone()), ..self.clone() }
+    }
+
+    /// Whether the map is an operation of its own, and no part of a fused one: it is trained, or somebody sees its input.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.is_trained() || self.observer.is_some()
     }
 
     /// Whether weight, bias or an addition get a gradient.
@@ -178,7 +195,9 @@ impl Linear {
             n_in: maps[0].n_in,
             n_out,
         };
-        Ok(Self { map, parts: parts.iter().flat_map(|part| part.parts.iter().cloned()).collect() })
+        let observer = parts.iter().find_map(|part| part.observer.clone());
+        let parts = parts.iter().flat_map(|part| part.parts.iter().cloned()).collect();
+        Ok(Self { map, parts, observer })
     }
 
     /// Width of the input.
@@ -211,6 +230,10 @@ impl Linear {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let map = &self.map;
         check_last_dim("linear", x, map.n_in)?;
+        if let Some(observer) = &self.observer {
+            let names: Vec<&str> = self.parts.iter().filter_map(|part| part.name.as_deref()).collect();
+            observer.see(&names, x);
+        }
         let is_adapted = map.additions.iter().any(Addition::is_trained);
         if is_adapted || (on_gpu(x) && !map.additions.is_empty()) {
             let base = Map { additions: Vec::new(), ..map.clone() };
@@ -240,7 +263,7 @@ impl Linear {
 
     /// The same map, frozen, with its tensors on a device. A [`Matrix`](crate::Matrix) stays where it is.
     pub(crate) fn frozen_on(&self, device: &Device) -> Result<Self> {
-        Ok(Self { map: self.map.frozen_on(device)?, parts: self.parts.clone() })
+        Ok(Self { map: self.map.frozen_on(device)?, parts: self.parts.clone(), observer: None })
     }
 
     /// [`Self::forward`] in the memory of a GPU: `(rows of x, n_out)`.

@@ -89,7 +89,7 @@ impl FinishedRun {
             let section = key.split('.').next().unwrap_or_default();
             match section {
                 "seed" | "method" | "order" | "tasks" | "split" => false,
-                "alpha" => self.metrics.method == Method::FwdWeighted,
+                "alpha" => matches!(self.metrics.method, Method::FwdWeighted | Method::LoraFwdWeighted),
                 "lora" => self.metrics.method.has_adapters(),
                 "finetune" => self.metrics.method == Method::Finetune,
                 _ => fwd_continual::MethodConfig::named(section)

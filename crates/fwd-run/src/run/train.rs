@@ -419,10 +419,12 @@ impl<'a> Runner<'a> {
         let course = Course { learner, method: beside.unwrap_or_default().build(), plan, task: None };
         let trainer = self.learn(curriculum, course, &mut score)?;
         write_adapters(trainer.learner(), names, &self.run.adapters())?;
-        let of_scores = Measures::of_sequence(trainer.scores(), &[], alone);
+        let interference = trainer.learner().interference();
+        let of_scores = Measures::of_sequence(trainer.scores(), interference, alone);
         Ok(Outcome {
             measures: Measures { output_kl: outputs.mean(names.len())?, ..of_scores },
             scores: trainer.scores().rows.clone(),
+            interference: interference.to_vec(),
             n_parameters: trainer.learner().n_parameters() as u64,
             n_stored: trainer.method().stored_samples().len() as u64,
             ..Outcome::default()
