@@ -26,7 +26,8 @@ pub struct LoraConfig {
     pub targets: Vec<String>,
     /// AdamW of `A` and `B`.
     pub optimiser: AdamW,
-    /// The factor of O-LoRA's penalty `Σ |A_old·Aᵀ|` (Wang et al. 2023, equation 6 and their code); only where adapters are summed.
+    /// The factor of O-LoRA's penalty `Σ |A_old·Aᵀ|` (Wang et al. 2023; the sum of magnitudes is that of their code); only where adapters are
+    /// summed.
     pub overlap_weight: f64,
 }
 
@@ -78,6 +79,21 @@ impl LoraConfig {
             let weight = self.overlap_weight;
             return refuse(format!("lora.overlap_weight is {weight}; it must be 0 or a number above it"));
         }
+        let AdamW { lr, beta1, beta2, eps, weight_decay } = self.optimiser;
+        let positive = |x: f64| x > 0.0 && x.is_finite();
+        let decays = [beta1, beta2].iter().all(|beta| (0.0..1.0).contains(beta));
+        if !(positive(lr)
+            && positive(eps)
+            && (eps as f32) > 0.0
+            && decays
+            && weight_decay >= 0.0
+            && weight_decay.is_finite())
+        {
+            return refuse(
+                "lora.optimiser needs lr and eps above 0, betas in [0, 1), weight_decay of at least 0"
+                    .to_owned(),
+            );
+        }
         if self.targets.is_empty() || self.targets.iter().any(String::is_empty) {
             return refuse(format!("lora.targets must be names of modules or `{ALL}`"));
         }
@@ -96,8 +112,24 @@ impl LoraConfig {
     /// Those of a model's maps that are adapted, in their order.
     ///
     /// # Errors
-    /// [`AdapterError::Config`] for a target that no module has, with the names that there are.
+    /// [`AdapterError::Config`] for a target that no module has, with the names that there are; for a model without any, and for a rank above
+    /// a width of one of them.
     pub fn chosen(&self, modules: &[Module]) -> Result<Vec<Module>> {
+        let chosen = self.named(modules)?;
+        if chosen.is_empty() {
+            return Err(AdapterError::Config("the model has no linear map that can be adapted".to_owned()));
+        }
+        let least = |module: &&Module| module.n_in.min(module.n_out);
+        match chosen.iter().min_by_key(least).filter(|module| self.rank > least(module)) {
+            Some(Module { name, n_out, n_in }) => Err(AdapterError::Config(format!(
+                "lora.rank is {}; `{name}` is {n_out}x{n_in}, and the rank may be its smaller width at most",
+                self.rank
+            ))),
+            None => Ok(chosen),
+        }
+    }
+
+    fn named(&self, modules: &[Module]) -> Result<Vec<Module>> {
         if self.targets == [ALL] {
             let is_head = |module: &Module| ends_with(&module.name, HEAD);
             return Ok(modules.iter().filter(|module| !is_head(module)).cloned().collect());
@@ -137,7 +169,7 @@ mod tests {
 
     fn chosen(targets: &[&str]) -> Result<Vec<String>> {
         let targets = targets.iter().map(|&target| target.to_owned()).collect();
-        let chosen = LoraConfig { targets, ..LoraConfig::default() }.chosen(&modules())?;
+        let chosen = LoraConfig { targets, rank: 2, ..LoraConfig::default() }.chosen(&modules())?;
         Ok(chosen.into_iter().map(|module| module.name).collect())
     }
 
@@ -152,6 +184,8 @@ mod tests {
         assert_eq!(chosen(&[HEAD]).unwrap(), [HEAD]);
         let refused = chosen(&["q_proj", "v_proj"]).unwrap_err().to_string();
         assert!(refused.contains("`v_proj`") && refused.contains("fc1, lm_head, q_proj, xfc1"), "{refused}");
+        let wide = LoraConfig { rank: usize::MAX, ..LoraConfig::default() }.chosen(&modules());
+        assert!(wide.unwrap_err().to_string().contains("3x2"));
     }
 
     #[test]
@@ -166,6 +200,8 @@ mod tests {
         refused(|c| c.rank = 0, "lora.rank");
         refused(|c| c.alpha = f64::NAN, "lora.alpha");
         refused(|c| c.overlap_weight = -1.0, "lora.overlap_weight");
+        refused(|c| c.optimiser.lr = -1e-3, "lora.optimiser");
+        refused(|c| c.optimiser.eps = 1e-60, "lora.optimiser");
         refused(|c| c.targets.clear(), "lora.targets");
         refused(|c| c.targets.push("fc1".into()), "all-linear");
         let scale =

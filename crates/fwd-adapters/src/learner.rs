@@ -7,10 +7,12 @@ use crate::module::Module;
 use crate::overlap::add_overlap;
 use crate::spaces::{self, Spaces};
 use fwd_continual::{
-    Batch, Change, ContinualError, Failure, Gradients, Learner, NotFinite, Place, Reporter, Section,
+    Batch, Change, ContinualError, Event, Failure, Gradients, Learner, NotFinite, Place, Reporter, Section,
     SectionError, StepReport, TaskAt,
 };
-use fwd_linalg::{AdamW, AdamWState, ProjectAt, ProjectedAdamW, Projection, clip_factor, cosines};
+use fwd_linalg::{
+    AdamW, AdamWState, LinalgError, ProjectAt, ProjectedAdamW, Projection, clip_factor, cosines,
+};
 use fwd_prompt::Interference;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -26,6 +28,8 @@ pub struct LoraLearner<M> {
     modules: Vec<Module>,
     /// One, or one for each task so far.
     adapters: Vec<Lora>,
+    /// For each adapter the task that it began with.
+    tasks: Vec<String>,
     /// For each adapter the mean of its task's keys, each part divided by its length; only where a sample has that of the nearest task.
     keys: Vec<[Vec<f32>; 2]>,
     /// What the maps have read; only where the rows of `A` are projected.
@@ -43,10 +47,27 @@ pub struct LoraTraining {
     projections: Vec<Projection>,
 }
 
+/// What adapters tell beside the loop's own events.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "note", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum LoraNote {
+    /// Of so many adapted maps the rule leaves nothing to change: the inputs of older tasks fill their space.
+    NothingAllowed {
+        /// Maps that stay as they are.
+        n_maps: usize,
+        /// All adapted maps.
+        of: usize,
+    },
+    /// How much of a learnt task's adapter lies in each older subspace; nothing where rows are not projected.
+    Interference(Vec<Interference>),
+}
+
 /// The plain data of a saved state.
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved {
-    n_adapters: usize,
+    /// The task that each adapter began with.
+    tasks: Vec<String>,
     key_sizes: Vec<[usize; 2]>,
     /// Steps of the optimiser, if a task is being learnt.
     n_steps: Option<u32>,
@@ -69,16 +90,13 @@ impl<M: AdaptableModel> LoraLearner<M> {
         config.check().map_err(refused)?;
         let sites = model.sites();
         let modules = config.chosen(&sites.concat()).map_err(refused)?;
-        if modules.is_empty() {
-            return Err(ContinualError::Config("the model has no linear map that can be adapted".to_owned()));
-        }
         let max_norm = max_norm.unwrap_or(f64::INFINITY);
         let spaces = match sharing {
             Sharing::Projected(rule, options) => Some(Spaces::new(rule, options, sites, &modules)),
             _ => None,
         };
-        let (adapters, keys) = (Vec::new(), Vec::new());
-        Ok(Self { model, config, sharing, max_norm, seed, modules, adapters, keys, spaces })
+        let (adapters, tasks, keys) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { model, config, sharing, max_norm, seed, modules, adapters, tasks, keys, spaces })
     }
 
     /// The frozen model.
@@ -89,6 +107,22 @@ impl<M: AdaptableModel> LoraLearner<M> {
     /// The adapters so far: none before the first task.
     pub fn adapters(&self) -> &[Lora] {
         &self.adapters
+    }
+
+    /// The adapters by the names of their tasks; none where all tasks share one.
+    pub fn adapters_of_tasks(&self) -> Option<impl Iterator<Item = (&str, &Lora)>> {
+        let all = || self.tasks.iter().map(String::as_str).zip(&self.adapters);
+        (self.sharing != Sharing::One).then(all)
+    }
+
+    /// The bytes that finding a task's subspaces takes at least; 0 where rows are not projected.
+    pub fn n_bytes_of_subspaces(&self) -> u64 {
+        self.spaces.as_ref().map_or(0, Spaces::n_bytes)
+    }
+
+    /// How many numbers each adapter has.
+    pub fn n_parameters_of_one(&self) -> usize {
+        self.modules.iter().map(|module| self.config.rank * (module.n_in + module.n_out)).sum()
     }
 
     /// How many numbers are trained, of all adapters so far.
@@ -192,6 +226,26 @@ impl<M: AdaptableModel> LoraLearner<M> {
     }
 }
 
+/// Projects the first values of an `A`, whose rows keep their lengths: what is left of them may be little, and its rounding error would be as
+/// large as before.
+fn project_first(a: &mut [f32], projection: &Projection) -> Result<(), LinalgError> {
+    if projection.is_identity() {
+        return Ok(());
+    }
+    let length = |row: &[f32]| row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    let before: Vec<f64> = a.chunks_exact(projection.dim()).map(length).collect();
+    for _ in 0..2 {
+        projection.apply(a)?;
+        for (row, before) in a.chunks_exact_mut(projection.dim()).zip(&before) {
+            let now = length(row);
+            // Nothing but rounding error is left of a row whose space is forbidden as a whole.
+            let factor = if now > 1e-5 * before { (before / now) as f32 } else { 0.0 };
+            row.iter_mut().for_each(|x| *x *= factor);
+        }
+    }
+    Ok(())
+}
+
 /// Moments before the first step, for `A` and `B` of each map.
 fn fresh_states(adapter: &Lora) -> Vec<[AdamWState; 2]> {
     adapter
@@ -208,7 +262,7 @@ struct NotBegun;
 impl<M: AdaptableModel> Learner for LoraLearner<M> {
     type Sample = M::Sample;
     type Training = LoraTraining;
-    type Note = ();
+    type Note = LoraNote;
 
     fn kind(&self) -> &'static str {
         "lora"
@@ -224,10 +278,9 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
         self.sharing == Sharing::One
     }
 
-    fn skip_task(&mut self, task: &TaskAt<'_>, _report: &mut Reporter<'_, ()>) -> Result<(), Failure> {
-        // A task without samples has no adapter, and no subspace but an empty one.
+    fn skip_task(&mut self, task: &TaskAt<'_>, _report: &mut Reporter<'_, LoraNote>) -> Result<(), Failure> {
         match &mut self.spaces {
-            Some(spaces) => spaces.add(&self.model, &[], &[], task.name),
+            Some(spaces) => spaces.skip(task.name),
             None => Ok(()),
         }
     }
@@ -236,19 +289,21 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
         &mut self,
         samples: &[M::Sample],
         task: &TaskAt<'_>,
-        _report: &mut Reporter<'_, ()>,
+        report: &mut Reporter<'_, LoraNote>,
     ) -> Result<Option<()>, Failure> {
-        if let Some(spaces) = &mut self.spaces {
-            spaces.add(&self.model, samples, &[], task.name)?;
-        }
-        Ok(Some(()))
+        let Some(spaces) = &mut self.spaces else { return Ok(Some(())) };
+        let of = samples.len();
+        spaces.add(&self.model, samples, &[], task.name, |done| {
+            report.tell(Event::Examined { task: task.name.to_owned(), done, of });
+            report.is_stopped()
+        })
     }
 
     fn begin_task(
         &mut self,
         samples: &[M::Sample],
         task: &TaskAt<'_>,
-        _report: &mut Reporter<'_, ()>,
+        report: &mut Reporter<'_, LoraNote>,
     ) -> Result<Option<LoraTraining>, Failure> {
         if self.adapters.is_empty() || self.sharing != Sharing::One {
             let keys = self.mean_keys(samples);
@@ -256,6 +311,7 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
                 return Err(NotFinite("the mean of the keys of a task").into());
             }
             self.adapters.push(Lora::new(&self.modules, &self.config, self.seed, task.number() as u64));
+            self.tasks.push(task.name.to_owned());
             if self.sharing == Sharing::OnePerTask {
                 self.keys.push(keys);
             }
@@ -263,7 +319,12 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
         let projections = self.projections();
         if let (Some(_), Some(trained)) = (&self.spaces, self.adapters.last_mut()) {
             for (a, projection) in trained.rows_of_a().zip(&projections) {
-                projection.apply(a)?;
+                project_first(a, projection)?;
+            }
+            let n_still = projections.iter().filter(|projection| projection.is_zero()).count();
+            if n_still > 0 {
+                let note = LoraNote::NothingAllowed { n_maps: n_still, of: projections.len() };
+                report.tell(Event::Note { task: task.name.to_owned(), note });
             }
         }
         let trained = self.trained()?;
@@ -304,7 +365,6 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
         let (scale, grad_norm) = clip_factor(&gradients.parameters, self.max_norm);
         let began = Instant::now();
         let Some(trained) = self.adapters.last_mut() else { return Err(NotBegun.into()) };
-        // Nothing is changed where one map cannot take its step.
         if gradients.parameters.len() != trained.values().len()
             || !gradients.parameters.iter().all(|g| g.is_finite())
         {
@@ -335,13 +395,13 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
         _training: &LoraTraining,
         samples: &[M::Sample],
         task: &TaskAt<'_>,
-    ) -> Result<(), Failure> {
+    ) -> Result<LoraNote, Failure> {
         Spaces::check(self.trained()?)?;
         if let Some(spaces) = &mut self.spaces {
             let adapters: Vec<&Lora> = self.adapters.iter().collect();
-            spaces.add(&self.model, samples, &adapters, task.name)?;
+            spaces.add(&self.model, samples, &adapters, task.name, |_| false)?;
         }
-        Ok(())
+        Ok(LoraNote::Interference(self.interference().last().cloned().unwrap_or_default()))
     }
 
     fn gradient_of(&self, sample: &M::Sample) -> Result<Vec<f32>, Failure> {
@@ -355,7 +415,7 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
         let key_sizes = self.keys.iter().map(|[image, text]| [image.len(), text.len()]).collect();
         let n_steps = training.and_then(|training| Some(training.states.first()?[0].n_steps()));
         let spaces = self.spaces.as_ref().map(|spaces| spaces.save(section));
-        section.set_info(&Saved { n_adapters: self.adapters.len(), key_sizes, n_steps, spaces });
+        section.set_info(&Saved { tasks: self.tasks.clone(), key_sizes, n_steps, spaces });
         // Adapters of older tasks never change again, the last one may.
         let n_sealed = match self.sharing {
             Sharing::One => 0,
@@ -383,7 +443,7 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
     }
 
     fn load(&mut self, section: &Section) -> Result<Option<LoraTraining>, SectionError> {
-        let Saved { n_adapters, key_sizes, n_steps, spaces } = section.info()?;
+        let Saved { tasks, key_sizes, n_steps, spaces } = section.info()?;
         let fresh = Lora::new(&self.modules, &self.config, self.seed, 0);
         let n = fresh.values().len();
         let adapter = |i: usize| {
@@ -391,7 +451,8 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
             adapter.values_mut().copy_from_slice(&section.f32(&format!("adapter.{i}"), &[n])?);
             Ok(adapter)
         };
-        self.adapters = (0..n_adapters).map(adapter).collect::<Result<_, SectionError>>()?;
+        self.adapters = (0..tasks.len()).map(adapter).collect::<Result<_, SectionError>>()?;
+        self.tasks = tasks;
         let key = |i: usize, part: usize, n: usize| section.f32(&format!("keys.{i}.{part}"), &[n]);
         let sizes = key_sizes.iter().enumerate();
         let keys = sizes.map(|(i, &[image, text])| Ok([key(i, 0, image)?, key(i, 1, text)?]));

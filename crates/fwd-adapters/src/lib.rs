@@ -13,7 +13,7 @@ mod spaces;
 
 pub use config::{LoraConfig, Sharing};
 pub use error::{AdapterError, Result};
-pub use learner::{LoraLearner, LoraTraining};
+pub use learner::{LoraLearner, LoraNote, LoraTraining};
 pub use lora::{Factors, Lora};
 pub use model::{AdaptableModel, LossGradient};
 pub use module::Module;

@@ -3,7 +3,7 @@
 
 use crate::config::LoraConfig;
 use crate::error::{AdapterError, Result};
-use crate::lora::Lora;
+use crate::lora::{Factors, Lora};
 use crate::module::Module;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -39,6 +39,12 @@ struct Config {
 
 /// Switches that change what an adapter computes, none of which is known here.
 const SWITCHES: [&str; 5] = ["use_dora", "use_qalora", "use_bdlora", "fan_in_fan_out", "lora_bias"];
+
+/// Beginnings of `init_lora_weights` under which PEFT takes something off the base model's weights.
+const CHANGES_BASE: [&str; 4] = ["pissa", "olora", "loftq", "corda"];
+
+/// Keys that, if they are set, limit an adapter to some tokens, or add to it what is no linear map's.
+const PARTS: [&str; 3] = ["alora_invocation_tokens", "trainable_token_indices", "target_parameters"];
 
 /// Reads the folder of an adapter.
 ///
@@ -105,11 +111,24 @@ pub fn read(dir: &Path) -> Result<Lora> {
     Ok(Lora::of_factors(factors.into_iter()))
 }
 
-/// Writes the folder of an adapter, which `PeftModel.from_pretrained` reads. Each file is written whole; the tensors come first.
+/// Writes the folder of an adapter that was made with this configuration, as PEFT's `save_pretrained` would. The modules have the names of the
+/// model's checkpoint. Each file is written whole; the tensors come first.
 ///
 /// # Errors
-/// [`AdapterError::Io`].
+/// [`AdapterError::Config`] if rank or scale are not those of the configuration; [`AdapterError::Io`].
 pub fn write(dir: &Path, lora: &Lora, config: &LoraConfig) -> Result<()> {
+    let is_other =
+        |f: Factors<'_>| f.rank != config.rank || (f.scale - config.scale()).abs() > 1e-12 * config.scale();
+    if let Some((module, _, factors)) = lora.all_factors().find(|(_, _, factors)| is_other(*factors)) {
+        return Err(AdapterError::Config(format!(
+            "the adapter of `{}` has rank {} and scale {}, the configuration says {} and {}",
+            module.name,
+            factors.rank,
+            factors.scale,
+            config.rank,
+            config.scale()
+        )));
+    }
     let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|x| x.to_le_bytes()).collect() };
     let mut tensors = Vec::new();
     for (module, _, factors) in lora.all_factors() {
@@ -157,6 +176,13 @@ fn read_config(path: &Path) -> Result<Config> {
     }
     if let Some(name) = SWITCHES.iter().find(|name| config.rest.get(**name) == Some(&Value::Bool(true))) {
         return refuse(format!("{name} is true"));
+    }
+    let init = config.rest.get("init_lora_weights").and_then(Value::as_str).unwrap_or_default();
+    if CHANGES_BASE.iter().any(|kind| init.starts_with(kind)) {
+        return refuse(format!("init_lora_weights is {init:?}, which changes the weights of the base model"));
+    }
+    if let Some(key) = PARTS.iter().find(|key| config.rest.get(**key).is_some_and(|value| !value.is_null())) {
+        return refuse(format!("{key} is set"));
     }
     if !config.alpha_pattern.is_empty() {
         return refuse("alpha_pattern gives some modules another alpha".to_owned());

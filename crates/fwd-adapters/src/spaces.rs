@@ -80,7 +80,8 @@ impl Spaces {
         )
     }
 
-    /// Adds the subspaces of what the maps read of some samples behind some adapters, the last of which was learnt on them.
+    /// Adds the subspaces of what the maps read of some samples behind some adapters, the last of which was learnt on them. `is_stopped` is asked
+    /// after each sample, with their number so far; `None` and unchanged if it says so.
     ///
     /// # Errors
     /// Those of the model and of the decompositions; nothing is changed then.
@@ -90,7 +91,8 @@ impl Spaces {
         samples: &[M::Sample],
         adapters: &[&Lora],
         task: &str,
-    ) -> Result<(), Failure> {
+        mut is_stopped: impl FnMut(usize) -> bool,
+    ) -> Result<Option<()>, Failure> {
         let mut grams: Vec<Gram> = self.sites.iter().map(|site| Gram::new(site.ledger.dim())).collect();
         for (i, sample) in samples.iter().enumerate() {
             let mut broken = None;
@@ -107,20 +109,43 @@ impl Spaces {
             if let Some(error) = broken {
                 return Err(Failure::at(Place::Sample(i), error));
             }
+            if is_stopped(i + 1) {
+                return Ok(None);
+            }
         }
         // What a rule forbids, learnt changes do not enter: measured before this task has a subspace of its own.
         let measured = match adapters.last().filter(|_| self.n_entries() > 0) {
             Some(learnt) => Some(self.measured(learnt)?),
             None => None,
         };
-        let mut sites = self.sites.clone();
         let options = self.options.of_task(self.n_entries());
-        for (site, gram) in sites.iter_mut().zip(&grams) {
-            site.ledger.add(task, gram, &options)?;
+        let n_before = self.n_entries();
+        for (site, gram) in self.sites.iter_mut().zip(grams) {
+            if let Err(error) = site.ledger.add(task, &gram, &options) {
+                self.sites.iter_mut().for_each(|site| site.ledger.truncate(n_before));
+                return Err(error.into());
+            }
         }
-        self.sites = sites;
         self.interference.extend(measured);
+        Ok(Some(()))
+    }
+
+    /// Takes note of a task without samples, which has no adapter.
+    ///
+    /// # Errors
+    /// Those of the decompositions, of nothing.
+    pub(crate) fn skip(&mut self, task: &str) -> Result<(), Failure> {
+        let options = self.options.of_task(self.n_entries());
+        for site in &mut self.sites {
+            site.ledger.add(task, &Gram::new(site.ledger.dim()), &options)?;
+        }
+        self.interference.push(Vec::new());
         Ok(())
+    }
+
+    /// The bytes of the Gram matrices of all inputs, which are in memory together while a task's subspaces are found.
+    pub(crate) fn n_bytes(&self) -> u64 {
+        self.sites.iter().map(|site| 8 * (site.ledger.dim() as u64).pow(2)).sum()
     }
 
     fn n_entries(&self) -> usize {

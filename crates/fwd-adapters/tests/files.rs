@@ -25,12 +25,15 @@ fn an_adapter_is_read_as_it_was_written() {
             assert_eq!(again.factors(&module.name), lora.factors(&module.name), "{}", module.name);
         }
         assert_eq!(again.modules().count(), 2);
+        // Under another configuration it would be read with another scale.
+        let refused = write(dir.path(), &lora, &LoraConfig { rank: 2, ..config }).unwrap_err().to_string();
+        assert!(refused.contains("rank 3"), "{refused}");
     }
 }
 
 /// An adapter of which the configuration, or a tensor's name, was changed.
 fn refused(change: impl FnOnce(&Path)) -> String {
-    let config = LoraConfig::default();
+    let config = LoraConfig { rank: 3, ..LoraConfig::default() };
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &lora(&config), &config).unwrap();
     read(dir.path()).unwrap();
@@ -67,6 +70,8 @@ fn what_is_not_understood_is_refused_by_name() {
         ("bias", "all".into(), "bias"),
         ("modules_to_save", serde_json::json!(["lm_head"]), "lm_head"),
         ("alpha_pattern", serde_json::json!({"q_proj": 3}), "alpha_pattern"),
+        ("init_lora_weights", "pissa_niter_4".into(), "pissa_niter_4"),
+        ("alora_invocation_tokens", serde_json::json!([3, 5]), "alora_invocation_tokens"),
         ("lora_alpha", 0.into(), "lora_alpha is 0"),
         ("lora_alpha", "x".into(), "expected f64"),
     ] {

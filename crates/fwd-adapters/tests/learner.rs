@@ -336,6 +336,25 @@ fn projected_adapters_add_nothing_to_what_older_tasks_read() {
 }
 
 #[test]
+fn a_task_without_samples_has_no_adapter_and_moves_no_other() {
+    let model = Regression::new();
+    for sharing in [Sharing::OnePerTask, Sharing::Projected(Rule::Fwd, SubspaceOptions::default())] {
+        let mut tasks = tasks();
+        tasks.insert(1, Task { name: "empty".to_owned(), train: Vec::new() });
+        let curriculum = Curriculum { pretraining: Vec::new(), tasks };
+        let learner = learner(&model, sharing);
+        let mut run = Trainer::new(learner, MethodConfig::Plain.build(), curriculum, plan()).unwrap();
+        assert_eq!(go_on(&mut run, None, usize::MAX), Status::Finished);
+        let names: Vec<&str> = run.learner().adapters_of_tasks().unwrap().map(|(task, _)| task).collect();
+        assert_eq!(names, ["first", "second"]);
+        if let Sharing::Projected(..) = sharing {
+            let n_older: Vec<usize> = run.learner().interference().iter().map(Vec::len).collect();
+            assert_eq!(n_older, [1, 0, 3], "of pre-training and all older tasks, nothing of the empty one");
+        }
+    }
+}
+
+#[test]
 fn a_killed_run_ends_in_the_same_bytes() {
     let model = Regression::new();
     let beside = ["replay", "ewc"].map(|name| (Sharing::One, MethodConfig::named(name).unwrap()));

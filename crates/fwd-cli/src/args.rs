@@ -529,7 +529,8 @@ mod tests {
             let text = error.to_string();
             assert!(text.contains(&format!("'{meant}'")) && text.contains("a similar value"), "{text}");
         }
-        let text = Args::try_parse_from(["fwd-prompt", "train", "--method", "lora"]).unwrap_err().to_string();
+        let text =
+            Args::try_parse_from(["fwd-prompt", "train", "--method", "qqqqq"]).unwrap_err().to_string();
         assert!(text.contains("possible values") && !text.contains("similar"), "{text}");
     }
 }

@@ -136,6 +136,18 @@ fn every_method_runs_and_the_plasticity_is_against_tasks_alone() {
         }
     }
     assert!(fail(&mut place.program(&["inspect", "lora"])).contains("has no prompts"));
+    // Scored again, what was learnt answers as it did at the end of the run; and questions.
+    for method in ["lora", "lora-per-task", "o-lora", "lora-fwd"] {
+        let again = succeed(&mut place.program(&["eval", method, "--json"]));
+        let again: Value = serde_json::from_str(&again).unwrap();
+        for (i, row) in again["scores"].as_array().unwrap().iter().enumerate() {
+            assert_eq!(row["score"], place.metrics(method)["scores"][2][i], "{method}");
+        }
+        let asked = ["ask", method, "Where is it?", "--image", "picture.png", "--json"];
+        picture(0, 0).save(place.path("picture.png")).unwrap();
+        let answer: Value = serde_json::from_str(&succeed(&mut place.program(&asked))).unwrap();
+        assert!(answer["answer"].is_string() && answer["prompts"] == serde_json::json!([]), "{answer}");
+    }
     for method in ["lora-fwd", "lora-residual"] {
         let metrics = place.metrics(method);
         let of_last = metrics["interference"][1].as_array().unwrap();

@@ -162,6 +162,11 @@ impl SubspaceLedger {
         Ok(&self.entries[at])
     }
 
+    /// Takes all entries but the first `n` off again.
+    pub fn truncate(&mut self, n: usize) {
+        self.entries.truncate(n);
+    }
+
     /// d: the width of an embedding.
     pub fn dim(&self) -> usize {
         self.dim

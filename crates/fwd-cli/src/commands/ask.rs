@@ -5,10 +5,10 @@ use crate::args::{AskArgs, Common};
 use crate::{output, progress};
 use anyhow::{Context, Result, ensure};
 use fwd_data::{Alpha, ImageLimits, Orientation, RgbImage, blank_image};
-use fwd_prompt::PromptPool;
+use fwd_prompt::{PromptPool, Selection};
 use fwd_run::assets;
 use fwd_run::model::{Backbone, ModelTokenizers, ShownPrompt};
-use fwd_run::run::SavedRun;
+use fwd_run::run::{SavedRun, answer_with_adapters};
 use serde::Serialize;
 use std::path::Path;
 use std::process::ExitCode;
@@ -79,19 +79,25 @@ pub(super) fn command(args: &AskArgs, common: &Common) -> Result<ExitCode> {
         let shown = backbone.shown_prompt(question, &sample, &pool)?;
         return show(&shown, common);
     }
+    if let Some(run) = run.filter(|run| run.manifest().run.config.method.has_adapters()) {
+        let answer = answer_with_adapters(&run, &backbone, &sample, args.max_new_tokens)?;
+        return reply(Reply { answer, prompts: Vec::new(), similarities: Vec::new() }, common);
+    }
     let answers = backbone.answer(&[&sample], &pool, args.max_new_tokens)?;
     let answer = answers.into_iter().next().context("the model returned no answer")?;
     if !pool.is_empty() && answer.selection.prompts.is_empty() {
         tracing::warn!("nothing that was learnt is for this question; the model answers without prompts");
     }
+    let Selection { prompts, scores } = answer.selection;
+    reply(Reply { answer: answer.text, prompts, similarities: scores }, common)
+}
+
+/// Prints an answer.
+fn reply(reply: Reply, common: &Common) -> Result<ExitCode> {
     if common.json {
-        output::print_json(&Reply {
-            answer: answer.text,
-            prompts: answer.selection.prompts,
-            similarities: answer.selection.scores,
-        })?;
+        output::print_json(&reply)?;
     } else {
-        output::print(&output::one_line(&answer.text))?;
+        output::print(&output::one_line(&reply.answer))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -234,14 +234,15 @@ impl Linear {
             let names: Vec<&str> = self.parts.iter().filter_map(|part| part.name.as_deref()).collect();
             observer.see(&names, x);
         }
-        let is_adapted = map.additions.iter().any(Addition::is_trained);
-        if is_adapted || (on_gpu(x) && !map.additions.is_empty()) {
-            let base = Map { additions: Vec::new(), ..map.clone() };
-            if base.is_trained() {
-                let what = "weight or bias are trained, and a low-rank addition to the weight too";
+        if !map.additions.is_empty() {
+            if map.is_trained() {
+                let what = "weight or bias are trained, and the weight has a low-rank addition";
                 return Err(OpError::shape("linear", what));
             }
-            return adapted::forward(base, &map.additions, x);
+            if on_gpu(x) || map.additions.iter().any(Addition::is_trained) {
+                let base = Map { additions: Vec::new(), ..map.clone() };
+                return adapted::forward(base, &map.additions, x);
+            }
         }
         if !map.is_trained() {
             return apply1(Forward(map.clone()), x);

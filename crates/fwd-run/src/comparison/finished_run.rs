@@ -85,13 +85,26 @@ impl FinishedRun {
                 *value = format!("{value} {}", &library[..library.len().min(8)]);
             }
         }
+        let method = self.metrics.method;
+        let is_projected = matches!(method, Method::LoraResidual | Method::LoraFwd | Method::LoraFwdWeighted);
         let is_read = |key: &str| {
+            let of_prompts =
+                ["pool", "project_at", "map"].iter().any(|part| key.split('.').next() == Some(part))
+                    || ["prompts", "keys", "key_weight", "lr_unit"].iter().any(|part| {
+                        key.strip_prefix("training.").is_some_and(|rest| rest.split('.').next() == Some(part))
+                    });
+            if method.has_adapters() && (of_prompts || key.starts_with("subspace") && !is_projected) {
+                return false;
+            }
+            if key == "lora.overlap_weight" {
+                return method == Method::OLora;
+            }
             let section = key.split('.').next().unwrap_or_default();
             match section {
                 "seed" | "method" | "order" | "tasks" | "split" => false,
-                "alpha" => matches!(self.metrics.method, Method::FwdWeighted | Method::LoraFwdWeighted),
-                "lora" => self.metrics.method.has_adapters(),
-                "finetune" => self.metrics.method == Method::Finetune,
+                "alpha" => matches!(method, Method::FwdWeighted | Method::LoraFwdWeighted),
+                "lora" => method.has_adapters(),
+                "finetune" => method == Method::Finetune,
                 _ => fwd_continual::MethodConfig::named(section)
                     .is_none_or(|method| self.metrics.method.beside() == Some(method.name())),
             }

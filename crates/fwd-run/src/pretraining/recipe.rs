@@ -240,6 +240,13 @@ impl Recipe {
         );
         let is_share = |share: f64| (0.0..=1.0).contains(&share);
         ensure!(
+            is_share(recipe.prompting.share)
+                && recipe.diversity.weight >= 0.0
+                && recipe.diversity.weight.is_finite(),
+            "{}: prompting.share must be from 0 to 1, diversity.weight a number that is not negative",
+            path.display()
+        );
+        ensure!(
             recipe.phases.iter().all(|phase| {
                 phase.prompting_share.is_none_or(is_share) && phase.diversity_weight.is_none_or(|w| w >= 0.0)
             }),

@@ -1,5 +1,6 @@
-//! The prompts of a run, scored again on any split and any task.
+//! The prompts or adapters of a run, scored again on any split and any task.
 
+use super::lora::AdaptedModels;
 use super::saved::SavedRun;
 use crate::model::FeatureStore;
 use crate::predictions::{self, Generation};
@@ -10,7 +11,7 @@ use fwd_data::bench::Split;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// The scores of a run's prompts.
+/// The scores of what a run has learnt.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Evaluation {
     /// The run directory, as it was named.
@@ -21,7 +22,7 @@ pub struct Evaluation {
     pub scores: Vec<TaskScore>,
 }
 
-/// What a run's prompts score on one task.
+/// What a run scores on one task.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TaskScore {
     /// Its name in the benchmark.
@@ -43,10 +44,10 @@ pub struct EvaluationOptions {
     pub answers: Option<PathBuf>,
 }
 
-/// Scores tasks with the prompts of a run.
+/// Scores tasks with the prompts or the adapters of a run.
 ///
 /// # Errors
-/// An unknown task, a run without prompts, those of the model and of the folder.
+/// An unknown task, a run that has neither, those of the model and of the folder.
 pub fn evaluate(
     run: &SavedRun,
     session: &Session,
@@ -55,12 +56,20 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     let config = &run.manifest().run.config;
     let generation = Generation { max_new_tokens: config.max_new_tokens, batch: config.eval_batch };
+    let (backbone, observer) = (&session.backbone, store.observer());
+    let adapters = config.method.has_adapters().then(|| run.adapters(&*backbone.model)).transpose()?;
+    let adapted = adapters.as_ref().map(|learner| AdaptedModels::new(backbone, learner)).transpose()?;
     let mut scores = Vec::new();
     for name in &options.tasks {
         let task = session.bench.task(name)?;
-        let pool = run.pool(&*session.backbone.model, Some(name))?;
         let exam = exam(store, task, options.split, usize::MAX)?;
-        let given = predictions::answer(&session.backbone, &pool, &exam, generation, None, store.observer())?;
+        let given = match adapters.as_ref().zip(adapted.as_ref()) {
+            Some((learner, models)) => models.answer(learner, &exam, generation, observer)?,
+            None => {
+                let pool = run.pool(&*backbone.model, Some(name))?;
+                predictions::answer(backbone, &pool, &exam, generation, None, observer)?
+            }
+        };
         if let Some(dir) = &options.answers {
             predictions::write(&dir.join(format!("{name}.jsonl")), &given)?;
         }

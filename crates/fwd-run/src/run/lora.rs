@@ -1,11 +1,12 @@
 //! The model with what a learner of adapters has learnt, for scoring.
 
 use super::outputs::{Distributions, distributions, targets};
+use super::saved::SavedRun;
 use crate::model::{Backbone, Model, Sample};
 use crate::observer::{Observer, check};
 use crate::predictions::{self, Generation, Prediction};
 use crate::samples::Exam;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use fwd_adapters::LoraLearner;
 use fwd_continual::chain;
 use fwd_models::{GenerationConfig, with_adapters};
@@ -45,6 +46,25 @@ impl<'a> AdaptedModels<'a> {
         }
         groups.retain(|(_, samples)| !samples.is_empty());
         Ok(groups)
+    }
+
+    /// The answer to one sample.
+    ///
+    /// # Errors
+    /// Those of the model and the tokenizer.
+    pub(super) fn answer_one(
+        &self,
+        learner: &Adapters<'_>,
+        sample: &Sample,
+        max_new_tokens: usize,
+    ) -> Result<String> {
+        let batch = [sample];
+        let groups = self.groups(learner, &batch)?;
+        let (model, _) = groups.first().context("a sample that no model answers")?;
+        let config = GenerationConfig::greedy(max_new_tokens, self.backbone.model.special_tokens().clone());
+        let answers = fwd_models::answer(*model, &batch, &no_prompts(&batch, *model), &config)?;
+        let answer = answers.first().context("the model returned no answer")?;
+        Ok(self.backbone.processor.text.decode(&answer.ids)?.trim().to_owned())
     }
 
     /// The answers to all samples of a task.
@@ -105,23 +125,58 @@ impl<'a> AdaptedModels<'a> {
     }
 }
 
+/// What a backbone with the adapters of a run answers to a sample.
+///
+/// # Errors
+/// A run without adapters; those of the model and the tokenizer.
+pub fn answer_with_adapters(
+    run: &SavedRun,
+    backbone: &Backbone,
+    sample: &Sample,
+    max_new_tokens: usize,
+) -> Result<String> {
+    let learner = run.adapters(&*backbone.model)?;
+    AdaptedModels::new(backbone, &learner)?.answer_one(&learner, sample, max_new_tokens)
+}
+
 /// Nothing in front of any sample.
 fn no_prompts(batch: &[&Sample], model: &Model) -> PromptBatch {
     let dim = model.prompt_dims().model;
     PromptBatch { values: Vec::new(), lengths: vec![0; batch.len()], dim, place: Place::Front }
 }
 
-/// Writes what was learnt into a folder, in PEFT's format: `all-tasks`, or a folder for each task.
+/// Writes what was learnt into a folder, in PEFT's format: `all-tasks`, or a folder for each task that has an adapter.
 ///
 /// # Errors
 /// A file that cannot be written.
-pub(super) fn write_adapters(learner: &Adapters<'_>, tasks: &[String], dir: &Path) -> Result<()> {
-    let config = learner.config();
-    if let [one] = learner.adapters() {
-        return Ok(fwd_adapters::write(&dir.join("all-tasks"), one, config)?);
+pub(super) fn write_adapters(learner: &Adapters<'_>, dir: &Path) -> Result<()> {
+    let write = |name: &str, adapter| fwd_adapters::write(&dir.join(name), adapter, learner.config());
+    match learner.adapters_of_tasks() {
+        Some(mut of_tasks) => of_tasks.try_for_each(|(task, adapter)| write(task, adapter))?,
+        None => learner.adapters().iter().try_for_each(|adapter| write("all-tasks", adapter))?,
     }
-    for (adapter, task) in learner.adapters().iter().zip(tasks) {
-        fwd_adapters::write(&dir.join(task), adapter, config)?;
-    }
+    Ok(())
+}
+
+/// Refuses adapters that need more memory than there is: those of all tasks, with moments and gradient of one, and the Gram matrices of what
+/// their maps read.
+///
+/// # Errors
+/// That names both figures.
+pub(super) fn check_memory(learner: &Adapters<'_>, n_tasks: usize, available: Option<u64>) -> Result<()> {
+    let of_one = learner.n_parameters_of_one() as u64;
+    let needed = 4 * of_one * (n_tasks as u64 + 5) + learner.n_bytes_of_subspaces();
+    let (available, gib) = (available.unwrap_or(u64::MAX), |bytes: u64| bytes as f64 / f64::from(1 << 30));
+    ensure!(
+        needed <= available,
+        "adapters of {of_one} numbers each need at least {:.1} GiB of memory, {:.1} GiB are free; choose fewer maps (lora.targets){}",
+        gib(needed),
+        gib(available),
+        if learner.n_bytes_of_subspaces() > 0 {
+            " or a method that keeps no subspaces of their inputs"
+        } else {
+            ""
+        }
+    );
     Ok(())
 }

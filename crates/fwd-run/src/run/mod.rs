@@ -20,6 +20,7 @@ mod watch;
 pub use directory::{RunDir, refuse_finished};
 pub use evaluate::{Evaluation, EvaluationOptions, TaskScore, evaluate};
 pub(crate) use library::library_of;
+pub use lora::answer_with_adapters;
 pub use losses::{LossPoint, read_losses};
 pub use manifest::{Identity, Machine, Manifest};
 pub use metrics::{Measures, RunMetrics, TaskInfo};

@@ -7,9 +7,11 @@ use crate::device::DeviceKind;
 use crate::method::Method;
 use crate::model::{Model, ModelOptions, Template};
 use crate::observer::Observer;
+use crate::plan::Plan;
 use crate::session::{Session, SessionOptions};
-use anyhow::{Context, Result, ensure};
-use fwd_continual::SavedState;
+use anyhow::{Context, Result, bail, ensure};
+use fwd_adapters::LoraLearner;
+use fwd_continual::{Learner, SavedState};
 use fwd_data::task::OnBad;
 use fwd_models::WeightDtype;
 use fwd_ops::Compute;
@@ -136,16 +138,36 @@ impl SavedRun {
         Ok(())
     }
 
-    /// The prompts of the run, as they were when its last task was finished; under the method `independent`, those of `task`.
+    /// The prompts of the run, as they were when its last task was finished; under the method `independent`, those of `task`. None under a
+    /// method with adapters ([`Self::adapters`]) and under `zero-shot`.
     ///
     /// # Errors
     /// A damaged or missing state, or one whose widths are not the model's.
     pub fn pool(&self, model: &Model, task: Option<&str>) -> Result<PromptPool> {
         let config = &self.manifest.run.config;
-        if config.method == Method::ZeroShot {
+        if config.method == Method::ZeroShot || config.method.has_adapters() {
             return Ok(PromptPool::new(model.prompt_dims(), config.pool.prompt_len, config.pool.top_k));
         }
         Ok(self.prompts(model, task)?.pool().clone())
+    }
+
+    /// The adapters of the run, as they were when its last task was finished.
+    ///
+    /// # Errors
+    /// A run of a method without adapters; a damaged or missing state, or one of another model.
+    pub fn adapters<'m>(&self, model: &'m Model) -> Result<LoraLearner<&'m Model>> {
+        let config = &self.manifest.run.config;
+        let Plan::Lora(sharing) = config.method.plan(config, config.tasks.len()) else {
+            bail!("{} is a run of `{}`, which has no adapters", self.dir().display(), config.method)
+        };
+        let dir = self.paths.state(None);
+        ensure!(SavedState::exists(&dir), "{} holds no adapters yet; let the run go on first", dir.display());
+        let max_norm = config.training.max_grad_norm;
+        let mut learner = LoraLearner::new(model, config.lora.clone(), sharing, max_norm, config.seed)?;
+        let state = SavedState::load(&dir)?;
+        let loaded = state.learner(learner.kind()).and_then(|section| learner.load(section));
+        loaded.with_context(|| format!("{}: its adapters cannot be read", dir.display()))?;
+        Ok(learner)
     }
 
     /// The prompts with everything that was computed for them; under the method `independent`, those of `task`.

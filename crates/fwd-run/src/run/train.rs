@@ -7,7 +7,7 @@
 use super::directory::RunDir;
 use super::finetune::{BridgeLearner, image_features};
 use super::library::library_for;
-use super::lora::{AdaptedModels, Adapters, write_adapters};
+use super::lora::{AdaptedModels, Adapters, check_memory, write_adapters};
 use super::losses::LossLog;
 use super::manifest::{Known, Manifest};
 use super::metrics::{Measures, RunMetrics, TaskInfo};
@@ -26,7 +26,7 @@ use crate::predictions::{self, AnswerCache, Generation, Prediction};
 use crate::samples::{Exam, Samples, spread};
 use crate::session::Session;
 use anyhow::{Context, Result, bail};
-use fwd_adapters::{LoraLearner, Sharing};
+use fwd_adapters::{AdaptableModel, LoraLearner, Sharing};
 use fwd_continual::{
     Column, Curriculum, Event, Learner, Method, MethodConfig, Moment, PRETRAINING, SavedState, Schedule,
     Stage, Status, Task, TaskId, Trainer,
@@ -167,7 +167,12 @@ fn resolve(session: &Session, mut config: RunConfig) -> Result<Resolved<'_>> {
     let tasks = session.tasks(&config)?;
     config.tasks = tasks.iter().map(|task| task.name.clone()).collect();
     config.order = Order::Given; // The list above has it.
-    config.check_memory(session.backbone.model.prompt_dims(), memory::available())?;
+    if config.method.has_adapters() {
+        // Before the frozen pass, not after it.
+        config.lora.chosen(&session.backbone.model.sites().concat())?;
+    } else {
+        config.check_memory(session.backbone.model.prompt_dims(), memory::available())?;
+    }
     let alone = config.paths.alone.as_ref();
     let alone = alone.map(|dir| RunMetrics::read_alone(dir, config.split, config.compute)).transpose()?;
     let library = library_for(session, &config)?;
@@ -378,6 +383,7 @@ impl<'a> Runner<'a> {
         let (backbone, names) = (&session.backbone, &config.tasks);
         let (max_norm, seed) = (config.training.max_grad_norm, config.seed);
         let learner = LoraLearner::new(&*backbone.model, config.lora.clone(), sharing, max_norm, seed)?;
+        check_memory(&learner, names.len(), memory::available())?;
         let tasks = names.iter().zip(&samples.train);
         let tasks = tasks.map(|(name, train)| Task { name: name.clone(), train: &train[..] }).collect();
         let curriculum = Curriculum { pretraining: &samples.pretraining[..], tasks };
@@ -418,7 +424,7 @@ impl<'a> Runner<'a> {
         let plan = config.trainer(Rule::None, config.pool.clone()).plan();
         let course = Course { learner, method: beside.unwrap_or_default().build(), plan, task: None };
         let trainer = self.learn(curriculum, course, &mut score)?;
-        write_adapters(trainer.learner(), names, &self.run.adapters())?;
+        write_adapters(trainer.learner(), &self.run.adapters())?;
         let interference = trainer.learner().interference();
         let of_scores = Measures::of_sequence(trainer.scores(), interference, alone);
         Ok(Outcome {

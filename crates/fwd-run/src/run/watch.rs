@@ -3,6 +3,7 @@
 use super::losses::{LossLog, LossPoint};
 use super::timing::Timing;
 use crate::observer::{Observer, Progress};
+use fwd_adapters::LoraNote;
 use fwd_continual::{Event, Moment};
 use fwd_prompt::PromptNote;
 use std::fmt::Write;
@@ -37,6 +38,24 @@ impl Remark for PromptNote {
             Self::Interference(interference) => {
                 let forbidden = interference.iter().filter(|i| i.forbidden).map(|i| i.leakage);
                 tracing::info!("interference of {task}: leakage {:.1e}", forbidden.fold(0.0, f64::max));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Remark for LoraNote {
+    fn log(&self, task: &str) {
+        match self {
+            Self::NothingAllowed { n_maps, of } => tracing::warn!(
+                "{task}: of {n_maps} of {of} adapted maps the rule leaves nothing to change; fewer directions a task (subspace.task_energy, \
+                 subspace.pretrained_energy, subspace.max_rank) leave more"
+            ),
+            Self::Interference(found) => {
+                let worst = found.iter().filter(|of| of.forbidden).map(|of| of.leakage).fold(0.0, f64::max);
+                if !found.is_empty() {
+                    tracing::info!("{task}: at most {worst:.1e} of an adapter lies in a forbidden subspace");
+                }
             }
             _ => {}
         }
