@@ -27,6 +27,7 @@ use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::{Serialize, Serializer};
 use std::fmt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// How a sequence of tasks is learnt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,8 +78,13 @@ pub enum Method {
     LoraFwdWeighted,
 }
 
-/// The names of sequential adapters beside a method of [`fwd_continual::MethodConfig`], and the method's own.
-const BESIDE: [(&str, &str); 3] = [("lora-replay", "replay"), ("lora-ewc", "ewc"), ("lora-agem", "agem")];
+/// Sequential adapters beside each method of [`fwd_continual::MethodConfig`]: their name, `lora-` and the method's, and the method.
+fn beside_lora() -> &'static [(&'static str, MethodConfig)] {
+    static ALL: OnceLock<Vec<(&'static str, MethodConfig)>> = OnceLock::new();
+    // Made once, and as many as there are methods.
+    let named = |method: MethodConfig| (&*format!("lora-{}", method.name()).leak(), method);
+    ALL.get_or_init(|| MethodConfig::all().into_iter().map(named).collect())
+}
 
 impl Choice for Method {
     fn all() -> Vec<(Self, &'static str, String)> {
@@ -129,11 +135,9 @@ impl Choice for Method {
             row(Self::Finetune, "finetune", "Q-Former and projection trained in sequence, no prompts"),
             row(Self::Lora, "lora", "A low-rank adapter of the language model, trained in sequence"),
         ]);
-        let beside = MethodConfig::all().into_iter().filter_map(|method| {
-            let (name, of) = BESIDE.into_iter().find(|(_, of)| *of == method.name())?;
-            Some((Self::LoraBeside(of), name, format!("As lora, and {}", method.build().about())))
-        });
-        all.extend(beside);
+        all.extend(beside_lora().iter().map(|(name, method)| {
+            (Self::LoraBeside(method.name()), *name, format!("As lora, and {}", method.build().about()))
+        }));
         all.extend([
             row(
                 Self::LoraPerTask,
