@@ -17,4 +17,5 @@ pub use learner::{LoraLearner, LoraNote, LoraTraining};
 pub use lora::{Factors, Lora};
 pub use model::{AdaptableModel, LossGradient};
 pub use module::Module;
+pub use overlap::add_overlap;
 pub use peft::{read, write};

@@ -8,9 +8,12 @@
 
 use crate::lora::Lora;
 
-/// The penalty of `adapter` against older adapters of the same maps. `weight` times its gradient is added to `gradient`, which has the order
-/// of the adapter's values.
-pub(crate) fn add_overlap(adapter: &Lora, older: &[&Lora], weight: f64, gradient: &mut [f32]) -> f64 {
+/// O-LoRA's penalty of an adapter on the overlap of its row spaces with those of older adapters of the same maps, `Σ |A_old·Aᵀ|`.
+/// `weight` times its gradient is added to `gradient`, which has the order of [`Lora::values`].
+///
+/// # Panics
+/// If `gradient` is shorter than the adapter's values.
+pub fn add_overlap(adapter: &Lora, older: &[&Lora], weight: f64, gradient: &mut [f32]) -> f64 {
     let mut penalty = 0.0;
     for (module, place, factors) in adapter.all_factors() {
         let d = module.n_in;

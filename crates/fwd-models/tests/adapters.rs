@@ -431,6 +431,7 @@ fn check_penalties(set: &Set, lora: &Reference, report: &mut Report) {
             report.close(&name, &gradient, &set.io(&name), PENALTY * abs_max(&gradient).max(1.0));
         }
     }
+    check_own_penalty(set, sums[0], report);
     for (name, sum) in ["olora.l1", "olora.fro", "olora.fro2"].into_iter().zip(sums) {
         report.close(
             name,
@@ -438,6 +439,35 @@ fn check_penalties(set: &Set, lora: &Reference, report: &mut Report) {
             &set.io(name),
             PENALTY * sum.max(1.0),
         );
+    }
+}
+
+/// The penalty that a learner adds, the sum of magnitudes, and its gradient times a weight.
+fn check_own_penalty(set: &Set, sum: f64, report: &mut Report) {
+    let weight = 0.5;
+    let adapter = fwd_adapters::read(&set.dir.join("adapter")).unwrap();
+    let mut older = adapter.clone();
+    let flat = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let mut places = Vec::new();
+    let mut start = 0;
+    for module in adapter.modules() {
+        let factors = adapter.factors(&module.name).unwrap();
+        places.push((key(&module.name, "A"), start, factors.a.len()));
+        start += factors.a.len() + factors.b.len();
+    }
+    for (key, start, n) in &places {
+        let a = flat(set.io(&format!("olora.A_old.{key}")));
+        older.values_mut()[*start..start + n].copy_from_slice(&a);
+    }
+    let mut gradient = vec![0.0; adapter.values().len()];
+    let penalty = fwd_adapters::add_overlap(&adapter, &[&older], weight, &mut gradient);
+    let scalar = |x: f64| Tensor::new(&[x], &Device::Cpu).unwrap();
+    report.close("olora.l1, of the learner", &scalar(penalty), &scalar(sum), PENALTY * sum.max(1.0));
+    for (key, start, n) in places {
+        let name = format!("olora.l1.grad.{key}");
+        let want = (set.io(&name) * weight).unwrap();
+        let ours = Tensor::from_slice(&gradient[start..start + n], want.shape(), &Device::Cpu).unwrap();
+        report.close(&format!("{name}, of the learner"), &ours, &want, PENALTY * abs_max(&want).max(1.0));
     }
 }
 
