@@ -6,11 +6,13 @@
 
 #![allow(clippy::print_stdout)]
 
-use fwd_adapters::{AdaptableModel, Factors, Lora, LoraConfig, LoraLearner, LossGradient, Module, Sharing};
+use fwd_adapters::{
+    AdaptableModel, Factors, Lora, LoraConfig, LoraLearner, LossGradient, Module, Penalty, Sharing,
+};
 use fwd_continual::{Column, Curriculum, MethodConfig, Moment, Plan, Task, Trainer};
 use fwd_linalg::AdamW;
 use fwd_prompt::{Rule, SubspaceOptions};
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::convert::Infallible;
 use std::error::Error;
 use std::ops::ControlFlow;
@@ -29,9 +31,10 @@ struct Sample {
 }
 
 impl Identity {
-    fn errors(adapters: &[&Lora], sample: &Sample) -> [f32; D] {
+    fn errors<L: Borrow<Lora>>(adapters: &[L], sample: &Sample) -> [f32; D] {
         let mut y = sample.x;
-        for Factors { a, b, rank, scale } in adapters.iter().filter_map(|adapter| adapter.factors("map")) {
+        let of_map = adapters.iter().filter_map(|adapter| adapter.borrow().factors("map"));
+        for Factors { a, b, rank, scale, .. } in of_map {
             for r in 0..rank {
                 let inner: f32 = a[r * D..].iter().zip(sample.x).map(|(a, x)| a * x).sum();
                 y.iter_mut()
@@ -42,7 +45,7 @@ impl Identity {
         std::array::from_fn(|i| y[i] - sample.target[i])
     }
 
-    fn loss(adapters: &[&Lora], sample: &Sample) -> f64 {
+    fn loss<L: Borrow<Lora>>(adapters: &[L], sample: &Sample) -> f64 {
         Self::errors(adapters, sample).iter().map(|e| f64::from(e * e) / 2.0).sum()
     }
 }
@@ -57,7 +60,8 @@ impl AdaptableModel for Identity {
 
     fn adapter_gradient(&self, batch: &[&Sample], adapters: &[&Lora]) -> Result<LossGradient, Infallible> {
         let n = batch.len() as f32;
-        let Some(Factors { a, b, rank, scale }) = adapters.last().and_then(|adapter| adapter.factors("map"))
+        let Some(Factors { a, b, rank, scale, .. }) =
+            adapters.last().and_then(|adapter| adapter.factors("map"))
         else {
             return Ok(LossGradient { loss: 0.0, gradient: Vec::new() });
         };
@@ -87,6 +91,12 @@ impl AdaptableModel for Identity {
         Ok(())
     }
 
+    fn weights(&self, see: &mut dyn FnMut(&str, &[f32])) -> Result<(), Infallible> {
+        let identity: Vec<f32> = (0..D * D).map(|i| if i % (D + 1) == 0 { 1.0 } else { 0.0 }).collect();
+        see("map", &identity);
+        Ok(())
+    }
+
     fn keys<'s>(&'s self, sample: &'s Sample) -> [Cow<'s, [f32]>; 2] {
         [sample.key[..].into(), (&[0.0][..]).into()]
     }
@@ -107,7 +117,9 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     for sharing in [
         Sharing::One,
         Sharing::OnePerTask,
-        Sharing::Summed,
+        Sharing::Hierarchical,
+        Sharing::Summed(Penalty::Overlap),
+        Sharing::Summed(Penalty::KeyElements),
         Sharing::Projected(Rule::Fwd, SubspaceOptions::default()),
     ] {
         let config = LoraConfig {
@@ -125,7 +137,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         let mut score = |_: &LoraLearner<Identity>, _: Moment, _: Column| Ok::<_, Infallible>(0.0);
         trainer.run(None, &mut score, &mut |_| ControlFlow::Continue(()))?;
         let learner = trainer.learner();
-        let combinations: Vec<Vec<&Lora>> = learner.combinations().collect();
+        let combinations: Vec<Vec<Cow<'_, Lora>>> = learner.combinations();
         let mean = |task: usize| -> Result<f64, Box<dyn Error + Send + Sync>> {
             let mut sum = 0.0;
             for sample in samples(task) {

@@ -1,10 +1,13 @@
 //! Adapters as a learner of the continual loop.
 
-use crate::config::{LoraConfig, Sharing};
-use crate::lora::Lora;
+use crate::config::LoraConfig;
+use crate::keep;
+use crate::key_elements::KeyElements;
+use crate::lora::{Factors, Lora};
 use crate::model::AdaptableModel;
 use crate::module::Module;
 use crate::overlap::add_overlap;
+use crate::sharing::{Penalty, Sharing};
 use crate::spaces::{self, Spaces};
 use fwd_continual::{
     Batch, Change, ContinualError, Event, Failure, Gradients, Learner, NotFinite, Place, Reporter, Section,
@@ -13,8 +16,9 @@ use fwd_continual::{
 use fwd_linalg::{
     AdamW, AdamWState, LinalgError, ProjectAt, ProjectedAdamW, Projection, clip_factor, cosines,
 };
-use fwd_prompt::Interference;
+use fwd_prompt::{Interference, Rule};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::time::Instant;
 
 /// Low-rank adapters of a frozen model, and what was learnt with them.
@@ -41,10 +45,12 @@ pub struct LoraLearner<M> {
 pub struct LoraTraining {
     /// The values of the trained adapter when the task began.
     before: Vec<f32>,
-    /// Of the factors of each map, `A` and `B`.
-    states: Vec<[AdamWState; 2]>,
+    /// Of the factors of each map: `A`, `B` and router.
+    states: Vec<[AdamWState; 3]>,
     /// Of the rows of each map's `A`.
     projections: Vec<Projection>,
+    /// What older adapters changed most; nothing where that is not penalised.
+    key_elements: KeyElements,
 }
 
 /// What adapters tell beside the loop's own events.
@@ -90,9 +96,19 @@ impl<M: AdaptableModel> LoraLearner<M> {
         config.check().map_err(refused)?;
         let sites = model.sites();
         let modules = config.chosen(&sites.concat()).map_err(refused)?;
+        if sharing == Sharing::Experts && !config.rank.is_multiple_of(config.experts) {
+            let LoraConfig { rank, experts, .. } = config;
+            let what = format!("lora.rank is {rank}; it must be a multiple of lora.experts, {experts}");
+            return Err(ContinualError::Config(what));
+        }
         let max_norm = max_norm.unwrap_or(f64::INFINITY);
         let spaces = match sharing {
             Sharing::Projected(rule, options) => Some(Spaces::new(rule, options, sites, &modules)),
+            Sharing::Keep(options) => {
+                // Weights differ where inputs do not.
+                let sites = modules.iter().map(|module| vec![module.clone()]).collect();
+                Some(Spaces::new(Rule::Residual, options, sites, &modules))
+            }
             _ => None,
         };
         let (adapters, tasks, keys) = (Vec::new(), Vec::new(), Vec::new());
@@ -112,17 +128,35 @@ impl<M: AdaptableModel> LoraLearner<M> {
     /// The adapters by the names of their tasks; none where all tasks share one.
     pub fn adapters_of_tasks(&self) -> Option<impl Iterator<Item = (&str, &Lora)>> {
         let all = || self.tasks.iter().map(String::as_str).zip(&self.adapters);
-        (self.sharing != Sharing::One).then(all)
+        (!self.sharing.is_one()).then(all)
     }
 
-    /// The bytes that finding a task's subspaces takes at least; 0 where rows are not projected.
-    pub fn n_bytes_of_subspaces(&self) -> u64 {
-        self.spaces.as_ref().map_or(0, Spaces::n_bytes)
+    /// The bytes that `n_tasks` tasks take at least: their adapters as they are learnt and as samples are answered, and what is kept or computed
+    /// of their maps beside them.
+    pub fn n_bytes(&self, n_tasks: usize) -> u64 {
+        let n_tasks = n_tasks as u64;
+        let n_elements: u64 = self.modules.iter().map(|module| (module.n_in * module.n_out) as u64).sum();
+        let (n_adapters, beside) = match self.sharing {
+            Sharing::One | Sharing::Experts => (1, 0),
+            Sharing::OnePerTask | Sharing::Summed(Penalty::Overlap) => (n_tasks, 0),
+            // Each combination has a copy of the layers that all share.
+            Sharing::Hierarchical => (n_tasks * (n_tasks + 2), 0),
+            Sharing::Summed(Penalty::KeyElements) => {
+                (n_tasks, n_tasks.saturating_sub(1) * KeyElements::n_bytes(n_elements, self.config.key_share))
+            }
+            Sharing::Projected(..) | Sharing::Keep(_) => {
+                (n_tasks, self.spaces.as_ref().map_or(0, Spaces::n_bytes))
+            }
+        };
+        // A gradient, two moments, the values at the beginning, and the factors in the model.
+        4 * self.n_parameters_of_one() as u64 * (n_adapters + 5) + beside
     }
 
     /// How many numbers each adapter has.
     pub fn n_parameters_of_one(&self) -> usize {
-        self.modules.iter().map(|module| self.config.rank * (module.n_in + module.n_out)).sum()
+        let LoraConfig { rank, experts, .. } = self.config;
+        let n_routers = if self.sharing == Sharing::Experts { experts } else { 0 };
+        self.modules.iter().map(|module| rank * (module.n_in + module.n_out) + n_routers * module.n_in).sum()
     }
 
     /// How many numbers are trained, of all adapters so far.
@@ -141,14 +175,10 @@ impl<M: AdaptableModel> LoraLearner<M> {
         &self.config
     }
 
-    /// The adapters that are added up to answer samples: of each combination all of them. There is one combination, or where each task has an
-    /// adapter of its own, one for each task; none before the first task.
-    pub fn combinations(&self) -> impl Iterator<Item = Vec<&Lora>> {
-        let size = match self.sharing {
-            Sharing::OnePerTask => 1,
-            Sharing::One | Sharing::Summed | Sharing::Projected(..) => self.adapters.len().max(1),
-        };
-        self.adapters.chunks(size).map(|adapters| adapters.iter().collect())
+    /// The adapters that are added up to answer samples: of each combination all of them. There is one combination, or where a sample is answered
+    /// by way of the nearest task, one for each task; none before the first task.
+    pub fn combinations(&self) -> Vec<Vec<Cow<'_, Lora>>> {
+        self.sharing.combinations(&self.adapters)
     }
 
     /// The number of the combination that answers a sample.
@@ -156,10 +186,7 @@ impl<M: AdaptableModel> LoraLearner<M> {
     /// # Errors
     /// Keys of other sizes than those of the tasks.
     pub fn combination_of(&self, sample: &M::Sample) -> Result<usize, Failure> {
-        match self.sharing {
-            Sharing::OnePerTask => Ok(self.nearest(sample)?.unwrap_or(0)),
-            Sharing::One | Sharing::Summed | Sharing::Projected(..) => Ok(0),
-        }
+        if self.sharing.has_keys() { Ok(self.nearest(sample)?.unwrap_or(0)) } else { Ok(0) }
     }
 
     /// The task whose mean keys are nearest to a sample's, by the sum of the cosines of both parts; the earlier one of equal ones.
@@ -202,11 +229,79 @@ impl<M: AdaptableModel> LoraLearner<M> {
 
     /// The adapters of a step, the trained one last.
     fn active(&self) -> &[Lora] {
-        let first = match self.sharing {
-            Sharing::Summed | Sharing::Projected(..) => 0,
-            Sharing::One | Sharing::OnePerTask => self.adapters.len().saturating_sub(1),
-        };
+        let first = if self.sharing.is_sum() { 0 } else { self.adapters.len().saturating_sub(1) };
         &self.adapters[first..]
+    }
+
+    /// An adapter as it begins, the `number`-th of the run.
+    fn fresh(&self, number: u64) -> Lora {
+        let begin = if self.sharing == Sharing::Experts { Lora::with_experts } else { Lora::new };
+        begin(&self.modules, &self.config, self.seed, number)
+    }
+
+    /// The adapter that a task begins with. `None` if it was stopped before that was found.
+    fn begun(
+        &self,
+        samples: &[M::Sample],
+        task: &TaskAt<'_>,
+        report: &mut Reporter<'_, LoraNote>,
+    ) -> Result<Option<Lora>, Failure> {
+        let number = task.number() as u64;
+        let fresh = self.fresh(number);
+        if !matches!(self.sharing, Sharing::Keep(_)) {
+            return Ok(Some(fresh));
+        }
+        let n = self.config.gradient_samples.min(samples.len());
+        let chosen: Vec<&M::Sample> = (0..n).map(|i| &samples[i * samples.len() / n]).collect();
+        let (projections, is_stopped) = (self.projections(), || report.is_stopped());
+        keep::begun(
+            &self.model,
+            &chosen,
+            &self.adapters,
+            fresh,
+            &projections,
+            (self.seed, number),
+            is_stopped,
+        )
+    }
+
+    /// Takes what is not trained out of a gradient, so that its norm is that of the rest.
+    fn leave_kept(&self, gradient: &mut [f32]) -> Result<(), Failure> {
+        if let Sharing::Keep(_) = self.sharing {
+            for (_, place, factors) in self.trained()?.all_factors() {
+                gradient[place][..factors.a.len()].fill(0.0);
+            }
+        }
+        Ok(())
+    }
+
+    /// The elements that the adapters before the trained one changed most.
+    fn key_elements(&self) -> KeyElements {
+        match (self.sharing, self.adapters.split_last()) {
+            (Sharing::Summed(Penalty::KeyElements), Some((_, older))) => {
+                KeyElements::of(older, self.config.key_share)
+            }
+            _ => KeyElements::default(),
+        }
+    }
+
+    /// Adds the gradient of the penalty on a trained adapter, and returns the penalty.
+    fn add_penalty(&self, training: &LoraTraining, gradient: &mut [f32]) -> f64 {
+        let (Sharing::Summed(penalty), Some((trained, older))) = (self.sharing, self.adapters.split_last())
+        else {
+            return 0.0;
+        };
+        let LoraConfig { overlap_weight, key_weight, .. } = self.config;
+        match penalty {
+            Penalty::Overlap if overlap_weight > 0.0 => {
+                let older: Vec<&Lora> = older.iter().collect();
+                overlap_weight * add_overlap(trained, &older, overlap_weight, gradient)
+            }
+            Penalty::KeyElements if key_weight > 0.0 => {
+                key_weight * training.key_elements.add_penalty(trained, key_weight, gradient)
+            }
+            _ => 0.0,
+        }
     }
 
     /// The Π of the rows of each map's `A` while the next task is learnt.
@@ -246,11 +341,11 @@ fn project_first(a: &mut [f32], projection: &Projection) -> Result<(), LinalgErr
     Ok(())
 }
 
-/// Moments before the first step, for `A` and `B` of each map.
-fn fresh_states(adapter: &Lora) -> Vec<[AdamWState; 2]> {
+/// Moments before the first step, for the factors of each map.
+fn fresh_states(adapter: &Lora) -> Vec<[AdamWState; 3]> {
     adapter
         .all_factors()
-        .map(|(_, _, factors)| [factors.a, factors.b].map(|f| AdamWState::new(f.len())))
+        .map(|(_, _, factors)| [factors.a, factors.b, factors.router].map(|f| AdamWState::new(f.len())))
         .collect()
 }
 
@@ -275,7 +370,7 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
     }
 
     fn shares_parameters(&self) -> bool {
-        self.sharing == Sharing::One
+        self.sharing.is_one()
     }
 
     fn skip_task(&mut self, task: &TaskAt<'_>, _report: &mut Reporter<'_, LoraNote>) -> Result<(), Failure> {
@@ -292,6 +387,9 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
         report: &mut Reporter<'_, LoraNote>,
     ) -> Result<Option<()>, Failure> {
         let Some(spaces) = &mut self.spaces else { return Ok(Some(())) };
+        if let Sharing::Keep(_) = self.sharing {
+            return spaces.add_weights(&self.model, task.name).map(Some);
+        }
         let of = samples.len();
         spaces.add(&self.model, samples, &[], task.name, |done| {
             report.tell(Event::Examined { task: task.name.to_owned(), done, of });
@@ -305,14 +403,15 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
         task: &TaskAt<'_>,
         report: &mut Reporter<'_, LoraNote>,
     ) -> Result<Option<LoraTraining>, Failure> {
-        if self.adapters.is_empty() || self.sharing != Sharing::One {
+        if self.adapters.is_empty() || !self.sharing.is_one() {
             let keys = self.mean_keys(samples);
             if !keys.iter().flatten().all(|x| x.is_finite()) {
                 return Err(NotFinite("the mean of the keys of a task").into());
             }
-            self.adapters.push(Lora::new(&self.modules, &self.config, self.seed, task.number() as u64));
+            let Some(begun) = self.begun(samples, task, report)? else { return Ok(None) };
+            self.adapters.push(begun);
             self.tasks.push(task.name.to_owned());
-            if self.sharing == Sharing::OnePerTask {
+            if self.sharing.has_keys() {
                 self.keys.push(keys);
             }
         }
@@ -332,12 +431,13 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
             before: trained.values().to_vec(),
             states: fresh_states(trained),
             projections,
+            key_elements: self.key_elements(),
         }))
     }
 
     fn gradients(
         &self,
-        _training: &LoraTraining,
+        training: &LoraTraining,
         _task: &TaskAt<'_>,
         batch: &Batch<'_, M::Sample>,
     ) -> Result<Gradients, Failure> {
@@ -345,13 +445,8 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
         let active: Vec<&Lora> = self.active().iter().collect();
         let found = self.model.adapter_gradient(&samples, &active)?;
         let (loss, mut parameters) = (found.loss, found.gradient);
-        let weight = self.config.overlap_weight;
-        let mut auxiliary_loss = 0.0;
-        if let Some((trained, older)) =
-            active.split_last().filter(|_| weight > 0.0 && self.sharing == Sharing::Summed)
-        {
-            auxiliary_loss = weight * add_overlap(trained, older, weight, &mut parameters);
-        }
+        self.leave_kept(&mut parameters)?;
+        let auxiliary_loss = self.add_penalty(training, &mut parameters);
         Ok(Gradients { loss, auxiliary_loss, parameters, auxiliary: Vec::new() })
     }
 
@@ -370,16 +465,26 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
         {
             return Err(NotFinite("the gradient of an adapter").into());
         }
+        let is_a_kept = matches!(self.sharing, Sharing::Keep(_));
         let mut rest = &gradients.parameters[..];
         let parts = trained.factors_mut().zip(&mut training.states).zip(&training.projections);
-        for (([a, b], [of_a, of_b]), projection) in parts {
-            let (gradient_a, behind) = rest.split_at(a.len());
-            let (gradient_b, behind) = behind.split_at(b.len());
-            rest = behind;
+        for (([a, b, router], [of_a, of_b, of_router]), projection) in parts {
+            let mut gradient = |n: usize| {
+                let (gradient, behind) = rest.split_at(n);
+                rest = behind;
+                gradient
+            };
             let step = ProjectedAdamW { optimiser, projection, at: ProjectAt::Both, gradient_scale: scale };
-            step.step(of_a, a, gradient_a)?;
-            let identity = Projection::identity(b.len().max(1));
-            ProjectedAdamW { projection: &identity, ..step }.step(of_b, b, gradient_b)?;
+            let gradient_a = gradient(a.len());
+            if !is_a_kept {
+                step.step(of_a, a, gradient_a)?;
+            }
+            for (state, values) in [(of_b, b), (of_router, router)] {
+                if !values.is_empty() {
+                    let projection = &Projection::identity(values.len());
+                    ProjectedAdamW { projection, ..step }.step(state, values, gradient(values.len()))?;
+                }
+            }
         }
         Ok(StepReport { grad_norm, lr: optimiser.lr, optimiser_seconds: began.elapsed().as_secs_f64() })
     }
@@ -413,14 +518,11 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
 
     fn save(&self, training: Option<&LoraTraining>, section: &mut Section) {
         let key_sizes = self.keys.iter().map(|[image, text]| [image.len(), text.len()]).collect();
-        let n_steps = training.and_then(|training| Some(training.states.first()?[0].n_steps()));
+        let n_steps = training.and_then(|training| Some(training.states.first()?[1].n_steps()));
         let spaces = self.spaces.as_ref().map(|spaces| spaces.save(section));
         section.set_info(&Saved { tasks: self.tasks.clone(), key_sizes, n_steps, spaces });
         // Adapters of older tasks never change again, the last one may.
-        let n_sealed = match self.sharing {
-            Sharing::One => 0,
-            _ => self.adapters.len().saturating_sub(1),
-        };
+        let n_sealed = if self.sharing.is_one() { 0 } else { self.adapters.len().saturating_sub(1) };
         for (i, adapter) in self.adapters.iter().enumerate() {
             let put = |section: &mut Section| {
                 section.put_f32(&format!("adapter.{i}"), &[adapter.values().len()], adapter.values());
@@ -444,7 +546,7 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
 
     fn load(&mut self, section: &Section) -> Result<Option<LoraTraining>, SectionError> {
         let Saved { tasks, key_sizes, n_steps, spaces } = section.info()?;
-        let fresh = Lora::new(&self.modules, &self.config, self.seed, 0);
+        let fresh = self.fresh(0);
         let n = fresh.values().len();
         let adapter = |i: usize| {
             let mut adapter = fresh.clone();
@@ -476,9 +578,11 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
             AdamWState::from_moments(first[of.clone()].to_vec(), second[of].to_vec(), n_steps)
                 .map_err(|e| SectionError(e.to_string()))
         };
-        let states =
-            fresh.all_factors().map(|(_, _, factors)| Ok([next(factors.a.len())?, next(factors.b.len())?]));
+        let states = fresh.all_factors().map(|(_, _, Factors { a, b, router, .. })| {
+            Ok([next(a.len())?, next(b.len())?, next(router.len())?])
+        });
         let states = states.collect::<Result<_, SectionError>>()?;
-        Ok(Some(LoraTraining { before: part("before")?, states, projections: self.projections() }))
+        let (projections, key_elements) = (self.projections(), self.key_elements());
+        Ok(Some(LoraTraining { before: part("before")?, states, projections, key_elements }))
     }
 }

@@ -46,6 +46,12 @@ pub trait AdaptableModel {
         see: &mut dyn FnMut(&[&str], &[f32]),
     ) -> Result<(), Self::Error>;
 
+    /// Shows the weights of the maps that may be adapted: their names, and their rows `(n_out, n_in)`.
+    ///
+    /// # Errors
+    /// Its own.
+    fn weights(&self, see: &mut dyn FnMut(&str, &[f32])) -> Result<(), Self::Error>;
+
     /// What a sample is told apart by, independent of any adapter: parts that are compared one by one, by their cosines.
     fn keys<'s>(&'s self, sample: &'s Self::Sample) -> [Cow<'s, [f32]>; 2];
 }
@@ -73,6 +79,10 @@ impl<M: AdaptableModel + ?Sized> AdaptableModel for &M {
         adapters: &[&Lora],
     ) -> Result<LossGradient, Self::Error> {
         (**self).adapter_gradient(batch, adapters)
+    }
+
+    fn weights(&self, see: &mut dyn FnMut(&str, &[f32])) -> Result<(), Self::Error> {
+        (**self).weights(see)
     }
 
     fn keys<'s>(&'s self, sample: &'s Self::Sample) -> [Cow<'s, [f32]>; 2] {

@@ -12,3 +12,18 @@ pub struct Module {
     /// Columns of the weight.
     pub n_in: usize,
 }
+
+impl Module {
+    /// The layer that the map belongs to: its name up to the first number in it (`model.layers.31`); none without a number.
+    pub fn layer(&self) -> Option<&str> {
+        let mut end = 0;
+        for part in self.name.split('.') {
+            end += part.len();
+            if part.parse::<u32>().is_ok() {
+                return Some(&self.name[..end]);
+            }
+            end += 1;
+        }
+        None
+    }
+}

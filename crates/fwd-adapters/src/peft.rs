@@ -1,9 +1,10 @@
 //! PEFT's files of a LoRA adapter: a folder with `adapter_config.json` and `adapter_model.safetensors`, whose tensors are called
-//! `base_model.model.MODULE.lora_A.weight` `(rank, n_in)` and `….lora_B.weight` `(n_out, rank)`.
+//! `base_model.model.MODULE.lora_A.weight` `(rank, n_in)` and `….lora_B.weight` `(n_out, rank)`. Experts, which PEFT does not have, are written as CoIN's
+//! code names them: `….lora_A.loraA.E.mlp.weight`, `….lora_B.loraB.E.mlp.weight` and `….lora_router.weight` `(n_experts, n_in)`.
 
 use crate::config::LoraConfig;
 use crate::error::{AdapterError, Result};
-use crate::lora::{Factors, Lora};
+use crate::lora::{Factors, Lora, OwnedFactors};
 use crate::module::Module;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -106,13 +107,14 @@ pub fn read(dir: &Path) -> Result<Lora> {
         let (a, b) = (values("A", &a)?, values("B", &b)?);
         let of_rank = rank as f64;
         let scale = config.lora_alpha / if config.use_rslora { of_rank.sqrt() } else { of_rank };
-        factors.push((Module { name, n_out, n_in }, rank, scale, a, b));
+        let module = Module { name, n_out, n_in };
+        factors.push(OwnedFactors { module, rank, scale, a, b, router: Vec::new() });
     }
     Ok(Lora::of_factors(factors.into_iter()))
 }
 
 /// Writes the folder of an adapter that was made with this configuration, as PEFT's `save_pretrained` would. The modules have the names of the
-/// model's checkpoint. Each file is written whole; the tensors come first.
+/// model's checkpoint. Each file is written whole; the tensors come first. An adapter of experts gets the names of CoIN's files.
 ///
 /// # Errors
 /// [`AdapterError::Config`] if rank or scale are not those of the configuration; [`AdapterError::Io`].
@@ -131,10 +133,24 @@ pub fn write(dir: &Path, lora: &Lora, config: &LoraConfig) -> Result<()> {
     }
     let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|x| x.to_le_bytes()).collect() };
     let mut tensors = Vec::new();
-    for (module, _, factors) in lora.all_factors() {
+    let mut n_experts = 0;
+    for (module, _, Factors { a, b, rank, router, .. }) in lora.all_factors() {
+        let (n_in, n_out) = (module.n_in, module.n_out);
         let key = |part: &str| format!("{PREFIX}{}.lora_{part}.weight", module.name);
-        tensors.push((key("A"), vec![factors.rank, module.n_in], bytes(factors.a)));
-        tensors.push((key("B"), vec![module.n_out, factors.rank], bytes(factors.b)));
+        if router.is_empty() {
+            tensors.push((key("A"), vec![rank, n_in], bytes(a)));
+            tensors.push((key("B"), vec![n_out, rank], bytes(b)));
+            continue;
+        }
+        n_experts = router.len() / n_in;
+        let n_each = rank / n_experts;
+        for (e, a) in a.chunks_exact(n_each * n_in).enumerate() {
+            let columns: Vec<f32> =
+                b.chunks_exact(rank).flat_map(|row| &row[e * n_each..][..n_each]).copied().collect();
+            tensors.push((key(&format!("A.loraA.{e}.mlp")), vec![n_each, n_in], bytes(a)));
+            tensors.push((key(&format!("B.loraB.{e}.mlp")), vec![n_out, n_each], bytes(&columns)));
+        }
+        tensors.push((key("router"), vec![n_experts, n_in], bytes(router)));
     }
     let path = dir.join(TENSORS);
     let broken =
@@ -153,11 +169,15 @@ pub fn write(dir: &Path, lora: &Lora, config: &LoraConfig) -> Result<()> {
     };
     fwd_files::write_atomically(&path, &file).map_err(io(&path))?;
     let names: Vec<&str> = lora.modules().map(|module| module.name.as_str()).collect();
-    let json = json!({
-        "peft_type": "LORA", "task_type": null, "base_model_name_or_path": null, "inference_mode": true,
+    let kind = if n_experts == 0 { "LORA" } else { "MOE_LORA_CoIN" };
+    let mut json = json!({
+        "peft_type": kind, "task_type": null, "base_model_name_or_path": null, "inference_mode": true,
         "r": config.rank, "lora_alpha": config.alpha, "use_rslora": config.use_rslora, "lora_dropout": 0.0,
         "bias": "none", "fan_in_fan_out": false, "target_modules": names,
     });
+    if n_experts > 0 {
+        json["expert_num"] = n_experts.into();
+    }
     let path = dir.join(CONFIG);
     fwd_files::write_atomically(&path, format!("{json:#}\n").as_bytes()).map_err(io(&path))
 }

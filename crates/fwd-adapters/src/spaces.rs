@@ -3,7 +3,7 @@
 //! An adapter of a task adds `s·B·A` to a map. On inputs that lie in a subspace which all rows of `A` are orthogonal to, it adds nothing, so
 //! that what older tasks read there is answered as before. Each group of maps with one input has a ledger ([`SubspaceLedger`]) of its own:
 //! `V_0` of the samples of pre-training, and of each task what it reads in the end beyond all older subspaces. The rule's Π is applied to the rows
-//! of `A`: to its first values, to gradients and to updates. `B` is free.
+//! of `A`: to its first values, to gradients and to updates. `B` is free. KeepLoRA takes the principal directions of each weight's rows for `V_0`.
 
 use crate::lora::Lora;
 use crate::model::AdaptableModel;
@@ -97,13 +97,7 @@ impl Spaces {
         for (i, sample) in samples.iter().enumerate() {
             let mut broken = None;
             let mut see = |names: &[&str], rows: &[f32]| {
-                let of =
-                    |site: &Site| names.iter().any(|name| site.modules.iter().any(|module| module == name));
-                if let Some(at) = self.sites.iter().position(of)
-                    && let Err(error) = grams[at].push(rows)
-                {
-                    broken.get_or_insert(error);
-                }
+                broken = broken.take().or(self.push(&mut grams, names, rows).err());
             };
             model.inputs(sample, adapters, &mut see).map_err(|e| Failure::at(Place::Sample(i), e))?;
             if let Some(error) = broken {
@@ -118,16 +112,45 @@ impl Spaces {
             Some(learnt) => Some(self.measured(learnt)?),
             None => None,
         };
-        let options = self.options.of_task(self.n_entries());
+        self.append(task, grams)?;
+        self.interference.extend(measured);
+        Ok(Some(()))
+    }
+
+    /// Adds the subspaces of the rows of the weights, in the place of what pre-training reads.
+    ///
+    /// # Errors
+    /// Those of the model and of the decompositions; nothing is changed then.
+    pub(crate) fn add_weights<M: AdaptableModel>(&mut self, model: &M, task: &str) -> Result<(), Failure> {
+        let mut grams: Vec<Gram> = self.sites.iter().map(|site| Gram::new(site.ledger.dim())).collect();
+        let mut broken = None;
+        model.weights(&mut |name, rows| {
+            broken = broken.take().or(self.push(&mut grams, &[name], rows).err())
+        })?;
+        match broken {
+            Some(error) => Err(error.into()),
+            None => self.append(task, grams),
+        }
+    }
+
+    /// Adds rows to the Gram matrices of the sites that have one of some modules.
+    fn push(&self, grams: &mut [Gram], names: &[&str], rows: &[f32]) -> Result<(), LinalgError> {
+        let is_of = |site: &Site| names.iter().any(|name| site.modules.iter().any(|module| module == name));
+        let of = self.sites.iter().zip(grams).filter(|(site, _)| is_of(site));
+        of.into_iter().try_for_each(|(_, gram)| gram.push(rows))
+    }
+
+    /// Appends a subspace of each site to its ledger, or to none.
+    fn append(&mut self, task: &str, grams: Vec<Gram>) -> Result<(), Failure> {
         let n_before = self.n_entries();
+        let options = self.options.of_task(n_before);
         for (site, gram) in self.sites.iter_mut().zip(grams) {
             if let Err(error) = site.ledger.add(task, &gram, &options) {
                 self.sites.iter_mut().for_each(|site| site.ledger.truncate(n_before));
                 return Err(error.into());
             }
         }
-        self.interference.extend(measured);
-        Ok(Some(()))
+        Ok(())
     }
 
     /// Takes note of a task without samples, which has no adapter.

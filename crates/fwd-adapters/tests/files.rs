@@ -31,6 +31,32 @@ fn an_adapter_is_read_as_it_was_written() {
     }
 }
 
+#[test]
+fn experts_are_written_one_by_one_under_the_names_of_coin() {
+    let modules = [Module { name: "q_proj".into(), n_out: 3, n_in: 5 }];
+    let config = LoraConfig { rank: 4, experts: 2, ..LoraConfig::default() };
+    let mut lora = Lora::with_experts(&modules, &config, 7, 1);
+    lora.values_mut().iter_mut().enumerate().for_each(|(i, x)| *x = i as f32);
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &lora, &config).unwrap();
+    let bytes = fs::read(dir.path().join("adapter_model.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let values = |name: &str| -> Vec<f32> {
+        let tensor = tensors.tensor(&format!("base_model.model.q_proj.lora_{name}.weight")).unwrap();
+        tensor.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    };
+    let range = |from: usize, n: usize| (from..from + n).map(|i| i as f32).collect::<Vec<_>>();
+    assert_eq!(tensors.len(), 5);
+    assert_eq!(values("A.loraA.1.mlp"), range(10, 10));
+    // B is (3, 4) from 20 on; the second expert has its last two columns.
+    assert_eq!(values("B.loraB.1.mlp"), [22.0, 23.0, 26.0, 27.0, 30.0, 31.0]);
+    assert_eq!(values("router"), range(32, 10));
+    let json = fs::read_to_string(dir.path().join("adapter_config.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["peft_type"], &json["expert_num"]), (&"MOE_LORA_CoIN".into(), &2.into()));
+    assert!(read(dir.path()).unwrap_err().to_string().contains("MOE_LORA_CoIN"));
+}
+
 /// An adapter of which the configuration, or a tensor's name, was changed.
 fn refused(change: impl FnOnce(&Path)) -> String {
     let config = LoraConfig { rank: 3, ..LoraConfig::default() };

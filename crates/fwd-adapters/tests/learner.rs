@@ -3,13 +3,15 @@
 
 #![allow(clippy::unwrap_used)] // A helper of a test may panic.
 
-use fwd_adapters::{AdaptableModel, Factors, Lora, LoraConfig, LoraLearner, LossGradient, Module, Sharing};
+use fwd_adapters::{
+    AdaptableModel, Factors, Lora, LoraConfig, LoraLearner, LossGradient, Module, Penalty, Sharing,
+};
 use fwd_continual::{
     Column, Curriculum, Learner, Method, MethodConfig, Moment, Plan, SavedState, Stage, Status, Task, Trainer,
 };
 use fwd_linalg::AdamW;
 use fwd_prompt::{Rule, SubspaceOptions};
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -18,6 +20,7 @@ const N_IN: usize = 6;
 const N_OUT: usize = 4;
 
 /// `y = (W + Σ s·B·A)·x` with the loss `‖y − target‖²/2`.
+#[derive(Debug)]
 struct Regression {
     weight: Vec<f32>,
 }
@@ -34,32 +37,37 @@ impl Regression {
         Self { weight: (0..N_IN * N_OUT).map(|i| (i as f32 * 0.7).sin()).collect() }
     }
 
-    /// The map with its adapters.
-    fn map(&self, adapters: &[&Lora]) -> Vec<f64> {
-        let mut map: Vec<f64> = self.weight.iter().map(|&w| f64::from(w)).collect();
+    fn errors<L: Borrow<Lora>>(&self, adapters: &[L], sample: &Sample) -> Vec<f64> {
+        let dot = |row: &[f32]| -> f64 {
+            row.iter().zip(&sample.x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum()
+        };
+        let mut y: Vec<f64> = self.weight.chunks_exact(N_IN).map(dot).collect();
         for adapter in adapters {
-            let Factors { a, b, rank, scale } = adapter.factors("map").unwrap();
-            for (o, row) in map.chunks_exact_mut(N_IN).enumerate() {
-                for r in 0..rank {
-                    let b = scale * f64::from(b[o * rank + r]);
-                    row.iter_mut().zip(&a[r * N_IN..]).for_each(|(w, &a)| *w += b * f64::from(a));
-                }
+            let Factors { a, b, rank, scale, router } = adapter.borrow().factors("map").unwrap();
+            let gates = gates(router, rank, sample);
+            for (o, y) in y.iter_mut().enumerate() {
+                let inner = |r: usize| gates[r] * f64::from(b[o * rank + r]) * dot(&a[r * N_IN..][..N_IN]);
+                *y += scale * (0..rank).map(inner).sum::<f64>();
             }
         }
-        map
+        y.iter().zip(&sample.target).map(|(y, &target)| y - f64::from(target)).collect()
     }
 
-    fn errors(&self, adapters: &[&Lora], sample: &Sample) -> Vec<f64> {
-        let map = self.map(adapters);
-        let y = map
-            .chunks_exact(N_IN)
-            .map(|row| row.iter().zip(&sample.x).map(|(w, &x)| w * f64::from(x)).sum::<f64>());
-        y.zip(&sample.target).map(|(y, &target)| y - f64::from(target)).collect()
-    }
-
-    fn loss(&self, adapters: &[&Lora], sample: &Sample) -> f64 {
+    fn loss<L: Borrow<Lora>>(&self, adapters: &[L], sample: &Sample) -> f64 {
         self.errors(adapters, sample).iter().map(|e| e * e / 2.0).sum()
     }
+}
+
+/// For each of `rank` columns the gate of its expert; 1 without experts.
+fn gates(router: &[f32], rank: usize, sample: &Sample) -> Vec<f64> {
+    let logit =
+        |row: &[f32]| row.iter().zip(&sample.x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>();
+    let parts: Vec<f64> = router.chunks_exact(N_IN).map(|row| logit(row).exp()).collect();
+    let sum: f64 = parts.iter().sum();
+    if parts.is_empty() {
+        return vec![1.0; rank];
+    }
+    (0..rank).map(|r| parts[r * parts.len() / rank] / sum).collect()
 }
 
 impl AdaptableModel for Regression {
@@ -71,25 +79,37 @@ impl AdaptableModel for Regression {
     }
 
     fn adapter_gradient(&self, batch: &[&Sample], adapters: &[&Lora]) -> Result<LossGradient, Infallible> {
-        let Factors { a, b, rank, scale } = adapters.last().unwrap().factors("map").unwrap();
+        let Factors { a, b, rank, scale, router } = adapters.last().unwrap().factors("map").unwrap();
         let (mut of_a, mut of_b) = (vec![0f64; rank * N_IN], vec![0f64; N_OUT * rank]);
+        let mut of_router = vec![0f64; router.len()];
+        let (n, n_experts) = (batch.len() as f64, router.len() / N_IN);
         let mut loss = 0.0;
-        let n = batch.len() as f64;
         for sample in batch {
             let errors = self.errors(adapters, sample);
+            let gates = gates(router, rank, sample);
             loss += self.loss(adapters, sample) / n;
+            // Of each expert the gradient of its gate, times the gate.
+            let mut of_gates = vec![0f64; n_experts];
             for r in 0..rank {
                 let inner: f64 = (0..N_IN).map(|i| f64::from(a[r * N_IN + i]) * f64::from(sample.x[i])).sum();
                 let outer: f64 = errors.iter().enumerate().map(|(o, e)| e * f64::from(b[o * rank + r])).sum();
                 for (i, x) in sample.x.iter().enumerate() {
-                    of_a[r * N_IN + i] += scale * outer * f64::from(*x) / n;
+                    of_a[r * N_IN + i] += scale * gates[r] * outer * f64::from(*x) / n;
                 }
                 for (o, e) in errors.iter().enumerate() {
-                    of_b[o * rank + r] += scale * e * inner / n;
+                    of_b[o * rank + r] += scale * gates[r] * e * inner / n;
+                }
+                if n_experts > 0 {
+                    of_gates[r * n_experts / rank] += scale * gates[r] * outer * inner / n;
                 }
             }
+            let all: f64 = of_gates.iter().sum();
+            for (e, row) in of_router.chunks_exact_mut(N_IN).enumerate() {
+                let of_logit = of_gates[e] - gates[e * rank / n_experts] * all;
+                row.iter_mut().zip(&sample.x).for_each(|(to, x)| *to += of_logit * f64::from(*x));
+            }
         }
-        let gradient = of_a.into_iter().chain(of_b).map(|g| g as f32).collect();
+        let gradient = of_a.into_iter().chain(of_b).chain(of_router).map(|g| g as f32).collect();
         Ok(LossGradient { loss, gradient })
     }
 
@@ -100,6 +120,11 @@ impl AdaptableModel for Regression {
         see: &mut dyn FnMut(&[&str], &[f32]),
     ) -> Result<(), Infallible> {
         see(&["map"], &sample.x);
+        Ok(())
+    }
+
+    fn weights(&self, see: &mut dyn FnMut(&str, &[f32])) -> Result<(), Infallible> {
+        see("map", &self.weight);
         Ok(())
     }
 
@@ -128,6 +153,10 @@ fn learner(model: &Regression, sharing: Sharing) -> LoraLearner<&Regression> {
     let config = LoraConfig {
         rank: 2,
         alpha: 4.0,
+        experts: 2,
+        // The magnitudes of twelve products, where the authors' model has millions.
+        key_weight: 5.0,
+        key_share: 0.5,
         optimiser: AdamW { lr: 0.03, weight_decay: 0.0, ..AdamW::default() },
         ..LoraConfig::default()
     };
@@ -172,7 +201,7 @@ fn learnt(model: &Regression, sharing: Sharing) -> Run<'_> {
 
 /// The mean loss of a task with the adapters that answer its samples.
 fn mean_loss(model: &Regression, learner: &LoraLearner<&Regression>, task: usize) -> f64 {
-    let combinations: Vec<Vec<&Lora>> = learner.combinations().collect();
+    let combinations: Vec<Vec<Cow<'_, Lora>>> = learner.combinations();
     let samples = &tasks()[task].train;
     let loss = |sample: &Sample| {
         let of = learner.combination_of(sample).unwrap();
@@ -186,7 +215,7 @@ fn one_adapter_forgets_and_one_a_task_does_not() {
     let model = Regression::new();
     let before: Vec<f64> = tasks()
         .iter()
-        .map(|task| task.train.iter().map(|s| model.loss(&[], s)).sum::<f64>() / 12.0)
+        .map(|task| task.train.iter().map(|s| model.loss::<&Lora>(&[], s)).sum::<f64>() / 12.0)
         .collect();
     let one = learnt(&model, Sharing::One);
     assert_eq!(one.learner().adapters().len(), 1);
@@ -208,7 +237,7 @@ fn one_adapter_forgets_and_one_a_task_does_not() {
 #[test]
 fn summed_adapters_keep_the_older_one_and_turn_away_from_it() {
     let model = Regression::new();
-    let run = learnt(&model, Sharing::Summed);
+    let run = learnt(&model, Sharing::Summed(Penalty::Overlap));
     let [older, newer] = run.learner().adapters() else { panic!("two adapters") };
     // The first task alone gives the same adapter: the second has not touched it.
     let alone = learnt(&model, Sharing::OnePerTask);
@@ -226,13 +255,52 @@ fn summed_adapters_keep_the_older_one_and_turn_away_from_it() {
     );
     let (now, then) = (overlap(older, newer), overlap(older, &begun));
     assert!(now < 0.2 * then, "overlap {now} of {then}");
-    assert_eq!(run.learner().combinations().collect::<Vec<_>>(), [vec![older, newer]]);
+    assert_eq!(run.learner().combinations(), [vec![Cow::Borrowed(older), Cow::Borrowed(newer)]]);
+}
+
+#[test]
+fn a_penalty_leaves_what_the_first_task_changed_most() {
+    let model = Regression::new();
+    let moved = |sharing: Sharing| {
+        let run = learnt(&model, sharing);
+        let [older, newer] = run.learner().adapters() else { panic!("two adapters") };
+        let size = |lora: &Lora, key: usize| {
+            let Factors { a, b, rank, .. } = lora.factors("map").unwrap();
+            let (o, i) = (key / N_IN, key % N_IN);
+            (0..rank).map(|r| f64::from(b[o * rank + r] * a[r * N_IN + i])).sum::<f64>().abs()
+        };
+        let mut keys: Vec<usize> = (0..N_IN * N_OUT).collect();
+        keys.sort_by(|x, y| size(older, *y).total_cmp(&size(older, *x)));
+        let mean = |keys: &[usize]| keys.iter().map(|key| size(newer, *key)).sum::<f64>() / keys.len() as f64;
+        let half = N_IN * N_OUT / 2;
+        [mean(&keys[..half]), mean(&keys[half..])]
+    };
+    let [held, free] = moved(Sharing::Summed(Penalty::KeyElements));
+    let [of_overlap, _] = moved(Sharing::Summed(Penalty::Overlap));
+    assert!(held < 0.3 * free && held < 0.3 * of_overlap, "{held}, {free}, {of_overlap}");
+}
+
+#[test]
+fn experts_are_trained_with_their_routers() {
+    let model = Regression::new();
+    let run = learnt(&model, Sharing::Experts);
+    let [trained] = run.learner().adapters() else { panic!("one adapter") };
+    assert_eq!(trained.values().len(), run.learner().n_parameters_of_one());
+    let begun = Lora::with_experts(&model.sites().concat(), run.learner().config(), 3, 1);
+    let [now, then] = [trained, &begun].map(|lora| lora.factors("map").unwrap().router);
+    assert_eq!((now.len(), then.len()), (2 * N_IN, 2 * N_IN));
+    assert!(now.iter().zip(then).all(|(now, then)| now != then));
+    let [first, second] = [0, 1].map(|task| mean_loss(&model, run.learner(), task));
+    assert!(first > 2.0 * second, "the first task is overwritten: {first}, {second}");
+    let config = LoraConfig { rank: 3, experts: 2, ..LoraConfig::default() };
+    let refused = LoraLearner::new(&model, config, Sharing::Experts, None, 0).unwrap_err().to_string();
+    assert!(refused.contains("lora.rank is 3") && refused.contains("lora.experts, 2"), "{refused}");
 }
 
 #[test]
 fn the_gradient_is_that_of_loss_and_penalty() {
     let model = Regression::new();
-    let mut run = begin(&model, Sharing::Summed, &MethodConfig::Plain, None);
+    let mut run = begin(&model, Sharing::Summed(Penalty::Overlap), &MethodConfig::Plain, None);
     // Within the second task.
     while !matches!(run.stage(), Stage::Train { task, step: 20.., .. } if task.index() == 1) {
         go_on(&mut run, None, 1);
@@ -276,7 +344,7 @@ fn the_gradient_is_that_of_loss_and_penalty() {
 /// What the loop keeps of the task that is being learnt, through a saved state.
 fn learner_training(run: &Run<'_>) -> fwd_adapters::LoraTraining {
     let mut state = run.saved_state();
-    let mut learner = learner(run.learner().model(), Sharing::Summed);
+    let mut learner = learner(run.learner().model(), Sharing::Summed(Penalty::Overlap));
     learner.load(state.section_mut("learner")).unwrap().unwrap()
 }
 
@@ -336,6 +404,51 @@ fn projected_adapters_add_nothing_to_what_older_tasks_read() {
 }
 
 #[test]
+fn keep_lora_begins_with_what_the_gradient_wants_beside_what_is_kept() {
+    let model = Regression::new();
+    let options = SubspaceOptions { pretrained_energy: 0.5, task_energy: 1.0, ..SubspaceOptions::default() };
+    let learner = learner(&model, Sharing::Keep(options));
+    let axes = [[1.0, 1.0, 1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]];
+    let mut run = Trainer::new(learner, MethodConfig::Plain.build(), in_axes(axes), plan()).unwrap();
+    while !matches!(run.stage(), Stage::Train { step: 1.., .. }) {
+        go_on(&mut run, None, 1);
+    }
+    let a = run.learner().adapters()[0].factors("map").unwrap().a.to_vec();
+    // The gradient as a whole, without what the first direction of the weight's rows says.
+    let samples = &in_axes(axes).tasks[0].train;
+    let mut gradient = vec![0f64; N_OUT * N_IN];
+    for sample in samples {
+        for (o, e) in model.errors::<&Lora>(&[], sample).iter().enumerate() {
+            (0..N_IN)
+                .for_each(|i| gradient[o * N_IN + i] += e * f64::from(sample.x[i]) / samples.len() as f64);
+        }
+    }
+    let weight: Vec<f64> = model.weight.iter().map(|&w| f64::from(w)).collect();
+    let first = &fwd_linalg::thin_svd(&weight, N_IN).unwrap().right[..N_IN];
+    for row in gradient.chunks_exact_mut(N_IN) {
+        let along: f64 = row.iter().zip(first).map(|(g, v)| g * v).sum();
+        row.iter_mut().zip(first).for_each(|(g, v)| *g -= along * v);
+    }
+    let want = fwd_linalg::thin_svd(&gradient, N_IN).unwrap().right;
+    for (row, want) in a.chunks_exact(N_IN).zip(want.chunks_exact(N_IN)) {
+        let cosine: f64 = row.iter().zip(want).map(|(a, v)| f64::from(*a) * v).sum();
+        assert!((cosine.abs() - 1.0).abs() < 1e-5, "{row:?} {want:?}");
+    }
+    assert_eq!(go_on(&mut run, None, usize::MAX), Status::Finished);
+    let [first_task, second_task] = run.learner().adapters() else { panic!("two adapters") };
+    assert_eq!(first_task.factors("map").unwrap().a, a, "A stays");
+    // What the second task learnt adds nothing to what the first one read.
+    let tasks = in_axes(axes).tasks;
+    let moved = |sample: &Sample| {
+        let now = model.errors(&[first_task, second_task], sample);
+        let then = model.errors(&[first_task], sample);
+        now.iter().zip(then).map(|(now, then)| (now - then).abs()).fold(0.0, f64::max)
+    };
+    let [of_first, of_second] = [0, 1].map(|t| tasks[t].train.iter().map(moved).fold(0.0, f64::max));
+    assert!(of_first < 1e-5 && of_second > 0.1, "{of_first}, {of_second}");
+}
+
+#[test]
 fn a_task_without_samples_has_no_adapter_and_moves_no_other() {
     let model = Regression::new();
     for sharing in [Sharing::OnePerTask, Sharing::Projected(Rule::Fwd, SubspaceOptions::default())] {
@@ -359,8 +472,17 @@ fn a_killed_run_ends_in_the_same_bytes() {
     let model = Regression::new();
     let beside = ["replay", "ewc"].map(|name| (Sharing::One, MethodConfig::named(name).unwrap()));
     let projected = Sharing::Projected(Rule::Fwd, SubspaceOptions::default());
-    let plain =
-        [Sharing::One, Sharing::OnePerTask, Sharing::Summed, projected].map(|s| (s, MethodConfig::Plain));
+    let plain = [
+        Sharing::One,
+        Sharing::Experts,
+        Sharing::OnePerTask,
+        Sharing::Hierarchical,
+        Sharing::Summed(Penalty::Overlap),
+        Sharing::Summed(Penalty::KeyElements),
+        Sharing::Keep(SubspaceOptions { pretrained_energy: 0.6, ..SubspaceOptions::default() }),
+        projected,
+    ]
+    .map(|sharing| (sharing, MethodConfig::Plain));
     for (sharing, method) in plain.into_iter().chain(beside) {
         let mut whole = begin(&model, sharing, &method, None);
         go_on(&mut whole, None, usize::MAX);

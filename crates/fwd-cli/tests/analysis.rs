@@ -352,6 +352,60 @@ fn shared_prompts_have_no_owner_and_some_runs_have_no_prompts() {
     assert_eq!(alone["confusion"]["best"], serde_json::json!([[4], [4]]));
     assert_eq!(list(&inspect("modal-prompt", &[])["prompts"]).len(), 2);
     assert!(fail(&mut place.program(&["inspect", "independent"])).contains("--task"));
-    assert!(fail(&mut place.program(&["inspect", "finetune"])).contains("has no prompts"));
+    assert!(fail(&mut place.program(&["inspect", "finetune"])).contains("neither prompts nor adapters"));
     assert!(fail(&mut place.program(&["inspect", "model"])).contains("no run directory"));
+}
+
+#[test]
+fn adapters_are_inspected_layer_by_layer() {
+    let place = Place::new();
+    succeed(&mut place.train("run", &["--method", "o-lora", "--set", "lora.rank=2", "--lr", "0.01"]));
+    let all = ["inspect", "run", "--json", "--out", "run"];
+    let found: Value = serde_json::from_str(&succeed(&mut place.program(&all))).unwrap();
+    assert_eq!(found, place.json("run/inspection.json"));
+    assert_eq!(found["adapters"], serde_json::json!(TASKS));
+    // The same from PEFT's files and the checkpoint.
+    let bytes = fs::read(place.path("model/model.safetensors")).unwrap();
+    let weights = SafeTensors::deserialize(&bytes).unwrap();
+    let config = place.json(&format!("run/adapters/{}/adapter_config.json", TASKS[0]));
+    let scale = number(&config["lora_alpha"]) / 2.0;
+    let files = TASKS
+        .map(|task| fs::read(place.path(&format!("run/adapters/{task}/adapter_model.safetensors"))).unwrap());
+    let adapters = files.each_ref().map(|bytes| SafeTensors::deserialize(bytes).unwrap());
+    let modules: Vec<&str> = list(&config["target_modules"]).iter().map(|m| m.as_str().unwrap()).collect();
+    let layers = list(&found["layers"]);
+    assert_eq!(layers.iter().map(|layer| count(&layer["n_maps"])).sum::<usize>(), modules.len());
+    for layer in layers {
+        let name = format!("{}.", layer["layer"].as_str().unwrap());
+        let of_layer = || modules.iter().filter(|module| module.starts_with(&name));
+        for (t, adapter) in adapters.iter().enumerate() {
+            let (mut change, mut whole) = (0.0, 0.0);
+            for module in of_layer() {
+                let factor = |part: &str| {
+                    let tensor =
+                        adapter.tensor(&format!("base_model.model.{module}.lora_{part}.weight")).unwrap();
+                    (tensor.shape().to_vec(), floats(tensor.data()))
+                };
+                let ((shape_a, a), (shape_b, b)) = (factor("A"), factor("B"));
+                for o in 0..shape_b[0] {
+                    for i in 0..shape_a[1] {
+                        let product: f64 = (0..2).map(|r| b[o * 2 + r] * a[r * shape_a[1] + i]).sum();
+                        change += (scale * product).powi(2);
+                    }
+                }
+                let weight = floats(weights.tensor(&format!("{module}.weight")).unwrap().data());
+                whole += dot(&weight, &weight);
+            }
+            near(number(&layer["change"][t]), (change / whole).sqrt(), 1e-6);
+            assert_eq!(list(&layer["shared_inputs"][t]).len(), t);
+        }
+        let shared = number(&layer["shared_inputs"][1][0]);
+        assert!((0.0..=1.0).contains(&shared) && number(&layer["by_chance"]) > 0.0, "{layer}");
+    }
+    let text = succeed(&mut place.program(&["inspect", "run"]));
+    assert!(text.contains("in percent of ‖W‖") && text.contains("by chance"), "{text}");
+    succeed(&mut place.program(&["report", "run", "--out", "page"]));
+    let page = fs::read_to_string(place.path("page/report.html")).unwrap();
+    let layer = layers[0]["layer"].as_str().unwrap();
+    assert!(page.contains("How far adapters moved the weights") && page.contains(layer));
 }

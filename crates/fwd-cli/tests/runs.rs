@@ -96,8 +96,13 @@ fn every_method_runs_and_the_plasticity_is_against_tasks_alone() {
         "finetune",
         "lora",
         "lora-replay",
+        "lora-gem",
         "lora-per-task",
+        "moe-lora",
+        "hide",
         "o-lora",
+        "reg-lora",
+        "keep-lora",
         "lora-fwd",
         "lora-residual",
     ];
@@ -106,7 +111,8 @@ fn every_method_runs_and_the_plasticity_is_against_tasks_alone() {
         let found: Value = serde_json::from_str(&found).unwrap();
         assert_eq!(found["method"], method);
         assert!(found["measures"]["average"].is_number(), "{method}: {found}");
-        assert_eq!(found["stored_samples"].as_u64().unwrap() > 0, method.ends_with("replay"), "{method}");
+        let keeps = method.ends_with("replay") || method.ends_with("gem");
+        assert_eq!(found["stored_samples"].as_u64().unwrap() > 0, keeps, "{method}");
         let n_rows = found["scores"].as_array().unwrap().len();
         assert_eq!(
             n_rows,
@@ -135,9 +141,8 @@ fn every_method_runs_and_the_plasticity_is_against_tasks_alone() {
             );
         }
     }
-    assert!(fail(&mut place.program(&["inspect", "lora"])).contains("has no prompts"));
     // Scored again, what was learnt answers as it did at the end of the run; and questions.
-    for method in ["lora", "lora-per-task", "o-lora", "lora-fwd"] {
+    for method in ["lora", "lora-per-task", "moe-lora", "hide", "o-lora", "keep-lora", "lora-fwd"] {
         let again = succeed(&mut place.program(&["eval", method, "--json"]));
         let again: Value = serde_json::from_str(&again).unwrap();
         for (i, row) in again["scores"].as_array().unwrap().iter().enumerate() {

@@ -41,14 +41,23 @@ impl AdaptableModel for dyn MultimodalModel + '_ {
         let mut variables = BTreeMap::new();
         for Module { name, n_out, n_in } in trained.modules() {
             let Some(factors) = trained.factors(name) else { continue };
-            let a = Var::from_slice(factors.a, (factors.rank, *n_in), device)?;
-            let b = Var::from_slice(factors.b, (*n_out, factors.rank), device)?;
-            variables.insert(name.as_str(), ([a, b], factors.scale));
+            let mut parts = vec![
+                Var::from_slice(factors.a, (factors.rank, *n_in), device)?,
+                Var::from_slice(factors.b, (*n_out, factors.rank), device)?,
+            ];
+            if !factors.router.is_empty() {
+                parts.push(Var::from_slice(factors.router, (factors.router.len() / n_in, *n_in), device)?);
+            }
+            variables.insert(name.as_str(), (parts, factors.scale));
         }
         let language = adapted(self.language(), &mut |name, shape| {
             let mut parts = frozen_parts(older, name, shape, device)?;
-            if let Some(([a, b], scale)) = variables.get(name) {
-                parts.push(LowRank { a: a.as_tensor().clone(), b: b.as_tensor().clone(), scale: *scale });
+            if let Some((of_map, scale)) = variables.get(name)
+                && let [a, b, router @ ..] = &of_map[..]
+            {
+                let (a, b) = (a.as_tensor().clone(), b.as_tensor().clone());
+                let router = router.first().map(|router| router.as_tensor().clone());
+                parts.push(LowRank { a, b, scale: *scale, router });
             }
             summed(parts)
         })?;
@@ -56,7 +65,7 @@ impl AdaptableModel for dyn MultimodalModel + '_ {
         let parameters: Vec<(&str, &Var)> = trained
             .modules()
             .filter_map(|module| variables.get_key_value(module.name.as_str()))
-            .flat_map(|(name, ([a, b], _))| [(*name, a), (*name, b)])
+            .flat_map(|(name, (parts, _))| parts.iter().map(|part| (*name, part)))
             .collect();
         let mut gradient = Vec::with_capacity(trained.values().len());
         for of_factor in fwd_ops::backward(&loss, &parameters)? {
@@ -89,6 +98,16 @@ impl AdaptableModel for dyn MultimodalModel + '_ {
             see(&names, &input.flatten_all()?.to_vec1::<f32>()?);
         }
         Ok(())
+    }
+
+    fn weights(&self, see: &mut dyn FnMut(&str, &[f32])) -> Result<()> {
+        let language = self.language().with_maps(&mut |map| {
+            for (name, weight) in map.named_weights()? {
+                see(name, &weight);
+            }
+            Ok(map.clone())
+        })?;
+        language.map(|_| ()).ok_or_else(no_adapters)
     }
 
     fn keys<'s>(&'s self, sample: &'s Sample) -> [Cow<'s, [f32]>; 2] {
@@ -136,19 +155,27 @@ fn frozen_parts(
     [n_out, n_in]: [usize; 2],
     device: &Device,
 ) -> fwd_ops::Result<Vec<LowRank>> {
-    let part = |Factors { a, b, rank, scale }: Factors<'_>| {
+    let part = |Factors { a, b, rank, scale, router }: Factors<'_>| {
         let a = Tensor::from_slice(a, (rank, n_in), device)?;
-        Ok(LowRank { a, b: Tensor::from_slice(b, (n_out, rank), device)?, scale })
+        let n_experts = router.len() / n_in;
+        let router =
+            (n_experts > 0).then(|| Tensor::from_slice(router, (n_experts, n_in), device)).transpose()?;
+        Ok(LowRank { a, b: Tensor::from_slice(b, (n_out, rank), device)?, scale, router })
     };
     adapters.iter().filter_map(|adapter| adapter.factors(name)).map(part).collect()
 }
 
-/// `Σ s·B·A` as one product: the factors below and beside each other.
+/// `Σ s·B·A` as one product: the factors below and beside each other. One with a router stands alone.
 fn summed(parts: Vec<LowRank>) -> fwd_ops::Result<Option<LowRank>> {
     if parts.len() < 2 {
         return Ok(parts.into_iter().next());
     }
+    if parts.iter().any(|part| part.router.is_some()) {
+        let what = "adapters of experts are not added up".to_owned();
+        return Err(fwd_ops::OpError::Shape { op: "low_rank", what });
+    }
     let scaled = parts.iter().map(|part| &part.b * part.scale).collect::<candle_core::Result<Vec<_>>>()?;
     let a: Vec<&Tensor> = parts.iter().map(|part| &part.a).collect();
-    Ok(Some(LowRank { a: Tensor::cat(&a, 0)?, b: Tensor::cat(&scaled, 1)?, scale: 1.0 }))
+    let (a, b) = (Tensor::cat(&a, 0)?, Tensor::cat(&scaled, 1)?);
+    Ok(Some(LowRank { a, b, scale: 1.0, router: None }))
 }

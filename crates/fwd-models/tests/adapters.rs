@@ -10,11 +10,11 @@ mod common;
 
 use candle_core::{DType, Device, IndexOp, Tensor, Var};
 use common::{Report, Set, abs_max, elsewhere, fixtures, sets_of};
-use fwd_adapters::{AdaptableModel, Lora, LoraConfig, Module};
+use fwd_adapters::{AdaptableModel, Lora, LoraConfig, LossGradient, Module};
 use fwd_linalg::{AdamW, AdamWState};
 use fwd_models::{
     Assembled, CausalLm, Checkpoint, Instructions, LanguageInput, LanguageModel, MultimodalModel, Result,
-    Segment, SegmentKind, T5, Tap, TextConfig, TextOnly, WeightDtype, Weights, with_adapters,
+    Sample, Segment, SegmentKind, T5, Tap, TextConfig, TextOnly, WeightDtype, Weights, with_adapters,
 };
 use fwd_ops::{IGNORE_INDEX, Linear, LowRank};
 use std::collections::BTreeMap;
@@ -70,7 +70,7 @@ impl Model {
         let mut additions = |module: &str, _: [usize; 2]| {
             let found = factors(module);
             n_found += found.iter().len();
-            Ok(found.map(|[a, b]| LowRank { a, b, scale }))
+            Ok(found.map(|[a, b]| LowRank { a, b, scale, router: None }))
         };
         let mut change = |map: &Linear| map.adapted(&mut additions);
         let model = match self {
@@ -317,6 +317,71 @@ fn adapters_give_the_logits_and_gradients_of_peft() {
     report.finish();
 }
 
+/// A sample without an image.
+fn sample(model: &dyn MultimodalModel, labels: &Tensor) -> Sample {
+    let ids = Tensor::new(&[[5i64, 9, 13, 7]], &Device::Cpu).unwrap();
+    let instructions = Instructions { mask: ids.ones_like().unwrap(), ids, qformer: None };
+    let image = Tensor::zeros((1, 1, 1), DType::F32, &Device::Cpu).unwrap();
+    let features = model.features_of(&image, &instructions, &mut Tap::none()).unwrap();
+    features.samples(labels).unwrap().remove(0)
+}
+
+/// The gradient of an adapter against differences of the loss.
+fn check_differences(name: &str, lora: &Lora, at: &dyn Fn(&Lora) -> LossGradient) {
+    let found = at(lora).gradient;
+    let largest = found.iter().fold(0f32, |most, g| most.max(g.abs()));
+    for i in (0..lora.values().len()).step_by(101) {
+        let loss = |step: f32| {
+            let mut moved = lora.clone();
+            moved.values_mut()[i] += step;
+            at(&moved).loss
+        };
+        let slope = (loss(0.01) - loss(-0.01)) / 0.02;
+        let got = f64::from(found[i]);
+        assert!(
+            (slope - got).abs() < 0.02 * f64::from(largest),
+            "{name} {i}: {got}, differences say {slope}"
+        );
+    }
+}
+
+/// Experts within a model: their gradient, and the same loss where they are frozen. The weights that a learner sees are the checkpoint's.
+#[test]
+fn experts_are_trained_and_answer_within_a_language_model() {
+    for name in ["peft-base-t5", "peft-base-llama"] {
+        let dir = fixtures().join("sets").join(name);
+        let model = TextOnly::load(&dir, WeightDtype::F32, &Device::Cpu).unwrap();
+        let model: &dyn MultimodalModel = &model;
+        let labels = Tensor::new(&[[11i64, 3]], &Device::Cpu).unwrap();
+        let sample = sample(model, &labels);
+        let config = LoraConfig { rank: 4, experts: 2, ..LoraConfig::default() };
+        let modules = config.chosen(&model.sites().concat()).unwrap();
+        let mut lora = Lora::with_experts(&modules, &config, 1, 0);
+        lora.values_mut().iter_mut().enumerate().for_each(|(i, x)| *x += ((i * 37 % 11) as f32 - 5.0) * 0.02);
+        let at = |lora: &Lora| model.adapter_gradient(&[&sample], &[lora]).unwrap();
+        check_differences(name, &lora, &at);
+        let found = at(&lora);
+        let adapted = with_adapters(model, &[&lora]).unwrap();
+        let scored = adapted.language().score(&adapted.input(&[&sample]).unwrap(), &labels, &mut Tap::none());
+        let loss = f64::from(scored.unwrap().loss.to_scalar::<f32>().unwrap());
+        assert!((loss - found.loss).abs() < 1e-4, "{loss} frozen, {} trained", found.loss);
+        let plain = Lora::new(&modules, &config, 1, 1);
+        assert!(with_adapters(model, &[&lora, &plain]).unwrap_err().to_string().contains("experts"));
+        let mut n_seen = 0;
+        let mut weights = Checkpoint::open(&dir, WeightDtype::F32, &Device::Cpu).unwrap();
+        model
+            .weights(&mut |module, rows| {
+                let Module { n_out, n_in, .. } =
+                    model.sites().concat().into_iter().find(|site| site.name == module).unwrap();
+                let want = weights.get(&format!("{module}.weight"), &[n_out, n_in]).unwrap();
+                assert_eq!(rows, want.flatten_all().unwrap().to_vec1::<f32>().unwrap(), "{module}");
+                n_seen += 1;
+            })
+            .unwrap();
+        assert_eq!(n_seen, model.sites().concat().len());
+    }
+}
+
 /// What a learner of adapters asks of a model: sites in order, their inputs, and a gradient that is that of the loss.
 #[test]
 fn a_language_model_alone_is_adaptable() {
@@ -330,12 +395,8 @@ fn a_language_model_alone_is_adaptable() {
         let is_t5 = name.ends_with("t5");
         assert_eq!(of_first, if is_t5 { ["q", "k", "v"] } else { ["q_proj", "k_proj", "v_proj"] });
         assert!(sites.iter().all(|site| site.iter().all(|module| module.n_in == site[0].n_in)));
-        let ids = Tensor::new(&[[5i64, 9, 13, 7]], &Device::Cpu).unwrap();
-        let instructions = Instructions { mask: ids.ones_like().unwrap(), ids, qformer: None };
-        let image = Tensor::zeros((1, 1, 1), DType::F32, &Device::Cpu).unwrap();
-        let features = model.features_of(&image, &instructions, &mut Tap::none()).unwrap();
         let labels = Tensor::new(&[[11i64, 3]], &Device::Cpu).unwrap();
-        let sample = features.samples(&labels).unwrap().remove(0);
+        let sample = sample(model, &labels);
         let config = LoraConfig { rank: 2, ..LoraConfig::default() };
         let modules = config.chosen(&sites.concat()).unwrap();
         let mut lora = Lora::new(&modules, &config, 1, 0);
@@ -359,20 +420,7 @@ fn a_language_model_alone_is_adaptable() {
         let at = |lora: &Lora| model.adapter_gradient(&[&sample], &[&older, lora]).unwrap();
         let found = at(&lora);
         assert_eq!(found.gradient.len(), lora.values().len());
-        let largest = found.gradient.iter().fold(0f32, |most, g| most.max(g.abs()));
-        for i in (0..lora.values().len()).step_by(101) {
-            let loss = |step: f32| {
-                let mut moved = lora.clone();
-                moved.values_mut()[i] += step;
-                at(&moved).loss
-            };
-            let slope = (loss(0.01) - loss(-0.01)) / 0.02;
-            let got = f64::from(found.gradient[i]);
-            assert!(
-                (slope - got).abs() < 0.02 * f64::from(largest),
-                "{name} {i}: {got}, differences say {slope}"
-            );
-        }
+        check_differences(name, &lora, &at);
         // Frozen in the model, both give the same loss.
         let adapted = with_adapters(model, &[&older, &lora]).unwrap();
         let scored = adapted.language().score(&adapted.input(&[&sample]).unwrap(), &labels, &mut Tap::none());

@@ -29,7 +29,7 @@ fn an_addition_is_that_of_the_product_to_the_weight() {
         let x = [x[0].clone(), x[1].clone(), normal(5, &[n_out, rank], DType::F64)];
         let ours = |x: &[Tensor]| {
             let map = Linear::new(like(&weight, &x[0]), Some(like(&bias, &x[0]))).unwrap().named("map");
-            let low_rank = LowRank { a: x[1].clone(), b: x[2].clone(), scale: 0.7 };
+            let low_rank = LowRank { a: x[1].clone(), b: x[2].clone(), scale: 0.7, router: None };
             map.adapted(&mut |name, shape| {
                 assert_eq!((name, shape), ("map", [n_out, n_in]));
                 Ok(Some(low_rank.clone()))
@@ -42,6 +42,59 @@ fn an_addition_is_that_of_the_product_to_the_weight() {
             reference_linear(&x[0], &merged(&weight, &x[1], &x[2], 0.7), Some(&like(&bias, &x[0])))
         };
         verify(&format!("low-rank addition {m}x{n_in}x{n_out} rank {rank}"), &x, &ours, &reference);
+    }
+}
+
+/// The gates of experts, from single operations.
+fn reference_gates(x: &Tensor, router: &Tensor) -> Tensor {
+    let logits = reference_linear(x, router, None);
+    let most = logits.max_keepdim(1).unwrap().detach();
+    let shifted = logits.broadcast_sub(&most).unwrap().exp().unwrap();
+    shifted.broadcast_div(&shifted.sum_keepdim(1).unwrap()).unwrap()
+}
+
+/// Trained as a whole, and frozen, where the input gets its gradient through the gates too.
+#[test]
+fn experts_are_weighed_by_gates_of_the_input() {
+    for (m, n_in, n_out, rank, n_experts) in [(1, 2, 3, 1, 1), (7, 5, 3, 4, 2), (70, 64, 40, 6, 3)] {
+        let weight = normal(1, &[n_out, n_in], DType::F64);
+        let x = [
+            normal(3, &[m, n_in], DType::F64),
+            normal(4, &[rank, n_in], DType::F64),
+            normal(5, &[n_out, rank], DType::F64),
+            normal(6, &[n_experts, n_in], DType::F64),
+        ];
+        let ours = |x: &[Tensor]| {
+            let map = Linear::new(like(&weight, &x[0]), None).unwrap().named("map");
+            let low_rank =
+                LowRank { a: x[1].clone(), b: x[2].clone(), scale: 0.7, router: Some(x[3].clone()) };
+            map.adapted(&mut |_, _| Ok(Some(low_rank.clone()))).unwrap().forward(&x[0]).unwrap()
+        };
+        let reference = |x: &[Tensor]| {
+            let gates = reference_gates(&x[0], &x[3]);
+            let n_each = rank / n_experts;
+            let mut y = reference_linear(&x[0], &like(&weight, &x[0]), None);
+            for e in 0..n_experts {
+                let [a, b] = [(1, 0), (2, 1)].map(|(i, dim)| x[i].narrow(dim, e * n_each, n_each).unwrap());
+                let of_expert = x[0].matmul(&a.t().unwrap()).unwrap().matmul(&b.t().unwrap()).unwrap();
+                let weighed = of_expert.broadcast_mul(&gates.narrow(1, e, 1).unwrap()).unwrap();
+                y = (y + (weighed * 0.7).unwrap()).unwrap();
+            }
+            y
+        };
+        let name = format!("{n_experts} experts, {m}x{n_in}x{n_out} rank {rank}");
+        verify(&name, &x, &ours, &reference);
+        let frozen = |f: &dyn Fn(&[Tensor]) -> Tensor, x: &Tensor| {
+            let all = [
+                normal(4, &[rank, n_in], DType::F64),
+                normal(5, &[n_out, rank], DType::F64),
+                normal(6, &[n_experts, n_in], DType::F64),
+            ];
+            f(&[vec![x.clone()], all.iter().map(|t| like(t, x)).collect()].concat())
+        };
+        verify(&format!("{name}, frozen"), &x[..1], &|x| frozen(&ours, &x[0]), &|x| {
+            frozen(&reference, &x[0])
+        });
     }
 }
 
@@ -64,7 +117,7 @@ fn parts_of_stacked_maps_have_additions_of_their_own() {
             .map(|(name, weight)| Linear::new(like(weight, &x[0]), None).unwrap().named(name))
             .collect();
         let stacked = Linear::stacked(&maps.iter().collect::<Vec<_>>()).unwrap();
-        let of = |i: usize| Some(LowRank { a: x[i].clone(), b: x[i + 1].clone(), scale: 1.5 });
+        let of = |i: usize| Some(LowRank { a: x[i].clone(), b: x[i + 1].clone(), scale: 1.5, router: None });
         let adapted = stacked
             .adapted(&mut |name, _| Ok(if name == "k" { None } else { of(if name == "q" { 0 } else { 2 }) }));
         let adapted = adapted.unwrap();
@@ -117,7 +170,7 @@ impl Sublayers {
         match self.scale {
             None => Linear::new(merged(&weight, a, b, 0.3), None).unwrap(),
             Some(scale) => {
-                let low_rank = LowRank { a: a.clone(), b: b.clone(), scale };
+                let low_rank = LowRank { a: a.clone(), b: b.clone(), scale, router: None };
                 let map = Linear::new(weight, None).unwrap().named("map");
                 map.adapted(&mut |_, _| Ok(Some(low_rank.clone()))).unwrap()
             }
@@ -236,6 +289,38 @@ fn steps_of_generation_take_additions_along() {
     assert!(off <= 1e-5 * abs_max(&want), "off by {off:e}");
 }
 
+/// In training, without gradients, and in steps of generation.
+#[test]
+fn sublayers_take_experts_along() {
+    let with_experts = |map: &Linear, x: &Tensor| {
+        map.adapted(&mut |_, [n_out, n_in]| {
+            let [a, b, r] = [(60, [4, n_in]), (70, [n_out, 4]), (80, [2, n_in])]
+                .map(|(seed, dims)| normal(seed, &dims, DType::F64));
+            Ok(Some(LowRank { a: like(&a, x), b: like(&b, x), scale: 0.3, router: Some(like(&r, x)) }))
+        })
+    };
+    let forward = |x: &Tensor| {
+        let layers = Sublayers { dtype: x.dtype(), scale: Some(0.3), factors: pairs(&factors(x.dtype())) };
+        let attention = layers.attention().with_maps(&mut |map| with_experts(map, x)).unwrap();
+        let feed_forward = layers.feed_forward().with_maps(&mut |map| with_experts(map, x)).unwrap();
+        let mut cache = KvCache::with_capacity(8);
+        let y = attention.forward(x, &AttentionBias::none().causal()).unwrap();
+        let step = attention.step(x, &mut cache, &AttentionBias::none().causal());
+        (feed_forward.forward(&y).unwrap(), step.map(|y| feed_forward.forward(&y).unwrap()))
+    };
+    let x = normal(7, &[2, 5, D], DType::F64);
+    // The gradient of the input, against differences.
+    verify("sublayers with experts", std::slice::from_ref(&x), &|x| forward(&x[0]).0, &|x| {
+        forward(&like(&x[0], &x[0])).0
+    });
+    let x = x.to_dtype(DType::F32).unwrap();
+    let (whole, steps) = forward(&x);
+    let off = max_diff(&whole, &steps.unwrap());
+    assert!(off <= 1e-5 * abs_max(&whole), "off by {off:e}");
+    let tracked = candle_core::Var::from_tensor(&x).unwrap();
+    assert!(max_diff(&whole, &forward(tracked.as_tensor()).0) <= 1e-5 * abs_max(&whole));
+}
+
 #[test]
 fn weights_as_they_are_stored_have_additions_too() {
     let (m, n_out, n_in) = (6, 24, 64);
@@ -250,7 +335,7 @@ fn weights_as_they_are_stored_have_additions_too() {
         let widened = Tensor::from_vec(matrix.values().unwrap(), (n_out, n_in), &Device::Cpu).unwrap();
         let ours = |x: &[Tensor]| {
             let map = Linear::new(matrix.clone(), None).unwrap().named("map");
-            let low_rank = LowRank { a: x[1].clone(), b: x[2].clone(), scale: 2.0 };
+            let low_rank = LowRank { a: x[1].clone(), b: x[2].clone(), scale: 2.0, router: None };
             map.adapted(&mut |_, _| Ok(Some(low_rank.clone()))).unwrap().forward(&x[0]).unwrap()
         };
         let reference = |x: &[Tensor]| reference_linear(&x[0], &merged(&widened, &x[1], &x[2], 2.0), None);
@@ -262,7 +347,8 @@ fn weights_as_they_are_stored_have_additions_too() {
 fn what_does_not_fit_is_refused() {
     let map = || Linear::new(normal(1, &[4, 6], DType::F32), None).unwrap().named("map");
     let adapted = |a: &[usize], b: &[usize], dtype: DType| {
-        let low_rank = LowRank { a: normal(2, a, dtype), b: normal(3, b, DType::F32), scale: 1.0 };
+        let low_rank =
+            LowRank { a: normal(2, a, dtype), b: normal(3, b, DType::F32), scale: 1.0, router: None };
         map().adapted(&mut |_, _| Ok(Some(low_rank.clone()))).map(|_| ()).map_err(|e| e.to_string())
     };
     assert_eq!(adapted(&[2, 6], &[4, 2], DType::F32), Ok(()));
@@ -271,11 +357,17 @@ fn what_does_not_fit_is_refused() {
         assert!(refused.contains("4x6"), "{refused}");
     }
     assert!(adapted(&[2, 6], &[4, 2], DType::F64).unwrap_err().contains("f32"));
+    for router in [[3, 6], [2, 5], [0, 6]] {
+        let [a, b, r] = [[2, 6], [4, 2], router].map(|dims| normal(2, &dims, DType::F32));
+        let low_rank = LowRank { a, b, scale: 1.0, router: Some(r) };
+        let refused = map().adapted(&mut |_, _| Ok(Some(low_rank.clone()))).unwrap_err().to_string();
+        assert!(refused.contains("a router") && refused.contains("rank 2"), "{refused}");
+    }
     // A weight that is trained itself.
     let weight = candle_core::Var::from_tensor(&normal(1, &[4, 6], DType::F32)).unwrap();
     let a = candle_core::Var::from_tensor(&normal(2, &[2, 6], DType::F32)).unwrap();
     for a in [a.as_tensor().clone(), normal(2, &[2, 6], DType::F32)] {
-        let low_rank = LowRank { a, b: normal(3, &[4, 2], DType::F32), scale: 1.0 };
+        let low_rank = LowRank { a, b: normal(3, &[4, 2], DType::F32), scale: 1.0, router: None };
         let trained = Linear::new(weight.as_tensor().clone(), None).unwrap().named("map");
         let trained = trained.adapted(&mut |_, _| Ok(Some(low_rank.clone()))).unwrap();
         let refused = trained.forward(&normal(4, &[3, 6], DType::F32)).unwrap_err().to_string();

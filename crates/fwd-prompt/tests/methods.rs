@@ -15,6 +15,7 @@ use toy::*;
 
 const REPLAY: ReplayConfig = ReplayConfig { size: 12, batch_share: 0.5, policy: BufferPolicy::EqualShare };
 const AGEM: AgemConfig = AgemConfig { size: 12, reference: 6, policy: BufferPolicy::EqualShare };
+const GEM: GemConfig = GemConfig { size: 12, reference: 4, margin: 0.5, policy: BufferPolicy::EqualShare };
 const EWC: EwcConfig = EwcConfig { weight: 1e4, decay: 0.9, fisher_samples: 10 };
 
 /// Plain tuning of prompts that all samples share, with a method.
@@ -253,6 +254,27 @@ fn agem_forgets_less_by_steps_that_do_not_hurt_its_buffer() {
 }
 
 #[test]
+fn gem_forgets_less_by_steps_that_hurt_no_task_of_its_buffer() {
+    let data = Data::new(3);
+    let plain = finish(&data, &shared(MethodConfig::Plain));
+    let gem = finish(&data, &shared(MethodConfig::Gem(GEM)));
+    let lost = |state: &State| state.scores.forgetting(3).unwrap();
+    assert!(lost(&gem) < 0.7 * lost(&plain), "{:?} {:?}", gem.scores, plain.scores);
+    assert_eq!(gem.stored.len(), 12);
+    assert_eq!(gem.scores.get(1, 1), plain.scores.get(1, 1));
+    let mut config = shared(MethodConfig::Gem(GEM));
+    (config.training.batch_size, config.training.steps) = (10, Some(1));
+    let (_, calls) = spy(&data, &config);
+    let targets = [0, 1].map(|t| data.tasks[t][0].target[0]);
+    let counts: Vec<_> = calls
+        .iter()
+        .map(|(seen, _)| (seen.len(), targets.map(|t| seen.iter().filter(|s| **s == t).count())))
+        .collect();
+    // The third task's step computes the gradient of its batch, of four samples of the first task, and of four of the second.
+    assert_eq!(counts, [(10, [10, 0]), (10, [0, 10]), (4, [4, 0]), (10, [0, 0]), (4, [4, 0]), (4, [0, 4])]);
+}
+
+#[test]
 fn modal_prompt_finds_the_task_of_each_sample_alone() {
     let data = separable(3);
     let (state, told) = events(&data, &modal_prompt(1));
@@ -363,6 +385,7 @@ fn every_method_goes_on_from_every_step_to_the_bytes_of_an_unbroken_run() {
         small(MethodConfig::Replay(reservoir)),
         small(MethodConfig::Ewc(ewc)),
         small(MethodConfig::Agem(AGEM)),
+        small(MethodConfig::Gem(GEM)),
         modal,
     ] {
         let dir = tempfile::tempdir().unwrap();

@@ -9,15 +9,19 @@
 //! | `reuse` (ours) | as configured; they begin with those of a library, a sample takes those of one task, of the library if it is like no learnt task, and none if it is like pre-training | none | task after task |
 //! | `reuse-map` (ours) | as `reuse`, and a map of the input | `residual` | task after task |
 //! | `l2p` | one pool shared by all tasks (Wang et al. 2022) | none | task after task |
-//! | every method of [`fwd_continual::MethodConfig`] (`replay`, `ewc`) | one pool shared by all tasks | none | task after task |
+//! | every method of [`fwd_continual::MethodConfig`] (`replay`, `ewc`, `agem`, `gem`) | one pool shared by all tasks | none | task after task |
 //! | `modal-prompt` | one for each task, selected by image and text (Zeng et al. 2024) | none | task after task |
 //! | `independent` | new ones for each task | none | each task alone: gives b_j of FWT* |
 //! | `joint` | as many as all tasks have together | none | all tasks at once: the upper bound |
 //! | `finetune` | none: Q-Former and projection are trained | none | task after task |
 //! | `lora` | none: a low-rank adapter of the language model is trained (Hu et al. 2021) | none | task after task |
-//! | `lora-replay`, `lora-ewc`, `lora-agem` | as `lora`, beside the method of this name | none | task after task |
+//! | `lora-replay`, `lora-ewc`, `lora-agem`, `lora-gem` | as `lora`, beside the method of this name | none | task after task |
 //! | `lora-per-task` | as `lora`, a new adapter for each task; a sample has that of the task with the nearest queries | none | task after task |
+//! | `moe-lora` | as `lora`, an adapter of experts that gates of each token weigh (Chen et al. 2024) | none | task after task |
+//! | `hide` | as `lora-per-task` in the last layer, the sum of all tasks' adapters below it (Guo et al. 2025) | none | task after task |
+//! | `reg-lora` | as `o-lora`, with a penalty on the elements that older adapters changed most instead of its own (Chen et al. 2025) | none | task after task |
 //! | `o-lora` | as `lora`, a new adapter for each task, added to the older ones, which stay (Wang et al. 2023) | none | task after task |
+//! | `keep-lora` | as `o-lora`, `A` of the task's gradient and kept, outside of what weights and older tasks keep (Luo et al. 2026) | `residual`, on the rows of `A` | task after task |
 //! | `lora-residual`, `lora-fwd`, `lora-fwd-weighted` (ours) | as `o-lora`, without its penalty | of this name, on the rows of `A` in the space of each map's input | task after task |
 
 use crate::choice::Choice;
@@ -70,6 +74,14 @@ pub enum Method {
     LoraPerTask,
     /// A low-rank adapter for each task, added up, their row spaces kept apart.
     OLora,
+    /// A low-rank adapter of experts, trained in sequence.
+    MoeLora,
+    /// A low-rank adapter for each task: the nearest one's in the last layer, the sum of all below it.
+    Hide,
+    /// A low-rank adapter for each task, added up, away from the elements that older ones changed most.
+    RegLora,
+    /// A low-rank adapter for each task, added up, its `A` from the gradient, away from the weights' principal directions.
+    KeepLora,
     /// A low-rank adapter for each task, added up, away from all that older tasks and pre-training read (ours).
     LoraResidual,
     /// A low-rank adapter for each task, added up, away from what older tasks read and free in what pre-training reads (ours).
@@ -145,9 +157,29 @@ impl Choice for Method {
                 "A low-rank adapter for each task; a sample has that of the nearest one",
             ),
             row(
+                Self::MoeLora,
+                "moe-lora",
+                "A low-rank adapter of experts, weighed by gates of each token, trained in sequence (MoELoRA)",
+            ),
+            row(
+                Self::Hide,
+                "hide",
+                "A low-rank adapter for each task: the nearest task's in the last layer, the sum of all below it (HiDe-LLaVA)",
+            ),
+            row(
                 Self::OLora,
                 "o-lora",
                 "A low-rank adapter for each task, added up, their row spaces kept apart (O-LoRA)",
+            ),
+            row(
+                Self::RegLora,
+                "reg-lora",
+                "A low-rank adapter for each task, added up, away from the elements that older ones changed most (RegLoRA)",
+            ),
+            row(
+                Self::KeepLora,
+                "keep-lora",
+                "A low-rank adapter for each task, added up, its A from the task's gradient, away from what the weights and older tasks keep (KeepLoRA)",
             ),
             row(
                 Self::LoraResidual,
@@ -219,7 +251,11 @@ impl Method {
             Self::Lora
                 | Self::LoraBeside(_)
                 | Self::LoraPerTask
+                | Self::MoeLora
+                | Self::Hide
                 | Self::OLora
+                | Self::RegLora
+                | Self::KeepLora
                 | Self::LoraResidual
                 | Self::LoraFwd
                 | Self::LoraFwdWeighted

@@ -2,7 +2,7 @@
 
 use crate::config::RunConfig;
 use crate::method::Method;
-use fwd_adapters::Sharing;
+use fwd_adapters::{Penalty, Sharing};
 use fwd_prompt::{Allocation, Config, PoolConfig, Rule, TrainingSelection};
 
 /// What a method does, with the configuration of the trainer.
@@ -68,7 +68,11 @@ impl Method {
             Self::Finetune => Plan::Finetune,
             Self::Lora | Self::LoraBeside(_) => Plan::Lora(Sharing::One),
             Self::LoraPerTask => Plan::Lora(Sharing::OnePerTask),
-            Self::OLora => Plan::Lora(Sharing::Summed),
+            Self::OLora => Plan::Lora(Sharing::Summed(Penalty::Overlap)),
+            Self::RegLora => Plan::Lora(Sharing::Summed(Penalty::KeyElements)),
+            Self::KeepLora => Plan::Lora(Sharing::Keep(config.subspace)),
+            Self::MoeLora => Plan::Lora(Sharing::Experts),
+            Self::Hide => Plan::Lora(Sharing::Hierarchical),
             Self::LoraResidual => projected(Rule::Residual),
             Self::LoraFwd => projected(Rule::Fwd),
             Self::LoraFwdWeighted => projected(Rule::FwdWeighted(config.alpha)),

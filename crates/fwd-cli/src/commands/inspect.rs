@@ -1,4 +1,4 @@
-//! `inspect`: what the prompts of a run have learnt, as tables and sentences.
+//! `inspect`: what the prompts or the adapters of a run have learnt, as tables and sentences.
 
 use super::session;
 use crate::args::{Common, InspectArgs};
@@ -10,36 +10,85 @@ use fwd_run::DeviceKind;
 use fwd_run::config::parse_split;
 use fwd_run::files::write_json;
 use fwd_run::inspection::{
-    INSPECTION, Inspection, InspectionOptions, PromptFindings, TaskSelection, TokenFindings, inspect,
-    refuse_without_prompts,
+    AdapterInspection, INSPECTION, Inspection, InspectionOptions, PromptFindings, TaskSelection,
+    TokenFindings, inspect, inspect_adapters, refuse_without_findings,
 };
 use fwd_run::run::SavedRun;
 use fwd_run::samples::PRETRAINING;
+use serde::Serialize;
 use std::fmt::Write;
 use std::process::ExitCode;
 
 /// The command `inspect`.
 ///
 /// # Errors
-/// A directory that is no run or has no prompts, another model or benchmark than the run's, a folder that cannot be written.
+/// A directory that is no run or has neither prompts nor adapters, another model or benchmark than the run's, a folder that cannot be written.
 pub(super) fn command(args: &InspectArgs, common: &Common) -> Result<ExitCode> {
     let run = SavedRun::read(&args.run)?;
-    refuse_without_prompts(&run)?;
+    refuse_without_findings(&run)?;
     let split = args.split.as_deref().map_or(Ok(run.manifest().run.config.split), parse_split)?;
     let session = session::of_run(&run, &args.places, DeviceKind::Cpu)?;
+    if run.manifest().run.config.method.has_adapters() {
+        let inspection = inspect_adapters(&run, &session)?;
+        return show(&inspection, render_adapters, args, common);
+    }
     let prompts = run.prompts(&*session.backbone.model, args.task.as_deref())?;
     let store = session.features(run.paths().cache(args.places.cache.as_deref()), &Terminal);
     let options = InspectionOptions { split, n_nearest: args.nearest };
     let inspection = inspect(&run, &prompts, &session, &store, &options)?;
+    show(&inspection, render, args, common)
+}
+
+/// Writes and prints what was found.
+fn show<T: Serialize>(
+    found: &T,
+    render: impl Fn(&T) -> String,
+    args: &InspectArgs,
+    common: &Common,
+) -> Result<ExitCode> {
     if let Some(out) = &args.out {
-        write_json(&out.join(INSPECTION), &inspection)?;
+        write_json(&out.join(INSPECTION), found)?;
     }
     if common.json {
-        output::print_json(&inspection)?
+        output::print_json(found)?
     } else {
-        output::print(&render(&inspection))?
+        output::print(&render(found))?
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn render_adapters(inspection: &AdapterInspection) -> String {
+    let AdapterInspection { run, method, seed, adapters, layers } = inspection;
+    let mut changes = vec![cells(["layer", "maps"])];
+    changes[0].extend(adapters.iter().cloned());
+    for layer in layers {
+        let mut row = vec![layer.layer.clone(), layer.n_maps.to_string()];
+        row.extend(layer.change.iter().map(|share| format!("{:.2}", 100.0 * share)));
+        changes.push(row);
+    }
+    let mut out = format!(
+        "{run}: {method}, seed {seed}. How far each task's adapter moves the weights of a layer, ‖s·B·A‖ in percent of ‖W‖:\n\n{}",
+        table::render(&changes)
+    );
+    if adapters.len() > 1 {
+        let mut shared = vec![cells(["layer"])];
+        shared[0].extend(adapters[1..].iter().cloned());
+        shared[0].push("by chance".to_owned());
+        for layer in layers {
+            let mut row = vec![layer.layer.clone()];
+            let most = |older: &Vec<f64>| percent(older.iter().copied().fold(0.0, f64::max));
+            row.extend(layer.shared_inputs[1..].iter().map(most));
+            row.push(percent(layer.by_chance));
+            shared.push(row);
+        }
+        let _ = write!(
+            out,
+            "\nHow much of its input an adapter reads that an older one reads too: the mean squared cosine between the row spaces of both A, \
+             with the older one that it shares most with.\n\n{}",
+            table::render(&shared)
+        );
+    }
+    out
 }
 
 /// Prompts that are named of each task.

@@ -1,14 +1,16 @@
-//! The section about what a method learned: which prompts the samples of each task select, which key decides, where prompts moved,
+//! The section about what a method learned: how far adapters moved each layer, or which prompts the samples of each task select, which key decides, where prompts moved,
 //! which words they are near to, and how much room is left. It needs what `inspect` wrote into a run directory.
 
 use super::chart::{Chart, Heat};
 use super::html::{Block, Figure, Section, Table};
 use super::shared::{minus, numbered, slug};
 use anyhow::{Result, ensure};
+use fwd_run::Method;
 use fwd_run::comparison::Comparison;
 use fwd_run::files::read_json;
-use fwd_run::inspection::{INSPECTION, Inspection};
+use fwd_run::inspection::{AdapterInspection, INSPECTION, Inspection, LayerFindings};
 use fwd_run::samples::PRETRAINING;
+use std::path::Path;
 
 /// Words of the vocabulary that are shown for each prompt token.
 const WORDS: usize = 3;
@@ -24,14 +26,16 @@ pub(super) fn sections(comparison: &Comparison) -> Result<Option<Section>> {
     for (number, group) in numbered(comparison) {
         let Some(run) = group.runs.iter().find(|run| run.dir.join(INSPECTION).is_file()) else { continue };
         let path = run.dir.join(INSPECTION);
+        let check = |of: (Method, u64)| is_of(of, (run.metrics.method, run.metrics.seed), &path, &run.dir);
+        let name = format!("{}, seed {}", group.name(), run.metrics.seed);
+        if run.metrics.method.has_adapters() {
+            let inspection: AdapterInspection = read_json(&path)?;
+            check((inspection.method, inspection.seed))?;
+            tables.push(changes(&inspection, &name));
+            continue;
+        }
         let inspection: Inspection = read_json(&path)?;
-        ensure!(
-            inspection.method == run.metrics.method && inspection.seed == run.metrics.seed,
-            "{} is of another run than {}; make it again with `fwd-prompt inspect`",
-            path.display(),
-            run.dir.display()
-        );
-        let name = format!("{}, seed {}", group.name(), inspection.seed);
+        check((inspection.method, inspection.seed))?;
         let id = format!("{}-{}", number + 1, slug(&group.name()));
         figures
             .extend([chosen(&inspection, &name, &id), moved(&inspection, &name, &id)].into_iter().flatten());
@@ -41,7 +45,29 @@ pub(super) fn sections(comparison: &Comparison) -> Result<Option<Section>> {
         .chain(tables.into_iter().map(Block::Table))
         .collect::<Vec<_>>();
     let is_empty = blocks.len() == 1;
-    Ok((!is_empty).then_some(Section { id: "selection", title: "What the prompts learned", blocks }))
+    Ok((!is_empty).then_some(Section { id: "selection", title: "What was learned", blocks }))
+}
+
+fn is_of(of: (Method, u64), run: (Method, u64), path: &Path, dir: &Path) -> Result<()> {
+    let (path, dir) = (path.display(), dir.display());
+    ensure!(of == run, "{path} is of another run than {dir}; make it again with `fwd-prompt inspect`");
+    Ok(())
+}
+
+/// How far adapters moved each layer.
+fn changes(inspection: &AdapterInspection, name: &str) -> Table {
+    let mut head = vec!["layer".to_owned(), "maps".to_owned()];
+    head.extend(inspection.adapters.iter().cloned());
+    let row = |layer: &LayerFindings| {
+        let mut row = vec![layer.layer.clone(), layer.n_maps.to_string()];
+        row.extend(layer.change.iter().map(|share| format!("{:.2} %", 100.0 * share)));
+        row
+    };
+    Table {
+        caption: format!("How far adapters moved the weights, ‖s·B·A‖ of ‖W‖: {name}"),
+        head,
+        rows: inspection.layers.iter().map(row).collect(),
+    }
 }
 
 /// Whose prompts are selected; under a shared pool, how alike tasks select.

@@ -6,6 +6,7 @@
 //! | `replay` | old samples in the batch | which samples the buffer holds |
 //! | `ewc` | a penalty on the change of the parameters | the diagonal Fisher information of the parameters |
 //! | `agem` | nothing that goes against the mean gradient of old samples | which samples the buffer holds |
+//! | `gem` | nothing that goes against the gradient of any older task's samples | which samples the buffer holds |
 //!
 //! A further method is a file with a [`Method`], a line in the list of [`MethodConfig`]'s variants, and a test. One of your own needs
 //! the trait alone (`examples/own_method.rs`).
@@ -13,12 +14,14 @@
 mod agem;
 mod buffer;
 mod ewc;
+mod gem;
 mod interface;
 mod replay;
 
 pub use agem::{Agem, AgemConfig};
 pub use buffer::BufferPolicy;
 pub use ewc::{Ewc, EwcConfig};
+pub use gem::{Gem, GemConfig};
 pub use interface::{EachGradient, GradientOf, Method, Plain, StepAt, StepView, TaskView};
 pub use replay::{Replay, ReplayConfig};
 
@@ -93,6 +96,8 @@ methods! {
     Ewc(EwcConfig) => Ewc,
     /// Steps that never go against the mean gradient of a buffer of older samples.
     Agem(AgemConfig) => Agem,
+    /// Steps that go against the gradient of no older task's samples in a buffer.
+    Gem(GemConfig) => Gem,
 }
 
 impl MethodConfig {

@@ -1,7 +1,9 @@
-//! What a low-rank addition changes of a product: `y[:, rows] += s·(x·Aᵀ)·Bᵀ` forward, `dx += s·(dy[:, rows]·B)·A` backward.
+//! What a low-rank addition changes of a product: `y[:, rows] += s·(x·Aᵀ)·Bᵀ` forward, `dx += s·(dy[:, rows]·B)·A` backward. With a router
+//! the columns of `x·Aᵀ` are multiplied by the gates of their experts.
 
 use super::elem::Elem;
 use super::gemm::{Threads, gemm, rows, rows_mut};
+use super::router::RouterRef;
 use super::scratch::Scratch;
 use faer::{Accum, MatRef};
 use std::borrow::Cow;
@@ -14,12 +16,15 @@ pub(crate) struct LowRankValues<'a, E: Clone> {
     pub(crate) scale: f64,
     pub(crate) a: Cow<'a, [E]>,
     pub(crate) b: Cow<'a, [E]>,
+    /// Of how many experts, and its values.
+    pub(crate) router: Option<(usize, Cow<'a, [E]>)>,
 }
 
 impl<E: Elem> LowRankValues<'_, E> {
     pub(crate) fn as_ref(&self) -> LowRankRef<'_, E> {
         let &Self { first, n_rows, rank, scale, .. } = self;
-        LowRankRef { first, n_rows, rank, scale, a: &self.a, b: &self.b }
+        let router = self.router.as_ref().map(|(n_experts, r)| RouterRef { n_experts: *n_experts, r });
+        LowRankRef { first, n_rows, rank, scale, a: &self.a, b: &self.b, router }
     }
 }
 
@@ -35,6 +40,7 @@ pub(crate) struct LowRankRef<'a, E> {
     pub(crate) a: &'a [E],
     /// `(n_rows, rank)`.
     pub(crate) b: &'a [E],
+    pub(crate) router: Option<RouterRef<'a, E>>,
 }
 
 impl<'a, E: Elem> LowRankRef<'a, E> {
@@ -52,12 +58,21 @@ impl<'a, E: Elem> LowRankRef<'a, E> {
         values
     }
 
-    /// `s·x·Aᵀ` for `m` rows, `(m, rank)`.
-    pub(crate) fn inner(&self, x: &[E], m: usize, n_in: usize, threads: Threads) -> Scratch<E> {
-        let mut inner = Scratch::new(m * self.rank);
-        let to = rows_mut(&mut inner, m, self.rank, self.rank);
+    /// `x·Aᵀ` for `m` rows, `(m, rank)`.
+    pub(crate) fn products(&self, x: &[E], m: usize, n_in: usize, threads: Threads) -> Scratch<E> {
+        let mut products = Scratch::new(m * self.rank);
+        let to = rows_mut(&mut products, m, self.rank, self.rank);
         gemm(to, Accum::Replace, rows(x, m, n_in, n_in), self.a(n_in).transpose(), threads);
-        self.scaled(inner)
+        products
+    }
+
+    /// `s·x·Aᵀ` for `m` rows, `(m, rank)`, multiplied by the gates if there is a router.
+    pub(crate) fn inner(&self, x: &[E], m: usize, n_in: usize, threads: Threads) -> Scratch<E> {
+        let mut inner = self.scaled(self.products(x, m, n_in, threads));
+        if let Some(router) = &self.router {
+            router.weigh(&router.gates(x, m, threads), &mut inner, self.rank);
+        }
+        inner
     }
 
     /// `y[:, rows] += inner·Bᵀ`, of rows of `n_out` outputs.
@@ -66,7 +81,7 @@ impl<'a, E: Elem> LowRankRef<'a, E> {
         gemm(to, Accum::Add, rows(inner, m, self.rank, self.rank), self.b().transpose(), threads);
     }
 
-    /// `s·dy[:, rows]·B` for `m` rows of `n_out` outputs: the gradient of `x·Aᵀ`.
+    /// `s·dy[:, rows]·B` for `m` rows of `n_out` outputs: the gradient of `x·Aᵀ`, or with a router that of the products with the gates.
     pub(crate) fn d_inner(&self, dy: &[E], m: usize, n_out: usize, threads: Threads) -> Scratch<E> {
         let mut d_inner = Scratch::new(m * self.rank);
         let to = rows_mut(&mut d_inner, m, self.rank, self.rank);

@@ -16,6 +16,7 @@ pub(crate) mod norm;
 pub(crate) mod packed;
 mod parallel;
 pub(crate) mod rotary;
+pub(crate) mod router;
 pub(crate) mod scratch;
 pub(crate) mod softmax;
 pub(crate) mod stored;

@@ -4,20 +4,25 @@
 //! u = s·x·Aᵀ        (kept)         dB = dyᵀ·u
 //! v = s·dy·B                       dA = vᵀ·x,  dx = dy·W + v·A
 //! ```
+//! With a router `u` is multiplied by the gates `g = softmax(x·Rᵀ)`, each expert's columns by its own, and so is `v` behind the gradient of the gates.
 //! The weight is part of the operation and gets no gradient.
 
 use super::addition::Addition;
 use super::check::with_last_dim;
 use super::map::{Forward, Map};
 use super::trained::Trained;
+use crate::bias::AttentionBias;
 use crate::cpu::Elem;
 use crate::cpu::gemm::Threads;
 use crate::cpu::low_rank::LowRankRef;
+use crate::cpu::router::RouterRef;
 use crate::dispatch::{Read, apply1, apply2, apply3, keep, on_gpu};
 use crate::error::Result;
 use crate::kernel::{Kernel, View};
+use crate::softmax::softmax;
 use candle_core::{D, Shape, Tensor};
 use faer::Accum;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// `base(x)` and the additions to it, some of which are tracked. The base is frozen.
@@ -37,13 +42,14 @@ pub(super) fn forward(base: Map, additions: &[Addition], x: &Tensor) -> Result<T
             scale: map.scale,
             start,
             n_in: base.n_in,
+            n_experts: map.n_experts(),
         };
         start += place.len();
         places.push(place);
     }
     let factors: Vec<Tensor> = additions
         .iter()
-        .flat_map(|addition| [&addition.map.a, &addition.map.b])
+        .flat_map(|addition| [&addition.map.a, &addition.map.b].into_iter().chain(&addition.map.router))
         .map(|factor| factor.flatten_all())
         .collect::<candle_core::Result<_>>()?;
     let factors = Tensor::cat(&factors, 0)?;
@@ -52,12 +58,27 @@ pub(super) fn forward(base: Map, additions: &[Addition], x: &Tensor) -> Result<T
 
 /// `s·(x·Aᵀ)·Bᵀ` in its place among `n_out` outputs, from single operations.
 fn apart(Addition { first, map }: &Addition, x: &Tensor, n_out: usize) -> Result<Tensor> {
-    let inner = apply2(Trained, x, &map.a.t()?.contiguous()?)?;
+    let mut inner = apply2(Trained, x, &map.a.t()?.contiguous()?)?;
+    if let Some(router) = &map.router {
+        let logits = apply2(Trained, x, &router.t()?.contiguous()?)?;
+        let gates = softmax_of_rows(&logits)?.unsqueeze(D::Minus1)?;
+        let mut parts = inner.dims().to_vec();
+        parts.pop();
+        parts.extend([map.n_experts(), map.rank() / map.n_experts()]);
+        inner = inner.reshape(parts)?.broadcast_mul(&gates)?.reshape(inner.shape())?;
+    }
     let outer = (apply2(Trained, &inner, &map.b.t()?.contiguous()?)? * map.scale)?;
     Ok(outer.pad_with_zeros(D::Minus1, *first, n_out - first - map.n_out())?)
 }
 
-/// Where the factors of an addition lie among those of all: `A` from `start` on, and `B` behind it.
+/// The softmax over the last dimension.
+fn softmax_of_rows(logits: &Tensor) -> Result<Tensor> {
+    let n = logits.dim(D::Minus1)?;
+    let rows = logits.reshape((1, 1, logits.elem_count() / n, n))?;
+    Ok(softmax(&rows, &AttentionBias::none())?.reshape(logits.shape())?)
+}
+
+/// Where the factors of an addition lie among those of all: `A` from `start` on, `B` behind it, and then the router if there is one.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     first: usize,
@@ -66,16 +87,34 @@ struct Place {
     scale: f64,
     start: usize,
     n_in: usize,
+    /// 0 without a router.
+    n_experts: usize,
 }
 
 impl Place {
     fn len(&self) -> usize {
-        self.rank * (self.n_in + self.n_rows)
+        self.rank * (self.n_in + self.n_rows) + self.n_experts * self.n_in
     }
 
     fn of<'a, E: Elem>(&self, factors: &'a [E]) -> LowRankRef<'a, E> {
-        let (a, b) = factors[self.start..][..self.len()].split_at(self.rank * self.n_in);
-        LowRankRef { first: self.first, n_rows: self.n_rows, rank: self.rank, scale: self.scale, a, b }
+        let [a, b, r] = self.parts().map(|part| &factors[part]);
+        let router = (!r.is_empty()).then_some(RouterRef { n_experts: self.n_experts, r });
+        LowRankRef {
+            first: self.first,
+            n_rows: self.n_rows,
+            rank: self.rank,
+            scale: self.scale,
+            a,
+            b,
+            router,
+        }
+    }
+
+    /// The places of `A`, `B` and router.
+    fn parts(&self) -> [Range<usize>; 3] {
+        let a = self.start..self.start + self.rank * self.n_in;
+        let b = a.end..a.end + self.rank * self.n_rows;
+        [a, b.clone(), b.end..self.start + self.len()]
     }
 }
 
@@ -83,7 +122,7 @@ impl Place {
 struct Adapted {
     base: Map,
     places: Vec<Place>,
-    /// `s·x·Aᵀ` of all additions.
+    /// `s·x·Aᵀ` of all additions, with the gates.
     inner: OnceLock<Tensor>,
 }
 
@@ -156,10 +195,20 @@ impl Kernel<3> for AdaptedBackward {
             let map = place.of(factors.data);
             let inner = &inner[at..][..m * place.rank];
             at += m * place.rank;
-            let (da, db) = d_factors[place.start..][..place.len()].split_at_mut(place.rank * n_in);
-            let d_inner = map.d_inner(dy.data, m, n_out, Threads::Pool);
-            map.da(&d_inner, x.data, m, da, Threads::Pool);
-            map.db(dy.data, inner, m, n_out, db, Threads::Pool);
+            let mut d_inner = map.d_inner(dy.data, m, n_out, Threads::Pool);
+            let [da, db, dr] = place.parts();
+            map.db(dy.data, inner, m, n_out, &mut d_factors[db], Threads::Pool);
+            if let Some(router) = &map.router {
+                let gates = router.gates(x.data, m, Threads::Pool);
+                let products = map.products(x.data, m, n_in, Threads::Pool);
+                let d_logits = router.d_logits(&gates, &d_inner, &products, place.rank);
+                router.dr(&d_logits, x.data, m, &mut d_factors[dr], Threads::Pool);
+                if self.want_dx {
+                    router.add_dx(&d_logits, m, dx, Threads::Pool);
+                }
+                router.weigh(&gates, &mut d_inner, place.rank);
+            }
+            map.da(&d_inner, x.data, m, &mut d_factors[da], Threads::Pool);
             if self.want_dx {
                 map.add_dx(&d_inner, m, dx, n_in, Threads::Pool);
             }

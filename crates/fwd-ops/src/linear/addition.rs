@@ -10,7 +10,8 @@ use candle_core::{DType, Device, Tensor};
 /// (`language_model.model.layers.0.self_attn.q_proj`), and with `[n_out, n_in]`. None leaves the map as it is.
 pub type Additions<'a> = dyn FnMut(&str, [usize; 2]) -> Result<Option<LowRank>> + 'a;
 
-/// `s·B·A`, which is added to the weight of a linear map.
+/// `s·B·A`, which is added to the weight of a linear map. With a router it is a mixture of experts, each of which has an equal part of the rows of `A`
+/// and columns of `B`, one behind another: `y += s·Σ_e g_e·B_e·(A_e·x)`, `g = softmax(R·x)` (MoELoRA, Chen et al. 2024).
 #[derive(Debug, Clone)]
 pub struct LowRank {
     /// `(rank, n_in)`.
@@ -19,10 +20,12 @@ pub struct LowRank {
     pub b: Tensor,
     /// The factor `s`: `alpha/rank`, or `alpha/√rank` (rsLoRA).
     pub scale: f64,
+    /// `R (n_experts, n_in)`.
+    pub router: Option<Tensor>,
 }
 
 impl LowRank {
-    /// [`OpError::Shape`] unless it fits a map of these widths, [`OpError::DType`] unless both factors are in f32 or both in f64.
+    /// [`OpError::Shape`] unless it fits a map of these widths, [`OpError::DType`] unless all parts are in f32 or all in f64.
     fn check(&self, [n_out, n_in]: [usize; 2]) -> Result<()> {
         let fits = match (self.a.dims(), self.b.dims()) {
             (&[rank, a_in], &[b_out, b_rank]) => rank > 0 && b_rank == rank && a_in == n_in && b_out == n_out,
@@ -32,19 +35,39 @@ impl LowRank {
             let what = format!("A {:?} and B {:?} for a map {n_out}x{n_in}", self.a.shape(), self.b.shape());
             return Err(OpError::shape("low_rank", what));
         }
+        if let Some(router) = &self.router {
+            let rank = self.rank();
+            let is_part = |n: usize| n > 0 && rank.is_multiple_of(n);
+            if !matches!(router.dims(), &[n_experts, r_in] if is_part(n_experts) && r_in == n_in) {
+                let what = format!(
+                    "a router {:?} of an addition of rank {rank} to a map {n_out}x{n_in}; it is (n_experts, n_in), and the rank a multiple of n_experts",
+                    router.shape()
+                );
+                return Err(OpError::shape("low_rank", what));
+            }
+        }
         let dtype = self.a.dtype();
-        if dtype != self.b.dtype() || !matches!(dtype, DType::F32 | DType::F64) {
+        let differs = |part: &Tensor| part.dtype() != dtype;
+        if differs(&self.b)
+            || self.router.as_ref().is_some_and(differs)
+            || !matches!(dtype, DType::F32 | DType::F64)
+        {
             return Err(OpError::DType {
                 op: "low_rank",
                 dtype,
-                supported: "A and B are both f32 or both f64",
+                supported: "A, B and a router are all f32 or all f64",
             });
         }
         Ok(())
     }
 
     fn is_trained(&self) -> bool {
-        self.a.track_op() || self.b.track_op()
+        self.a.track_op() || self.b.track_op() || self.router.as_ref().is_some_and(Tensor::track_op)
+    }
+
+    /// 0 without a router.
+    pub(super) fn n_experts(&self) -> usize {
+        self.router.as_ref().map_or(0, |router| router.dims()[0])
     }
 
     pub(super) fn rank(&self) -> usize {
@@ -67,7 +90,8 @@ impl Addition {
     pub(crate) fn new(map: LowRank, first: usize, shape: [usize; 2]) -> Result<Self> {
         map.check(shape)?;
         let (a, b) = (map.a.contiguous()?, map.b.contiguous()?);
-        Ok(Self { first, map: LowRank { a, b, ..map } })
+        let router = map.router.map(|router| router.contiguous()).transpose()?;
+        Ok(Self { first, map: LowRank { a, b, router, scale: map.scale } })
     }
 
     /// The same, of outputs that stand behind `n` others.
@@ -79,14 +103,25 @@ impl Addition {
         self.map.is_trained()
     }
 
+    pub(crate) fn is_routed(&self) -> bool {
+        self.map.router.is_some()
+    }
+
     pub(crate) fn frozen_on(&self, device: &Device) -> Result<Self> {
-        let LowRank { a, b, scale } = &self.map;
+        let LowRank { a, b, scale, router } = &self.map;
         let [a, b] = [a, b].map(|factor| factor.detach().to_device(device));
-        Ok(Self { first: self.first, map: LowRank { a: a?, b: b?, scale: *scale } })
+        let router = router.as_ref().map(|router| router.detach().to_device(device)).transpose()?;
+        Ok(Self { first: self.first, map: LowRank { a: a?, b: b?, scale: *scale, router } })
     }
 
     pub(crate) fn read(&self) -> AdditionRead<'_> {
-        AdditionRead { addition: self, a: Read::new(&self.map.a), b: Read::new(&self.map.b) }
+        let LowRank { a, b, router, .. } = &self.map;
+        AdditionRead {
+            addition: self,
+            a: Read::new(a),
+            b: Read::new(b),
+            router: router.as_ref().map(Read::new),
+        }
     }
 }
 
@@ -95,6 +130,7 @@ pub(crate) struct AdditionRead<'a> {
     addition: &'a Addition,
     a: Read<'a>,
     b: Read<'a>,
+    router: Option<Read<'a>>,
 }
 
 impl AdditionRead<'_> {
@@ -108,6 +144,11 @@ impl AdditionRead<'_> {
             scale: map.scale,
             a: self.a.values()?,
             b: self.b.values()?,
+            router: self
+                .router
+                .as_ref()
+                .map(|r| Ok::<_, candle_core::Error>((map.n_experts(), r.values()?)))
+                .transpose()?,
         })
     }
 }

@@ -127,8 +127,9 @@ impl Linear {
     /// use fwd_ops::{Linear, LowRank};
     /// let map = Linear::new(Tensor::new(&[[1f32, 2.], [0., -1.]], &Device::Cpu)?, None)?.named("q_proj");
     /// let [a, b] = [Tensor::new(&[[1f32, 1.]], &Device::Cpu)?, Tensor::new(&[[0f32], [2.]], &Device::Cpu)?];
+    /// let addition = LowRank { a, b, scale: 0.5, router: None };
     /// let adapted = map.adapted(&mut |name, _| {
-    ///     Ok((name == "q_proj").then(|| LowRank { a: a.clone(), b: b.clone(), scale: 0.5 }))
+    ///     Ok((name == "q_proj").then(|| addition.clone()))
     /// })?;
     /// let y = adapted.forward(&Tensor::new(&[[3f32, 4.]], &Device::Cpu)?)?;
     /// assert_eq!(y.to_vec2::<f32>()?, [[11., -4. + 0.5 * 2. * 7.]]);
@@ -153,9 +154,32 @@ impl Linear {
         Self { observer: Some(observer.clone()), ..self.clone() }
     }
 
-    /// Whether the map is an operation of its own, and no part of a fused one: it is trained, or somebody sees its input.
+    /// The weights of the parts that have a name, `(n_out, n_in)` row-major, without what is added to them.
+    ///
+    /// # Errors
+    /// Those of reading a stored matrix.
+    pub fn named_weights(&self) -> Result<Vec<(&str, Vec<f32>)>> {
+        let all = match &self.map.store {
+            Store::Matrix(matrix) => matrix.values()?,
+            Store::Transposed(tensor) => {
+                let rows = tensor.t()?.contiguous()?.to_dtype(DType::F32)?;
+                rows.flatten_all()?.to_device(&Device::Cpu)?.to_vec1()?
+            }
+        };
+        let mut rest = &all[..];
+        let mut named = Vec::new();
+        for Part { name, n_out } in &self.parts {
+            let (weight, behind) = rest.split_at(n_out * self.map.n_in);
+            rest = behind;
+            named.extend(name.as_deref().map(|name| (name, weight.to_vec())));
+        }
+        Ok(named)
+    }
+
+    /// Whether the map is an operation of its own, and no part of a fused one: it is trained, the gradient of its input needs the input (gates), or
+    /// somebody sees its input.
     pub(crate) fn is_apart(&self) -> bool {
-        self.is_trained() || self.observer.is_some()
+        self.is_trained() || self.observer.is_some() || self.map.additions.iter().any(Addition::is_routed)
     }
 
     /// Whether weight, bias or an addition get a gradient.
@@ -239,7 +263,9 @@ impl Linear {
                 let what = "weight or bias are trained, and the weight has a low-rank addition";
                 return Err(OpError::shape("linear", what));
             }
-            if on_gpu(x) || map.additions.iter().any(Addition::is_trained) {
+            let needs_input =
+                |addition: &Addition| addition.is_trained() || (addition.is_routed() && x.track_op());
+            if on_gpu(x) || map.additions.iter().any(needs_input) {
                 let base = Map { additions: Vec::new(), ..map.clone() };
                 return adapted::forward(base, &map.additions, x);
             }

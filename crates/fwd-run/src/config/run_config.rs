@@ -96,7 +96,7 @@ pub struct RunConfig {
     pub options: MethodOptions,
     /// AdamW of the weights under the method `finetune`; epochs and batches are those of `training`.
     pub finetune: AdamW,
-    /// The adapters of the methods `lora…` and `o-lora`; epochs, batches, schedule and clipping are those of `training`.
+    /// The adapters of the methods that have them; epochs, batches, schedule and clipping are those of `training`.
     pub lora: LoraConfig,
     /// The state is saved every so many steps; it changes nothing in the result.
     #[serde(skip_serializing)]

@@ -1,10 +1,12 @@
 //! What the prompts of a run have learnt: who selects them and by which key, which words they are near, what they took of the
-//! embedding space, and into which subspaces training moved them.
+//! embedding space, and into which subspaces training moved them. Of a run with adapters: how far each moved each layer, and what they share.
 
+mod adapters;
 mod findings;
 mod prompts;
 mod selection;
 
+pub use adapters::{AdapterInspection, LayerFindings, inspect_adapters};
 pub use findings::{
     Capacity, Confusion, INSPECTION, Inspection, KeyShares, Neighbour, PromptFindings, StartFindings,
     SubspaceFindings, TaskSelection, TokenFindings,
@@ -29,13 +31,18 @@ pub struct InspectionOptions {
     pub n_nearest: usize,
 }
 
-/// Refuses a run that has no prompts by its method, before anything is loaded.
+/// Refuses a run that has neither prompts nor adapters by its method, before anything is loaded.
 ///
 /// # Errors
 /// That names the run and its method.
-pub fn refuse_without_prompts(run: &SavedRun) -> Result<()> {
+pub fn refuse_without_findings(run: &SavedRun) -> Result<()> {
     let method = run.manifest().run.config.method;
-    ensure!(method.has_prompts(), "{} is a run of `{method}`, which has no prompts", run.dir().display());
+    let has_any = method.has_prompts() || method.has_adapters();
+    ensure!(
+        has_any,
+        "{} is a run of `{method}`, which has neither prompts nor adapters",
+        run.dir().display()
+    );
     Ok(())
 }
 

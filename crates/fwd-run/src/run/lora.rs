@@ -7,10 +7,11 @@ use crate::observer::{Observer, check};
 use crate::predictions::{self, Generation, Prediction};
 use crate::samples::Exam;
 use anyhow::{Context, Result, ensure};
-use fwd_adapters::LoraLearner;
+use fwd_adapters::{Lora, LoraLearner};
 use fwd_continual::chain;
 use fwd_models::{GenerationConfig, with_adapters};
 use fwd_prompt::{Place, PromptBatch};
+use std::borrow::Cow;
 use std::path::Path;
 
 /// The learner of a backbone's adapters.
@@ -29,7 +30,11 @@ impl<'a> AdaptedModels<'a> {
     /// # Errors
     /// Those of the model.
     pub(super) fn new(backbone: &'a Backbone, learner: &Adapters<'_>) -> Result<Self> {
-        let models = learner.combinations().map(|adapters| Ok(with_adapters(&*backbone.model, &adapters)?));
+        let with = |adapters: Vec<Cow<'_, Lora>>| {
+            let adapters: Vec<&Lora> = adapters.iter().map(|adapter| &**adapter).collect();
+            Ok(with_adapters(&*backbone.model, &adapters)?)
+        };
+        let models = learner.combinations().into_iter().map(with);
         Ok(Self { backbone, models: models.collect::<Result<_>>()? })
     }
 
@@ -158,25 +163,19 @@ pub(super) fn write_adapters(learner: &Adapters<'_>, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses adapters that need more memory than there is: those of all tasks, with moments and gradient of one, and the Gram matrices of what
-/// their maps read.
+/// Refuses adapters that need more memory than there is.
 ///
 /// # Errors
 /// That names both figures.
 pub(super) fn check_memory(learner: &Adapters<'_>, n_tasks: usize, available: Option<u64>) -> Result<()> {
-    let of_one = learner.n_parameters_of_one() as u64;
-    let needed = 4 * of_one * (n_tasks as u64 + 5) + learner.n_bytes_of_subspaces();
+    let needed = learner.n_bytes(n_tasks);
     let (available, gib) = (available.unwrap_or(u64::MAX), |bytes: u64| bytes as f64 / f64::from(1 << 30));
     ensure!(
         needed <= available,
-        "adapters of {of_one} numbers each need at least {:.1} GiB of memory, {:.1} GiB are free; choose fewer maps (lora.targets){}",
+        "adapters of {} numbers each, and what this method keeps beside them, need at least {:.1} GiB of memory, {:.1} GiB are free; choose fewer maps (lora.targets) or another method",
+        learner.n_parameters_of_one(),
         gib(needed),
         gib(available),
-        if learner.n_bytes_of_subspaces() > 0 {
-            " or a method that keeps no subspaces of their inputs"
-        } else {
-            ""
-        }
     );
     Ok(())
 }
