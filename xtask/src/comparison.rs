@@ -28,6 +28,32 @@ const METHODS: [&str; 12] = [
     "finetune",
 ];
 
+/// The methods with adapters, and four to hold them against. `independent` is none of them: adapters have no counterpart of prompts learnt alone.
+const ADAPTERS: [&str; 18] = [
+    "zero-shot",
+    "sequential",
+    "fwd",
+    "reuse",
+    "lora",
+    "lora-replay",
+    "lora-ewc",
+    "lora-agem",
+    "lora-gem",
+    "lora-per-task",
+    "moe-lora",
+    "hide",
+    "o-lora",
+    "reg-lora",
+    "keep-lora",
+    "lora-residual",
+    "lora-fwd",
+    "lora-fwd-weighted",
+];
+
+/// The learning rate of all adapters: the best of 0.0002, 0.0005, 0.001, 0.002, 0.004 and 0.008 by the mean validation score of `lora` on the five tasks,
+/// each learnt alone (seed 0).
+const ADAPTERS_LR: &str = "lora.optimiser.lr=0.001";
+
 #[derive(Debug, Args)]
 pub(crate) struct ComparisonArgs {
     /// Folder of the runs.
@@ -45,6 +71,9 @@ pub(crate) struct ComparisonArgs {
     /// Instead of the tables of results/: the five rules with each of these computes, and what the others are less the first one.
     #[arg(long, value_delimiter = ',', conflicts_with = "methods")]
     computes: Option<Vec<String>>,
+    /// Instead of the tables of results/: the methods with adapters, `results/adapters.*`.
+    #[arg(long, conflicts_with_all = ["methods", "computes"])]
+    adapters: bool,
 }
 
 /// The rules for the updates of a task's own prompts.
@@ -57,6 +86,9 @@ pub(crate) fn comparison(args: &ComparisonArgs) -> Result<()> {
     let out = root().join(&args.out);
     if let Some(computes) = &args.computes {
         return of_computes(args, &program, &out, computes);
+    }
+    if args.adapters {
+        return of_adapters(args, &program, &out);
     }
     let methods = args.methods.clone().unwrap_or_else(|| METHODS.map(str::to_owned).to_vec());
     let name = |method: &str, seed: u64| format!("{method}-{seed}");
@@ -84,6 +116,30 @@ pub(crate) fn comparison(args: &ComparisonArgs) -> Result<()> {
     let has_fwd = methods.iter().any(|method| method == "fwd");
     for (file, args) in tables.into_iter().filter(|(_, args)| has_fwd || !args.contains(&"--against")) {
         compare(&program, &out, &runs, args, &folder.join(file))?;
+    }
+    Ok(())
+}
+
+/// The methods with adapters, seeds and orders as in the comparison; the tables are `results/adapters.*`.
+fn of_adapters(args: &ComparisonArgs, program: &Path, out: &Path) -> Result<()> {
+    let name = |method: &str, seed: u64| format!("{method}-{seed}");
+    let one = |method: &str, seed: u64| {
+        let mut train = train_into(program, out, &name(method, seed), method, seed);
+        train.args(["--set", ADAPTERS_LR]);
+        (out.join(name(method, seed)), train)
+    };
+    let all = (0..args.seeds).flat_map(|seed| ADAPTERS.map(|method| (method, seed)));
+    work_off(args.jobs, all.map(|(method, seed)| one(method, seed)).collect())?;
+    let runs = ADAPTERS.iter().flat_map(|method| (0..args.seeds).map(move |seed| name(method, seed)));
+    let runs: Vec<String> = runs.collect();
+    let tables: [(&str, &[&str]); 4] = [
+        ("adapters.json", &["--pool-orders", "--format", "json"]),
+        ("adapters.txt", &["--pool-orders"]),
+        ("adapters-by-order.txt", &[]),
+        ("adapters-less-lora.txt", &["--pool-orders", "--against", "lora"]),
+    ];
+    for (file, args) in tables {
+        compare(program, out, &runs, args, &root().join("results").join(file))?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! `cargo xtask figures`: the pictures of docs/findings.md, drawn as SVG from the tables in results/streams/.
+//! `cargo xtask figures`: the pictures of docs/findings.md, drawn as SVG from the tables in results/streams/, and that of results/README.md.
 
+use crate::scatter;
 use crate::shell::root;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -115,14 +116,17 @@ const FIGURES: [Figure; 2] = [
 /// # Errors
 /// A table that is missing, or that has no group or several for a row.
 pub(crate) fn figures() -> Result<()> {
-    for figure in &FIGURES {
-        let path = root().join("docs/findings").join(format!("{}.svg", figure.name));
-        let picture = draw(figure)?;
-        std::fs::create_dir_all(root().join("docs/findings"))?;
+    let write = |path: &str, picture: String| {
+        let path = root().join(path);
         std::fs::write(&path, picture).with_context(|| format!("cannot write {}", path.display()))?;
         eprintln!("{}", path.display());
+        Ok(())
+    };
+    std::fs::create_dir_all(root().join("docs/findings"))?;
+    for figure in &FIGURES {
+        write(&format!("docs/findings/{}.svg", figure.name), draw(figure)?)?;
     }
-    Ok(())
+    write("results/trained.svg", scatter::draw()?)
 }
 
 /// Mean and ends of the interval of a measure.

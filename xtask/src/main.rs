@@ -24,6 +24,7 @@ mod packages;
 mod random_checkpoint;
 mod real;
 mod record;
+mod scatter;
 mod shell;
 mod streams;
 mod tidy;

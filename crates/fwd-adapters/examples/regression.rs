@@ -120,6 +120,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         Sharing::Hierarchical,
         Sharing::Summed(Penalty::Overlap),
         Sharing::Summed(Penalty::KeyElements),
+        Sharing::Keep(SubspaceOptions { pretrained_energy: 0.2, ..SubspaceOptions::default() }),
         Sharing::Projected(Rule::Fwd, SubspaceOptions::default()),
     ] {
         let config = LoraConfig {
@@ -137,7 +138,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         let mut score = |_: &LoraLearner<Identity>, _: Moment, _: Column| Ok::<_, Infallible>(0.0);
         trainer.run(None, &mut score, &mut |_| ControlFlow::Continue(()))?;
         let learner = trainer.learner();
-        let combinations: Vec<Vec<Cow<'_, Lora>>> = learner.combinations();
+        let combinations: Vec<Vec<Cow<'_, Lora>>> = learner.combinations().collect();
         let mean = |task: usize| -> Result<f64, Box<dyn Error + Send + Sync>> {
             let mut sum = 0.0;
             for sample in samples(task) {

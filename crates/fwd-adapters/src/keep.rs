@@ -15,14 +15,14 @@ use fwd_linalg::{LinalgError, Projection, thin_svd};
 use rand::Rng;
 use rand_distr::StandardNormal;
 
-/// Samples of a pass over the gradient.
-const BATCH: usize = 8;
-
 /// Of the range finder; each is two passes over the samples more.
 const N_ITERATIONS: usize = 2;
 
-/// Makes `A` of an adapter the directions that the loss of some samples wants changed most, as far as each map's projection allows, and `B` zero.
-/// `None` if `is_stopped` says so between two batches.
+/// Passes over the samples.
+pub(crate) const N_PASSES: usize = 2 * N_ITERATIONS + 1;
+
+/// Makes `A` of an adapter the directions that the mean loss of some samples wants changed most, as far as each map's projection allows, and `B` zero.
+/// `is_stopped` is asked after each sample, with their number so far over all passes; `None` if it says so.
 ///
 /// # Errors
 /// Those of the model and of the decompositions.
@@ -33,23 +33,23 @@ pub(crate) fn begun<M: AdaptableModel>(
     mut sketch: Lora,
     projections: &[Projection],
     (seed, number): (u64, u64),
-    mut is_stopped: impl FnMut() -> bool,
+    mut is_stopped: impl FnMut(usize) -> bool,
 ) -> Result<Option<Lora>, Failure> {
     for (i, [a, b, _]) in sketch.factors_mut().enumerate() {
         let mut rng = stream(seed, "keep-lora", [number, i as u64]);
         a.fill(0.0);
         b.iter_mut().for_each(|x| *x = rng.sample(StandardNormal));
     }
-    for pass in 0..=2 * N_ITERATIONS {
+    for pass in 0..N_PASSES {
         let mut gradient = vec![0f64; sketch.values().len()];
-        for batch in samples.chunks(BATCH) {
-            if is_stopped() {
+        // One by one: a step may have no room for more.
+        for (i, sample) in samples.iter().enumerate() {
+            let adapters: Vec<&Lora> = older.iter().chain([&sketch]).collect();
+            let found = model.adapter_gradient(&[sample], &adapters)?.gradient;
+            gradient.iter_mut().zip(found).for_each(|(sum, g)| *sum += f64::from(g) / samples.len() as f64);
+            if is_stopped(pass * samples.len() + i + 1) {
                 return Ok(None);
             }
-            let adapters: Vec<&Lora> = older.iter().chain([&sketch]).collect();
-            let found = model.adapter_gradient(batch, &adapters)?.gradient;
-            let share = batch.len() as f64 / samples.len() as f64;
-            gradient.iter_mut().zip(found).for_each(|(sum, g)| *sum += share * f64::from(g));
         }
         let mut rest = &gradient[..];
         for ([a, b, _], projection) in sketch.factors_mut().zip(projections) {

@@ -1,6 +1,7 @@
 //! Adapters as a learner of the continual loop.
 
 use crate::config::LoraConfig;
+use crate::first::{fresh_states, project_first};
 use crate::keep;
 use crate::key_elements::KeyElements;
 use crate::lora::{Factors, Lora};
@@ -13,9 +14,7 @@ use fwd_continual::{
     Batch, Change, ContinualError, Event, Failure, Gradients, Learner, NotFinite, Place, Reporter, Section,
     SectionError, StepReport, TaskAt,
 };
-use fwd_linalg::{
-    AdamW, AdamWState, LinalgError, ProjectAt, ProjectedAdamW, Projection, clip_factor, cosines,
-};
+use fwd_linalg::{AdamW, AdamWState, ProjectAt, ProjectedAdamW, Projection, clip_factor, cosines};
 use fwd_prompt::{Interference, Rule};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -93,14 +92,9 @@ impl<M: AdaptableModel> LoraLearner<M> {
         seed: u64,
     ) -> Result<Self, ContinualError> {
         let refused = |e: crate::AdapterError| ContinualError::Config(e.to_string());
-        config.check().map_err(refused)?;
+        config.check().and_then(|()| sharing.check(&config)).map_err(refused)?;
         let sites = model.sites();
         let modules = config.chosen(&sites.concat()).map_err(refused)?;
-        if sharing == Sharing::Experts && !config.rank.is_multiple_of(config.experts) {
-            let LoraConfig { rank, experts, .. } = config;
-            let what = format!("lora.rank is {rank}; it must be a multiple of lora.experts, {experts}");
-            return Err(ContinualError::Config(what));
-        }
         let max_norm = max_norm.unwrap_or(f64::INFINITY);
         let spaces = match sharing {
             Sharing::Projected(rule, options) => Some(Spaces::new(rule, options, sites, &modules)),
@@ -159,9 +153,22 @@ impl<M: AdaptableModel> LoraLearner<M> {
         self.modules.iter().map(|module| rank * (module.n_in + module.n_out) + n_routers * module.n_in).sum()
     }
 
-    /// How many numbers are trained, of all adapters so far.
-    pub fn n_parameters(&self) -> usize {
+    /// How many numbers all adapters so far have.
+    fn n_parameters(&self) -> usize {
         self.adapters.iter().map(|adapter| adapter.values().len()).sum()
+    }
+
+    /// How many numbers are trained, of all adapters so far.
+    pub fn n_trained(&self) -> usize {
+        let of_a =
+            |adapter: &Lora| adapter.all_factors().map(|(_, _, factors)| factors.a.len()).sum::<usize>();
+        let n_kept = if self.keeps_a() { self.adapters.iter().map(of_a).sum() } else { 0 };
+        self.n_parameters() - n_kept
+    }
+
+    /// Whether `A` stays as it began.
+    fn keeps_a(&self) -> bool {
+        matches!(self.sharing, Sharing::Keep(_))
     }
 
     /// For each learnt task, how much of the rows of its `A` lies in the subspace of each older task's inputs, the largest share of any map;
@@ -177,7 +184,7 @@ impl<M: AdaptableModel> LoraLearner<M> {
 
     /// The adapters that are added up to answer samples: of each combination all of them. There is one combination, or where a sample is answered
     /// by way of the nearest task, one for each task; none before the first task.
-    pub fn combinations(&self) -> Vec<Vec<Cow<'_, Lora>>> {
+    pub fn combinations(&self) -> impl Iterator<Item = Vec<Cow<'_, Lora>>> {
         self.sharing.combinations(&self.adapters)
     }
 
@@ -248,12 +255,16 @@ impl<M: AdaptableModel> LoraLearner<M> {
     ) -> Result<Option<Lora>, Failure> {
         let number = task.number() as u64;
         let fresh = self.fresh(number);
-        if !matches!(self.sharing, Sharing::Keep(_)) {
+        if !self.keeps_a() {
             return Ok(Some(fresh));
         }
         let n = self.config.gradient_samples.min(samples.len());
         let chosen: Vec<&M::Sample> = (0..n).map(|i| &samples[i * samples.len() / n]).collect();
-        let (projections, is_stopped) = (self.projections(), || report.is_stopped());
+        let (projections, of) = (self.projections(), keep::N_PASSES * n);
+        let is_stopped = |done| {
+            report.tell(Event::Examined { task: task.name.to_owned(), done, of });
+            report.is_stopped()
+        };
         keep::begun(
             &self.model,
             &chosen,
@@ -267,7 +278,7 @@ impl<M: AdaptableModel> LoraLearner<M> {
 
     /// Takes what is not trained out of a gradient, so that its norm is that of the rest.
     fn leave_kept(&self, gradient: &mut [f32]) -> Result<(), Failure> {
-        if let Sharing::Keep(_) = self.sharing {
+        if self.keeps_a() {
             for (_, place, factors) in self.trained()?.all_factors() {
                 gradient[place][..factors.a.len()].fill(0.0);
             }
@@ -293,14 +304,13 @@ impl<M: AdaptableModel> LoraLearner<M> {
         };
         let LoraConfig { overlap_weight, key_weight, .. } = self.config;
         match penalty {
-            Penalty::Overlap if overlap_weight > 0.0 => {
+            Penalty::Overlap => {
                 let older: Vec<&Lora> = older.iter().collect();
                 overlap_weight * add_overlap(trained, &older, overlap_weight, gradient)
             }
-            Penalty::KeyElements if key_weight > 0.0 => {
+            Penalty::KeyElements => {
                 key_weight * training.key_elements.add_penalty(trained, key_weight, gradient)
             }
-            _ => 0.0,
         }
     }
 
@@ -319,34 +329,6 @@ impl<M: AdaptableModel> LoraLearner<M> {
         all.extend(gradient);
         all
     }
-}
-
-/// Projects the first values of an `A`, whose rows keep their lengths: what is left of them may be little, and its rounding error would be as
-/// large as before.
-fn project_first(a: &mut [f32], projection: &Projection) -> Result<(), LinalgError> {
-    if projection.is_identity() {
-        return Ok(());
-    }
-    let length = |row: &[f32]| row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
-    let before: Vec<f64> = a.chunks_exact(projection.dim()).map(length).collect();
-    for _ in 0..2 {
-        projection.apply(a)?;
-        for (row, before) in a.chunks_exact_mut(projection.dim()).zip(&before) {
-            let now = length(row);
-            // Nothing but rounding error is left of a row whose space is forbidden as a whole.
-            let factor = if now > 1e-5 * before { (before / now) as f32 } else { 0.0 };
-            row.iter_mut().for_each(|x| *x *= factor);
-        }
-    }
-    Ok(())
-}
-
-/// Moments before the first step, for the factors of each map.
-fn fresh_states(adapter: &Lora) -> Vec<[AdamWState; 3]> {
-    adapter
-        .all_factors()
-        .map(|(_, _, factors)| [factors.a, factors.b, factors.router].map(|f| AdamWState::new(f.len())))
-        .collect()
 }
 
 /// A step before any task.
@@ -387,14 +369,17 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
         report: &mut Reporter<'_, LoraNote>,
     ) -> Result<Option<()>, Failure> {
         let Some(spaces) = &mut self.spaces else { return Ok(Some(())) };
-        if let Sharing::Keep(_) = self.sharing {
-            return spaces.add_weights(&self.model, task.name).map(Some);
-        }
-        let of = samples.len();
-        spaces.add(&self.model, samples, &[], task.name, |done| {
+        let is_of_weights = matches!(self.sharing, Sharing::Keep(_));
+        let of = if is_of_weights { spaces.n_sites() } else { samples.len() };
+        let is_stopped = |done| {
             report.tell(Event::Examined { task: task.name.to_owned(), done, of });
             report.is_stopped()
-        })
+        };
+        if is_of_weights {
+            spaces.add_weights(&self.model, task.name, is_stopped)
+        } else {
+            spaces.add(&self.model, samples, &[], task.name, is_stopped)
+        }
     }
 
     fn begin_task(
@@ -458,14 +443,13 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
     ) -> Result<StepReport, Failure> {
         let optimiser = AdamW { lr: self.config.optimiser.lr * factor, ..self.config.optimiser };
         let (scale, grad_norm) = clip_factor(&gradients.parameters, self.max_norm);
-        let began = Instant::now();
+        let (began, keeps_a) = (Instant::now(), self.keeps_a());
         let Some(trained) = self.adapters.last_mut() else { return Err(NotBegun.into()) };
         if gradients.parameters.len() != trained.values().len()
             || !gradients.parameters.iter().all(|g| g.is_finite())
         {
             return Err(NotFinite("the gradient of an adapter").into());
         }
-        let is_a_kept = matches!(self.sharing, Sharing::Keep(_));
         let mut rest = &gradients.parameters[..];
         let parts = trained.factors_mut().zip(&mut training.states).zip(&training.projections);
         for (([a, b, router], [of_a, of_b, of_router]), projection) in parts {
@@ -476,7 +460,7 @@ impl<M: AdaptableModel> Learner for LoraLearner<M> {
             };
             let step = ProjectedAdamW { optimiser, projection, at: ProjectAt::Both, gradient_scale: scale };
             let gradient_a = gradient(a.len());
-            if !is_a_kept {
+            if !keeps_a {
                 step.step(of_a, a, gradient_a)?;
             }
             for (state, values) in [(of_b, b), (of_router, router)] {

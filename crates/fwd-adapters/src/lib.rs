@@ -3,6 +3,7 @@
 
 mod config;
 mod error;
+mod first;
 mod keep;
 mod key_elements;
 mod learner;

@@ -117,7 +117,8 @@ pub fn read(dir: &Path) -> Result<Lora> {
 /// model's checkpoint. Each file is written whole; the tensors come first. An adapter of experts gets the names of CoIN's files.
 ///
 /// # Errors
-/// [`AdapterError::Config`] if rank or scale are not those of the configuration; [`AdapterError::Io`].
+/// [`AdapterError::Config`] if rank or scale are not those of the configuration, and for a rank that is no multiple of the experts;
+/// [`AdapterError::Io`].
 pub fn write(dir: &Path, lora: &Lora, config: &LoraConfig) -> Result<()> {
     let is_other =
         |f: Factors<'_>| f.rank != config.rank || (f.scale - config.scale()).abs() > 1e-12 * config.scale();
@@ -133,6 +134,16 @@ pub fn write(dir: &Path, lora: &Lora, config: &LoraConfig) -> Result<()> {
     }
     let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|x| x.to_le_bytes()).collect() };
     let mut tensors = Vec::new();
+    let divides = |(module, _, f): &(&Module, _, Factors<'_>)| {
+        let n_experts = f.router.len() / module.n_in;
+        n_experts == 0 || f.rank.is_multiple_of(n_experts)
+    };
+    if let Some((module, _, factors)) = lora.all_factors().find(|part| !divides(part)) {
+        return Err(AdapterError::Config(format!(
+            "the rank {} of the adapter of `{}` cannot be divided among its experts",
+            factors.rank, module.name
+        )));
+    }
     let mut n_experts = 0;
     for (module, _, Factors { a, b, rank, router, .. }) in lora.all_factors() {
         let (n_in, n_out) = (module.n_in, module.n_out);

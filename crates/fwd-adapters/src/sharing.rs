@@ -1,5 +1,7 @@
 //! What the adapters of several tasks have to do with each other: the methods of this crate.
 
+use crate::config::LoraConfig;
+use crate::error::{AdapterError, Result};
 use crate::lora::Lora;
 use crate::module::Module;
 use fwd_prompt::{Rule, SubspaceOptions};
@@ -46,6 +48,20 @@ pub enum Penalty {
 }
 
 impl Sharing {
+    /// Refuses a configuration that cannot be under this way of sharing.
+    ///
+    /// # Errors
+    /// [`AdapterError::Config`] for a rank that cannot be divided among the experts.
+    pub fn check(self, config: &LoraConfig) -> Result<()> {
+        let LoraConfig { rank, experts, .. } = config;
+        if self == Self::Experts && !rank.is_multiple_of(*experts) {
+            let what =
+                format!("lora.rank is {rank}; it must be a multiple of lora.experts, which is {experts}");
+            return Err(AdapterError::Config(what));
+        }
+        Ok(())
+    }
+
     /// Whether every task trains the same adapter.
     pub(crate) fn is_one(self) -> bool {
         matches!(self, Self::One | Self::Experts)
@@ -61,35 +77,32 @@ impl Sharing {
         matches!(self, Self::Summed(_) | Self::Projected(..) | Self::Keep(_))
     }
 
-    /// The adapters that are added up to answer samples, for each combination; of several, one for each adapter.
-    pub(crate) fn combinations(self, adapters: &[Lora]) -> Vec<Vec<Cow<'_, Lora>>> {
-        let all = || adapters.iter().map(Cow::Borrowed).collect::<Vec<_>>();
-        match self {
-            _ if adapters.is_empty() => Vec::new(),
-            Self::One | Self::Experts | Self::Summed(_) | Self::Projected(..) | Self::Keep(_) => vec![all()],
-            Self::OnePerTask => all().into_iter().map(|adapter| vec![adapter]).collect(),
-            Self::Hierarchical => {
-                // That of the last map that belongs to any.
-                let last = adapters[0].modules().filter_map(Module::layer).last();
-                let is_below = |module: &Module| last.is_none() || module.layer() != last;
-                let below: Vec<Lora> = adapters.iter().map(|adapter| adapter.of_modules(is_below)).collect();
-                let of_task = |i: usize| {
-                    let part = |(j, below): (usize, &Lora)| match j {
-                        _ if i == j => Cow::Borrowed(&adapters[j]),
-                        _ => Cow::Owned(below.clone()),
-                    };
-                    below.iter().enumerate().map(part).collect()
-                };
-                (0..adapters.len()).map(of_task).collect()
+    /// The adapters that are added up to answer samples, for each combination: one, or where a sample is answered by way of the nearest task, one for
+    /// each adapter.
+    pub(crate) fn combinations(self, adapters: &[Lora]) -> impl Iterator<Item = Vec<Cow<'_, Lora>>> {
+        let n = if self.has_keys() { adapters.len() } else { adapters.len().min(1) };
+        // Of the last map that belongs to any.
+        let last = adapters.first().and_then(|adapter| adapter.modules().filter_map(Module::layer).last());
+        let is_below = move |module: &Module| last.is_none() || module.layer() != last;
+        (0..n).map(move |i| match self {
+            Self::One | Self::Experts | Self::Summed(_) | Self::Projected(..) | Self::Keep(_) => {
+                adapters.iter().map(Cow::Borrowed).collect()
             }
-        }
+            Self::OnePerTask => vec![Cow::Borrowed(&adapters[i])],
+            Self::Hierarchical => {
+                let part = |(j, adapter): (usize, &'_ Lora)| match j {
+                    _ if i == j => Cow::Borrowed(&adapters[j]),
+                    _ => Cow::Owned(adapter.of_modules(is_below)),
+                };
+                adapters.iter().enumerate().map(part).collect()
+            }
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::LoraConfig;
 
     fn adapter(names: &[&str], number: u64) -> Lora {
         let module = |name: &&str| Module { name: (*name).to_owned(), n_out: 3, n_in: 2 };
@@ -107,7 +120,7 @@ mod tests {
             "lm_head",
         ];
         let adapters = [adapter(&names, 1), adapter(&names, 2)];
-        let combinations = Sharing::Hierarchical.combinations(&adapters);
+        let combinations: Vec<_> = Sharing::Hierarchical.combinations(&adapters).collect();
         assert_eq!(combinations.len(), 2);
         for (i, combination) in combinations.iter().enumerate() {
             assert_eq!(*combination[i], adapters[i]);
@@ -120,8 +133,8 @@ mod tests {
         }
         // Without layers all of them are added up.
         let flat = [adapter(&["map"], 1), adapter(&["map"], 2)];
-        let combinations = Sharing::Hierarchical.combinations(&flat);
-        assert!(combinations.iter().all(|c| *c[0] == flat[0] && *c[1] == flat[1]));
-        assert!(Sharing::Hierarchical.combinations(&[]).is_empty());
+        let mut combinations = Sharing::Hierarchical.combinations(&flat);
+        assert!(combinations.all(|c| *c[0] == flat[0] && *c[1] == flat[1]));
+        assert_eq!(Sharing::Hierarchical.combinations(&[]).count(), 0);
     }
 }

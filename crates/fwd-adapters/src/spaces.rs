@@ -112,16 +112,22 @@ impl Spaces {
             Some(learnt) => Some(self.measured(learnt)?),
             None => None,
         };
-        self.append(task, grams)?;
-        self.interference.extend(measured);
-        Ok(Some(()))
+        let done = self.append(task, grams, |_| false)?;
+        self.interference.extend(done.and(measured));
+        Ok(done)
     }
 
-    /// Adds the subspaces of the rows of the weights, in the place of what pre-training reads.
+    /// Adds the subspaces of the rows of the weights, in the place of what pre-training reads. `is_stopped` is asked after each map, with their
+    /// number so far; `None` and unchanged if it says so.
     ///
     /// # Errors
     /// Those of the model and of the decompositions; nothing is changed then.
-    pub(crate) fn add_weights<M: AdaptableModel>(&mut self, model: &M, task: &str) -> Result<(), Failure> {
+    pub(crate) fn add_weights<M: AdaptableModel>(
+        &mut self,
+        model: &M,
+        task: &str,
+        is_stopped: impl FnMut(usize) -> bool,
+    ) -> Result<Option<()>, Failure> {
         let mut grams: Vec<Gram> = self.sites.iter().map(|site| Gram::new(site.ledger.dim())).collect();
         let mut broken = None;
         model.weights(&mut |name, rows| {
@@ -129,7 +135,7 @@ impl Spaces {
         })?;
         match broken {
             Some(error) => Err(error.into()),
-            None => self.append(task, grams),
+            None => self.append(task, grams, is_stopped),
         }
     }
 
@@ -140,17 +146,34 @@ impl Spaces {
         of.into_iter().try_for_each(|(_, gram)| gram.push(rows))
     }
 
-    /// Appends a subspace of each site to its ledger, or to none.
-    fn append(&mut self, task: &str, grams: Vec<Gram>) -> Result<(), Failure> {
+    /// How many inputs, or where they have subspaces of their own maps, have a ledger.
+    pub(crate) fn n_sites(&self) -> usize {
+        self.sites.len()
+    }
+
+    /// Appends a subspace of each site to its ledger, or to none after an error or if `is_stopped` says so.
+    fn append(
+        &mut self,
+        task: &str,
+        grams: Vec<Gram>,
+        mut is_stopped: impl FnMut(usize) -> bool,
+    ) -> Result<Option<()>, Failure> {
         let n_before = self.n_entries();
         let options = self.options.of_task(n_before);
-        for (site, gram) in self.sites.iter_mut().zip(grams) {
-            if let Err(error) = site.ledger.add(task, &gram, &options) {
-                self.sites.iter_mut().for_each(|site| site.ledger.truncate(n_before));
-                return Err(error.into());
+        let add = || {
+            for (i, (site, gram)) in self.sites.iter_mut().zip(grams).enumerate() {
+                site.ledger.add(task, &gram, &options)?;
+                if is_stopped(i + 1) {
+                    return Ok(None);
+                }
             }
+            Ok(Some(()))
+        };
+        let done: Result<Option<()>, LinalgError> = add();
+        if !matches!(done, Ok(Some(()))) {
+            self.sites.iter_mut().for_each(|site| site.ledger.truncate(n_before));
         }
-        Ok(())
+        Ok(done?)
     }
 
     /// Takes note of a task without samples, which has no adapter.

@@ -38,6 +38,9 @@ fn experts_are_written_one_by_one_under_the_names_of_coin() {
     let mut lora = Lora::with_experts(&modules, &config, 7, 1);
     lora.values_mut().iter_mut().enumerate().for_each(|(i, x)| *x = i as f32);
     let dir = tempfile::tempdir().unwrap();
+    let odd = LoraConfig { experts: 3, ..config.clone() };
+    let refused = write(dir.path(), &Lora::with_experts(&modules, &odd, 7, 1), &odd).unwrap_err().to_string();
+    assert!(refused.contains("rank 4") && refused.contains("q_proj"), "{refused}");
     write(dir.path(), &lora, &config).unwrap();
     let bytes = fs::read(dir.path().join("adapter_model.safetensors")).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();

@@ -340,7 +340,7 @@ pub(crate) struct TrainArgs {
     /// Samples of a training step.
     #[arg(long, value_name = "N")]
     pub(crate) batch_size: Option<usize>,
-    /// Learning rate of the prompts.
+    /// Learning rate of what the method trains: prompts, adapters or weights.
     #[arg(long)]
     pub(crate) lr: Option<f64>,
     /// Any other key of the configuration file, as in `--set training.epochs=4`; may be repeated.

@@ -171,7 +171,7 @@ fn summed(parts: Vec<LowRank>) -> fwd_ops::Result<Option<LowRank>> {
         return Ok(parts.into_iter().next());
     }
     if parts.iter().any(|part| part.router.is_some()) {
-        let what = "adapters of experts are not added up".to_owned();
+        let what = "adapters of experts are not added up; give one of them alone".to_owned();
         return Err(fwd_ops::OpError::Shape { op: "low_rank", what });
     }
     let scaled = parts.iter().map(|part| &part.b * part.scale).collect::<candle_core::Result<Vec<_>>>()?;

@@ -313,6 +313,26 @@ fn sublayers_take_experts_along() {
     verify("sublayers with experts", std::slice::from_ref(&x), &|x| forward(&x[0]).0, &|x| {
         forward(&like(&x[0], &x[0])).0
     });
+    // With equal gates experts are one addition with a part of its scale.
+    let equal = |x: &Tensor| {
+        let layers = Sublayers { dtype: x.dtype(), scale: Some(0.6), factors: pairs(&factors(x.dtype())) };
+        let mut with_router = |map: &Linear| {
+            let [n_out, n_in] = [map.n_out(), map.n_in()];
+            map.adapted(&mut |_, _| {
+                let of = MAPS.iter().position(|dims| *dims == [n_out, n_in]).unwrap();
+                let (a, b) = layers.factors[of].clone();
+                let router = Tensor::zeros((2, n_in), x.dtype(), &Device::Cpu).unwrap();
+                Ok(Some(LowRank { a, b, scale: 0.6, router: Some(router) }))
+            })
+        };
+        let attention = layers.attention().with_maps(&mut with_router).unwrap();
+        let feed_forward = layers.feed_forward().with_maps(&mut with_router).unwrap();
+        feed_forward.forward(&attention.forward(x, &AttentionBias::none().causal()).unwrap()).unwrap()
+    };
+    let merged = |x: &Tensor| {
+        Sublayers { dtype: x.dtype(), scale: None, factors: pairs(&factors(x.dtype())) }.forward(x)
+    };
+    verify("sublayers with equal gates", std::slice::from_ref(&x), &|x| equal(&x[0]), &|x| merged(&x[0]));
     let x = x.to_dtype(DType::F32).unwrap();
     let (whole, steps) = forward(&x);
     let off = max_diff(&whole, &steps.unwrap());

@@ -98,7 +98,7 @@ fn apply(args: &TrainArgs, config: &mut RunConfig) -> Result<()> {
     replace(&mut config.compute, args.model.compute.as_ref());
     config.template = args.model.template.or(config.template);
     replace(&mut config.training.batch_size, args.batch_size.as_ref());
-    replace(&mut config.training.prompts.lr, args.lr.as_ref());
+    replace(config.learning_rate(), args.lr.as_ref());
     config.skip_bad |= args.skip_bad;
     if args.steps.is_some() {
         config.training.steps = args.steps;

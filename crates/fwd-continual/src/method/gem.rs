@@ -17,7 +17,7 @@ use rand::seq::index;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Gradient episodic memory. After its step the loss of no older task's samples in the buffer rises, to first order.
+/// Gradient episodic memory. A step along its gradient raises the loss of none of the samples that it drew of each older task, to first order and on average.
 ///
 /// Cost: one forward and backward pass more for each step and older task, over `reference` samples each.
 ///
@@ -100,8 +100,8 @@ impl Method for Gem {
 
     fn remember(&mut self, task: &mut TaskView<'_>) -> Result<Option<()>, Failure> {
         self.buffer = updated((self.config.size, self.config.policy), &self.buffer, task);
-        // One after another, so that those of a task stand together.
-        self.buffer.sort();
+        // So that those of a task stand together, in the random order in which they may be dropped.
+        self.buffer.sort_by_key(|sample| sample.task);
         Ok(Some(()))
     }
 
@@ -162,6 +162,8 @@ fn multipliers(p: &[Vec<f64>], c: &[f64], margin: f64) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::curriculum::TaskId;
+    use crate::method::EachGradient;
     use rand::Rng;
 
     #[test]
@@ -204,6 +206,29 @@ mod tests {
             n_moved += usize::from(after != before);
         }
         assert!(n_moved >= 4, "{n_moved}");
+    }
+
+    /// Of sixteen samples eight are kept, of these four: not those that stand first.
+    #[test]
+    fn what_is_kept_of_a_task_is_a_random_part_of_what_was_kept() {
+        let tasks = ["a", "b"].map(|name| TaskInfo { name: name.to_owned(), n_samples: 16 });
+        let is_first_kept = |seed: u64| {
+            let mut gem = Gem::new(GemConfig { size: 8, ..GemConfig::default() });
+            let mut kept = Vec::new();
+            for now in 0..2 {
+                let (plan, task) = (&Plan { seed, ..Plan::default() }, TaskId::from_index(now));
+                let gradients: EachGradient<'_> = &mut |_, _| Ok(Some(()));
+                let mut view = TaskView { plan, task, tasks: &tasks, shares_parameters: true, gradients };
+                gem.remember(&mut view).unwrap();
+                kept.push(gem.stored_samples().to_vec());
+            }
+            assert!(kept[1].is_sorted_by_key(|sample| sample.task));
+            let mut first = kept[0].clone();
+            first.sort();
+            kept[1].contains(&first[0])
+        };
+        let n_kept = (0..40).filter(|seed| is_first_kept(*seed)).count();
+        assert!((8..33).contains(&n_kept), "half of the time: {n_kept} of 40");
     }
 
     #[test]

@@ -11,7 +11,6 @@ use super::addition::Addition;
 use super::check::with_last_dim;
 use super::map::{Forward, Map};
 use super::trained::Trained;
-use crate::bias::AttentionBias;
 use crate::cpu::Elem;
 use crate::cpu::gemm::Threads;
 use crate::cpu::low_rank::LowRankRef;
@@ -19,7 +18,6 @@ use crate::cpu::router::RouterRef;
 use crate::dispatch::{Read, apply1, apply2, apply3, keep, on_gpu};
 use crate::error::Result;
 use crate::kernel::{Kernel, View};
-use crate::softmax::softmax;
 use candle_core::{D, Shape, Tensor};
 use faer::Accum;
 use std::ops::Range;
@@ -71,11 +69,11 @@ fn apart(Addition { first, map }: &Addition, x: &Tensor, n_out: usize) -> Result
     Ok(outer.pad_with_zeros(D::Minus1, *first, n_out - first - map.n_out())?)
 }
 
-/// The softmax over the last dimension.
+/// The softmax over the last dimension, from single operations.
 fn softmax_of_rows(logits: &Tensor) -> Result<Tensor> {
-    let n = logits.dim(D::Minus1)?;
-    let rows = logits.reshape((1, 1, logits.elem_count() / n, n))?;
-    Ok(softmax(&rows, &AttentionBias::none())?.reshape(logits.shape())?)
+    let largest = logits.max_keepdim(D::Minus1)?.detach();
+    let parts = logits.broadcast_sub(&largest)?.exp()?;
+    Ok(parts.broadcast_div(&parts.sum_keepdim(D::Minus1)?)?)
 }
 
 /// Where the factors of an addition lie among those of all: `A` from `start` on, `B` behind it, and then the router if there is one.

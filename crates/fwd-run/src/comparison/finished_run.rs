@@ -86,7 +86,10 @@ impl FinishedRun {
             }
         }
         let method = self.metrics.method;
-        let is_projected = matches!(method, Method::LoraResidual | Method::LoraFwd | Method::LoraFwdWeighted);
+        let is_projected = matches!(
+            method,
+            Method::LoraResidual | Method::LoraFwd | Method::LoraFwdWeighted | Method::KeepLora
+        );
         let is_read = |key: &str| {
             let of_prompts =
                 ["pool", "project_at", "map"].iter().any(|part| key.split('.').next() == Some(part))
@@ -96,8 +99,15 @@ impl FinishedRun {
             if method.has_adapters() && (of_prompts || key.starts_with("subspace") && !is_projected) {
                 return false;
             }
-            if key == "lora.overlap_weight" {
-                return method == Method::OLora;
+            let reader = match key {
+                "lora.overlap_weight" => Some(Method::OLora),
+                "lora.experts" => Some(Method::MoeLora),
+                "lora.key_share" | "lora.key_weight" => Some(Method::RegLora),
+                "lora.gradient_samples" => Some(Method::KeepLora),
+                _ => None,
+            };
+            if let Some(reader) = reader {
+                return method == reader;
             }
             let section = key.split('.').next().unwrap_or_default();
             match section {

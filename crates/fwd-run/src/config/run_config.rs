@@ -277,6 +277,15 @@ impl RunConfig {
         base.try_into()
     }
 
+    /// The learning rate of what the method trains: prompts, adapters, or the weights of the bridge.
+    pub fn learning_rate(&mut self) -> &mut f64 {
+        match self.method {
+            method if method.has_adapters() => &mut self.lora.optimiser.lr,
+            Method::Finetune => &mut self.finetune.lr,
+            _ => &mut self.training.prompts.lr,
+        }
+    }
+
     /// Refuses values that cannot be.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use crate::observer::{Observer, check};
 use crate::predictions::{self, Generation, Prediction};
 use crate::samples::Exam;
 use anyhow::{Context, Result, ensure};
-use fwd_adapters::{Lora, LoraLearner};
+use fwd_adapters::{AdaptableModel, Lora, LoraConfig, LoraLearner, Sharing};
 use fwd_continual::chain;
 use fwd_models::{GenerationConfig, with_adapters};
 use fwd_prompt::{Place, PromptBatch};
@@ -34,7 +34,7 @@ impl<'a> AdaptedModels<'a> {
             let adapters: Vec<&Lora> = adapters.iter().map(|adapter| &**adapter).collect();
             Ok(with_adapters(&*backbone.model, &adapters)?)
         };
-        let models = learner.combinations().into_iter().map(with);
+        let models = learner.combinations().map(with);
         Ok(Self { backbone, models: models.collect::<Result<_>>()? })
     }
 
@@ -150,7 +150,7 @@ fn no_prompts(batch: &[&Sample], model: &Model) -> PromptBatch {
     PromptBatch { values: Vec::new(), lengths: vec![0; batch.len()], dim, place: Place::Front }
 }
 
-/// Writes what was learnt into a folder, in PEFT's format: `all-tasks`, or a folder for each task that has an adapter.
+/// Writes what was learnt into a folder, in PEFT's format (experts under CoIN's names): `all-tasks`, or a folder for each task that has an adapter.
 ///
 /// # Errors
 /// A file that cannot be written.
@@ -163,12 +163,29 @@ pub(super) fn write_adapters(learner: &Adapters<'_>, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses adapters that need more memory than there is.
+/// Refuses adapters that a model cannot have, before the frozen pass and not after it.
+///
+/// # Errors
+/// That names the key of the configuration.
+pub(super) fn check_config(sharing: Sharing, config: &LoraConfig, model: &Model) -> Result<()> {
+    sharing.check(config)?;
+    config.chosen(&model.sites().concat())?;
+    Ok(())
+}
+
+/// Refuses adapters that need more memory than there is, with the method beside them.
 ///
 /// # Errors
 /// That names both figures.
-pub(super) fn check_memory(learner: &Adapters<'_>, n_tasks: usize, available: Option<u64>) -> Result<()> {
-    let needed = learner.n_bytes(n_tasks);
+pub(super) fn check_memory(
+    learner: &Adapters<'_>,
+    n_tasks: usize,
+    beside: Option<&str>,
+    available: Option<u64>,
+) -> Result<()> {
+    // A gradient for each older task.
+    let n_gradients = if beside == Some("gem") { n_tasks.saturating_sub(1) } else { 0 };
+    let needed = learner.n_bytes(n_tasks) + (4 * n_gradients * learner.n_parameters_of_one()) as u64;
     let (available, gib) = (available.unwrap_or(u64::MAX), |bytes: u64| bytes as f64 / f64::from(1 << 30));
     ensure!(
         needed <= available,

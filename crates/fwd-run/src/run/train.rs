@@ -7,7 +7,7 @@
 use super::directory::RunDir;
 use super::finetune::{BridgeLearner, image_features};
 use super::library::library_for;
-use super::lora::{AdaptedModels, Adapters, check_memory, write_adapters};
+use super::lora::{AdaptedModels, Adapters, check_config, check_memory, write_adapters};
 use super::losses::LossLog;
 use super::manifest::{Known, Manifest};
 use super::metrics::{Measures, RunMetrics, TaskInfo};
@@ -26,7 +26,7 @@ use crate::predictions::{self, AnswerCache, Generation, Prediction};
 use crate::samples::{Exam, Samples, spread};
 use crate::session::Session;
 use anyhow::{Context, Result, bail};
-use fwd_adapters::{AdaptableModel, LoraLearner, Sharing};
+use fwd_adapters::{LoraLearner, Sharing};
 use fwd_continual::{
     Column, Curriculum, Event, Learner, Method, MethodConfig, Moment, PRETRAINING, SavedState, Schedule,
     Stage, Status, Task, TaskId, Trainer,
@@ -167,9 +167,8 @@ fn resolve(session: &Session, mut config: RunConfig) -> Result<Resolved<'_>> {
     let tasks = session.tasks(&config)?;
     config.tasks = tasks.iter().map(|task| task.name.clone()).collect();
     config.order = Order::Given; // The list above has it.
-    if config.method.has_adapters() {
-        // Before the frozen pass, not after it.
-        config.lora.chosen(&session.backbone.model.sites().concat())?;
+    if let Plan::Lora(sharing) = config.method.plan(&config, tasks.len()) {
+        check_config(sharing, &config.lora, &*session.backbone.model)?;
     } else {
         config.check_memory(session.backbone.model.prompt_dims(), memory::available())?;
     }
@@ -383,7 +382,7 @@ impl<'a> Runner<'a> {
         let (backbone, names) = (&session.backbone, &config.tasks);
         let (max_norm, seed) = (config.training.max_grad_norm, config.seed);
         let learner = LoraLearner::new(&*backbone.model, config.lora.clone(), sharing, max_norm, seed)?;
-        check_memory(&learner, names.len(), memory::available())?;
+        check_memory(&learner, names.len(), config.method.beside(), memory::available())?;
         let tasks = names.iter().zip(&samples.train);
         let tasks = tasks.map(|(name, train)| Task { name: name.clone(), train: &train[..] }).collect();
         let curriculum = Curriculum { pretraining: &samples.pretraining[..], tasks };
@@ -431,7 +430,7 @@ impl<'a> Runner<'a> {
             measures: Measures { output_kl: outputs.mean(names.len())?, ..of_scores },
             scores: trainer.scores().rows.clone(),
             interference: interference.to_vec(),
-            n_parameters: trainer.learner().n_parameters() as u64,
+            n_parameters: trainer.learner().n_trained() as u64,
             n_stored: trainer.method().stored_samples().len() as u64,
             ..Outcome::default()
         })
