@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn a_value_is_called_the_same_on_the_command_line_and_in_files() {
         // Each method against forgetting has two: with prompts, and with adapters.
-        names_are_those_of_files::<Method>(19 + 2 * MethodConfig::all().len());
+        names_are_those_of_files::<Method>(23 + 2 * MethodConfig::all().len());
         names_are_those_of_files::<Order>(3);
         names_are_those_of_files::<DeviceKind>(2);
         names_are_those_of_files::<WeightDtype>(5);
