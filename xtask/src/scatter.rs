@@ -39,8 +39,7 @@ pub(crate) fn draw() -> Result<String> {
     let x = |trained: f64| LEFT + (trained.log10() - DECADES[0]) / (DECADES[1] - DECADES[0]) * WIDTH;
     let y = |average: f64| TOP + HEIGHT - average / MOST * HEIGHT;
     let (width, height) = (LEFT + WIDTH + 24.0, TOP + HEIGHT + 46.0);
-    let title =
-        "A of all methods against the numbers that they train: prompts and weights (grey), adapters (blue)";
+    let title = "A against trained numbers: prompts and weights (grey), adapters (blue)";
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
          font-family=\"sans-serif\" font-size=\"11\">\n<title>{title}</title>\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
@@ -79,7 +78,7 @@ pub(crate) fn draw() -> Result<String> {
         // Below the label before it in the same column.
         let wanted = y(*average) + 4.0;
         let label = match last {
-            Some((column, above)) if (at - column).abs() < 40.0 => wanted.max(above + LINE),
+            Some((column, above)) if (at - column).abs() < 50.0 => wanted.max(above + LINE),
             _ => wanted,
         };
         last = Some((at, label));
