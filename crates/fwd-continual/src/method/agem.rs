@@ -5,14 +5,13 @@
 //! g ← g − (gᵀg_ref / g_refᵀg_ref) · g_ref        if gᵀg_ref < 0, else g as it is
 //! ```
 
-use super::buffer::{BufferPolicy, updated};
+use super::buffer::{BufferPolicy, drawn, updated};
 use super::interface::{Method, StepView, TaskView};
 use crate::curriculum::{StoredSample, TaskInfo};
 use crate::error::Failure;
 use crate::plan::Plan;
 use crate::saved::{Section, SectionError};
 use crate::streams::stream;
-use rand::seq::index;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -83,9 +82,7 @@ impl Method for Agem {
         }
         let at = step.at;
         let mut rng = stream(at.plan.seed, "agem", [at.task.number() as u64, at.step as u64]);
-        let n = self.config.reference.min(self.buffer.len());
-        let chosen: Vec<StoredSample> =
-            index::sample(&mut rng, self.buffer.len(), n).into_iter().map(|i| self.buffer[i]).collect();
+        let chosen = drawn(&mut rng, &self.buffer, self.config.reference);
         project(step.gradient, &(step.gradient_of)(&chosen)?);
         Ok(0.0)
     }

@@ -4,6 +4,7 @@ use super::interface::TaskView;
 use crate::curriculum::{StoredSample, TaskId};
 use crate::streams::{permutation, stream};
 use rand::Rng;
+use rand::seq::index;
 use serde::{Deserialize, Serialize};
 
 /// Which samples a full buffer holds.
@@ -16,6 +17,11 @@ pub enum BufferPolicy {
     /// Each of the t tasks so far has size/t places, the older ones one more if it does not divide; random samples fill them. A
     /// task with fewer samples leaves places empty, one without any has none.
     EqualShare,
+}
+
+/// `n` different ones of some samples, or all if they are fewer, in random order.
+pub(super) fn drawn(rng: &mut impl Rng, from: &[StoredSample], n: usize) -> Vec<StoredSample> {
+    index::sample(rng, from.len(), n.min(from.len())).into_iter().map(|i| from[i]).collect()
 }
 
 /// A buffer of at most `size` samples after the task of `view`, which has just been learnt.

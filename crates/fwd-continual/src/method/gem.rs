@@ -6,14 +6,13 @@
 //! ```
 //! `γ` (`margin`) above 0 moves a step towards older tasks beyond that. Where `G·g ≥ 0` already, `g` stays as it is.
 
-use super::buffer::{BufferPolicy, updated};
+use super::buffer::{BufferPolicy, drawn, updated};
 use super::interface::{Method, StepView, TaskView};
 use crate::curriculum::{StoredSample, TaskInfo};
 use crate::error::Failure;
 use crate::plan::Plan;
 use crate::saved::{Section, SectionError};
 use crate::streams::stream;
-use rand::seq::index;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -89,9 +88,7 @@ impl Method for Gem {
         let mut rng = stream(at.plan.seed, "gem", [at.task.number() as u64, at.step as u64]);
         let mut older = Vec::new();
         for of_task in self.buffer.chunk_by(|a, b| a.task == b.task) {
-            let n = self.config.reference.min(of_task.len());
-            let chosen: Vec<StoredSample> =
-                index::sample(&mut rng, of_task.len(), n).into_iter().map(|i| of_task[i]).collect();
+            let chosen = drawn(&mut rng, of_task, self.config.reference);
             older.push((step.gradient_of)(&chosen)?);
         }
         project(step.gradient, &older, self.config.margin);

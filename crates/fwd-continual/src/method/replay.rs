@@ -1,13 +1,12 @@
 //! Experience replay (Chaudhry et al. 2019): some samples of learnt tasks stay in a buffer and are learnt again along with new ones.
 
-use super::buffer::{BufferPolicy, updated};
+use super::buffer::{BufferPolicy, drawn, updated};
 use super::interface::{Method, StepAt, TaskView};
 use crate::curriculum::{StoredSample, TaskInfo};
 use crate::error::Failure;
 use crate::plan::Plan;
 use crate::saved::{Section, SectionError};
 use crate::streams::stream;
-use rand::seq::index;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -95,7 +94,7 @@ impl Method for Replay {
     fn rehearsed(&self, step: &StepAt<'_>) -> Vec<StoredSample> {
         let n = self.n_rehearsed(step.plan);
         let mut rng = stream(step.plan.seed, "replay", [step.task.number() as u64, step.step as u64]);
-        index::sample(&mut rng, self.buffer.len(), n).into_iter().map(|i| self.buffer[i]).collect()
+        drawn(&mut rng, &self.buffer, n)
     }
 
     fn remember(&mut self, task: &mut TaskView<'_>) -> Result<Option<()>, Failure> {
